@@ -1,0 +1,1 @@
+"""COCO, GeoJSON, GeoParquet, STAC and summaries, written as streams."""

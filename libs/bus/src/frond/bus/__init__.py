@@ -1,0 +1,1 @@
+"""Kafka by contract: topics, CloudEvents producer, consumer loop with a commit tracker, dead letters."""

@@ -1,0 +1,1 @@
+"""The frond command and the Python client."""

@@ -1,0 +1,1 @@
+"""Events, topics, keys, jobs and result types: pydantic alone, for outside publishers too."""

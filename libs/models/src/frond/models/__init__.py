@@ -1,0 +1,1 @@
+"""Model folders, registry, preprocessing, ONNX sessions and decoders."""

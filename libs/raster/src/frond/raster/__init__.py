@@ -1,0 +1,1 @@
+"""GeoTIFF in: validation, georeference, windows with cores and margins, range reads."""

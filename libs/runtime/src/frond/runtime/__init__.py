@@ -1,0 +1,1 @@
+"""What every service shares: settings, JSON logs, metrics, health, lifecycle, trace context."""

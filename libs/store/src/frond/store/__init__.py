@@ -1,0 +1,1 @@
+"""S3 objects with deadlines: streams in and out, conditional puts, ranges."""

@@ -1,0 +1,1 @@
+"""The ledger: per image, then per job; merging, artifacts, the completed event."""

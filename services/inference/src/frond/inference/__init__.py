@@ -1,0 +1,1 @@
+"""Chunks in, detections out: read ahead, batch, run, decode, write."""

@@ -1,0 +1,1 @@
+"""REST in, uploads streamed to the store, jobs, status, results, live progress."""

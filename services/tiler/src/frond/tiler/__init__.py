@@ -1,0 +1,1 @@
+"""Uploaded images in, chunks of planned windows out."""
