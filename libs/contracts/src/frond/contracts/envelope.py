@@ -1,0 +1,153 @@
+"""CloudEvents 1.0 on Kafka, binary mode: attributes in ``ce_*`` headers, the data as JSON value.
+
+The source is the CloudEvents Kafka protocol binding 1.0.2. Trace context travels as the
+``traceparent`` header of W3C Trace Context.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Final
+
+from pydantic import ValidationError
+
+from frond.contracts.errors import UnreadableEvent
+from frond.contracts.events import CARRIES, EVENTS, Event, bare_type
+from frond.contracts.topics import Topic
+
+Headers = list[tuple[str, bytes]]
+
+MAX_EVENT_BYTES: Final = 1 << 20
+_TRACEPARENT = re.compile(r"^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$")
+
+
+def new_traceparent() -> str:
+    """A fresh W3C trace context with the sampled flag."""
+    return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A Kafka message, ready to send: key, value and headers."""
+
+    key: bytes
+    value: bytes
+    headers: Headers
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """An event as it was received."""
+
+    event: Event
+    traceparent: str
+    source: str = ""
+    time: datetime | None = None
+    headers: Headers = field(default_factory=list)
+
+    @property
+    def trace_id(self) -> str:
+        return self.traceparent.split("-")[1]
+
+
+def encode(
+    event: Event,
+    *,
+    source: str,
+    traceparent: str | None = None,
+    key: str | None = None,
+    time: datetime | None = None,
+) -> Message:
+    """An event as a Kafka message.
+
+    Args:
+        source: who sends it, e.g. ``/frond/tiler``.
+        traceparent: the trace that caused it; a new one is begun without.
+        key: overrides the event's own partition key.
+        time: when it happened; now by default.
+    """
+    headers = {
+        "ce_specversion": "1.0",
+        "ce_id": event.event_id,
+        "ce_source": source,
+        "ce_type": event.TYPE,
+        "ce_time": (time or datetime.now(UTC)).isoformat().replace("+00:00", "Z"),
+        "ce_subject": event.job_id,
+        "content-type": "application/json",
+        "traceparent": traceparent or new_traceparent(),
+    }
+    return Message(
+        key=(event.partition_key() if key is None else key).encode(),
+        value=event.model_dump_json(exclude_none=True).encode(),
+        headers=[(k, v.encode()) for k, v in headers.items()],
+    )
+
+
+def decode(
+    topic: Topic, value: bytes | None, headers: Iterable[tuple[str, bytes]] = ()
+) -> Envelope:
+    """Read a message of this topic.
+
+    Raises:
+        UnreadableEvent: with a sentence that says what is wrong. Nothing else is raised, whatever
+            the bytes.
+    """
+    raw = [(str(k), bytes(v or b"")) for k, v in headers]
+    head = {k.lower(): v.decode("utf-8", "replace") for k, v in raw}
+    if value is None:
+        raise UnreadableEvent("the message has no value")
+    if len(value) > MAX_EVENT_BYTES:
+        raise UnreadableEvent(f"the value has {len(value)} bytes, more than {MAX_EVENT_BYTES}")
+    try:
+        data = json.loads(value)
+    except (ValueError, RecursionError) as e:
+        raise UnreadableEvent(f"the value is not JSON: {e}") from None
+    if not isinstance(data, dict):
+        raise UnreadableEvent(f"the value is a JSON {type(data).__name__}, not an object")
+    cls = _class_of(topic, head, data)
+    try:
+        event = cls.model_validate(data)
+    except ValidationError as e:
+        raise UnreadableEvent(f"the value is no {cls.TYPE}: {_told(e)}") from None
+    except RecursionError:
+        raise UnreadableEvent("the value is nested too deeply") from None
+    trace = head.get("traceparent", "")
+    return Envelope(
+        event=event,
+        traceparent=trace if _TRACEPARENT.match(trace) else new_traceparent(),
+        source=head.get("ce_source", ""),
+        time=_time(head.get("ce_time")),
+        headers=raw,
+    )
+
+
+def _class_of(topic: Topic, head: dict[str, str], data: dict[str, object]) -> type[Event]:
+    declared = head.get("ce_type")
+    if declared is None:
+        bare = bare_type(topic, data)
+        if bare is None:
+            raise UnreadableEvent("the message has no ce_type header")
+        return bare
+    cls = EVENTS.get(declared)
+    if cls is None or cls not in CARRIES[topic.name]:
+        raise UnreadableEvent(f"{topic.name} carries no {declared[:100]!r}")
+    return cls
+
+
+def _told(e: ValidationError) -> str:
+    parts = [".".join(str(p) for p in err["loc"]) + ": " + err["msg"] for err in e.errors()[:5]]
+    return "; ".join(parts)[:1000]
+
+
+def _time(text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        return None

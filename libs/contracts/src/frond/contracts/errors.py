@@ -1,0 +1,62 @@
+"""Everything Frond raises on purpose.
+
+FrondError
+├── UserError                 somebody's input is at fault; carries a reason code and a sentence
+│   ├── RasterRejected        one image cannot be processed; the job goes on without it
+│   ├── JobRejected           a request or an event cannot become part of a job
+│   └── ModelRejected         a model folder or reference does not fit
+├── UnreadableEvent           bytes on a topic that are no event: goes to the dead-letter topic
+├── StoreUnavailable          the object store does not answer: wait, then try again
+├── BrokerUnavailable         Kafka does not answer: wait, then try again
+└── ObjectMissing             an object that a reference names is not there
+"""
+
+from __future__ import annotations
+
+from frond.contracts.reasons import Reason
+
+
+class FrondError(Exception):
+    """The root of the tree."""
+
+
+class UserError(FrondError):
+    """Input that somebody can mend.
+
+    Attributes:
+        reason: a code out of :class:`Reason`; stable, for programs.
+        detail: one or two sentences for the person who sent the input, saying what to do.
+    """
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(f"{reason.value}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+class RasterRejected(UserError):
+    """One image cannot be processed; the rest of its job is not touched."""
+
+
+class JobRejected(UserError):
+    """A request or an event cannot become (part of) a job."""
+
+
+class ModelRejected(UserError):
+    """A model folder, its graph or a reference to a model does not fit."""
+
+
+class UnreadableEvent(FrondError):
+    """Bytes on a topic that are no event. The message says what was wrong with them."""
+
+
+class StoreUnavailable(FrondError):
+    """The object store does not answer within its deadline."""
+
+
+class BrokerUnavailable(FrondError):
+    """Kafka does not answer within its deadline."""
+
+
+class ObjectMissing(FrondError):
+    """The object that a key names is not in the store."""

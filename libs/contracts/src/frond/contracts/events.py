@@ -1,0 +1,279 @@
+"""The events, and which topic carries which.
+
+Every event's ``ce_id`` is made from what it says happened (``natural_key``), so an event that is
+sent twice has one id.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, ClassVar, Final
+
+from pydantic import AliasChoices, Field, field_validator, model_validator
+
+from frond.contracts import topics
+from frond.contracts.ids import JOB_ID_PATTERN, event_id, image_id, parse_s3_uri
+from frond.contracts.jobs import (
+    Artifact,
+    Contract,
+    ImageCounts,
+    ImageFailure,
+    ImageOutcome,
+    JobOutcome,
+    JobStatus,
+    ModelRef,
+    Thresholds,
+    Timings,
+    WindowCounts,
+)  # fmt: skip
+from frond.contracts.plan import RasterSource, WindowGrid
+from frond.contracts.reasons import Reason
+from frond.contracts.topics import Topic
+
+
+class Event(Contract):
+    """Base of all events."""
+
+    TYPE: ClassVar[str]
+
+    job_id: str = Field(pattern=JOB_ID_PATTERN)
+
+    def natural_key(self) -> tuple[str, ...]:
+        """What makes this event itself: equal keys are the same event."""
+        return (self.job_id,)
+
+    @property
+    def event_id(self) -> str:
+        return event_id(self.TYPE, *self.natural_key())
+
+    def partition_key(self) -> str:
+        """The Kafka key where the topic's table does not say otherwise."""
+        return self.job_id
+
+
+class ImageUploaded(Event):
+    """An image is in the object store and belongs to a job.
+
+    The smallest legal message is ``{"job_id": "survey-7", "image": "s3://bucket/key.tif"}``;
+    without ``job_size`` the job stays open until a JobSealed.
+    """
+
+    TYPE: ClassVar[str] = "frond.image.uploaded.v1"
+
+    image: str = Field(description="s3://bucket/key of the raster")
+    job_size: int | None = Field(
+        default=None, ge=1, description="how many images the job has; the first to say it wins"
+    )
+    name: str | None = Field(default=None, description="what to call it in results")
+    sha256: str | None = None
+    model: str | None = Field(
+        default=None, description="name, name@alias or name@digest; None: the default model"
+    )
+    thresholds: Thresholds = Thresholds()
+    webhook_url: str | None = None
+    email: str | None = None
+    tenant: str | None = None
+
+    @field_validator("image")
+    @classmethod
+    def _is_an_object(cls, value: str) -> str:
+        try:
+            parse_s3_uri(value)
+        except Exception as e:
+            raise ValueError(str(e)) from None
+        return value
+
+    @property
+    def image_id(self) -> str:
+        return image_id(self.job_id, self.image)
+
+    def natural_key(self) -> tuple[str, ...]:
+        return (self.job_id, self.image)
+
+    def partition_key(self) -> str:
+        return self.image_id
+
+
+class JobSealed(Event):
+    """The job has exactly this many images; none will be added."""
+
+    TYPE: ClassVar[str] = "frond.job.sealed.v1"
+
+    job_size: int = Field(ge=0, validation_alias=AliasChoices("job_size", "size"))
+
+
+class JobCancelled(Event):
+    """Stop working on this job; it ends as ``dismissed``."""
+
+    TYPE: ClassVar[str] = "frond.job.cancelled.v1"
+
+
+class ChunkPlanned(Event):
+    """A chunk of windows to run a model on. Carries the plan, never pixels."""
+
+    TYPE: ClassVar[str] = "frond.chunk.planned.v1"
+
+    image_id: str
+    image: str
+    name: str
+    plan_digest: str
+    chunk_id: str
+    ordinal: int = Field(ge=0)
+    chunks: int = Field(ge=1, description="how many chunks with windows the image has")
+    windows: tuple[int, ...] = Field(min_length=1, description="indices in the grid, ascending")
+    windows_total: int = Field(description="of the whole image")
+    windows_skipped: int = Field(description="of the whole image")
+    source: RasterSource
+    grid: WindowGrid
+    model: ModelRef
+    thresholds: Thresholds = Thresholds()
+    job_size: int | None = None
+    planned_at: datetime | None = None
+
+    def natural_key(self) -> tuple[str, ...]:
+        return (self.chunk_id,)
+
+    def partition_key(self) -> str:
+        return self.chunk_id
+
+
+class _ImageEvent(Event):
+    image_id: str
+    image: str
+    name: str
+    job_size: int | None = None
+
+    def partition_key(self) -> str:
+        return self.image_id
+
+
+class ChunkDetected(_ImageEvent):
+    """A chunk is done: its result object is in the store."""
+
+    TYPE: ClassVar[str] = "frond.chunk.detected.v1"
+
+    plan_digest: str
+    chunk_id: str
+    ordinal: int = Field(ge=0)
+    chunks: int = Field(ge=1)
+    windows: WindowCounts = Field(description="of this chunk: total = done + failed")
+    windows_total: int = Field(description="of the whole image")
+    windows_skipped: int = Field(description="of the whole image")
+    result: str | None = Field(default=None, description="object key; None if the chunk failed")
+    detections: int = 0
+    model: ModelRef
+    reason: Reason | None = Field(default=None, description="why windows failed, when any did")
+    detail: str | None = None
+    timings: Timings = Timings()
+
+    def natural_key(self) -> tuple[str, ...]:
+        return (self.chunk_id,)
+
+
+class ImageEmpty(_ImageEvent):
+    """The image was planned and has no window to run: everything is nodata."""
+
+    TYPE: ClassVar[str] = "frond.image.empty.v1"
+
+    plan_digest: str
+    windows_total: int
+    windows_skipped: int
+
+    def natural_key(self) -> tuple[str, ...]:
+        return (self.image_id, self.plan_digest)
+
+
+class ImageRejected(_ImageEvent):
+    """The image cannot be processed; the job goes on without it."""
+
+    TYPE: ClassVar[str] = "frond.image.rejected.v1"
+
+    reason: Reason
+    detail: str
+
+    def natural_key(self) -> tuple[str, ...]:
+        return (self.image_id,)
+
+
+class ImageFinished(Event):
+    """An image's outcome: its merged detections are in the store, or it failed."""
+
+    TYPE: ClassVar[str] = "frond.image.finished.v1"
+
+    outcome: ImageOutcome
+    job_size: int | None = None
+    model: ModelRef | None = None
+    timings: Timings = Timings()
+
+    def natural_key(self) -> tuple[str, ...]:
+        return (self.outcome.image_id,)
+
+
+class JobStatusChanged(Event):
+    """A snapshot of a job; the newest one counts."""
+
+    TYPE: ClassVar[str] = "frond.job.status.v1"
+
+    status: JobStatus
+    images: ImageCounts = ImageCounts()
+    windows: WindowCounts = WindowCounts()
+    detections: dict[str, int] = Field(default_factory=dict)
+    updated: datetime
+
+    def natural_key(self) -> tuple[str, ...]:
+        return (self.job_id, self.updated.isoformat())
+
+
+class JobCompleted(Event):
+    """A job has ended; everything a subscriber needs is in here or linked from here."""
+
+    TYPE: ClassVar[str] = "frond.job.completed.v1"
+
+    status: JobStatus
+    outcome: JobOutcome
+    images: ImageCounts
+    windows: WindowCounts
+    detections: dict[str, int] = Field(description="count by class name")
+    failures: tuple[ImageFailure, ...] = Field(
+        default=(), description="at most 100; all of them are in summary.json"
+    )
+    artifacts: tuple[Artifact, ...] = ()
+    model: ModelRef | None = Field(default=None, description="None if no image was ever accepted")
+    timings: Timings = Field(default=Timings(), description="summed over all workers")
+    started: datetime | None = None
+    finished: datetime | None = None
+
+    @model_validator(mode="after")
+    def _ledger_closes(self) -> JobCompleted:
+        if self.outcome is not JobOutcome.DISMISSED:
+            if self.images.expected != self.images.completed + self.images.failed:
+                raise ValueError("images expected ≠ completed + failed")
+            if (self.outcome is JobOutcome.COMPLETED) != (self.images.failed == 0):
+                raise ValueError("the outcome does not say whether images failed")
+        return self
+
+
+EVENTS: Final[dict[str, type[Event]]] = {
+    cls.TYPE: cls
+    for cls in (
+        ImageUploaded, JobSealed, JobCancelled, ChunkPlanned, ChunkDetected, ImageEmpty,
+        ImageRejected, ImageFinished, JobStatusChanged, JobCompleted,
+    )
+}  # fmt: skip
+
+CARRIES: Final[dict[str, tuple[type[Event], ...]]] = {
+    topics.UPLOADED.name: (ImageUploaded, JobSealed, JobCancelled),
+    topics.TILED.name: (ChunkPlanned,),
+    topics.DETECTED.name: (ChunkDetected, ImageEmpty, ImageRejected, JobSealed, JobCancelled),
+    topics.IMAGED.name: (ImageFinished, JobSealed, JobCancelled),
+    topics.STATUS.name: (JobStatusChanged,),
+    topics.COMPLETED.name: (JobCompleted,),
+    topics.DEADLETTER.name: (),
+}
+
+
+def bare_type(topic: Topic, value: dict[str, Any]) -> type[Event] | None:
+    """The type of a message that came without headers: only the ingest topic takes those."""
+    if topic is not topics.UPLOADED:
+        return None
+    return ImageUploaded if "image" in value else JobSealed

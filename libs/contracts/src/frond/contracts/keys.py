@@ -1,0 +1,120 @@
+"""Where objects lie in the bucket. Every name is derived from an id."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+
+_UNSAFE = re.compile(r"[^\w.\- ()+,=@]+", re.UNICODE)
+
+OPEN = "open/"
+UPLOADS = "uploads/"
+JOBS = "jobs/"
+MODELS = "models/"
+
+
+def safe_name(name: str) -> str:
+    """A file's name as the last part of an object key.
+
+    Other scripts stay; path separators, control characters and ``..`` go. Names are cut to 150
+    characters; whatever was changed leaves a hash of the original, so that two names never
+    become one.
+    """
+    base = unicodedata.normalize("NFC", name).replace("\\", "/").rsplit("/", 1)[-1]
+    clean = _UNSAFE.sub("_", base).strip(" .")
+    if clean == name and 0 < len(clean) <= 150 and ".." not in clean:
+        return clean
+    tag = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:10]
+    stem = clean.replace("..", "_")[-130:].lstrip(" .") or "image"
+    return f"{tag}-{stem}"
+
+
+def job_prefix(job_id: str) -> str:
+    return f"{JOBS}{job_id}/"
+
+
+def job_spec(job_id: str) -> str:
+    return f"{JOBS}{job_id}/job.json"
+
+
+def job_sealed(job_id: str) -> str:
+    return f"{JOBS}{job_id}/sealed.json"
+
+
+def job_cancelled(job_id: str) -> str:
+    return f"{JOBS}{job_id}/cancelled"
+
+
+def job_completed(job_id: str) -> str:
+    return f"{JOBS}{job_id}/completed.json"
+
+
+def job_inputs(job_id: str) -> str:
+    """Prefix of what ingest was given for this job, as one small record an image."""
+    return f"{JOBS}{job_id}/inputs/"
+
+
+def job_input_record(job_id: str, image_id: str) -> str:
+    """The stored ImageUploaded event: the outbox that a sweeper re-publishes from."""
+    return f"{JOBS}{job_id}/inputs/{image_id}.json"
+
+
+def job_upload(job_id: str, name: str) -> str:
+    """The raster itself, when it was PUT into a job by name."""
+    return f"{UPLOADS}{job_id}/{safe_name(name)}"
+
+
+def images_prefix(job_id: str) -> str:
+    return f"{JOBS}{job_id}/images/"
+
+
+def image_prefix(job_id: str, image_id: str) -> str:
+    return f"{JOBS}{job_id}/images/{image_id}/"
+
+
+def image_plan(job_id: str, image_id: str) -> str:
+    return f"{JOBS}{job_id}/images/{image_id}/plan.json"
+
+
+def image_outcome(job_id: str, image_id: str) -> str:
+    return f"{JOBS}{job_id}/images/{image_id}/outcome.json"
+
+
+def image_detections(job_id: str, image_id: str) -> str:
+    return f"{JOBS}{job_id}/images/{image_id}/detections.arrow"
+
+
+def image_artifact(job_id: str, image_id: str, name: str) -> str:
+    """Per-image artifacts a user may fetch: coco.json, detections.geojson, stac.json and so on."""
+    return f"{JOBS}{job_id}/images/{image_id}/{name}"
+
+
+def chunks_prefix(job_id: str, image_id: str) -> str:
+    return f"{JOBS}{job_id}/images/{image_id}/chunks/"
+
+
+def chunk_result(job_id: str, image_id: str, chunk_id: str) -> str:
+    return f"{JOBS}{job_id}/images/{image_id}/chunks/{chunk_id}.arrow"
+
+
+def cog(job_id: str, image_id: str) -> str:
+    """The COG made of a raster whose windows would be slow to read."""
+    return f"{JOBS}{job_id}/images/{image_id}/cog.tif"
+
+
+def result(job_id: str, name: str) -> str:
+    return f"{JOBS}{job_id}/results/{name}"
+
+
+def open_marker(job_id: str) -> str:
+    return f"{OPEN}{job_id}"
+
+
+def model_version(name: str, digest: str) -> str:
+    """Prefix of an immutable version: model.onnx, model.yaml and whatever else the folder held."""
+    return f"{MODELS}{name}/versions/{digest}/"
+
+
+def model_alias(name: str, alias: str) -> str:
+    return f"{MODELS}{name}/aliases/{alias}.json"
