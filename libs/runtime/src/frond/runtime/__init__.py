@@ -1,1 +1,17 @@
-"""What every service shares: settings, JSON logs, metrics, health, lifecycle, trace context."""
+"""What every service shares: settings, JSON logs, metrics, health, lifecycle, patience."""
+
+from frond.runtime.health import Health
+from frond.runtime.logs import configure_logs, get_logger
+from frond.runtime.patience import wait_out
+from frond.runtime.service import Service, serve
+from frond.runtime.settings import ServiceSettings
+
+__all__ = [
+    "Health",
+    "Service",
+    "ServiceSettings",
+    "configure_logs",
+    "get_logger",
+    "serve",
+    "wait_out",
+]

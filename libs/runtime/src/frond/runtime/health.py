@@ -1,0 +1,33 @@
+"""Whether a process is alive, and whether it is ready for work."""
+
+from __future__ import annotations
+
+import time
+
+
+class Health:
+    """Named parts that must be ready, and a heartbeat that must go on.
+
+    A part that was declared and never became ready keeps the service unready; a fatal message
+    makes it unhealthy, and the process is about to exit.
+    """
+
+    def __init__(self) -> None:
+        self._parts: dict[str, str | None] = {}
+        self.fatal: str | None = None
+        self.started = time.monotonic()
+
+    def expect(self, part: str, why: str = "starting") -> None:
+        """Declare a part that is not ready yet."""
+        self._parts[part] = why
+
+    def ready(self, part: str) -> None:
+        self._parts[part] = None
+
+    def unready(self, part: str, why: str) -> None:
+        self._parts[part] = why
+
+    @property
+    def waiting_for(self) -> dict[str, str]:
+        """The parts that are not ready, and why; empty when all are."""
+        return {part: why for part, why in self._parts.items() if why is not None}

@@ -1,0 +1,143 @@
+"""The life of a service: start, serve health and metrics, run its parts, drain, exit.
+
+A service never lingers half dead: when one of its parts ends with an error, the process exits
+with code 1 and whoever supervises it starts it again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+
+import uvicorn
+from fastapi import FastAPI, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from frond.runtime.health import Health
+from frond.runtime.logs import configure_logs, get_logger
+from frond.runtime.settings import ServiceSettings
+
+_log = get_logger(__name__)
+
+
+class Service:
+    """What a part is given: settings, health, and the wish to stop.
+
+    Attributes:
+        stop: set when the process was asked to end; a part then finishes or hands back its work
+            and returns.
+    """
+
+    def __init__(self, name: str, settings: ServiceSettings) -> None:
+        self.name = name
+        self.settings = settings
+        self.health = Health()
+        self.stop = asyncio.Event()
+
+
+Part = Callable[[Service], Awaitable[None]]
+
+
+def add_operations(app: FastAPI, health: Health) -> None:
+    """Mount ``/health``, ``/ready`` and ``/metrics``."""
+
+    @app.get("/health", tags=["operations"], summary="Is the process alive?")
+    async def alive(response: Response) -> dict[str, str]:
+        if health.fatal:
+            response.status_code = 503
+            return {"status": "failing", "detail": health.fatal}
+        return {"status": "ok"}
+
+    @app.get("/ready", tags=["operations"], summary="Is it ready for work?")
+    async def ready(response: Response) -> dict[str, object]:
+        waiting = health.waiting_for
+        if waiting or health.fatal:
+            response.status_code = 503
+            response.headers["Retry-After"] = "1"
+            return {"status": "starting", "waiting_for": waiting}
+        return {"status": "ready"}
+
+    @app.get("/metrics", tags=["operations"], summary="Prometheus metrics")
+    async def metrics() -> Response:
+        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+
+def serve(
+    name: str,
+    settings: ServiceSettings,
+    parts: Sequence[Part],
+    *,
+    make_app: Callable[[Service], FastAPI] | None = None,
+    drain_s: float = 30.0,
+) -> None:
+    """Run a service until SIGTERM or SIGINT; the ``main`` of every service.
+
+    Args:
+        parts: run side by side; each returns soon after ``service.stop`` is set.
+        make_app: the service's own HTTP API, to which the operations' routes are added.
+        drain_s: how long parts may take to finish after a signal.
+    """
+    configure_logs(name, settings.log_level)
+    sys.exit(asyncio.run(_serve(name, settings, parts, make_app, drain_s)))
+
+
+async def _serve(
+    name: str,
+    settings: ServiceSettings,
+    parts: Sequence[Part],
+    make_app: Callable[[Service], FastAPI] | None,
+    drain_s: float,
+) -> int:
+    service = Service(name, settings)
+    loop = asyncio.get_running_loop()
+    for sig in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(sig, service.stop.set)
+    app = make_app(service) if make_app else FastAPI(title=f"frond-{name}", docs_url=None)
+    add_operations(app, service.health)
+    server = _Server(
+        uvicorn.Config(
+            app, host=settings.http_host, port=settings.http_port, log_config=None,
+            access_log=False, timeout_graceful_shutdown=5, lifespan="on",
+        )
+    )  # fmt: skip
+    http = asyncio.create_task(server.serve(), name="http")
+    tasks = [
+        asyncio.create_task(_named(part(service)), name=getattr(part, "__name__", "part"))
+        for part in parts
+    ]
+    stopping = asyncio.create_task(service.stop.wait(), name="stop")
+    _log.info("started", host=settings.http_host, port=settings.http_port)
+    done, _ = await asyncio.wait({http, stopping, *tasks}, return_when=asyncio.FIRST_COMPLETED)
+    code = 0
+    for task in done - {stopping}:
+        code = 1
+        error = task.exception()
+        service.health.fatal = f"{task.get_name()} ended: {error!r}"
+        _log.error("a part ended; the service exits", part=task.get_name(), exc_info=error)
+    service.stop.set()
+    if tasks:
+        _, late = await asyncio.wait(tasks, timeout=drain_s)
+        for task in late:
+            _log.warning("a part did not drain in time", part=task.get_name())
+            task.cancel()
+    server.should_exit = True
+    with contextlib.suppress(asyncio.CancelledError, TimeoutError):
+        await asyncio.wait_for(http, 10)
+    stopping.cancel()
+    _log.info("stopped", code=code)
+    return code
+
+
+async def _named(work: Awaitable[None]) -> None:
+    await work
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its own signal handlers: the service decides when to stop."""
+
+    @contextlib.contextmanager
+    def capture_signals(self):  # type: ignore[no-untyped-def] # uvicorn leaves it untyped as well
+        yield

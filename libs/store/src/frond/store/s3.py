@@ -1,0 +1,104 @@
+"""The one place that touches minio-py: its client, and how its errors become ours.
+
+minio-py has no public call for conditional puts or for single parts of a multipart upload; the
+requests themselves are there under names with an underscore, and the version is pinned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import urllib3
+from minio import Minio
+from minio.error import InvalidResponseError, S3Error, ServerError
+from minio.helpers import ObjectWriteResult
+
+from frond.contracts.errors import ObjectMissing, StoreUnavailable
+
+CONNECT_TIMEOUT_S: Final = 5.0
+READ_TIMEOUT_S: Final = 30.0
+_MISSING: Final = {"NoSuchKey", "NoSuchBucket", "NoSuchUpload", "AccessDenied", "InvalidObjectName"}
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSettings:
+    """Where the object store is and who we are there.
+
+    Attributes:
+        endpoint: URL, e.g. ``http://127.0.0.1:9000``; any S3-compatible service.
+    """
+
+    endpoint: str
+    access_key: str
+    secret_key: str
+    bucket: str
+    region: str = "us-east-1"
+
+
+class S3(Minio):
+    """minio-py with the three requests that it keeps to itself."""
+
+    def put_bytes(
+        self, bucket: str, key: str, data: bytes, headers: dict[str, str]
+    ) -> ObjectWriteResult:
+        """One PutObject request, any headers."""
+        return self._put_object(bucket, key, data, dict(headers))
+
+    def begin_multipart(self, bucket: str, key: str, headers: dict[str, str]) -> str:
+        """Begin a multipart upload; returns its id."""
+        return str(self._create_multipart_upload(bucket, key, dict(headers)))
+
+    def put_part(self, bucket: str, key: str, upload_id: str, number: int, data: bytes) -> str:
+        """Upload one part (numbers from 1); returns its ETag."""
+        return str(self._upload_part(bucket, key, data, None, upload_id, number))
+
+    def end_multipart(self, bucket: str, key: str, upload_id: str, parts: list[Any]) -> str:
+        """Complete a multipart upload; returns the object's ETag."""
+        done = self._complete_multipart_upload(bucket, key, upload_id, parts)
+        return str(done.etag or "").strip('"')
+
+    def abort_multipart(self, bucket: str, key: str, upload_id: str) -> None:
+        """Drop a multipart upload and its parts."""
+        self._abort_multipart_upload(bucket, key, upload_id)
+
+
+def connect(settings: StoreSettings) -> S3:
+    """A client with deadlines on connecting and reading, and a pool that threads may share."""
+    url = urlsplit(settings.endpoint)
+    pool = urllib3.PoolManager(
+        timeout=urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=READ_TIMEOUT_S),
+        maxsize=64,
+        retries=urllib3.Retry(total=2, backoff_factor=0.1, status_forcelist=(502, 503, 504)),
+    )
+    return S3(
+        endpoint=url.netloc,
+        access_key=settings.access_key,
+        secret_key=settings.secret_key,
+        secure=url.scheme == "https",
+        region=settings.region,
+        http_client=pool,
+    )
+
+
+def code_of(error: BaseException) -> str | None:
+    """The S3 error code, if it is an S3 error."""
+    return error.code if isinstance(error, S3Error) else None
+
+
+@contextmanager
+def translated(what: str) -> Iterator[None]:
+    """Turn minio-py's and urllib3's errors into ObjectMissing or StoreUnavailable."""
+    try:
+        yield
+    except S3Error as e:
+        if e.code in _MISSING:
+            raise ObjectMissing(f"{what}: {e.code}") from e
+        if e.code == "PreconditionFailed":
+            raise
+        raise StoreUnavailable(f"{what}: {e.code}: {e.message}") from e
+    except (urllib3.exceptions.HTTPError, ServerError, InvalidResponseError, OSError) as e:
+        raise StoreUnavailable(f"{what}: {type(e).__name__}: {e}") from e
