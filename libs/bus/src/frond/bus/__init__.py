@@ -1,1 +1,9 @@
-"""Kafka by contract: topics, CloudEvents producer, consumer loop with a commit tracker, dead letters."""
+"""Kafka by contract: topics, a CloudEvents producer, a consumer that never commits past what is
+done, dead letters."""
+
+from frond.bus.admin import ensure_topics
+from frond.bus.consumer import Handler, consume
+from frond.bus.deadletter import DeadLetter
+from frond.bus.producer import EventProducer, Outgoing
+
+__all__ = ["DeadLetter", "EventProducer", "Handler", "Outgoing", "consume", "ensure_topics"]

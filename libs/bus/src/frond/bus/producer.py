@@ -1,0 +1,91 @@
+"""Sending events: acknowledged by the broker before the caller goes on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
+
+from frond.contracts.envelope import Headers, encode
+from frond.contracts.errors import BrokerUnavailable
+from frond.contracts.events import Event
+from frond.contracts.topics import Topic
+
+_WINDOW: Final = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """An event on its way: where to, and under which key if not its own."""
+
+    topic: Topic
+    event: Event
+    key: str | None = None
+
+
+class EventProducer:
+    """Events out, at least once.
+
+    Kafka's idempotent producer is left off: every reader recognises an event that comes twice, and
+    without it an expired batch leaves no sequence to repair.
+    """
+
+    def __init__(self, bootstrap: str, prefix: str, source: str) -> None:
+        self.bootstrap = bootstrap
+        self.prefix = prefix
+        self.source = source
+        self._producer: AIOKafkaProducer | None = None
+
+    async def start(self) -> None:
+        """Connect. Raises BrokerUnavailable."""
+        producer = AIOKafkaProducer(
+            bootstrap_servers=self.bootstrap, acks="all", linger_ms=2,
+            request_timeout_ms=20_000, max_request_size=1 << 20,
+        )  # fmt: skip
+        try:
+            await producer.start()
+        except (KafkaError, OSError) as e:
+            await producer.stop()
+            raise BrokerUnavailable(f"{self.bootstrap}: {e}") from e
+        self._producer = producer
+
+    async def stop(self) -> None:
+        """Send what is buffered, then disconnect."""
+        if self._producer is not None:
+            await self._producer.stop()
+            self._producer = None
+
+    async def send(
+        self, out: Outgoing | Sequence[Outgoing], *, traceparent: str | None = None
+    ) -> None:
+        """Send events and wait until the broker has them all.
+
+        Raises:
+            BrokerUnavailable: not all of them were acknowledged; sending them again is right.
+        """
+        batch = [out] if isinstance(out, Outgoing) else out
+        for i in range(0, len(batch), _WINDOW):
+            await asyncio.gather(
+                *(self._send_event(o, traceparent) for o in batch[i : i + _WINDOW])
+            )
+
+    async def _send_event(self, out: Outgoing, traceparent: str | None) -> None:
+        message = encode(out.event, source=self.source, traceparent=traceparent, key=out.key)
+        await self.send_raw(out.topic, message.key, message.value, message.headers)
+
+    async def send_raw(
+        self, topic: Topic, key: bytes | None, value: bytes | None, headers: Headers
+    ) -> None:
+        """Send bytes as they are (dead letters, replays, stored events)."""
+        if self._producer is None:
+            raise BrokerUnavailable("the producer is not started")
+        try:
+            await self._producer.send_and_wait(
+                topic.named(self.prefix), value, key=key, headers=headers
+            )
+        except (KafkaError, OSError) as e:
+            raise BrokerUnavailable(f"{topic.name}: {type(e).__name__}: {e}") from e
