@@ -1,1 +1,5 @@
 """Detections as columns; merging across window borders as a function of the set."""
+
+from frond.merge.table import CUT, TOUCHES_BAND, Detections, from_ipc, own, to_ipc
+
+__all__ = ["CUT", "TOUCHES_BAND", "Detections", "from_ipc", "own", "to_ipc"]
