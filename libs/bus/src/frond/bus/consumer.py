@@ -80,7 +80,7 @@ class _Loop:
         self.producer = producer
         self.concurrency = concurrency
         self.slots = asyncio.Semaphore(concurrency)
-        self.trackers: dict[TopicPartition, CommitTracker] = {}
+        self.trackers: dict[Any, CommitTracker] = {}
         self.tasks: dict[TopicPartition, set[asyncio.Task[None]]] = {}
         self.part = f"consuming {topic.name}"
 
@@ -146,12 +146,12 @@ class _Loop:
             _log.warning("reading from the broker failed", topic=self.topic.name, error=repr(e))
             await asyncio.sleep(0.5)
             return
-        trackers = dict(self.trackers)
+        trackers: dict[Any, CommitTracker] = dict(self.trackers)
         for partition, messages in got.items():
             for message in messages:
                 await self.slots.acquire()
                 tracker = self.trackers.get(partition)
-                if tracker is None or tracker is not trackers.get(partition):
+                if tracker is None or tracker != trackers.get(partition):
                     self.slots.release()
                     continue  # revoked while we waited: its owner of now reads it again
                 tracker.add(message.offset)
