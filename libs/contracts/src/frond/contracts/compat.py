@@ -1,0 +1,36 @@
+"""Would this change of a schema break a publisher or a subscriber of today?
+
+Allowed: new optional properties, new enum values, new definitions. Not allowed: a property that
+goes or changes its type, a property that becomes required, an enum value that goes.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+_COMPARED: Final = ("type", "const", "format", "pattern", "$ref")
+
+
+def breaks(old: dict[str, Any], new: dict[str, Any], at: str = "") -> list[str]:
+    """What breaks when schema ``old`` becomes ``new``: one line each, empty when nothing does."""
+    out: list[str] = []
+    for key in _COMPARED:
+        if key in old and old[key] != new.get(key):
+            out.append(f"{at or '/'}: {key} {old[key]!r} became {new.get(key)!r}")
+    gone = set(map(str, old.get("enum", []))) - set(map(str, new.get("enum", [])))
+    if gone:
+        out.append(f"{at or '/'}: enum values went: {sorted(gone)}")
+    demanded = set(new.get("required", [])) - set(old.get("required", []))
+    if demanded and "properties" in old:
+        out.append(f"{at or '/'}: now required: {sorted(demanded)}")
+    for section in ("properties", "$defs"):
+        for name, was in old.get(section, {}).items():
+            now = new.get(section, {}).get(name)
+            where = f"{at}/{name}"
+            if now is None:
+                out.append(f"{where}: went")
+            elif isinstance(was, dict) and isinstance(now, dict):
+                out.extend(breaks(was, now, where))
+    if isinstance(old.get("items"), dict) and isinstance(new.get("items"), dict):
+        out.extend(breaks(old["items"], new["items"], at + "[]"))
+    return out

@@ -1,0 +1,89 @@
+"""Any bytes on any topic: an event, or UnreadableEvent; nothing else."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from frond.contracts import topics
+from frond.contracts.envelope import decode, encode
+from frond.contracts.errors import UnreadableEvent
+from frond.contracts.events import EVENTS, ImageUploaded, JobSealed
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.floats(allow_nan=False) | st.text(max_size=20),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4)
+    ),
+    max_leaves=20,
+)
+
+
+def test_the_smallest_message_is_an_uploaded_image() -> None:
+    """The design's tiny message needs no headers."""
+    got = decode(
+        topics.UPLOADED, b'{"job_id": "survey-7", "image": "s3://bucket/key.tif", "job_size": 3}'
+    )
+    assert got.event == ImageUploaded(job_id="survey-7", image="s3://bucket/key.tif", job_size=3)
+
+
+def test_a_bare_seal_needs_no_headers_either() -> None:
+    """A publisher that has no headers can seal its job."""
+    assert decode(topics.UPLOADED, b'{"job_id":"a","job_size":7}').event == JobSealed(
+        job_id="a", job_size=7
+    )
+
+
+def test_other_topics_want_the_type_header() -> None:
+    """Only the ingest topic takes bare messages."""
+    with pytest.raises(UnreadableEvent, match="ce_type"):
+        decode(topics.COMPLETED, b"{}")
+
+
+def test_a_type_of_another_topic_is_refused() -> None:
+    """A completed event on the ingest topic is a mistake, not a job."""
+    with pytest.raises(UnreadableEvent, match="carries no"):
+        decode(topics.UPLOADED, b"{}", [("ce_type", b"frond.job.completed.v1")])
+
+
+@pytest.mark.parametrize(
+    "value",
+    [None, b"", b"\xff", b"[]", b"1", b"{}", b'{"job_id": "../x", "image": "s3://b/k"}',
+     b'{"job_id": "x", "image": "file:///etc/passwd"}', b"[" * 100_000,
+     b'{"job_id":"x","image":"s3://bucket/k\\u0000.tif"}'],
+)  # fmt: skip
+def test_bad_messages_say_what_is_wrong(value: bytes | None) -> None:
+    """Bytes that are no event raise UnreadableEvent with a sentence."""
+    with pytest.raises(UnreadableEvent, match=r"\w"):
+        decode(topics.UPLOADED, value)
+
+
+@given(st.sampled_from(topics.ALL), st.sampled_from([*EVENTS, "", "x"]), st.binary(max_size=200))
+def test_any_bytes(topic: topics.Topic, kind: str, value: bytes) -> None:
+    """No bytes make decode raise anything but UnreadableEvent."""
+    with contextlib.suppress(UnreadableEvent):
+        decode(topic, value, [("ce_type", kind.encode()), ("traceparent", value)])
+
+
+@given(st.sampled_from(topics.ALL), st.sampled_from([*EVENTS]), json_values)
+def test_any_json(topic: topics.Topic, kind: str, value: object) -> None:
+    """No JSON does either."""
+    with contextlib.suppress(UnreadableEvent):
+        decode(topic, json.dumps(value).encode(), [("ce_type", kind.encode())])
+
+
+def test_unknown_fields_of_a_newer_sender_are_ignored() -> None:
+    """A newer publisher's extra fields break no reader of today."""
+    value = b'{"job_id":"a","image":"s3://bucket/k.tif","colour":"green"}'
+    assert isinstance(decode(topics.UPLOADED, value).event, ImageUploaded)
+
+
+def test_a_sent_twice_event_has_one_id() -> None:
+    """The CloudEvents id comes from what happened, not from when it was sent."""
+    event = ImageUploaded(job_id="a", image="s3://bucket/k.tif")
+    first, second = (dict(encode(event, source="/x").headers) for _ in range(2))
+    assert first["ce_id"] == second["ce_id"]
