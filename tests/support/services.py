@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import IO
 
 import httpx
-from frond.models.registry import Registry
-from frond.models.testing import blob_model
 
 from frond.bus import ensure_topics
+from frond.models.registry import Registry
+from frond.models.testing import blob_model
 from frond.store import ObjectStore, StoreSettings
 
 NAMES = ("ingest", "tiler", "inference", "aggregator", "notifier")
