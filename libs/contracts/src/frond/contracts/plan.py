@@ -141,14 +141,19 @@ class Radiometry(Contract):
     mode: Literal["native", "stretch"] = "native"
     low: tuple[float, ...] = ()
     high: tuple[float, ...] = ()
+    fill: tuple[int, ...] = Field(
+        default=(),
+        description="0…255 by band: what the model sees where a pixel means nothing "
+        "(nodata, alpha 0, masked, NaN); empty: 0",
+    )
 
 
 class RasterSource(Contract):
     """What the reader needs to see a raster as the plan meant it."""
 
     uri: str = Field(description="s3:// address of what is read: the raster, or the COG made of it")
-    etag: str = Field(description="of the raster, when it was planned")
-    size: int = Field(description="bytes")
+    etag: str = Field(description="of the object that uri names, when it was planned")
+    size: int = Field(description="bytes of that object")
     bands: tuple[int, ...] = Field(description="1-based, in the model's order")
     dtype: str
     width: int = Field(description="raster pixels")
@@ -165,6 +170,9 @@ class ImagePlan(Contract):
     image: str = Field(description="URI as the sender gave it")
     name: str
     job_size: int | None = None
+    checksum: str | None = Field(
+        default=None, description="ETag of the raster as it was sent, when a COG was made of it too"
+    )
     source: RasterSource
     georeference: Georeference = Georeference()
     gsd_m: float | None = Field(default=None, description="ground metres a raster pixel")

@@ -1,1 +1,42 @@
 """GeoTIFF in: validation, georeference, windows with cores and margins, range reads."""
+
+from __future__ import annotations
+
+from frond.raster.gdal import configure_formats, configure_gdal
+from frond.raster.georef import gsd_m, has_lonlat, pixel_to_lonlat, pixel_to_map
+from frond.raster.inspect import BandChoice, RasterInfo, choose_bands, inspect
+from frond.raster.limits import Limits
+from frond.raster.open import HEAD_BYTES, open_bytes, open_dataset, open_raster, sniff
+from frond.raster.planning import WINDOWS_PER_CHUNK, PlanRequest, chunks_of, plan_image
+from frond.raster.reader import RasterReader, WindowPixels
+from frond.raster.skip import pack_bitmap, unpack_bitmap
+from frond.raster.slow import is_slow, make_tiled
+
+__all__ = [
+    "HEAD_BYTES",
+    "WINDOWS_PER_CHUNK",
+    "BandChoice",
+    "Limits",
+    "PlanRequest",
+    "RasterInfo",
+    "RasterReader",
+    "WindowPixels",
+    "choose_bands",
+    "chunks_of",
+    "configure_formats",
+    "configure_gdal",
+    "gsd_m",
+    "has_lonlat",
+    "inspect",
+    "is_slow",
+    "make_tiled",
+    "open_bytes",
+    "open_dataset",
+    "open_raster",
+    "pack_bitmap",
+    "pixel_to_lonlat",
+    "pixel_to_map",
+    "plan_image",
+    "sniff",
+    "unpack_bitmap",
+]

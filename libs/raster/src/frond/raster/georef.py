@@ -1,0 +1,224 @@
+"""From pixels to the map: affine, GCPs and RPCs; to lon/lat; and how large a pixel is.
+
+Pixel coordinates are those of corners: (0, 0) is the upper left corner of the upper left pixel,
+(0.5, 0.5) its centre. GDAL has already moved PixelIsPoint rasters by half a pixel; nothing here
+does so again.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pyproj
+from numpy.typing import ArrayLike, NDArray
+from pyproj.enums import WktVersion
+from pyproj.exceptions import CRSError, ProjError
+from rasterio.control import GroundControlPoint
+from rasterio.rpc import RPC
+from rasterio.transform import GCPTransformer, RPCTransformer
+
+from frond.contracts.errors import RasterRejected
+from frond.contracts.plan import Georeference
+from frond.contracts.reasons import Reason
+from frond.raster.open import Dataset
+
+Floats = NDArray[np.float64]
+
+_EARTH_RADIUS_M = 6_378_137.0
+_IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+
+
+def read_georeference(dataset: Dataset) -> tuple[Georeference, tuple[str, ...]]:
+    """How the file says that it lies on the map, and notes a user should see.
+
+    A geotransform goes before GCPs, and these before RPCs. No georeference is fine (``none``).
+
+    Raises:
+        RasterRejected: BAD_GEOREFERENCE, the geotransform has no area or is not finite.
+    """
+    notes: list[str] = []
+    crs = _crs_of(dataset.crs, notes)
+    transform = tuple(float(v) for v in dataset.transform[:6])
+    if transform != _IDENTITY or crs is not None:
+        if not _is_usable(transform):
+            raise RasterRejected(
+                Reason.BAD_GEOREFERENCE,
+                f"The geotransform {transform} gives pixels no area on the map. "
+                "Write the georeference again, for example with gdal_edit.py -a_ullr.",
+            )
+        # ds.crs falls back to that of the GCPs; then the identity transform is no georeference
+        if not (transform == _IDENTITY and dataset.gcps[0]):
+            if crs is None:
+                notes.append("no CRS: map coordinates are in units unknown, no GeoJSON is written")
+            return Georeference(kind="affine", crs=crs, transform=transform), tuple(notes)
+    points, gcp_crs = dataset.gcps
+    if points:
+        if len(points) < 3:
+            notes.append(f"only {len(points)} GCPs: too few for a georeference")
+        else:
+            return Georeference(
+                kind="gcps",
+                crs=_crs_of(gcp_crs, notes),
+                gcps=tuple(
+                    (float(p.row), float(p.col), float(p.x), float(p.y), float(p.z or 0.0))
+                    for p in points
+                ),
+            ), tuple(notes)
+    if dataset.rpcs is not None:
+        notes.append("georeferenced by RPCs at their mean height, without a terrain model")
+        return Georeference(kind="rpcs", crs="EPSG:4326", rpcs=dataset.rpcs.to_dict()), tuple(notes)
+    notes.append("no georeference: results are in pixels only")
+    return Georeference(), tuple(notes)
+
+
+def _is_usable(t: tuple[float, ...]) -> bool:
+    det = t[0] * t[4] - t[1] * t[3]
+    return all(math.isfinite(v) for v in t) and det != 0 and math.isfinite(det)
+
+
+def _crs_of(crs: Any, notes: list[str]) -> str | None:
+    if not crs:
+        return None
+    try:
+        return crs_text(crs.to_wkt())
+    except (CRSError, ProjError, ValueError, TypeError) as e:
+        notes.append(f"the CRS could not be understood and is left out ({str(e)[:100]})")
+        return None
+
+
+@lru_cache(maxsize=256)
+def crs_text(wkt: str) -> str:
+    """``EPSG:n`` where the CRS is exactly one of EPSG's but for axis order, else its WKT2."""
+    crs = pyproj.CRS.from_user_input(wkt)
+    code = crs.to_epsg(min_confidence=70)
+    if code is not None and crs.equals(pyproj.CRS.from_epsg(code), ignore_axis_order=True):
+        return f"EPSG:{code}"
+    return crs.to_wkt(WktVersion.WKT2_2019) or wkt
+
+
+def pixel_to_map(geo: Georeference, cols: ArrayLike, rows: ArrayLike) -> tuple[Floats, Floats]:
+    """Map coordinates, in the georeference's CRS, of points in pixel coordinates.
+
+    Args:
+        cols, rows: float arrays of one shape; corner coordinates (see the module).
+
+    Returns:
+        x and y, float64, shaped as the input. For ``none`` the pixel coordinates themselves.
+    """
+    c, r = np.broadcast_arrays(np.asarray(cols, np.float64), np.asarray(rows, np.float64))
+    if geo.kind == "affine" and geo.transform is not None:
+        a, b, x0, d, e, y0 = geo.transform
+        return a * c + b * r + x0, d * c + e * r + y0
+    if geo.kind == "none" or c.size == 0:
+        return c.copy(), r.copy()
+    transformer, z = _transformer(geo.model_dump_json(include={"kind", "gcps", "rpcs"}))
+    flat_c, flat_r = c.ravel(), r.ravel()
+    zs = np.full(flat_c.shape, z)
+    x, y = transformer.xy(flat_r, flat_c, zs=zs, offset="ul")
+    return np.asarray(x, np.float64).reshape(c.shape), np.asarray(y, np.float64).reshape(c.shape)
+
+
+@lru_cache(maxsize=64)
+def _transformer(key: str) -> tuple[Any, float]:
+    geo = Georeference.model_validate_json(key)
+    if geo.kind == "gcps":
+        points = [GroundControlPoint(row=r, col=c, x=x, y=y, z=z) for r, c, x, y, z in geo.gcps]
+        return GCPTransformer(points), 0.0
+    rpc = RPC(**(geo.rpcs or {}))
+    return RPCTransformer(rpc), float(rpc.height_off or 0.0)
+
+
+def has_lonlat(geo: Georeference) -> bool:
+    """Whether points can be told in longitude and latitude of the Earth."""
+    return geo.kind != "none" and geo.crs is not None and _lonlat(geo.crs) is not None
+
+
+def pixel_to_lonlat(
+    geo: Georeference, cols: ArrayLike, rows: ArrayLike
+) -> tuple[Floats, Floats] | None:
+    """Longitude and latitude (WGS 84, degrees) of points in pixel coordinates.
+
+    Returns:
+        Two float64 arrays shaped as the input, inf where the CRS is not defined; longitudes in
+        [-180, 180]. None where there is no georeference, no CRS, or it is not one of the Earth.
+    """
+    if geo.kind == "none" or geo.crs is None:
+        return None
+    transformer = _lonlat(geo.crs)
+    if transformer is None:
+        return None
+    x, y = pixel_to_map(geo, cols, rows)
+    lon, lat = transformer.transform(x, y)
+    lon, lat = np.asarray(lon, np.float64), np.asarray(lat, np.float64)
+    with np.errstate(invalid="ignore"):
+        over = np.isfinite(lon) & (np.abs(lon) > 180.0)
+        lon = np.where(over, (lon + 180.0) % 360.0 - 180.0, lon)
+    return lon, lat
+
+
+@lru_cache(maxsize=256)
+def _lonlat(crs: str) -> pyproj.Transformer | None:
+    try:
+        source = pyproj.CRS.from_user_input(crs)
+        ellipsoid = source.ellipsoid
+        if ellipsoid is None or abs(ellipsoid.semi_major_metre / _EARTH_RADIUS_M - 1) > 0.01:
+            return None
+        if source.is_bound is False and source.is_engineering:
+            return None
+        return pyproj.Transformer.from_crs(source, "OGC:CRS84", always_xy=True)
+    except (CRSError, ProjError):
+        return None
+
+
+def gsd_m(geo: Georeference, width: int, height: int) -> float | None:
+    """Ground metres a pixel at the image's centre; None where that cannot be known.
+
+    The square root of a pixel's area on the WGS 84 ellipsoid, so that anisotropic, sheared and
+    Web-Mercator pixels get their true size. Where there is no longitude and latitude (Mars), the
+    CRS's unit and the geotransform decide.
+    """
+    if geo.kind == "none" or geo.crs is None:
+        return None
+    size = _ground_size(geo, width / 2, height / 2)
+    if size is None and geo.kind == "affine" and geo.transform is not None:
+        size = _nominal_size(geo)
+    if size is None or not math.isfinite(size) or size <= 0:
+        return None
+    # nine digits: more are noise of the projection, and the scale goes into ids
+    return float(f"{size:.9g}")
+
+
+def _ground_size(geo: Georeference, col: float, row: float) -> float | None:
+    step = 0.5
+    lonlat = pixel_to_lonlat(
+        geo, [col - step, col + step, col, col], [row, row, row - step, row + step]
+    )
+    if lonlat is None or not (np.isfinite(lonlat[0]).all() and np.isfinite(lonlat[1]).all()):
+        return None
+    lon, lat = lonlat
+    if np.abs(lat).max() > 89.99:
+        return None
+    azimuth, _, distance = pyproj.Geod(ellps="WGS84").inv(
+        lon[[0, 2]], lat[[0, 2]], lon[[1, 3]], lat[[1, 3]]
+    )
+    angle = math.radians(float(azimuth[1]) - float(azimuth[0]))
+    return math.sqrt(abs(float(distance[0]) * float(distance[1]) * math.sin(angle)))
+
+
+def _nominal_size(geo: Georeference) -> float | None:
+    assert geo.transform is not None and geo.crs is not None
+    try:
+        crs = pyproj.CRS.from_user_input(geo.crs)
+    except CRSError:
+        return None
+    if not crs.axis_info or crs.is_engineering:
+        return None
+    a, b, _, d, e, _ = geo.transform
+    side = math.sqrt(abs(a * e - b * d))
+    if crs.is_geographic:
+        radius = crs.ellipsoid.semi_major_metre if crs.ellipsoid else _EARTH_RADIUS_M
+        return math.radians(side) * radius
+    return side * float(crs.axis_info[0].unit_conversion_factor)

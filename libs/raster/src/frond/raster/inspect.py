@@ -1,0 +1,236 @@
+"""What a raster is, and whether it can be processed at all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from frond.contracts.errors import RasterRejected
+from frond.contracts.plan import Georeference
+from frond.contracts.reasons import Reason
+from frond.raster.gdal import gdal_errors
+from frond.raster.georef import gsd_m, read_georeference
+from frond.raster.limits import Limits
+from frond.raster.open import Dataset
+
+DTYPES: Final = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
+_RGB: Final = ("red", "green", "blue")
+
+
+@dataclass(frozen=True, slots=True)
+class RasterInfo:
+    """A raster's facts, read from its header alone.
+
+    Attributes:
+        block: rows and columns of a tile or strip.
+        alpha: 1-based index of the alpha band; None if there is none.
+        mask: whether a mask band is stored in the file (an alpha band is none).
+        nodata: the nodata value of each band, None where it has none.
+        palette: whether band 1 indexes a colour table.
+        colours: GDAL's colour interpretation of each band.
+        overviews: decimation factors, ascending.
+        gsd: ground metres a pixel; None if not known.
+        notes: what a user should know.
+    """
+
+    driver: str
+    width: int
+    height: int
+    count: int
+    dtype: str
+    block: tuple[int, int]
+    tiled: bool
+    compression: str | None
+    interleave: str
+    alpha: int | None
+    mask: bool
+    nodata: tuple[float | None, ...]
+    palette: bool
+    colours: tuple[str, ...]
+    overviews: tuple[int, ...]
+    georeference: Georeference
+    gsd: float | None
+    notes: tuple[str, ...]
+
+    @property
+    def pixels(self) -> int:
+        return self.width * self.height
+
+    @property
+    def itemsize(self) -> int:
+        return np.dtype(self.dtype).itemsize
+
+    @property
+    def block_bytes(self) -> int:
+        """Bytes that decoding one tile or strip takes."""
+        bands = self.count if self.interleave == "pixel" else 1
+        return self.block[0] * self.block[1] * bands * self.itemsize
+
+
+def inspect(dataset: Dataset, size: int | None = None, limits: Limits = Limits()) -> RasterInfo:
+    """Read a raster's facts and hold them against the limits. Reads no pixels.
+
+    Args:
+        size: the file's size in bytes; None switches the decompression bomb rule off.
+
+    Raises:
+        RasterRejected: TOO_LARGE, UNSUPPORTED_DTYPE, CORRUPT or BAD_GEOREFERENCE.
+        StoreUnavailable: the store could not be asked.
+    """
+    with gdal_errors(reading=False):
+        return _inspect(dataset, size, limits)
+
+
+def _inspect(ds: Dataset, size: int | None, limits: Limits) -> RasterInfo:
+    dtype = _dtype(ds)
+    _check_size(ds, dtype, size, limits)
+    colours = tuple(c.name for c in ds.colorinterp)
+    alphas = [i for i, c in enumerate(colours, 1) if c == "alpha"]
+    flags = [{f.name for f in band} for band in ds.mask_flag_enums]
+    georeference, notes = read_georeference(ds)
+    info = RasterInfo(
+        driver=ds.driver,
+        width=ds.width,
+        height=ds.height,
+        count=ds.count,
+        dtype=dtype,
+        block=tuple(ds.block_shapes[0]),
+        tiled=ds.driver == "GTiff" and ds.block_shapes[0][1] < ds.width,
+        compression=_name(ds.compression),
+        interleave=_name(ds.interleaving) or "band",
+        alpha=alphas[0] if alphas else None,
+        mask="per_dataset" in flags[0] and "alpha" not in flags[0],
+        nodata=tuple(_nodata(v, dtype) for v in ds.nodatavals),
+        palette=colours[0] == "palette" and dtype == "uint8",
+        colours=colours,
+        overviews=tuple(sorted(ds.overviews(1))),
+        georeference=georeference,
+        gsd=gsd_m(georeference, ds.width, ds.height),
+        notes=notes,
+    )
+    if info.block_bytes > limits.max_block_bytes:
+        raise RasterRejected(
+            Reason.TOO_LARGE,
+            f"The image is stored in pieces of {info.block[1]}×{info.block[0]} pixels "
+            f"({_bytes(info.block_bytes)} each), so no part of it can be read by itself. "
+            "Re-tile it, for example with gdal_translate -of COG.",
+        )
+    return info
+
+
+def _name(value: Any) -> str | None:
+    # rasterio gives an enum member where it knows one, else GDAL's own text
+    return str(getattr(value, "name", value)).lower() if value else None
+
+
+def _dtype(ds: Dataset) -> str:
+    if ds.count < 1 or ds.width < 1 or ds.height < 1:
+        raise RasterRejected(Reason.CORRUPT, "The image has no pixels or no bands.")
+    kinds = sorted(set(ds.dtypes))
+    dtype = str(kinds[0])
+    if len(kinds) > 1 or dtype not in DTYPES:
+        named = ", ".join(str(k) for k in kinds)
+        hint = (
+            "Write its amplitude out as float32"
+            if "complex" in named
+            else "Convert it to 8-bit, 16-bit or 32-bit float samples"
+        )
+        raise RasterRejected(
+            Reason.UNSUPPORTED_DTYPE,
+            f"The image has samples of type {named}, which no model here takes. {hint}, "
+            "for example with gdal_translate -ot Float32.",
+        )
+    return dtype
+
+
+def _check_size(ds: Dataset, dtype: str, size: int | None, limits: Limits) -> None:
+    pixels = ds.width * ds.height
+    decoded = pixels * ds.count * np.dtype(dtype).itemsize
+    if pixels > limits.max_pixels:
+        raise RasterRejected(
+            Reason.TOO_LARGE,
+            f"The image claims {ds.width}×{ds.height} pixels; at most "
+            f"{limits.max_pixels / 1e9:g} gigapixels are taken. Cut it into parts.",
+        )
+    if ds.count > limits.max_bands:
+        raise RasterRejected(
+            Reason.TOO_LARGE,
+            f"The image has {ds.count} bands; at most {limits.max_bands} are taken. "
+            "Write out the ones that the model uses.",
+        )
+    if size is not None and decoded > limits.bomb_bytes and decoded > size * limits.bomb_ratio:
+        raise RasterRejected(
+            Reason.TOO_LARGE,
+            f"The file of {_bytes(size)} would unpack to {_bytes(decoded)}, more than any real "
+            "image does. If it is one, cut off its empty parts.",
+        )
+
+
+def _nodata(value: float | None, dtype: str) -> float | None:
+    # a value that the samples cannot have marks nothing
+    if value is None:
+        return None
+    kind = np.dtype(dtype)
+    if kind.kind == "f":
+        with np.errstate(over="ignore"):
+            return float(np.array(value).astype(kind))
+    limits = np.iinfo(kind)
+    if value != value or value != int(value) or not limits.min <= value <= limits.max:
+        return None
+    return float(value)
+
+
+def _bytes(n: int) -> str:
+    size = float(n)
+    for unit in ("bytes", "kB", "MB", "GB", "TB"):
+        if size < 1000 or unit == "TB":
+            break
+        size /= 1000
+    return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
+
+
+@dataclass(frozen=True, slots=True)
+class BandChoice:
+    """Which bands feed the model.
+
+    Attributes:
+        bands: 1-based, in the model's order; with ``palette`` those of the expanded colours.
+        palette: whether band 1 is to be expanded to red, green and blue.
+    """
+
+    bands: tuple[int, ...]
+    palette: bool
+    notes: tuple[str, ...] = ()
+
+
+def choose_bands(info: RasterInfo, wanted: tuple[int, ...]) -> BandChoice:
+    """Map the model's band list onto the raster. Grey is not silently tripled.
+
+    Args:
+        wanted: the model's bands, 1-based, counted without the alpha band.
+
+    Raises:
+        RasterRejected: MISSING_BANDS.
+    """
+    usable = [i for i in range(1, info.count + 1) if i != info.alpha]
+    if info.palette and len(usable) == 1 and max(wanted) > 1:
+        if max(wanted) <= 3:
+            return BandChoice(wanted, palette=True, notes=("colour table expanded to RGB",))
+        usable = [1, 2, 3]
+    if max(wanted) > len(usable):
+        has = f"{len(usable)} band{'s' if len(usable) != 1 else ''}"
+        if info.alpha is not None:
+            has += " besides its alpha channel"
+        raise RasterRejected(
+            Reason.MISSING_BANDS,
+            f"The model reads bands {', '.join(map(str, wanted))}; the image has {has}. "
+            "Send an image with these bands, or choose a model that fits it.",
+        )
+    bands = tuple(usable[i - 1] for i in wanted)
+    notes: tuple[str, ...] = ()
+    said = tuple(info.colours[b - 1] for b in bands)
+    if len(said) == 3 and set(said) == set(_RGB) and said != _RGB:
+        notes = (f"the file calls the bands that the model reads {', '.join(said)}",)
+    return BandChoice(bands, palette=False, notes=notes)

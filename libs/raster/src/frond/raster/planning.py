@@ -1,0 +1,189 @@
+"""From a raster and a model to a plan: scale, radiometry, windows, chunks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+
+from frond.contracts.errors import RasterRejected
+from frond.contracts.events import ChunkPlanned
+from frond.contracts.ids import chunk_id
+from frond.contracts.jobs import ModelRef, Thresholds
+from frond.contracts.modelspec import ModelManifest
+from frond.contracts.plan import ImagePlan, Radiometry, RasterSource, WindowGrid
+from frond.contracts.reasons import Reason
+from frond.raster.damage import check_blocks, check_pixels
+from frond.raster.gdal import gdal_errors
+from frond.raster.inspect import BandChoice, RasterInfo, choose_bands
+from frond.raster.limits import Limits
+from frond.raster.open import Dataset
+from frond.raster.sampling import radiometry_of, sample
+from frond.raster.skip import empty_windows, pack_bitmap, running_blocks, unpack_bitmap
+from frond.raster.validity import Palette, Validity, palette_of, validity_of
+
+WINDOWS_PER_CHUNK: Final = 32
+_SAME: Final = 0.02
+_FINEST: Final = 1 / 16
+_COARSEST: Final = 8.0
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRequest:
+    """Whose plan it is, and with what.
+
+    Attributes:
+        image: the image's URI as its sender gave it.
+        uri, etag, size: the object that windows will be read from: the image, or its COG.
+        checksum: ETag of the image itself.
+    """
+
+    job_id: str
+    image_id: str
+    image: str
+    name: str
+    uri: str
+    etag: str
+    size: int
+    model: ModelRef
+    manifest: ModelManifest
+    thresholds: Thresholds = field(default_factory=Thresholds)
+    job_size: int | None = None
+    checksum: str | None = None
+    windows_per_chunk: int = WINDOWS_PER_CHUNK
+    limits: Limits = field(default_factory=Limits)
+
+
+def plan_image(dataset: Dataset, info: RasterInfo, request: PlanRequest) -> ImagePlan:
+    """Plan an image's windows. The same raster, model and settings give the same plan.
+
+    Raises:
+        RasterRejected: the raster does not fit the model or the limits, or is damaged.
+        StoreUnavailable: the store could not be asked.
+    """
+    manifest, limits = request.manifest, request.limits
+    choice = choose_bands(info, manifest.bands)
+    notes = [*info.notes, *choice.notes]
+    read_bands = (1,) if choice.palette else choice.bands
+    with gdal_errors(reading=False):
+        palette = palette_of(dataset) if choice.palette else None
+    validity = validity_of(info, read_bands, palette)
+    check_blocks(dataset, info, request.size)
+    if info.pixels <= limits.verify_pixels:
+        check_pixels(dataset, info, read_bands)
+    scale = _scale(info.gsd, manifest.gsd_m, notes)
+    grid = WindowGrid(
+        width=_scaled(info.width, scale),
+        height=_scaled(info.height, scale),
+        size=manifest.input.size,
+        margin=manifest.margin,
+        scale=scale,
+    )
+    if grid.count > limits.max_windows:
+        raise RasterRejected(
+            Reason.TOO_MANY,
+            f"The image would be {grid.count} windows of {grid.size} pixels; at most "
+            f"{limits.max_windows} are taken. Cut it into parts.",
+        )
+    empty = empty_windows(dataset, info, grid, read_bands, validity)
+    return ImagePlan(
+        job_id=request.job_id,
+        image_id=request.image_id,
+        image=request.image,
+        name=request.name,
+        job_size=request.job_size,
+        checksum=request.checksum or request.etag,
+        source=RasterSource(
+            uri=request.uri,
+            etag=request.etag,
+            size=request.size,
+            bands=choice.bands,
+            dtype=info.dtype,
+            width=info.width,
+            height=info.height,
+            radiometry=_radiometry(dataset, info, choice, read_bands, validity, palette),
+            palette=choice.palette,
+        ),
+        georeference=info.georeference,
+        gsd_m=info.gsd,
+        grid=grid,
+        model=request.model,
+        thresholds=request.thresholds,
+        windows_per_chunk=request.windows_per_chunk,
+        skipped=pack_bitmap(empty),
+        windows_skipped=int(empty.sum()),
+        chunks=sum(1 for _ in running_blocks(grid, request.windows_per_chunk, empty)),
+        notes=tuple(notes),
+    )
+
+
+def _radiometry(
+    dataset: Dataset,
+    info: RasterInfo,
+    choice: BandChoice,
+    read_bands: tuple[int, ...],
+    validity: Validity,
+    palette: Palette | None,
+) -> Radiometry:
+    if info.dtype == "uint8" and validity.always:
+        return Radiometry()
+    radiometry = radiometry_of(sample(dataset, info, read_bands, validity), info.dtype, palette)
+    if palette is None:
+        return radiometry
+    # the bands of an expanded palette are chosen among red, green and blue
+    return Radiometry(fill=tuple(radiometry.fill[b - 1] for b in choice.bands))
+
+
+def _scale(raster: float | None, model: float | None, notes: list[str]) -> float:
+    if model is None:
+        return 1.0
+    if raster is None:
+        notes.append("ground sampling distance not known: windows at the raster's own resolution")
+        return 1.0
+    scale = raster / model
+    if abs(scale - 1) <= _SAME:
+        return 1.0
+    if scale > _COARSEST:
+        notes.append(
+            f"pixels of {raster:.3g} m are too coarse for a model of {model:.3g} m: "
+            "windows at the raster's own resolution, expect little"
+        )
+        return 1.0
+    if scale < _FINEST:
+        notes.append(f"pixels of {raster:.3g} m are seen at 1/{round(1 / _FINEST)} of their number")
+        return _FINEST
+    return float(f"{scale:.9g}")
+
+
+def _scaled(length: int, scale: float) -> int:
+    # the product's last bits must not add a column
+    return max(1, math.ceil(length * scale - 1e-6))
+
+
+def chunks_of(plan: ImagePlan, planned_at: datetime | None = None) -> Iterator[ChunkPlanned]:
+    """The plan's chunks, in order; skipped windows left out, ordinals from 0 without gaps."""
+    skipped = unpack_bitmap(plan.skipped, plan.grid.count)
+    plan_digest = plan.plan_digest
+    blocks = running_blocks(plan.grid, plan.windows_per_chunk, skipped)
+    for ordinal, windows in enumerate(blocks):
+        yield ChunkPlanned(
+            job_id=plan.job_id,
+            image_id=plan.image_id,
+            image=plan.image,
+            name=plan.name,
+            plan_digest=plan_digest,
+            chunk_id=chunk_id(plan.image_id, plan_digest, ordinal),
+            ordinal=ordinal,
+            chunks=plan.chunks,
+            windows=tuple(windows),
+            windows_total=plan.grid.count,
+            windows_skipped=plan.windows_skipped,
+            source=plan.source,
+            grid=plan.grid,
+            model=plan.model,
+            thresholds=plan.thresholds,
+            job_size=plan.job_size,
+            planned_at=planned_at,
+        )

@@ -1,0 +1,100 @@
+"""Statistics over a whole raster from a bounded number of its pixels, always the same ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.windows import Window
+
+from frond.contracts.plan import Radiometry
+from frond.raster.gdal import gdal_errors
+from frond.raster.inspect import RasterInfo
+from frond.raster.open import Dataset
+from frond.raster.validity import Palette, Validity, both
+
+_SIDE: Final = 2048
+_WHOLE_PIXELS: Final = 16_000_000
+_LATTICE: Final = 16
+_PATCH: Final = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """Valid samples, band by band: [n, bands]."""
+
+    values: NDArray[Any]
+
+
+def sample(
+    dataset: Dataset, info: RasterInfo, read_bands: tuple[int, ...], validity: Validity
+) -> Samples:
+    """At most about 2048² valid pixels spread over the raster; deterministic.
+
+    Small rasters and those with overviews are read decimated; of others a lattice of patches is
+    read at full resolution, because a decimated read would decode every tile.
+
+    Raises:
+        RasterRejected: pixels are missing or damaged.
+    """
+    parts: list[NDArray[Any]] = []
+    with gdal_errors(reading=True):
+        for window, shape in _patches(info):
+            data = dataset.read(
+                list(read_bands), window=window, out_shape=(len(read_bands), *shape)
+            )
+            valid = both(validity.of_samples(data), validity.of_bands(dataset, window, shape))
+            parts.append(data.reshape(len(read_bands), -1).T if valid is None else data[:, valid].T)
+    return Samples(np.concatenate(parts))
+
+
+def _patches(info: RasterInfo) -> Iterator[tuple[Window, tuple[int, int]]]:
+    factor = max(1.0, info.width / _SIDE, info.height / _SIDE)
+    has_overview = bool(info.overviews) and info.overviews[-1] * 2 >= factor
+    if info.pixels <= _WHOLE_PIXELS or has_overview:
+        shape = (max(1, int(info.height / factor)), max(1, int(info.width / factor)))
+        yield Window(0, 0, info.width, info.height), shape
+        return
+    for top in _starts(info.height):
+        for left in _starts(info.width):
+            w, h = min(_PATCH, info.width - left), min(_PATCH, info.height - top)
+            yield Window(left, top, w, h), (h, w)
+
+
+def _starts(length: int) -> list[int]:
+    last = max(0, length - _PATCH)
+    return sorted({round(i * last / (_LATTICE - 1)) for i in range(_LATTICE)})
+
+
+def radiometry_of(samples: Samples, dtype: str, palette: Palette | None) -> Radiometry:
+    """How samples become 0…255, and what stands in for a pixel that means nothing.
+
+    uint8 goes in as it is. Everything else is stretched between the raster's 2nd and 98th
+    percentile, band by band. ``fill`` is each band's mean after that, so that the edge of the
+    valid area is no edge to the model's eye.
+    """
+    values = samples.values
+    if palette is not None:
+        values = palette[values[:, 0]][:, :3]
+    bands = values.shape[1]
+    if dtype == "uint8":
+        mean = values.mean(axis=0) if len(values) else np.zeros(bands)
+        return Radiometry(fill=tuple(int(v) for v in np.rint(mean)))
+    if len(values) == 0:
+        return Radiometry(
+            mode="stretch", low=(0.0,) * bands, high=(1.0,) * bands, fill=(0,) * bands
+        )
+    low, high = np.percentile(values.astype(np.float64), [2, 98], axis=0)
+    # a constant band, or one with a few bright pixels: any range that is not empty will do
+    top = values.max(axis=0).astype(np.float64)
+    high = np.where(high > low, high, np.where(top > low, top, low + 1.0))
+    mapped = np.clip((values - low) * (255.0 / (high - low)), 0, 255)
+    return Radiometry(
+        mode="stretch",
+        low=tuple(float(v) for v in low),
+        high=tuple(float(v) for v in high),
+        fill=tuple(int(v) for v in np.rint(mapped.mean(axis=0))),
+    )
