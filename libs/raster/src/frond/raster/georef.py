@@ -7,6 +7,7 @@ does so again.
 
 from __future__ import annotations
 
+import atexit
 import math
 from functools import lru_cache
 from typing import Any
@@ -129,6 +130,10 @@ def _transformer(key: str) -> tuple[Any, float]:
         return GCPTransformer(points), 0.0
     rpc = RPC(**(geo.rpcs or {}))
     return RPCTransformer(rpc), float(rpc.height_off or 0.0)
+
+
+# a transformer that is freed with the interpreter already half gone says so on stderr
+atexit.register(_transformer.cache_clear)
 
 
 def has_lonlat(geo: Georeference) -> bool:
