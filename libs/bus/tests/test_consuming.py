@@ -1,0 +1,181 @@
+"""The consumer loop on the real broker."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.structs import TopicPartition
+
+from frond.bus import DeadLetter, EventProducer, Outgoing, consume, ensure_topics
+from frond.contracts import topics
+from frond.contracts.envelope import Envelope, decode
+from frond.contracts.errors import StoreUnavailable
+from frond.contracts.events import ImageUploaded, JobSealed
+from frond.runtime import Service, ServiceSettings
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(120)]
+
+
+@pytest.fixture
+async def settings(service_env: dict[str, str]) -> ServiceSettings:
+    made = ServiceSettings(
+        kafka_bootstrap=service_env["FROND_KAFKA_BOOTSTRAP"],
+        topic_prefix=service_env["FROND_TOPIC_PREFIX"],
+    )
+    await ensure_topics(made.kafka_bootstrap, made.topic_prefix)
+    return made
+
+
+class Running:
+    """A service that copies job seals from uploaded to detected."""
+
+    def __init__(self, settings: ServiceSettings, handler: Any) -> None:
+        self.service = Service("copier", settings)
+        self.producer = EventProducer(settings.kafka_bootstrap, settings.topic_prefix, "/copier")
+        self.handler = handler
+
+    async def __aenter__(self) -> Running:
+        await self.producer.start()
+        self.task = asyncio.create_task(
+            consume(
+                self.service, topics.UPLOADED, self.handler, producer=self.producer, concurrency=8
+            )
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.service.stop.set()
+        await asyncio.wait_for(self.task, 40)
+        await self.producer.stop()
+
+
+async def send(settings: ServiceSettings, *values: bytes) -> None:
+    producer = AIOKafkaProducer(bootstrap_servers=settings.kafka_bootstrap)
+    await producer.start()
+    for i, value in enumerate(values):
+        await producer.send_and_wait(
+            topics.UPLOADED.named(settings.topic_prefix), value, key=str(i).encode()
+        )
+    await producer.stop()
+
+
+async def collect(settings: ServiceSettings, topic: topics.Topic, count: int) -> list[Any]:
+    consumer = AIOKafkaConsumer(
+        topic.named(settings.topic_prefix),
+        bootstrap_servers=settings.kafka_bootstrap,
+        auto_offset_reset="earliest",
+    )
+    await consumer.start()
+    got = []
+    async with asyncio.timeout(60):
+        async for message in consumer:
+            got.append(message)
+            if len(got) >= count:
+                break
+    await consumer.stop()
+    return got
+
+
+async def copying(envelope: Envelope) -> Sequence[Outgoing]:
+    return [Outgoing(topics.DETECTED, envelope.event)]
+
+
+def seal(i: int) -> bytes:
+    return JobSealed(job_id=f"job-{i}", job_size=i).model_dump_json().encode()
+
+
+async def test_every_event_is_handled_and_committed(settings: ServiceSettings) -> None:
+    """200 events arrive downstream, and a second run has none of them left to do."""
+    await send(settings, *(seal(i) for i in range(200)))
+    async with Running(settings, copying):
+        got = await collect(settings, topics.DETECTED, 200)
+    jobs = {decode(topics.DETECTED, m.value, m.headers).event.job_id for m in got}
+    assert jobs == {f"job-{i}" for i in range(200)}
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=settings.kafka_bootstrap, group_id=settings.group("copier")
+    )
+    await consumer.start()
+    name = topics.UPLOADED.named(settings.topic_prefix)
+    parts = [TopicPartition(name, p) for p in range(topics.UPLOADED.partitions)]
+    ends = await consumer.end_offsets(parts)
+    committed = {p: (await consumer.committed(p)) or 0 for p in parts}
+    await consumer.stop()
+    assert committed == ends
+
+
+async def test_a_poison_message_stops_nothing(settings: ServiceSettings) -> None:
+    """Bytes that are no event become a dead letter with where and why; the others go through."""
+    await send(settings, seal(1), b"\x00\xff", b'{"job_id": 1}', seal(2))
+    async with Running(settings, copying):
+        await collect(settings, topics.DETECTED, 2)
+        dead = await collect(settings, topics.DEADLETTER, 2)
+    letters = [DeadLetter.from_message(m.key, m.value, list(m.headers)) for m in dead]
+    assert {letter.value for letter in letters} == {b"\x00\xff", b'{"job_id": 1}'}
+    assert {letter.topic for letter in letters} == {"frond.uploaded.v1"}
+    assert all(letter.reason == "bad-request" and letter.detail for letter in letters)
+
+
+async def test_an_outage_is_waited_out(settings: ServiceSettings) -> None:
+    """A handler that finds the store away is called again until it is back; no dead letter."""
+    calls = 0
+
+    async def flaky(envelope: Envelope) -> Sequence[Outgoing]:
+        nonlocal calls
+        calls += 1
+        if calls < 4:
+            raise StoreUnavailable("away")
+        return [Outgoing(topics.DETECTED, envelope.event)]
+
+    await send(settings, seal(1))
+    async with Running(settings, flaky):
+        await collect(settings, topics.DETECTED, 1)
+    assert calls == 4
+
+
+async def test_a_handler_that_fails_is_not_asked_for_ever(settings: ServiceSettings) -> None:
+    """Three tries, then a dead letter with the trace id; the next event is handled."""
+    calls = 0
+
+    async def broken(envelope: Envelope) -> Sequence[Outgoing]:
+        nonlocal calls
+        if isinstance(envelope.event, ImageUploaded):
+            calls += 1
+            raise KeyError("a bug")
+        return [Outgoing(topics.DETECTED, envelope.event)]
+
+    image = ImageUploaded(job_id="x", image="s3://bucket/k.tif").model_dump_json().encode()
+    await send(settings, image, seal(1))
+    async with Running(settings, broken):
+        await collect(settings, topics.DETECTED, 1)
+        (dead,) = await collect(settings, topics.DEADLETTER, 1)
+    letter = DeadLetter.from_message(dead.key, dead.value, list(dead.headers))
+    assert (calls, letter.attempts, letter.reason) == (3, 3, "internal")
+    assert len(letter.trace_id) == 32
+
+
+async def test_two_workers_share_and_take_over(settings: ServiceSettings) -> None:
+    """A worker that joins and one that leaves lose no event of 300."""
+    await send(settings, *(seal(i) for i in range(150)))
+    async with Running(settings, copying):
+        await collect(settings, topics.DETECTED, 20)
+        async with Running(settings, copying):
+            await send(settings, *(seal(i) for i in range(150, 300)))
+            await collect(settings, topics.DETECTED, 200)
+    async with Running(settings, copying):
+        jobs: set[str] = set()
+        consumer = AIOKafkaConsumer(
+            topics.DETECTED.named(settings.topic_prefix),
+            bootstrap_servers=settings.kafka_bootstrap,
+            auto_offset_reset="earliest",
+        )
+        await consumer.start()
+        async with asyncio.timeout(60):
+            async for m in consumer:
+                jobs.add(decode(topics.DETECTED, m.value, m.headers).event.job_id)
+                if len(jobs) == 300:
+                    break
+        await consumer.stop()

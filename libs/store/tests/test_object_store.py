@@ -1,0 +1,112 @@
+"""The object store, on the real one: whole objects, streams, ranges, first writer wins."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import itertools
+from collections.abc import Iterator
+
+import pytest
+
+from frond.contracts.errors import ObjectMissing, StoreUnavailable
+from frond.store import ObjectStore, StoreSettings
+
+pytestmark = pytest.mark.stack
+
+
+@pytest.fixture
+def store(service_env: dict[str, str]) -> Iterator[ObjectStore]:
+    opened = ObjectStore(
+        StoreSettings(
+            service_env["FROND_S3_ENDPOINT"], service_env["FROND_S3_ACCESS_KEY"],
+            service_env["FROND_S3_SECRET_KEY"], service_env["FROND_S3_BUCKET"],
+        )
+    )  # fmt: skip
+    yield opened
+    opened.close()
+
+
+async def test_an_object_comes_back_as_it_was(store: ObjectStore) -> None:
+    """Bytes, size, content type and metadata; names in other scripts too."""
+    for key in ("a/b.bin", "ø/пальма 棕榈 (1)+=.tif"):
+        await store.put(key, b"12345", "image/tiff", {"sha256": "ab"})
+        assert await store.get(key) == b"12345"
+        stat = await store.stat(key)
+        assert (stat.size, stat.content_type, stat.metadata["sha256"]) == (5, "image/tiff", "ab")
+
+
+async def test_what_is_not_there_is_missing(store: ObjectStore) -> None:
+    """A missing key and a missing bucket raise ObjectMissing, never anything else."""
+    for call in (store.get("no"), store.stat("no"), store.stat("x", bucket="no-such-bucket-1")):
+        with pytest.raises(ObjectMissing):
+            await call
+    assert not await store.exists("no")
+    await store.delete("no")
+
+
+async def test_the_first_writer_wins(store: ObjectStore) -> None:
+    """Of many that put at once one wins, and all are told the same."""
+    told = await asyncio.gather(
+        *(store.put_if_absent("jobs/x/job.json", str(i).encode()) for i in range(20))
+    )
+    assert len(set(told)) == 1
+    assert await store.get("jobs/x/job.json") == told[0]
+
+
+async def test_a_stream_of_parts_is_one_object(store: ObjectStore) -> None:
+    """20 MiB written in odd pieces come back whole, by range too, with the digest counted."""
+    piece = bytes(range(256)) * 1001
+
+    def write() -> tuple[str, int]:
+        with store.writer("big", "image/tiff") as sink:
+            for _ in range(82):
+                sink.write(piece)
+        return sink.sha256, sink.size
+
+    digest, size = await store.in_thread(write)
+    whole = piece * 82
+    assert (digest, size) == (hashlib.sha256(whole).hexdigest(), len(whole))
+    got = b"".join([part async for part in store.stream("big")])
+    assert got == whole
+    got = b"".join([part async for part in store.stream("big", offset=1_000_003, length=77)])
+    assert got == whole[1_000_003 : 1_000_003 + 77]
+
+
+async def test_an_aborted_stream_leaves_nothing(store: ObjectStore) -> None:
+    """An exception while writing leaves the object as it was: not there."""
+
+    def write() -> None:
+        with store.writer("half") as sink:
+            sink.write(bytes(9 << 20))
+            raise RuntimeError("the source broke off")
+
+    with pytest.raises(RuntimeError):
+        await store.in_thread(write)
+    assert not await store.exists("half")
+
+
+async def test_listing_is_in_order_over_pages(store: ObjectStore) -> None:
+    """1,100 objects, more than a page, each once and in order; then all gone."""
+    names = [f"p/{i:05d}" for i in range(1100)]
+    slots = asyncio.Semaphore(16)
+
+    async def put(name: str) -> None:
+        async with slots:
+            await store.put(name, b"x")
+
+    await asyncio.gather(*map(put, names))
+    listed = [item.key async for item in store.list("p/")]
+    assert listed == names
+    rest = [item.key async for item in store.list("p/", start_after=names[1000])]
+    assert rest == list(itertools.islice(names, 1001, None))
+    assert await store.delete_prefix("p/") == 1100
+    assert [item async for item in store.list("p/")] == []
+
+
+async def test_a_store_that_is_away_says_so() -> None:
+    """Nothing listens there: StoreUnavailable, which the caller waits out."""
+    away = ObjectStore(StoreSettings("http://127.0.0.1:9", "a", "b" * 8, "bucket"))
+    with pytest.raises(StoreUnavailable):
+        await away.get("x")
+    away.close()
