@@ -221,12 +221,17 @@ def choose_bands(info: RasterInfo, wanted: tuple[int, ...]) -> BandChoice:
         usable = [1, 2, 3]
     if max(wanted) > len(usable):
         has = f"{len(usable)} band{'s' if len(usable) != 1 else ''}"
+        hint = ""
         if info.alpha is not None:
             has += " besides its alpha channel"
+            hint = (
+                f" If band {info.alpha} is near infrared and no alpha channel, say so in the file: "
+                f"gdal_edit.py -colorinterp_{info.alpha} undefined."
+            )
         raise RasterRejected(
             Reason.MISSING_BANDS,
             f"The model reads bands {', '.join(map(str, wanted))}; the image has {has}. "
-            "Send an image with these bands, or choose a model that fits it.",
+            "Send an image with these bands, or choose a model that fits it." + hint,
         )
     bands = tuple(usable[i - 1] for i in wanted)
     notes: tuple[str, ...] = ()

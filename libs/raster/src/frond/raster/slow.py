@@ -75,7 +75,11 @@ def _copy(ds: Dataset, info: RasterInfo, path: Path) -> None:
         "BIGTIFF": "IF_SAFER",
     }
     if info.palette:
-        profile["predictor"] = 1
+        profile.update(predictor=1, photometric="PALETTE")
+    else:
+        # GDAL takes a fourth band of 8 bits for alpha unless it is told what it is
+        rgb = info.colours[:3] == ("red", "green", "blue")
+        profile.update(photometric="RGB" if rgb else "MINISBLACK", alpha="NO")
     if not ds.gcps[0]:
         profile.update(crs=ds.crs, transform=ds.transform)
     with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), gdal_errors(reading=True):

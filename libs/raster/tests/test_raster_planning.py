@@ -1,0 +1,249 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from rasterio.enums import ColorInterp
+from rasterio.transform import from_origin
+
+from frond.contracts.errors import RasterRejected
+from frond.contracts.ids import chunk_id
+from frond.contracts.plan import ImagePlan
+from frond.contracts.reasons import Reason
+from frond.raster import chunks_of, pack_bitmap, unpack_bitmap
+
+Make = Callable[..., Path]
+Scene = Callable[..., np.ndarray]
+PlanOf = Callable[..., ImagePlan]
+
+
+def skipped(plan: ImagePlan) -> set[int]:
+    return set(np.flatnonzero(unpack_bitmap(plan.skipped, plan.grid.count)).tolist())
+
+
+def test_the_same_raster_gives_the_same_plan(
+    make_raster: Make, scene: Scene, plan_of: PlanOf
+) -> None:
+    path = make_raster(scene())
+    assert plan_of(path) == plan_of(path)
+    assert plan_of(path).plan_digest == plan_of(path).plan_digest
+
+
+def test_chunks(make_raster: Make, scene: Scene, plan_of: PlanOf) -> None:
+    """Consecutive ordinals, ids from the plan, each window once."""
+    plan = plan_of(make_raster(scene(rows=900, cols=1100)), windows_per_chunk=6)
+    chunks = list(chunks_of(plan))
+    assert [c.ordinal for c in chunks] == list(range(plan.chunks))
+    assert {c.chunks for c in chunks} == {plan.chunks}
+    assert sorted(w for c in chunks for w in c.windows) == list(range(plan.grid.count))
+    assert chunks[2].chunk_id == chunk_id("image", plan.plan_digest, 2)
+
+
+@pytest.mark.parametrize(
+    ("gsd", "scale", "width"),
+    [(0.5, 1.0, 400), (0.505, 1.0, 400), (1.0, 0.5, 200), (0.25, 2.0, 800), (None, 1.0, 400)],
+)
+def test_windows_are_at_the_models_gsd(
+    make_raster: Make, scene: Scene, plan_of: PlanOf, manifest: Any,
+    gsd: float | None, scale: float, width: int,
+) -> None:  # fmt: skip
+    """Within 2 % nothing is resampled."""
+    # on the central meridian a UTM metre is 0.9996 of one on the ground
+    path = make_raster(scene(), transform=from_origin(500_000, 0, 0.5 * 0.9996, 0.5 * 0.9996))
+    plan = plan_of(path, manifest(gsd_m=gsd))
+    assert plan.grid.scale == pytest.approx(scale, rel=1e-4)
+    assert abs(plan.grid.width - width) <= 1
+
+
+@pytest.mark.parametrize(("gsd", "scale"), [(0.05, 1.0), (30.0, 1 / 16)])
+def test_absurd_scales_are_limited_and_said(
+    make_raster: Make, scene: Scene, plan_of: PlanOf, manifest: Any, gsd: float, scale: float
+) -> None:
+    plan = plan_of(make_raster(scene()), manifest(gsd_m=gsd))
+    assert plan.grid.scale == scale
+    assert any("0.5 m" in n for n in plan.notes)
+
+
+def test_unknown_gsd_is_said(
+    make_raster: Make, scene: Scene, plan_of: PlanOf, manifest: Any
+) -> None:
+    plan = plan_of(make_raster(scene(), crs=None, transform=None), manifest(gsd_m=0.1))
+    assert plan.grid.scale == 1.0
+    assert any("not known" in n for n in plan.notes)
+
+
+def test_grey_is_not_tripled(make_raster: Make, scene: Scene, plan_of: PlanOf) -> None:
+    with pytest.raises(RasterRejected) as e:
+        plan_of(make_raster(scene(bands=1)))
+    assert e.value.reason is Reason.MISSING_BANDS
+    assert "1 band." in e.value.detail
+
+
+def test_alpha_is_no_band_of_the_model(
+    make_raster: Make, scene: Scene, plan_of: PlanOf, manifest: Any
+) -> None:
+    """Bands are counted without it, wherever it is; near infrared is a band like any other."""
+    with_alpha = make_raster(scene(bands=4), photometric="RGB", alpha="yes")
+    assert plan_of(with_alpha).source.bands == (1, 2, 3)
+    with pytest.raises(RasterRejected) as e:
+        plan_of(with_alpha, manifest(bands=(1, 2, 4)))
+    assert e.value.reason is Reason.MISSING_BANDS
+    assert "alpha" in e.value.detail
+    with_nir = make_raster(scene(bands=4), name="nir.tif", photometric="RGB", alpha="no")
+    assert plan_of(with_nir, manifest(bands=(4, 1, 2))).source.bands == (4, 1, 2)
+
+    def first(out: Any) -> None:
+        out.colorinterp = [ColorInterp.alpha, ColorInterp.red, ColorInterp.green, ColorInterp.blue]
+
+    odd = make_raster(scene(bands=4), name="argb.tif", photometric="MINISBLACK", after=first)
+    assert plan_of(odd).source.bands == (2, 3, 4)
+
+
+def test_a_colour_table_is_expanded(make_raster: Make, plan_of: PlanOf, manifest: Any) -> None:
+    data = np.zeros((1, 50, 60), np.uint8)
+    table = {0: (10, 20, 30, 255), 1: (200, 100, 50, 255)}
+    path = make_raster(data, photometric="PALETTE", after=lambda out: out.write_colormap(1, table))
+    plan = plan_of(path)
+    assert plan.source.palette
+    assert plan.source.bands == (1, 2, 3)
+    assert not plan_of(path, manifest(bands=(1,))).source.palette
+
+
+@pytest.mark.parametrize(
+    "dtype", ["uint16", "int16", "float32", "uint32", "int32", "float64", "int8"]
+)
+def test_other_samples_are_stretched(
+    make_raster: Make, scene: Scene, plan_of: PlanOf, dtype: str
+) -> None:
+    """Between the raster's own 2nd and 98th percentile, band by band."""
+    data = (scene().astype(np.float64) / 2 + np.array([0, 10, 20])[:, None, None]).astype(dtype)
+    radiometry = plan_of(make_raster(data)).source.radiometry
+    low, high = np.percentile(data.reshape(3, -1).astype(np.float64), [2, 98], axis=1)
+    assert radiometry.mode == "stretch"
+    assert np.allclose(radiometry.low, low)
+    assert np.allclose(radiometry.high, high)
+
+
+def test_eight_bits_stay_as_they_are(make_raster: Make, scene: Scene, plan_of: PlanOf) -> None:
+    assert plan_of(make_raster(scene())).source.radiometry.mode == "native"
+
+
+def test_nodata_and_nan_are_no_part_of_the_statistics(
+    make_raster: Make, plan_of: PlanOf, manifest: Any
+) -> None:
+    data = np.full((1, 200, 200), np.nan, np.float32)
+    data[0, :100] = np.linspace(0, 1, 100)[:, None]
+    data[0, 150:] = -9999
+    plan = plan_of(make_raster(data, nodata=-9999), manifest(bands=(1,)))
+    assert plan.source.radiometry.low[0] == pytest.approx(0.02, abs=0.01)
+    assert plan.source.radiometry.high[0] == pytest.approx(0.98, abs=0.01)
+
+
+def test_constant_and_empty_bands_still_have_a_range(
+    make_raster: Make, plan_of: PlanOf, manifest: Any
+) -> None:
+    one = manifest(bands=(1,))
+    flat = plan_of(make_raster(np.full((1, 50, 50), 7, np.uint16)), one).source.radiometry
+    assert flat.low == (7.0,) and flat.high == (8.0,)
+    void = plan_of(make_raster(np.full((1, 50, 50), np.nan, np.float32)), one)
+    assert (void.chunks, void.windows_skipped, void.grid.count) == (0, 1, 1)
+    assert list(chunks_of(void)) == []
+
+
+KINDS = ["nodata", "alpha", "mask", "nan"]
+
+
+def hidden(kind: str, valid: np.ndarray, make_raster: Make, scene: Scene, **kwargs: Any) -> Path:
+    """A raster of three bands that hides what is not valid in one of four ways."""
+    data = scene(rows=valid.shape[0], cols=valid.shape[1])
+    if kind == "nodata":
+        return make_raster(np.where(valid, data, 0).astype(np.uint8), nodata=0, **kwargs)
+    if kind == "alpha":
+        data = np.concatenate([data, np.where(valid, 255, 0).astype(np.uint8)[None]])
+        return make_raster(data, photometric="RGB", alpha="yes", **kwargs)
+    if kind == "mask":
+        return make_raster(data, mask=np.where(valid, 255, 0).astype(np.uint8), **kwargs)
+    return make_raster(np.where(valid, data, np.nan).astype(np.float32), **kwargs)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("overviews", [False, True])
+def test_only_windows_without_one_valid_pixel_are_skipped(
+    make_raster: Make, scene: Scene, plan_of: PlanOf, kind: str, overviews: bool
+) -> None:
+    """A single pixel keeps its window, and no overview or probe may miss it."""
+    valid = np.zeros((600, 800), np.bool_)
+    valid[:150, :300] = True
+    valid[431, 577] = True
+
+    def build(out: Any) -> None:
+        if overviews:
+            out.build_overviews([2, 4, 8])
+
+    path = hidden(
+        kind, valid, make_raster, scene, tiled=True, blockxsize=64, blockysize=64, after=build
+    )
+    plan = plan_of(path)
+    expected = {
+        i
+        for i in range(plan.grid.count)
+        if not valid[
+            plan.grid.window(i).y0 : plan.grid.window(i).y1,
+            plan.grid.window(i).x0 : plan.grid.window(i).x1,
+        ].any()
+    }
+    assert skipped(plan) == expected
+    assert plan.windows_skipped == len(expected) > 0
+    run = {w for c in chunks_of(plan) for w in c.windows}
+    assert run == set(range(plan.grid.count)) - expected
+
+
+@pytest.mark.parametrize("scale", [0.4, 1.7])
+def test_skipping_at_another_scale(
+    make_raster: Make, scene: Scene, plan_of: PlanOf, manifest: Any, scale: float
+) -> None:
+    valid = np.zeros((600, 800), np.bool_)
+    valid[:100, :100] = True
+    path = hidden("nodata", valid, make_raster, scene)
+    plan = plan_of(path, manifest(gsd_m=0.5 / scale, size=64, margin=8))
+    run = {w for c in chunks_of(plan) for w in c.windows}
+    reach = 100 * plan.grid.scale
+    must = {
+        i for i in range(plan.grid.count)
+        if plan.grid.window(i).x0 < reach - 1 and plan.grid.window(i).y0 < reach - 1
+    }  # fmt: skip
+    assert must <= run
+    assert plan.windows_skipped > plan.grid.count / 2
+
+
+def test_one_band_that_differs_is_enough(make_raster: Make, plan_of: PlanOf) -> None:
+    """A pixel is nodata where every band has the value: pure red has two zeros and is no nodata."""
+    data = np.zeros((3, 100, 100), np.uint8)
+    data[0] = 200
+    assert plan_of(make_raster(data, nodata=0)).windows_skipped == 0
+
+
+def test_black_without_a_nodata_value_is_black(make_raster: Make, plan_of: PlanOf) -> None:
+    assert plan_of(make_raster(np.zeros((3, 300, 300), np.uint8))).windows_skipped == 0
+
+
+def test_too_many_windows(make_raster: Make, scene: Scene, plan_of: PlanOf) -> None:
+    from frond.raster import Limits
+
+    with pytest.raises(RasterRejected) as e:
+        plan_of(make_raster(scene()), limits=Limits(max_windows=3))
+    assert e.value.reason is Reason.TOO_MANY
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=500))
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_the_bitmap_comes_back(flags: list[bool]) -> None:
+    array = np.array(flags, np.bool_)
+    text = pack_bitmap(array)
+    assert unpack_bitmap(text, len(array)).tolist() == flags
+    assert bool(text) == any(flags)

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+
+from frond.contracts.plan import ImagePlan
+from frond.raster import RasterReader, chunks_of, inspect, is_slow, make_tiled, open_raster
+
+Make = Callable[..., Path]
+Scene = Callable[..., np.ndarray]
+PlanOf = Callable[..., ImagePlan]
+
+
+def test_what_is_slow(make_raster: Make, scene: Scene) -> None:
+    """Wide strips, giant tiles and formats that decode from the top; never small images."""
+    path = make_raster(scene())
+    with open_raster(str(path)) as ds:
+        info = inspect(ds)
+    assert not is_slow(info)
+    large = replace(info, width=40_000, height=40_000)
+    assert is_slow(replace(large, block=(1, 40_000)))
+    assert is_slow(replace(large, block=(8192, 8192), tiled=True))
+    assert is_slow(replace(large, driver="JPEG", block=(1, 40_000)))
+    assert not is_slow(replace(large, block=(512, 512), tiled=True))
+    narrow = replace(info, width=4000, height=40_000)
+    assert not is_slow(replace(narrow, block=(16, 4000)))
+
+
+def _mask(out: Any) -> None:
+    mask = np.full((300, 400), 255, np.uint8)
+    mask[:100] = 0
+    out.write_mask(mask)
+
+
+@pytest.mark.parametrize(
+    ("bands", "dtype", "kwargs"),
+    [
+        (3, "uint8", {}),
+        (4, "uint8", {"photometric": "RGB", "alpha": "yes"}),
+        (4, "uint8", {"photometric": "RGB", "alpha": "no"}),
+        (3, "uint16", {"nodata": 0}),
+        (3, "float32", {"nodata": -9999.0}),
+        (3, "uint8", {"after": _mask}),
+        (3, "int16", {"crs": None, "transform": None}),
+    ],
+)
+def test_the_copy_reads_the_same(
+    make_raster: Make, scene: Scene, plan_of: PlanOf, tmp_path: Path,
+    bands: int, dtype: str, kwargs: dict[str, Any],
+) -> None:  # fmt: skip
+    """Same windows, same georeference, same nodata, and tiled."""
+    path = make_raster(scene(bands=bands).astype(dtype), **kwargs)
+    copy, again = tmp_path / "cog.tif", tmp_path / "again.tif"
+    for out in (copy, again):
+        with open_raster(str(path)) as ds:
+            make_tiled(ds, inspect(ds), out)
+    assert copy.read_bytes() == again.read_bytes()
+    a, b = plan_of(path), plan_of(copy)
+    assert b.georeference == a.georeference
+    assert (b.grid, b.skipped, b.notes) == (a.grid, a.skipped, a.notes)
+    assert b.source.radiometry == a.source.radiometry
+    with RasterReader(a.source, a.grid) as one, RasterReader(b.source, b.grid) as two:
+        for chunk in chunks_of(a):
+            for w, v in zip(
+                one.read_block(chunk.windows), two.read_block(chunk.windows), strict=True
+            ):
+                assert np.array_equal(w.data, v.data)
+                assert (w.valid is None) == (v.valid is None)
+    with rasterio.open(copy) as ds:
+        assert ds.block_shapes[0] == (512, 512)
+
+
+def test_a_copy_of_gcps_and_palette(make_raster: Make, plan_of: PlanOf, tmp_path: Path) -> None:
+    from rasterio.control import GroundControlPoint
+    from rasterio.crs import CRS
+
+    data = (np.arange(300 * 400).reshape(1, 300, 400) % 3).astype(np.uint8)
+    points = [GroundControlPoint(r, c, 100 + c, 5 - r) for r, c in [(0, 0), (0, 400), (300, 0)]]
+    table = {0: (10, 20, 30, 255), 1: (200, 100, 50, 255), 2: (1, 2, 3, 255)}
+    path = make_raster(
+        data, photometric="PALETTE", transform=None, crs=CRS.from_epsg(4326), gcps=points,
+        after=lambda out: out.write_colormap(1, table),
+    )  # fmt: skip
+    copy = tmp_path / "cog.tif"
+    with open_raster(str(path)) as ds:
+        make_tiled(ds, inspect(ds), copy)
+    a, b = plan_of(path), plan_of(copy)
+    assert b.source.palette and b.georeference == a.georeference
+    with RasterReader(a.source, a.grid) as one, RasterReader(b.source, b.grid) as two:
+        assert np.array_equal(one.read(0).data, two.read(0).data)
