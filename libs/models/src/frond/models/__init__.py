@@ -1,1 +1,31 @@
-"""Model folders, registry, preprocessing, ONNX sessions and decoders."""
+"""Model folders, registry, preprocessing, ONNX sessions and decoders.
+
+``frond.models.session`` needs ONNX Runtime and is imported by those who run models; the rest does
+not.
+"""
+
+from frond.models.decoders import Decoder, WindowDetections, decoder_for, effective_thresholds
+from frond.models.folder import (
+    MANIFEST_FILE,
+    MODEL_FILE,
+    folder_digest,
+    load_manifest,
+    parse_manifest,
+)
+from frond.models.registry import DEFAULT_ALIAS, Alias, ModelListing, Registry
+
+__all__ = [
+    "DEFAULT_ALIAS",
+    "MANIFEST_FILE",
+    "MODEL_FILE",
+    "Alias",
+    "Decoder",
+    "ModelListing",
+    "Registry",
+    "WindowDetections",
+    "decoder_for",
+    "effective_thresholds",
+    "folder_digest",
+    "load_manifest",
+    "parse_manifest",
+]

@@ -1,0 +1,191 @@
+"""What all decoders share: the protocol, thresholds, checks of outputs, and the last steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from frond.contracts.errors import ModelRejected
+from frond.contracts.jobs import Thresholds
+from frond.contracts.modelspec import ModelManifest, ModelThresholds
+from frond.contracts.reasons import Reason
+from frond.models.nms import nms, total_order
+
+Outputs = Mapping[str, NDArray[Any]]
+Floats = NDArray[np.float32]
+
+# of what is above the threshold, so many times max_detections go into NMS
+_CANDIDATES: Final = 5
+# scores may leave [0, 1] by the rounding of a float16 graph
+_SLACK: Final = 2e-3
+
+
+@dataclass(frozen=True, slots=True)
+class WindowDetections:
+    """What a model saw in one window, in total order: score descending, then class and box.
+
+    Attributes:
+        boxes: float32 [n, 4]: x0, y0, x1, y1 in window pixels, (0, 0) the upper left corner of the
+            first pixel; with area, finite, may reach beyond the window.
+        scores: float32 [n], 0…1.
+        classes: int32 [n], index into the manifest's classes.
+    """
+
+    boxes: Floats
+    scores: Floats
+    classes: NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+
+class Decoder(Protocol):
+    """Reads one family of graphs.
+
+    Attributes:
+        name: as ``decoder.name`` of a manifest.
+        params: the parameters it takes.
+        per_image: whether the graph takes one image a run, and its outputs have no batch axis.
+    """
+
+    name: str
+    params: frozenset[str]
+    per_image: bool
+
+    def decode(
+        self, outputs: Outputs, manifest: ModelManifest, thresholds: ModelThresholds
+    ) -> list[WindowDetections]:
+        """The detections of each window of a batch.
+
+        Raises:
+            ModelRejected: BAD_MODEL: outputs that are missing, of another shape, or not finite.
+        """
+        ...
+
+
+def effective_thresholds(manifest: ModelManifest, over: Thresholds | None) -> ModelThresholds:
+    """The model's thresholds, with those that a job overrides."""
+    if over is None:
+        return manifest.thresholds
+    return manifest.thresholds.model_copy(update=over.model_dump(exclude_none=True))
+
+
+def bad(manifest: ModelManifest, detail: str) -> ModelRejected:
+    """A rejection that names the model."""
+    return ModelRejected(Reason.BAD_MODEL, f"The model {manifest.name}: {detail}")
+
+
+def output(outputs: Outputs, role: str, manifest: ModelManifest, *, alone: bool = False) -> Floats:
+    """The output that plays a role, as float32.
+
+    ``params.outputs`` maps roles to the graph's names; without it the role is the name.
+
+    Args:
+        alone: take the graph's only output, whatever its name.
+    """
+    names = manifest.decoder.params.get("outputs") or {}
+    if not isinstance(names, dict):
+        raise bad(manifest, "decoder.params.outputs must map roles to output names.")
+    name = str(names.get(role, role))
+    if name not in outputs and alone and role not in names and len(outputs) == 1:
+        name = next(iter(outputs))
+    if name not in outputs:
+        raise bad(
+            manifest,
+            f"the decoder {manifest.decoder.name} needs an output {name!r}; the graph has "
+            f"{', '.join(sorted(outputs)) or 'none'}. Name it in decoder.params.outputs.",
+        )
+    return finite(outputs[name], name, manifest)
+
+
+def finite(values: NDArray[Any], name: str, manifest: ModelManifest) -> Floats:
+    """The values as float32; rejected when any is NaN or infinite."""
+    if values.dtype.kind not in "fiu":
+        raise bad(manifest, f"the output {name!r} holds {values.dtype}, not numbers.")
+    asked = values.astype(np.float32, copy=False)
+    if not np.isfinite(asked).all():
+        raise bad(
+            manifest,
+            f"the output {name!r} holds NaN or infinite values. "
+            "Check its normalisation and how it was exported.",
+        )
+    return asked
+
+
+def check_probability(values: Floats, what: str, manifest: ModelManifest) -> Floats:
+    """Values clipped to 0…1; rejected when they are plainly no probabilities."""
+    if values.size and (values.min() < -_SLACK or values.max() > 1 + _SLACK):
+        raise bad(
+            manifest,
+            f"{what} reach from {values.min():.3g} to {values.max():.3g}, not from 0 to 1: "
+            "they look like logits. Export the model with its last activation.",
+        )
+    clipped: Floats = np.clip(values, 0.0, 1.0)
+    return clipped
+
+
+def sigmoid(x: Floats) -> Floats:
+    """1 / (1 + e⁻ˣ), without overflow."""
+    y: Floats = (0.5 * (np.tanh(0.5 * x) + 1.0)).astype(np.float32)
+    return y
+
+
+def from_centres(xywh: Floats) -> Floats:
+    """[n, 4] of centre and size to corners."""
+    half = xywh[:, 2:] / 2
+    return np.concatenate([xywh[:, :2] - half, xywh[:, :2] + half], axis=1)
+
+
+def select(
+    boxes: Floats,
+    scores: Floats,
+    classes: NDArray[Any],
+    manifest: ModelManifest,
+    thresholds: ModelThresholds,
+    *,
+    suppress: bool,
+) -> WindowDetections:
+    """The last steps of every decoder: threshold, order, NMS by class, cap.
+
+    Args:
+        boxes: [n, 4] corners; those without area are dropped.
+        suppress: whether NMS is left to us.
+    """
+    with_area = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+    keep = np.flatnonzero((scores >= thresholds.score) & with_area)
+    if len(keep) > _CANDIDATES * manifest.max_detections:
+        # ties at the cut are settled by the total order, never by the sort's whim
+        order = total_order(boxes[keep], scores[keep], classes[keep])
+        keep = keep[order[: _CANDIDATES * manifest.max_detections]]
+    boxes, scores, classes = boxes[keep], scores[keep], classes[keep]
+    order = total_order(boxes, scores, classes)
+    boxes, scores, classes = boxes[order], scores[order], classes[order]
+    if suppress:
+        kept = nms(boxes, classes, thresholds.nms_iou)
+        boxes, scores, classes = boxes[kept], scores[kept], classes[kept]
+    top = slice(manifest.max_detections)
+    return WindowDetections(
+        np.ascontiguousarray(boxes[top], dtype=np.float32),
+        np.ascontiguousarray(scores[top], dtype=np.float32),
+        np.ascontiguousarray(classes[top], dtype=np.int32),
+    )
+
+
+def check_classes(classes: NDArray[Any], manifest: ModelManifest) -> NDArray[Any]:
+    """Class indices; rejected when the manifest has no such class."""
+    if classes.size and (classes.min() < 0 or classes.max() >= len(manifest.classes)):
+        raise bad(
+            manifest,
+            f"it found class {int(classes.max())} (from 0), but model.yaml lists "
+            f"{len(manifest.classes)} classes.",
+        )
+    return classes
+
+
+def shape_words(values: NDArray[Any]) -> str:
+    """A shape as people write it: 1×84×8400."""
+    return "×".join(str(n) for n in values.shape)
