@@ -1,0 +1,5 @@
+"""``python -m frond.stack``."""
+
+from frond.stack.cli import app
+
+app(prog_name="frond-stack")
