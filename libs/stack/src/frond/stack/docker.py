@@ -176,7 +176,7 @@ class DockerStack:
         from testcontainers.core.container import DockerContainer
 
         container = DockerContainer(image)
-        container.ports[str(port)] = ("127.0.0.1", port)
+        container.ports[str(port)] = ("127.0.0.1", port)  # type: ignore[assignment] # as docker-py takes it
         return container.with_kwargs(labels={_LABEL: str(os.getpid())})
 
 
