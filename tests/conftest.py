@@ -27,7 +27,7 @@ async def frond(
     """All five services, running and ready, with the blob model as default."""
     env = {
         **service_env,
-        "FROND_DEFAULT_MODEL": "blobs",
+        "FROND_DEFAULT_MODEL": "blob",
         "DATABASE_PATH": str(tmp_path / "ingest.db"),
         "FROND_CACHE_DIR": str(tmp_path / "cache"),
         "FROND_RECONCILE_EVERY_S": "2",

@@ -50,7 +50,7 @@ async def test_every_service_killed_in_the_middle(
 ) -> None:
     """SIGKILL to each service after it has had an effect, then all at once: the artifacts are byte
     for byte those of an undisturbed run, and one completed event is there."""
-    base = {**service_env, "FROND_DEFAULT_MODEL": "blobs", "FROND_RECONCILE_EVERY_S": "2",
+    base = {**service_env, "FROND_DEFAULT_MODEL": "blob", "FROND_RECONCILE_EVERY_S": "2",
             "FROND_STALL_S": "8"}  # fmt: skip
     runs = []
     for name, disturbed in (("calm", False), ("storm", True)):
