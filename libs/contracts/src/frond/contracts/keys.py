@@ -12,6 +12,7 @@ OPEN = "open/"
 UPLOADS = "uploads/"
 JOBS = "jobs/"
 MODELS = "models/"
+DELIVERIES = "deliveries/"
 
 
 def safe_name(name: str) -> str:
@@ -105,6 +106,21 @@ def cog(job_id: str, image_id: str) -> str:
 
 def result(job_id: str, name: str) -> str:
     return f"{JOBS}{job_id}/results/{name}"
+
+
+def delivery(job_id: str, delivery_id: str) -> str:
+    """How far a webhook or an e-mail of a job has come."""
+    return f"{JOBS}{job_id}/deliveries/{delivery_id}.json"
+
+
+def delivery_attempt(job_id: str, delivery_id: str, attempt: int) -> str:
+    """Who makes this attempt: put once, so that two notifiers never make the same one."""
+    return f"{JOBS}{job_id}/deliveries/{delivery_id}.attempts/{attempt}"
+
+
+def delivery_marker(job_id: str, delivery_id: str) -> str:
+    """There while a delivery has not ended: the notifier's outbox."""
+    return f"{DELIVERIES}{job_id}/{delivery_id}"
 
 
 def open_marker(job_id: str) -> str:

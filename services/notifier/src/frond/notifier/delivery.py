@@ -1,0 +1,152 @@
+"""What is delivered, and what the next step is: no network, no store, no clock of its own."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from email.utils import parsedate_to_datetime
+from enum import StrEnum
+from typing import Final, NamedTuple
+
+from pydantic import BaseModel, ConfigDict
+
+from frond.contracts.events import JobCompleted
+from frond.contracts.ids import digest
+from frond.contracts.jobs import JobSpec
+
+FACTOR: Final = 3.0
+LONGEST_S: Final = 6 * 3600.0
+LONGEST_ASKED_S: Final = 24 * 3600.0
+LEASE_S: Final = 30.0
+"""How long an attempt belongs to the notifier that began it; longer than any attempt may take."""
+
+
+class Kind(StrEnum):
+    """By which road."""
+
+    WEBHOOK = "webhook"
+    EMAIL = "email"
+
+
+class State(StrEnum):
+    """Where a delivery stands; the last two are final."""
+
+    PENDING = "pending"
+    DELIVERED = "delivered"
+    GAVE_UP = "gave-up"
+
+
+class Delivery(BaseModel):
+    """One notice to one address, as stored beside its job. It holds all that an attempt needs.
+
+    ``attempts`` counts the attempts that have ended; ``next_attempt`` is None once it is final.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    id: str
+    job_id: str
+    event_id: str
+    kind: Kind
+    target: str
+    event: JobCompleted
+    state: State = State.PENDING
+    attempts: int = 0
+    next_attempt: datetime | None
+    last_attempt: datetime | None = None
+    last_answer: str = ""
+
+    @property
+    def final(self) -> bool:
+        return self.state is not State.PENDING
+
+
+class Answer(NamedTuple):
+    """What an attempt came to.
+
+    Attributes:
+        state: PENDING asks for another attempt.
+        told: for the record and the log.
+        wait_s: how long the other side asked us to wait, at least.
+    """
+
+    state: State
+    told: str
+    wait_s: float = 0.0
+
+
+class Policy(NamedTuple):
+    """How often, and how soon again."""
+
+    max_retries: int
+    delay_s: float
+
+
+def deliveries_of(event: JobCompleted, spec: JobSpec, now: datetime) -> list[Delivery]:
+    """The notices that a completed job asks for. The same event gives the same ids."""
+    wanted = ((Kind.WEBHOOK, spec.webhook_url), (Kind.EMAIL, spec.email))
+    return [
+        Delivery(
+            id=digest("delivery", event.event_id, kind, target)[:20],
+            job_id=event.job_id, event_id=event.event_id, kind=kind, target=target, event=event,
+            next_attempt=now,
+        )
+        for kind, target in wanted
+        if target
+    ]  # fmt: skip
+
+
+def classify(status: int, retry_after: str | None, now: datetime) -> Answer:
+    """Read a receiver's answer.
+
+    2xx is done; 410 says that nobody wants to hear of it any more; all else, redirects too, which
+    are not followed, is tried again, no sooner than Retry-After (RFC 9110 §10.2.3) says.
+    """
+    told = f"HTTP {status}"
+    if 200 <= status < 300:
+        return Answer(State.DELIVERED, told)
+    if status == 410:
+        return Answer(State.GAVE_UP, f"{told}: the receiver wants no more")
+    return Answer(State.PENDING, told, asked_wait(retry_after, now))
+
+
+def asked_wait(retry_after: str | None, now: datetime) -> float:
+    """Seconds that a Retry-After header asks for, 0 up to a day; 0 for what is no such header."""
+    if not retry_after:
+        return 0.0
+    text = retry_after.strip()
+    if text.isascii() and text.isdigit():
+        return min(float(text[:9]), LONGEST_ASKED_S)
+    try:
+        seconds = (parsedate_to_datetime(text) - now).total_seconds()
+    except (ValueError, TypeError, OverflowError):
+        return 0.0
+    return min(max(seconds, 0.0), LONGEST_ASKED_S)
+
+
+def backoff(attempts: int, policy: Policy, jitter: float) -> float:
+    """Seconds before the next attempt, after ``attempts`` of them: delay·3ⁿ, at most six hours.
+
+    ``jitter`` in [0, 1) takes off up to a quarter, so that what failed together does not come
+    back together.
+    """
+    grown = policy.delay_s * FACTOR ** min(max(attempts - 1, 0), 40)
+    return min(grown, LONGEST_S) * (1 - jitter / 4)
+
+
+def after(
+    delivery: Delivery, answer: Answer, policy: Policy, now: datetime, jitter: float
+) -> Delivery:
+    """The record after an attempt."""
+    attempts = delivery.attempts + 1
+    state, told, due = answer.state, answer.told[:500], None
+    if state is State.PENDING:
+        if attempts > policy.max_retries:
+            state, told = State.GAVE_UP, f"{told}; gave up after {attempts} attempts"
+        else:
+            due = now + timedelta(seconds=max(backoff(attempts, policy, jitter), answer.wait_s))
+    return delivery.model_copy(
+        update={
+            "state": state, "attempts": attempts, "next_attempt": due,
+            "last_attempt": now, "last_answer": told,
+        }
+    )  # fmt: skip

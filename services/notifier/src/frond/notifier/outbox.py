@@ -1,0 +1,213 @@
+"""Deliveries on their way: stored before they are promised, attempted until they end.
+
+The record of a delivery lies beside its job; a marker under ``deliveries/`` is there until it has
+ended. Each attempt is claimed by an object that can be put only once, so several notifiers, or a
+notifier and its own zombie, never make the same attempt. A claim that was never followed by a
+result (its notifier was killed) counts as a failed attempt once its lease is over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import secrets
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from functools import partial
+
+from frond.contracts import keys
+from frond.contracts.errors import ObjectMissing
+from frond.contracts.events import JobCompleted
+from frond.contracts.jobs import JobSpec
+from frond.notifier import metrics
+from frond.notifier.delivery import (
+    LEASE_S,
+    Answer,
+    Delivery,
+    Kind,
+    Policy,
+    State,
+    after,
+    deliveries_of,
+)
+from frond.notifier.send import Sender
+from frond.runtime import get_logger, wait_out
+from frond.store import ObjectStore
+
+_log = get_logger(__name__)
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Outbox:
+    """All deliveries that this process attends to.
+
+    Args:
+        senders: one for each kind.
+        now: the clock.
+        concurrency: attempts at once.
+    """
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        senders: Mapping[Kind, Sender],
+        policy: Policy,
+        *,
+        now: Callable[[], datetime] = utc_now,
+        concurrency: int = 16,
+    ) -> None:
+        self.store = store
+        self.senders = senders
+        self.policy = policy
+        self.now = now
+        self.name = secrets.token_hex(8)
+        self._slots = asyncio.Semaphore(concurrency)
+        self._tasks: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._attempting: set[asyncio.Task[None]] = set()
+        self._closing = False
+        # the jitter is not for secrets
+        self._random = random.Random()  # noqa: S311
+
+    async def take(self, event: JobCompleted) -> None:
+        """Promise what a completed job asks for. When this returns, it is stored.
+
+        An event that was taken before promises nothing new.
+        """
+        try:
+            raw = await self.store.get(keys.job_spec(event.job_id))
+        except ObjectMissing:
+            _log.info("the job asks for no notice: it has no spec", job_id=event.job_id)
+            return
+        for fresh in deliveries_of(event, JobSpec.model_validate_json(raw), self.now()):
+            stored = Delivery.model_validate_json(
+                await self.store.put_if_absent(
+                    keys.delivery(fresh.job_id, fresh.id), fresh.model_dump_json().encode()
+                )
+            )
+            if not stored.final:
+                marker = keys.delivery_marker(stored.job_id, stored.id)
+                await self.store.put_if_absent(marker, b"{}")
+                self.attend(stored.job_id, stored.id)
+
+    async def resume(self) -> int:
+        """Attend to every delivery that has a marker; returns how many there are."""
+        count = 0
+        async for found in self.store.list(keys.DELIVERIES):
+            parts = found.key.split("/")
+            if len(parts) == 3:
+                self.attend(parts[1], parts[2])
+                count += 1
+        return count
+
+    def attend(self, job_id: str, delivery_id: str) -> None:
+        """See a delivery through to its end, in the background."""
+        which = (job_id, delivery_id)
+        if which in self._tasks:
+            return
+        task = asyncio.create_task(self._see_through(job_id, delivery_id))
+        self._tasks[which] = task
+        metrics.PENDING.set(len(self._tasks))
+        task.add_done_callback(partial(self._ended, which))
+
+    def _ended(self, which: tuple[str, str], task: asyncio.Task[None]) -> None:
+        self._tasks.pop(which, None)
+        metrics.PENDING.set(len(self._tasks))
+        if not task.cancelled() and (error := task.exception()) is not None:
+            # its marker stays, so the next scan takes it up again
+            _log.error("a delivery was dropped", job_id=which[0], id=which[1], exc_info=error)
+
+    async def close(self, patience_s: float) -> None:
+        """Let attempts that are under way end; what waits stays in the store."""
+        self._closing = True
+        for task in set(self._tasks.values()) - self._attempting:
+            task.cancel()
+        if self._attempting:
+            await asyncio.wait(self._attempting, timeout=patience_s)
+        for task in list(self._tasks.values()):
+            task.cancel()
+
+    async def _see_through(self, job_id: str, delivery_id: str) -> None:
+        marker = keys.delivery_marker(job_id, delivery_id)
+        me = self._tasks[job_id, delivery_id]
+        while not self._closing:
+            delivery = await self._load(job_id, delivery_id)
+            if delivery is None or delivery.final:
+                await wait_out(lambda: self.store.delete(marker), what="ending a delivery")
+                return
+            due = delivery.next_attempt or self.now()
+            await asyncio.sleep(max(0.0, (due - self.now()).total_seconds()))
+            async with self._slots:
+                self._attempting.add(me)
+                try:
+                    wait_s = await self._attempt(delivery)
+                finally:
+                    self._attempting.discard(me)
+            await asyncio.sleep(wait_s)
+
+    async def _load(self, job_id: str, delivery_id: str) -> Delivery | None:
+        key = keys.delivery(job_id, delivery_id)
+        try:
+            return Delivery.model_validate_json(
+                await wait_out(lambda: self.store.get(key), what="reading a delivery")
+            )
+        except ObjectMissing:
+            return None
+
+    async def _attempt(self, delivery: Delivery) -> float:
+        """Make the next attempt, unless another notifier does; returns how long to look away."""
+        number = delivery.attempts + 1
+        held_for = await self._claim(delivery, number)
+        if held_for > 0:
+            return held_for
+        if held_for < 0:
+            answer = Answer(State.PENDING, "the notifier was stopped during the attempt")
+        else:
+            answer = await self.senders[delivery.kind](delivery, self.now())
+        done = after(delivery, answer, self.policy, self.now(), self._random.random())
+        metrics.ATTEMPTS.labels(delivery.kind, done.state).inc()
+        log = _log.info if done.state is State.DELIVERED else _log.warning
+        log(
+            "delivery attempt", job_id=delivery.job_id, id=delivery.id, kind=delivery.kind,
+            attempt=number, state=done.state, answer=done.last_answer,
+            next_attempt=done.next_attempt and done.next_attempt.isoformat(),
+        )  # fmt: skip
+        await self._record(done)
+        return 0.0
+
+    async def _claim(self, delivery: Delivery, number: int) -> float:
+        """0: the attempt is ours. More: whose it is may need these seconds. Less: it was lost."""
+        key = keys.delivery_attempt(delivery.job_id, delivery.id, number)
+        mine = json.dumps(
+            {"by": self.name, "once": secrets.token_hex(8), "at": self.now().isoformat()}
+        ).encode()
+        stored = await wait_out(
+            lambda: self.store.put_if_absent(key, mine), what="claiming an attempt"
+        )
+        if stored == mine:
+            return 0.0
+        theirs = json.loads(stored)
+        age = (self.now() - datetime.fromisoformat(theirs["at"])).total_seconds()
+        # our own claim without a result: the store answered too late, nothing was sent
+        if theirs["by"] == self.name:
+            return 0.0
+        return LEASE_S - age if age < LEASE_S else -1.0
+
+    async def _record(self, done: Delivery) -> None:
+        """Store the result, unless a later attempt has already told more."""
+        key = keys.delivery(done.job_id, done.id)
+
+        async def write() -> None:
+            try:
+                stored = Delivery.model_validate_json(await self.store.get(key))
+            except ObjectMissing:
+                return  # the job was deleted meanwhile
+            if stored.state is State.DELIVERED:
+                return
+            if done.state is State.DELIVERED or stored.attempts < done.attempts:
+                await self.store.put(key, done.model_dump_json().encode(), "application/json")
+
+        await wait_out(write, what="recording an attempt")

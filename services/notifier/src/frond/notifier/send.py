@@ -1,0 +1,118 @@
+"""One attempt over the network, by either road. Nothing is raised: every end is an Answer."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime
+from typing import Protocol
+from urllib.parse import unquote, urlsplit
+
+import aiosmtplib
+import httpx
+from standardwebhooks import Webhook
+
+from frond.contracts.errors import JobRejected
+from frond.notifier.delivery import Answer, Delivery, State, classify
+from frond.notifier.settings import NotifierSettings
+from frond.notifier.target import check_target
+from frond.notifier.text import mail, webhook_body
+
+
+class Sender(Protocol):
+    """A road: tries once, within the deadline."""
+
+    async def __call__(self, delivery: Delivery, now: datetime) -> Answer: ...
+
+
+def signed(body: bytes, message_id: str, now: datetime, secrets: str) -> dict[str, str]:
+    """The headers of Standard Webhooks; without a secret there is no signature.
+
+    Args:
+        secrets: ``whsec_…``, or several separated by blanks: one signature each.
+    """
+    headers = {"webhook-id": message_id, "webhook-timestamp": str(int(now.timestamp()))}
+    signatures = [Webhook(s).sign(message_id, now, body.decode()) for s in secrets.split()]
+    if signatures:
+        headers["webhook-signature"] = " ".join(signatures)
+    return headers
+
+
+class WebhookSender:
+    """POST, signed; redirects are not followed, answers' bodies are not read."""
+
+    def __init__(self, settings: NotifierSettings, http: httpx.AsyncClient) -> None:
+        self.settings = settings
+        self.http = http
+
+    async def __call__(self, delivery: Delivery, now: datetime) -> Answer:
+        try:
+            check_target(delivery.target, self.settings)
+        except JobRejected as e:
+            return Answer(State.GAVE_UP, e.detail)
+        body = webhook_body(delivery, self.settings.public_url)
+        secrets = self.settings.webhook_secret.get_secret_value()
+        headers = {
+            "content-type": "application/json",
+            "user-agent": "frond-notifier/0.1",
+            **signed(body, delivery.event_id, now, secrets),
+        }
+        try:
+            async with (
+                asyncio.timeout(self.settings.deadline_s),
+                self.http.stream(
+                    "POST", delivery.target, content=body, headers=headers, follow_redirects=False
+                ) as response,
+            ):
+                return classify(response.status_code, response.headers.get("retry-after"), now)
+        except TimeoutError:
+            return Answer(State.PENDING, f"no answer within {self.settings.deadline_s:g} s")
+        except httpx.InvalidURL as e:
+            return Answer(State.GAVE_UP, f"the address cannot be used: {e}")
+        except (httpx.HTTPError, OSError) as e:
+            return Answer(State.PENDING, f"{type(e).__name__}: {e}")
+
+
+class MailSender:
+    """SMTP, with STARTTLS wherever the server offers it."""
+
+    def __init__(self, settings: NotifierSettings) -> None:
+        self.settings = settings
+
+    async def __call__(self, delivery: Delivery, now: datetime) -> Answer:
+        server = self.settings.smtp_url.get_secret_value()
+        if not server:
+            return Answer(State.GAVE_UP, "no mail server is set: FROND_SMTP_URL is empty")
+        url = urlsplit(server)
+        try:
+            message = mail(delivery, self.settings.mail_from, self.settings.public_url, now)
+        except ValueError as e:
+            return Answer(State.GAVE_UP, f"the address cannot be used: {e}")
+        try:
+            async with asyncio.timeout(self.settings.deadline_s):
+                await aiosmtplib.send(
+                    message,
+                    hostname=url.hostname,
+                    port=url.port,
+                    username=unquote(url.username) if url.username else None,
+                    password=unquote(url.password) if url.password else None,
+                    use_tls=url.scheme == "smtps",
+                    timeout=self.settings.deadline_s,
+                )
+        except aiosmtplib.SMTPRecipientsRefused as e:
+            return _told([r.code for r in e.recipients], str(e))
+        except aiosmtplib.SMTPResponseException as e:
+            return _told([e.code], f"{e.code} {e.message}")
+        except TimeoutError:
+            return Answer(State.PENDING, f"no answer within {self.settings.deadline_s:g} s")
+        except (aiosmtplib.SMTPException, OSError) as e:
+            return Answer(State.PENDING, f"{type(e).__name__}: {e}")
+        except ValueError as e:
+            return Answer(State.GAVE_UP, f"the message cannot be sent: {e}")
+        return Answer(State.DELIVERED, "accepted by the mail server")
+
+
+def _told(codes: list[int], told: str) -> Answer:
+    # RFC 5321 §4.2.1: 5yz stays as it is, however often one asks. 535 (the password is wrong) is
+    # ours to mend and may be mended while retries go on.
+    stays = bool(codes) and all(500 <= c < 600 and c not in (530, 534, 535) for c in codes)
+    return Answer(State.GAVE_UP if stays else State.PENDING, f"the mail server says: {told}")

@@ -1,0 +1,65 @@
+"""What the notifier reads from its environment."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from pydantic import AliasChoices, Field, SecretStr, field_validator
+from standardwebhooks import Webhook
+
+from frond.runtime import ServiceSettings
+
+
+class NotifierSettings(ServiceSettings):
+    """Settings of the notifier.
+
+    ``WEBHOOK_MAX_RETRIES`` and ``WEBHOOK_RETRY_DELAY`` keep the names they always had; the rest
+    are ``FROND_`` variables.
+    """
+
+    webhook_max_retries: int = Field(
+        default=10, ge=0, description="attempts after the first",
+        validation_alias=AliasChoices("WEBHOOK_MAX_RETRIES", "FROND_WEBHOOK_MAX_RETRIES"),
+    )  # fmt: skip
+    webhook_retry_delay: float = Field(
+        default=5.0, gt=0, description="seconds before the first retry; each next one three times",
+        validation_alias=AliasChoices("WEBHOOK_RETRY_DELAY", "FROND_WEBHOOK_RETRY_DELAY"),
+    )  # fmt: skip
+    webhook_secret: SecretStr = Field(
+        default=SecretStr(""),
+        description="whsec_… ; several, separated by blanks, while one replaces another; "
+        "empty: webhooks are not signed",
+    )
+    webhook_allow_private: bool = Field(
+        default=True, description="whether webhooks may go to this host (loopback)"
+    )
+    smtp_url: SecretStr = Field(
+        default=SecretStr(""), description="smtp://user:password@host:port, smtps:// for TLS"
+    )
+    mail_from: str = "frond@localhost"
+    public_url: str = Field(default="", description="how people reach the REST service, for links")
+    deadline_s: float = Field(default=15.0, gt=0, le=20, description="of one attempt")
+    rescan_s: float = Field(
+        default=60.0, gt=0, description="how often deliveries that nobody attends to are looked for"
+    )
+
+    @field_validator("webhook_secret")
+    @classmethod
+    def _is_a_secret(cls, value: SecretStr) -> SecretStr:
+        for secret in value.get_secret_value().split():
+            try:
+                Webhook(secret)
+            except Exception:
+                raise ValueError("a webhook secret is whsec_ and base64") from None
+        return value
+
+    @field_validator("smtp_url")
+    @classmethod
+    def _is_a_server(cls, value: SecretStr) -> SecretStr:
+        text = value.get_secret_value()
+        if text:
+            url = urlsplit(text)
+            if url.scheme not in ("smtp", "smtps") or not url.hostname:
+                raise ValueError("write smtp://user:password@host:port")
+            _ = url.port
+        return value

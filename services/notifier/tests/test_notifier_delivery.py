@@ -1,0 +1,123 @@
+"""What the next step of a delivery is."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from frond.contracts.events import JobCompleted
+from frond.contracts.jobs import ImageCounts, JobOutcome, JobSpec, JobStatus, ModelRef, WindowCounts
+from frond.notifier.delivery import (
+    LONGEST_ASKED_S,
+    LONGEST_S,
+    Answer,
+    Kind,
+    Policy,
+    State,
+    after,
+    asked_wait,
+    backoff,
+    classify,
+    deliveries_of,
+)
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+EVENT = JobCompleted(
+    job_id="survey-7", status=JobStatus.SUCCESSFUL, outcome=JobOutcome.COMPLETED,
+    images=ImageCounts(expected=1, completed=1), windows=WindowCounts(total=1, done=1),
+    detections={"palm": 3}, finished=NOW,
+)  # fmt: skip
+SPEC = JobSpec(
+    job_id="survey-7", model=ModelRef(name="m", digest="0" * 64),
+    webhook_url="http://127.0.0.1:9/hook", email="a@b.example",
+)  # fmt: skip
+POLICY = Policy(max_retries=3, delay_s=2.0)
+AGAIN = Answer(State.PENDING, "HTTP 500")
+
+
+def test_a_job_asks_for_one_delivery_an_address() -> None:
+    """The same event gives the same deliveries: an event that comes twice promises nothing new."""
+    first = deliveries_of(EVENT, SPEC, NOW)
+    later = deliveries_of(EVENT, SPEC, NOW + timedelta(hours=1))
+    assert [d.kind for d in first] == [Kind.WEBHOOK, Kind.EMAIL]
+    assert [d.id for d in first] == [d.id for d in later]
+    assert len({d.id for d in first}) == 2
+    assert all(d.event_id == EVENT.event_id and d.next_attempt == NOW for d in first)
+
+
+def test_a_job_without_addresses_asks_for_none() -> None:
+    spec = SPEC.model_copy(update={"webhook_url": None, "email": ""})
+    assert deliveries_of(EVENT, spec, NOW) == []
+
+
+@pytest.mark.parametrize(
+    ("status", "state"),
+    [
+        (200, State.DELIVERED), (204, State.DELIVERED), (299, State.DELIVERED),
+        (301, State.PENDING), (307, State.PENDING), (400, State.PENDING), (404, State.PENDING),
+        (429, State.PENDING), (500, State.PENDING), (503, State.PENDING), (410, State.GAVE_UP),
+    ],
+)  # fmt: skip
+def test_only_2xx_is_done_and_only_410_ends_it(status: int, state: State) -> None:
+    assert classify(status, None, NOW).state is state
+
+
+def test_retry_after_is_read_in_both_forms() -> None:
+    """Seconds or a date; nonsense and the past ask for nothing, nobody may ask for a century."""
+    assert asked_wait("120", NOW) == 120
+    assert asked_wait(format_datetime(NOW + timedelta(minutes=5), usegmt=True), NOW) == 300
+    assert asked_wait(format_datetime(NOW - timedelta(minutes=5), usegmt=True), NOW) == 0
+    for nonsense in (None, "", "soon", "-5", "1e9", "٣"):
+        assert asked_wait(nonsense, NOW) == 0
+    assert asked_wait("9" * 400, NOW) == LONGEST_ASKED_S
+
+
+@given(st.text())
+def test_no_retry_after_header_breaks_anything(header: str) -> None:
+    assert 0 <= asked_wait(header, NOW) <= LONGEST_ASKED_S
+
+
+@given(
+    st.integers(1, 10_000), st.floats(0, 1, exclude_max=True), st.floats(0.01, 1e6)
+)  # fmt: skip
+def test_waits_grow_and_stay_bounded(attempts: int, jitter: float, delay: float) -> None:
+    """Never more than six hours; jitter takes off at most a quarter; never sooner than before."""
+    policy = Policy(5, delay)
+    wait = backoff(attempts, policy, jitter)
+    assert 0 < wait <= LONGEST_S
+    assert wait >= 0.75 * min(delay, LONGEST_S)
+    assert backoff(attempts + 1, policy, 0) >= backoff(attempts, policy, 0)
+
+
+def test_retries_are_counted_after_the_first_attempt() -> None:
+    """With three retries there are four attempts, and then it is over."""
+    delivery = deliveries_of(EVENT, SPEC, NOW)[0]
+    for attempt in range(1, 4):
+        delivery = after(delivery, AGAIN, POLICY, NOW, 0.0)
+        assert (delivery.state, delivery.attempts) == (State.PENDING, attempt)
+        assert delivery.next_attempt == NOW + timedelta(seconds=2.0 * 3 ** (attempt - 1))
+    delivery = after(delivery, AGAIN, POLICY, NOW, 0.0)
+    assert (delivery.state, delivery.attempts) == (State.GAVE_UP, 4)
+    assert delivery.next_attempt is None
+    assert "HTTP 500" in delivery.last_answer
+
+
+def test_the_receiver_may_ask_for_more_patience_but_not_for_less() -> None:
+    delivery = deliveries_of(EVENT, SPEC, NOW)[0]
+    patient = after(delivery, AGAIN._replace(wait_s=100.0), POLICY, NOW, 0.0)
+    hasty = after(delivery, AGAIN._replace(wait_s=0.1), POLICY, NOW, 0.0)
+    assert patient.next_attempt == NOW + timedelta(seconds=100)
+    assert hasty.next_attempt == NOW + timedelta(seconds=2)
+
+
+def test_a_final_answer_ends_it_at_once() -> None:
+    delivery = deliveries_of(EVENT, SPEC, NOW)[0]
+    for state in (State.DELIVERED, State.GAVE_UP):
+        done = after(delivery, Answer(state, "x"), POLICY, NOW, 0.5)
+        assert done.final
+        assert done.next_attempt is None
+        assert done.attempts == 1

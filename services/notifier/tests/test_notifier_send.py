@@ -1,0 +1,171 @@
+"""One attempt, against servers that really listen."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+import pytest
+from pydantic import SecretStr, ValidationError
+from standardwebhooks import Webhook, WebhookVerificationError
+
+from frond.contracts.errors import JobRejected
+from frond.contracts.events import JobCompleted
+from frond.contracts.jobs import ImageCounts, JobOutcome, JobSpec, JobStatus, ModelRef, WindowCounts
+from frond.notifier.delivery import Answer, Delivery, State, deliveries_of
+from frond.notifier.send import MailSender, WebhookSender
+from frond.notifier.settings import NotifierSettings
+from frond.notifier.target import check_target
+
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+OLD_SECRET = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
+EVENT = JobCompleted(
+    job_id="survey-7", status=JobStatus.SUCCESSFUL, outcome=JobOutcome.COMPLETED,
+    images=ImageCounts(expected=1, completed=1), windows=WindowCounts(total=1, done=1),
+    detections={"palme à huile": 3}, finished=datetime(2026, 1, 2, tzinfo=UTC),
+)  # fmt: skip
+
+
+def settings(**more: Any) -> NotifierSettings:
+    return NotifierSettings(webhook_secret=SecretStr(SECRET), **more)
+
+
+def delivery(*, webhook_url: str | None = None, email: str | None = None) -> Delivery:
+    spec = JobSpec(
+        job_id="survey-7", model=ModelRef(name="m", digest="0" * 64),
+        webhook_url=webhook_url, email=email,
+    )  # fmt: skip
+    return deliveries_of(EVENT, spec, datetime.now(UTC))[0]
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(trust_env=False) as client:
+        yield client
+
+
+async def post(http: httpx.AsyncClient, url: str, **more: Any) -> Answer:
+    sender = WebhookSender(settings(**more), http)
+    return await sender(delivery(webhook_url=url), datetime.now(UTC))
+
+
+async def test_a_receiver_can_verify_the_signature(receiver: Any, http: httpx.AsyncClient) -> None:
+    """Any Standard Webhooks library takes it; with another secret, or other bytes, it does not."""
+    answer = await post(http, receiver.url)
+    assert answer.state is State.DELIVERED
+    got = receiver.next()
+    assert got.headers["webhook-id"] == EVENT.event_id
+    verified = Webhook(SECRET).verify(got.body, got.headers)
+    assert verified["data"]["detections"] == {"palme à huile": 3}
+    with pytest.raises(WebhookVerificationError):
+        Webhook(OLD_SECRET).verify(got.body, got.headers)
+    with pytest.raises(WebhookVerificationError):
+        Webhook(SECRET).verify(got.body + b" ", got.headers)
+
+
+async def test_two_secrets_sign_while_one_replaces_the_other(
+    receiver: Any, http: httpx.AsyncClient
+) -> None:
+    both = NotifierSettings(webhook_secret=SecretStr(f"{SECRET} {OLD_SECRET}"))
+    await WebhookSender(both, http)(delivery(webhook_url=receiver.url), datetime.now(UTC))
+    got = receiver.next()
+    for secret in (SECRET, OLD_SECRET):
+        Webhook(secret).verify(got.body, got.headers)
+
+
+async def test_redirects_are_not_followed(receiver: Any, http: httpx.AsyncClient) -> None:
+    """A redirect could lead a signed body anywhere; it counts as a failure, to be tried again."""
+    receiver.script[:] = [302]
+    receiver.headers["location"] = receiver.url + "/elsewhere"
+    answer = await post(http, receiver.url)
+    assert answer.state is State.PENDING
+    assert receiver.next().path == "/hook"
+    assert receiver.posts.empty()
+
+
+async def test_retry_after_is_heard(receiver: Any, http: httpx.AsyncClient) -> None:
+    receiver.script[:] = [503]
+    receiver.headers["retry-after"] = "7"
+    assert await post(http, receiver.url) == Answer(State.PENDING, "HTTP 503", 7.0)
+
+
+async def test_a_receiver_that_is_silent_is_left_at_the_deadline(
+    receiver: Any, http: httpx.AsyncClient
+) -> None:
+    receiver.gate.clear()
+    answer = await post(http, receiver.url, deadline_s=0.2)
+    assert answer == Answer(State.PENDING, "no answer within 0.2 s")
+
+
+async def test_a_receiver_that_is_away_is_tried_again(
+    http: httpx.AsyncClient, free_port: Callable[[], int]
+) -> None:
+    answer = await post(http, f"http://127.0.0.1:{free_port()}/")
+    assert answer.state is State.PENDING
+
+
+@pytest.mark.parametrize("url", ["ftp://a/b", "file:///etc/passwd", "http://", "http://[::1", "x"])
+async def test_what_is_no_web_address_is_given_up(url: str, http: httpx.AsyncClient) -> None:
+    assert (await post(http, url)).state is State.GAVE_UP
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "localhost", "[::1]", "127.8.0.1", "0.0.0.0", "a.localhost"]
+)
+def test_loopback_can_be_forbidden(host: str) -> None:
+    """One setting decides; it is on for now, so that the demo's own receiver can be reached."""
+    check_target(f"http://{host}:80/hook", settings())
+    with pytest.raises(JobRejected, match="machine that Frond runs on"):
+        check_target(f"http://{host}:80/hook", settings(webhook_allow_private=False))
+    check_target("https://example.org/hook", settings(webhook_allow_private=False))
+
+
+def test_a_bad_secret_is_told_at_the_start() -> None:
+    with pytest.raises(ValidationError, match="whsec_"):
+        NotifierSettings(webhook_secret=SecretStr("whsec_"))
+
+
+def test_kept_names_of_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """WEBHOOK_MAX_RETRIES and WEBHOOK_RETRY_DELAY work without the FROND_ prefix."""
+    monkeypatch.setenv("WEBHOOK_MAX_RETRIES", "4")
+    monkeypatch.setenv("WEBHOOK_RETRY_DELAY", "0.5")
+    made = NotifierSettings()
+    assert (made.webhook_max_retries, made.webhook_retry_delay) == (4, 0.5)
+
+
+async def email(mailbox: Any, **more: Any) -> Answer:
+    sender = MailSender(settings(smtp_url=SecretStr(mailbox.url), **more))
+    return await sender(delivery(email="ana@example.org"), datetime.now(UTC))
+
+
+async def test_an_email_arrives(mailbox: Any) -> None:
+    answer = await email(mailbox, mail_from="frond@example.org", public_url="http://f.example")
+    assert answer.state is State.DELIVERED, answer
+    mail = await asyncio.to_thread(mailbox.mails.get, timeout=10)
+    assert (mail["from"], mail["to"]) == ("frond@example.org", "ana@example.org")
+    assert "3 palme à huile" in mail.get_content()
+    assert "http://f.example/status/survey-7" in mail.get_content()
+
+
+async def test_greylisting_is_tried_again_and_an_unknown_mailbox_is_not(mailbox: Any) -> None:
+    """RFC 5321: 4yz passes, 5yz stays."""
+    mailbox.script[:] = ["450 come back later", "550 no such mailbox"]
+    assert (await email(mailbox)).state is State.PENDING
+    gone = await email(mailbox)
+    assert gone.state is State.GAVE_UP
+    assert "no such mailbox" in gone.told
+
+
+async def test_a_mail_server_that_is_away_is_tried_again(free_port: Callable[[], int]) -> None:
+    sender = MailSender(settings(smtp_url=SecretStr(f"smtp://127.0.0.1:{free_port()}")))
+    answer = await sender(delivery(email="ana@example.org"), datetime.now(UTC))
+    assert answer.state is State.PENDING
+
+
+async def test_without_a_mail_server_the_record_says_so() -> None:
+    answer = await MailSender(settings())(delivery(email="ana@example.org"), datetime.now(UTC))
+    assert answer.state is State.GAVE_UP
+    assert "FROND_SMTP_URL" in answer.told

@@ -1,0 +1,104 @@
+"""What receivers get to read."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from frond.contracts.events import JobCompleted
+from frond.contracts.jobs import (
+    Artifact,
+    ImageCounts,
+    ImageFailure,
+    JobOutcome,
+    JobSpec,
+    JobStatus,
+    ModelRef,
+    WindowCounts,
+)
+from frond.contracts.reasons import Reason
+from frond.notifier.delivery import Delivery, deliveries_of
+from frond.notifier.text import mail, mail_text, webhook_body
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+MODEL = ModelRef(name="palm-detector", digest="ab" * 32, version="1.2")
+FAILURE = ImageFailure(
+    name="größe.tif", image="s3://frond/größe.tif", reason=Reason.TRUNCATED,
+    detail="Pixels are missing at the end of the file. Copy it again.",
+)  # fmt: skip
+EVENT = JobCompleted(
+    job_id="survey-7", status=JobStatus.SUCCESSFUL, outcome=JobOutcome.COMPLETED_WITH_ERRORS,
+    images=ImageCounts(expected=3, completed=2, failed=1),
+    windows=WindowCounts(total=9, done=7, skipped=2), detections={"palm": 41, "car": 2},
+    failures=(FAILURE,),
+    artifacts=(
+        Artifact(name="coco.json", uri="s3://frond/x", media_type="application/json", size=5,
+                 sha256="cd" * 32),
+    ),
+    model=MODEL, started=NOW - timedelta(seconds=75), finished=NOW,
+)  # fmt: skip
+URL = "https://frond.example/"
+
+
+def delivery(email: str = "a@b.example") -> Delivery:
+    spec = JobSpec(job_id="survey-7", model=MODEL, email=email)
+    return deliveries_of(EVENT, spec, NOW)[0]
+
+
+def test_the_webhook_body_tells_all_of_the_event() -> None:
+    """type, timestamp, data: the event as it is on the topic, and links to each artifact."""
+    body = json.loads(webhook_body(delivery(), URL))
+    assert body["type"] == "job.completed"
+    assert body["timestamp"] == "2026-01-02T03:04:05Z"
+    links = body["data"].pop("links")
+    assert JobCompleted.model_validate(body["data"]) == EVENT
+    assert links["results"] == {
+        "coco.json": "https://frond.example/jobs/survey-7/results/coco.json"
+    }
+    assert links["status"] == "https://frond.example/status/survey-7"
+
+
+def test_the_body_is_the_same_at_each_attempt() -> None:
+    assert webhook_body(delivery(), URL) == webhook_body(delivery(), URL)
+
+
+def test_the_mail_is_readable() -> None:
+    """Job, counts, failures with their sentence and code, links."""
+    text = mail_text(EVENT, URL)
+    assert text.startswith("Job survey-7 has completed; 1 image failed.")
+    assert "2 completed, 1 failed, of 3" in text
+    assert "7 run, 2 skipped" in text
+    assert "2 car, 41 palm" in text
+    assert "- größe.tif: Pixels are missing at the end of the file. Copy it again. [truncated]" in (
+        text
+    )
+    assert "1 min 15 s" in text
+    assert "https://frond.example/jobs/survey-7/results/coco.json" in text
+
+
+def test_many_failures_are_cut_and_counted() -> None:
+    many = EVENT.model_copy(
+        update={
+            "failures": (FAILURE,) * 100,
+            "images": ImageCounts(expected=502, completed=2, failed=500),
+        }
+    )
+    text = mail_text(many, URL)
+    assert text.count("größe.tif") == 20
+    assert "and 480 more" in text
+
+
+def test_the_mail_keeps_its_id() -> None:
+    """A repeat has the Message-ID of the first, so that a mailbox can show it once."""
+    first = mail(delivery(), "frond@x.example", URL, NOW)
+    again = mail(delivery(), "frond@x.example", URL, NOW + timedelta(hours=1))
+    assert first["Message-ID"] == again["Message-ID"]
+    assert first["To"] == "a@b.example"
+    assert first["Subject"] == "Frond: job survey-7 has completed; 1 image failed"
+
+
+def test_an_address_cannot_add_headers() -> None:
+    with pytest.raises(ValueError, match=r"linefeed|header|invalid"):
+        mail(delivery("a@b.example\nBcc: c@d.example"), "frond@x.example", URL, NOW)
