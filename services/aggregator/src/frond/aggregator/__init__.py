@@ -1,1 +1,1 @@
-"""The ledger: per image, then per job; merging, artifacts, the completed event."""
+"""The ledger: an image when all its chunks are there, a job when all its images are."""

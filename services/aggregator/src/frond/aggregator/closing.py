@@ -1,0 +1,303 @@
+"""The job stage's effect: from stored outcomes to the job's results and its completed event.
+
+Which images a job has, and whether it was cancelled, is stored first and only once
+(``closing.json``); the results are a function of that; the completed event is stored only once
+(``completed.json``) and sent as it is stored. Two workers that close one job write the same bytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from base64 import b64decode, b64encode
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Final
+
+from pydantic import BaseModel
+
+from frond.aggregator import metrics
+from frond.aggregator.imaging import Imaging
+from frond.aggregator.results import write_job_artifacts
+from frond.aggregator.spill import Outcomes
+from frond.bus import EventProducer, Outgoing
+from frond.contracts import keys, topics
+from frond.contracts.envelope import Headers, encode, new_traceparent
+from frond.contracts.errors import ObjectMissing
+from frond.contracts.events import JobCompleted, JobStatusChanged
+from frond.contracts.jobs import (
+    Artifact,
+    ImageCounts,
+    ImageFailure,
+    ImageOutcome,
+    ImageStatus,
+    JobOutcome,
+    JobSpec,
+    JobStatus,
+    Timings,
+    WindowCounts,
+)
+from frond.contracts.reasons import Reason
+from frond.runtime import get_logger
+from frond.store import ObjectStore
+
+SOURCE: Final = "/frond/aggregator"
+MAX_FAILURES: Final = 100
+_READS: Final = 16
+_BATCH: Final = 512
+_log = get_logger(__name__)
+
+
+class Roster(BaseModel):
+    """Which images a job is closed with: stored before anything is written."""
+
+    cancelled: bool
+    size: int | None
+    images: str
+
+    @classmethod
+    def of(cls, images: Iterable[bytes], size: int | None, cancelled: bool) -> Roster:
+        """The first ``size`` images, by id; all of them where no size is known."""
+        chosen = sorted(set(images))[:size]
+        return cls(cancelled=cancelled, size=size, images=b64encode(b"".join(chosen)).decode())
+
+    def ids(self) -> list[str]:
+        """The images' ids, ascending."""
+        raw = b64decode(self.images)
+        return [raw[i : i + 16].hex() for i in range(0, len(raw), 16)]
+
+
+@dataclass
+class Sums:
+    """What the completed event tells of a job's outcomes."""
+
+    completed: int = 0
+    failed: int = 0
+    windows: WindowCounts = field(default_factory=WindowCounts)
+    detections: dict[str, int] = field(default_factory=dict)
+    failures: list[ImageFailure] = field(default_factory=list)
+
+    @classmethod
+    def over(cls, outcomes: Iterable[ImageOutcome]) -> Sums:
+        """The sums over outcomes in their order; the first 100 failures are kept."""
+        sums = cls()
+        total, done, skipped, failed = 0, 0, 0, 0
+        for o in outcomes:
+            w = o.windows
+            total, done = total + w.total, done + w.done
+            skipped, failed = skipped + w.skipped, failed + w.failed
+            for name, count in o.detections.items():
+                sums.detections[name] = sums.detections.get(name, 0) + count
+            if o.status is ImageStatus.COMPLETED:
+                sums.completed += 1
+                continue
+            sums.failed += 1
+            if len(sums.failures) < MAX_FAILURES:
+                sums.failures.append(
+                    ImageFailure(
+                        name=o.name,
+                        image=o.image,
+                        reason=o.reason or Reason.INTERNAL,
+                        detail=o.detail or "",
+                    )
+                )
+        sums.windows = WindowCounts(total=total, done=done, skipped=skipped, failed=failed)
+        sums.detections = dict(sorted(sums.detections.items()))
+        return sums
+
+
+def completed_event(
+    job_id: str,
+    roster: Roster,
+    sums: Sums,
+    artifacts: Sequence[Artifact],
+    spec: JobSpec | None,
+    timings: Timings,
+    finished: datetime,
+) -> JobCompleted:
+    """The event that ends a job."""
+    if roster.cancelled:
+        status, outcome = JobStatus.DISMISSED, JobOutcome.DISMISSED
+    elif sums.failed and not sums.completed:
+        status, outcome = JobStatus.FAILED, JobOutcome.COMPLETED_WITH_ERRORS
+    else:
+        status = JobStatus.SUCCESSFUL
+        outcome = JobOutcome.COMPLETED_WITH_ERRORS if sums.failed else JobOutcome.COMPLETED
+    return JobCompleted(
+        job_id=job_id,
+        status=status,
+        outcome=outcome,
+        images=ImageCounts(expected=roster.size, completed=sums.completed, failed=sums.failed),
+        windows=sums.windows,
+        detections=sums.detections,
+        failures=tuple(sums.failures),
+        artifacts=tuple(artifacts),
+        model=spec.model if spec else None,
+        timings=timings,
+        started=spec.created if spec else None,
+        finished=finished,
+    )
+
+
+class Closing:
+    """Ends jobs. Safe to run twice, at once, and beside a zombie."""
+
+    def __init__(self, store: ObjectStore, producer: EventProducer, imaging: Imaging) -> None:
+        self.store = store
+        self.producer = producer
+        self.imaging = imaging
+
+    async def size(self, job_id: str, said: int) -> int:
+        """The job's size as stored; what was said now, if nothing was stored before."""
+        raw = await self.store.put_if_absent(
+            keys.job_sealed(job_id), json.dumps({"job_size": said}).encode()
+        )
+        return int(json.loads(raw)["job_size"])
+
+    async def stored_size(self, job_id: str) -> int | None:
+        """The job's size as stored, if it is sealed."""
+        try:
+            return int(json.loads(await self.store.get(keys.job_sealed(job_id)))["job_size"])
+        except ObjectMissing:
+            return None
+
+    async def completed(self, job_id: str) -> JobCompleted | None:
+        """The stored completed event, if the job has ended."""
+        try:
+            raw = await self.store.get(keys.job_completed(job_id))
+        except ObjectMissing:
+            return None
+        return JobCompleted.model_validate_json(raw)
+
+    async def close(
+        self,
+        job_id: str,
+        images: Iterable[bytes],
+        *,
+        size: int | None,
+        cancelled: bool,
+        timings: Timings,
+        traceparent: str | None = None,
+    ) -> bool:
+        """Write a job's results, store and send its completed event, drop its open marker.
+
+        Args:
+            images: packed ids of its finished images.
+
+        Returns:
+            Whether the job has ended; False when an outcome is missing: nothing is sent then.
+        """
+        if not await self.store.exists(keys.job_completed(job_id)) and not await self._write(
+            job_id, images, size, cancelled, timings
+        ):
+            return False
+        await self.deliver(job_id, traceparent)
+        return True
+
+    async def _write(
+        self,
+        job_id: str,
+        images: Iterable[bytes],
+        size: int | None,
+        cancelled: bool,
+        timings: Timings,
+    ) -> bool:
+        began = time.monotonic()
+        roster = await self._roster(job_id, Roster.of(images, size, cancelled))
+        ids = roster.ids()
+        if not roster.cancelled and len(ids) != roster.size:
+            # only a ledger that was taken apart by hand comes here
+            _log.error("a job would close with a hole", job_id=job_id, images=len(ids))
+            await self.store.delete(roster_key(job_id))
+            return False
+        with Outcomes() as outcomes:
+            if not await self._read(job_id, ids, outcomes):
+                return False
+            sums = await asyncio.to_thread(Sums.over, outcomes)
+            spec = await self._spec(job_id)
+            artifacts = await self._artifacts(job_id, outcomes, spec)
+        event = completed_event(job_id, roster, sums, artifacts, spec, timings, datetime.now(UTC))
+        stored = JobCompleted.model_validate_json(
+            await self.store.put_if_absent(
+                keys.job_completed(job_id), event.model_dump_json(exclude_none=True).encode()
+            )
+        )
+        metrics.CLOSING.observe(time.monotonic() - began)
+        metrics.JOBS.labels(stored.outcome.value).inc()
+        _log.info(
+            "job completed", job_id=job_id, status=stored.status.value,
+            images=stored.images.model_dump(), took_s=round(time.monotonic() - began, 3),
+        )  # fmt: skip
+        return True
+
+    async def _roster(self, job_id: str, mine: Roster) -> Roster:
+        raw = await self.store.put_if_absent(roster_key(job_id), mine.model_dump_json().encode())
+        return Roster.model_validate_json(raw)
+
+    async def _read(self, job_id: str, ids: Sequence[str], outcomes: Outcomes) -> bool:
+        reading = asyncio.Semaphore(_READS)
+
+        async def one(image: str) -> ImageOutcome | None:
+            async with reading:
+                return await self.imaging.outcome(job_id, image)
+
+        for start in range(0, len(ids), _BATCH):
+            found = await asyncio.gather(*(one(i) for i in ids[start : start + _BATCH]))
+            there = [o for o in found if o is not None]
+            if len(there) < len(found):
+                _log.error("outcomes are missing", job_id=job_id, missing=len(found) - len(there))
+                return False
+            await asyncio.to_thread(outcomes.add, there)
+        return True
+
+    async def _spec(self, job_id: str) -> JobSpec | None:
+        try:
+            return JobSpec.model_validate_json(await self.store.get(keys.job_spec(job_id)))
+        except ObjectMissing:
+            return None
+
+    async def _artifacts(
+        self, job_id: str, outcomes: Outcomes, spec: JobSpec | None
+    ) -> Sequence[Artifact]:
+        manifest = await self.imaging.registry.manifest(spec.model) if spec else None
+        return await write_job_artifacts(self.store, job_id, outcomes, spec, manifest)
+
+    async def deliver(self, job_id: str, traceparent: str | None = None) -> None:
+        """Send a stored completed event as it is stored, and the final status."""
+        raw = await self.store.get(keys.job_completed(job_id))
+        event = JobCompleted.model_validate_json(raw)
+        headers = await self._headers(event, traceparent)
+        await self.producer.send_raw(topics.COMPLETED, job_id.encode(), raw, headers)
+        final = JobStatusChanged(
+            job_id=job_id,
+            status=event.status,
+            images=event.images,
+            windows=event.windows,
+            detections=event.detections,
+            updated=event.finished or datetime.now(UTC),
+        )
+        await self.producer.send(Outgoing(topics.STATUS, final))
+        await self.store.delete(keys.open_marker(job_id))
+
+    async def _headers(self, event: JobCompleted, traceparent: str | None) -> Headers:
+        """The event's headers, stored at the first sending so that all others are the same."""
+        mine = encode(
+            event, source=SOURCE, traceparent=traceparent or new_traceparent(),
+            time=event.finished,
+        ).headers  # fmt: skip
+        raw = await self.store.put_if_absent(
+            headers_key(event.job_id), json.dumps([[k, v.decode()] for k, v in mine]).encode()
+        )
+        return [(str(k), str(v).encode()) for k, v in json.loads(raw)]
+
+
+def roster_key(job_id: str) -> str:
+    """Where it is kept which images a job is closed with."""
+    return f"{keys.job_prefix(job_id)}closing.json"
+
+
+def headers_key(job_id: str) -> str:
+    """Where the completed event's headers are kept."""
+    return f"{keys.job_prefix(job_id)}completed.headers.json"

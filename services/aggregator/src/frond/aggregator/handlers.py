@@ -1,0 +1,272 @@
+"""The two stages: an event, a table, the store's effects, and the events out.
+
+A table is any mapping of bytes to bytes: Faust's in the service. It only saves looking into the
+store; whatever it has forgotten, the store tells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, MutableMapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Final
+
+from frond.aggregator import images, jobs, metrics
+from frond.aggregator.closing import Closing
+from frond.aggregator.imaging import Imaging
+from frond.bus import EventProducer, Outgoing
+from frond.contracts import keys, topics
+from frond.contracts.envelope import Envelope
+from frond.contracts.errors import UserError
+from frond.contracts.events import (
+    ChunkDetected,
+    Event,
+    ImageEmpty,
+    ImageFinished,
+    ImageRejected,
+    JobCancelled,
+    JobSealed,
+    JobStatusChanged,
+)
+from frond.contracts.reasons import Reason
+from frond.runtime import get_logger
+
+Table = MutableMapping[bytes, bytes]
+
+_INTERNAL: Final = (
+    "Frond itself failed on this image; its operator finds why in the logs under the trace id "
+    "{trace}. Sending the image again is worth a try."
+)
+_log = get_logger(__name__)
+
+
+class ImageStage:
+    """Events of ``detected``, keyed by image: each image's outcome goes to ``imaged``."""
+
+    def __init__(self, table: Table, imaging: Imaging, producer: EventProducer) -> None:
+        self.table = table
+        self.imaging = imaging
+        self.producer = producer
+
+    async def handle(self, envelope: Envelope) -> None:
+        """Take an event in; what follows from it is stored and sent when this returns."""
+        event = envelope.event
+        match event:
+            case ChunkDetected():
+                await self._chunk(event, envelope.traceparent)
+            case ImageRejected():
+                await self._tell(await self.imaging.reject(event), envelope.traceparent)
+                self._forget(event.image_id)
+            case ImageEmpty():
+                await self._tell(await self.imaging.empty(event), envelope.traceparent)
+                self._forget(event.image_id)
+            case JobSealed() | JobCancelled():
+                await self._tell(event, envelope.traceparent)
+            case _:
+                raise TypeError(f"{event.TYPE} on {topics.DETECTED.name}")
+
+    async def give_up(self, envelope: Envelope) -> None:
+        """Close the ledger of an image whose event cannot be handled."""
+        event = envelope.event
+        if isinstance(event, ChunkDetected | ImageRejected | ImageEmpty):
+            finished = await self.imaging.fail(
+                event.job_id, event.image_id, event.image, event.name, Reason.INTERNAL,
+                _INTERNAL.format(trace=envelope.trace_id), event.job_size,
+            )  # fmt: skip
+            await self._tell(finished, envelope.traceparent)
+            self._forget(event.image_id)
+
+    async def _chunk(self, event: ChunkDetected, traceparent: str) -> None:
+        key = event.image_id.encode()
+        if key not in self.table:
+            outcome = await self.imaging.outcome(event.job_id, event.image_id)
+            if outcome is not None:
+                finished = await self.imaging.finish(
+                    event.job_id, event.image_id, job_size=event.job_size
+                )
+                await self._tell(finished, traceparent)
+                return
+        if images.has_failed(event):
+            await self.imaging.note_failure(event)
+        decision = images.apply(self._state(key), event)
+        if decision.next is images.Next.ASK:
+            plan = await self.imaging.plan(event.job_id, event.image_id)
+            decision = images.apply(self._state(key), event, plan.plan_digest if plan else "")
+        if decision.next is images.Next.IGNORE:
+            metrics.STRANGERS.inc()
+            _log.warning(
+                "a chunk of another plan is ignored", job_id=event.job_id,
+                image_id=event.image_id, plan=event.plan_digest,
+            )  # fmt: skip
+            return
+        assert decision.state is not None
+        self.table[key] = decision.state.to_bytes()
+        if decision.next is not images.Next.FINISH:
+            return
+        try:
+            finished = await self.imaging.finish(
+                event.job_id, event.image_id, timings=decision.state.timings,
+                job_size=event.job_size,
+            )  # fmt: skip
+        except UserError as e:
+            finished = await self.imaging.fail(
+                event.job_id, event.image_id, event.image, event.name, e.reason, e.detail,
+                event.job_size,
+            )  # fmt: skip
+        if finished is None:
+            # the state belongs to a plan that is not the stored one, or objects were taken away:
+            # what is true is found by the reconciler
+            self._forget(event.image_id)
+            return
+        await self._tell(finished, traceparent)
+        self._forget(event.image_id)
+
+    def _state(self, key: bytes) -> images.ImageState | None:
+        raw = self.table.get(key)
+        return images.ImageState.from_bytes(raw) if raw else None
+
+    def _forget(self, image_id: str) -> None:
+        key = image_id.encode()
+        if key in self.table:
+            del self.table[key]
+
+    async def _tell(self, event: Event | None, traceparent: str) -> None:
+        if event is not None:
+            await self.producer.send(Outgoing(topics.IMAGED, event), traceparent=traceparent)
+
+
+class JobStage:
+    """Events of ``imaged``, keyed by job: a job that is whole is closed."""
+
+    def __init__(self, table: Table, closing: Closing) -> None:
+        self.table = table
+        self.closing = closing
+        self._tallies: dict[str, jobs.Tally] = {}
+
+    async def handle(self, envelope: Envelope) -> bool:
+        """Take an event in; a job that it completes is closed when this returns.
+
+        Returns:
+            Whether there is something new to tell of the job.
+        """
+        event = envelope.event
+        job_id = event.job_id
+        record = self.record(job_id)
+        if record is None:
+            if await self._over(event, envelope.traceparent):
+                return False
+            record = await self._begin(job_id)
+        record = await self._taken(record, event)
+        tally = self.tally(job_id)
+        if jobs.decide(record, tally.images) is jobs.Next.CLOSE:
+            await self._close(job_id, record, tally, envelope.traceparent)
+            return False
+        return True
+
+    async def give_up(self, envelope: Envelope) -> None:
+        """Nothing more can be done: the reconciler goes on with what the store holds."""
+
+    def record(self, job_id: str) -> jobs.JobRecord | None:
+        """What the table holds of a job that has not ended."""
+        raw = self.table.get(jobs.record_key(job_id))
+        return jobs.JobRecord.from_bytes(raw) if raw else None
+
+    def tally(self, job_id: str) -> jobs.Tally:
+        """A job's sums, derived from its sets once and kept until the partitions move."""
+        tally = self._tallies.get(job_id)
+        if tally is None:
+            tally = jobs.Tally.over(b for _, b in self._buckets(job_id))
+            self._tallies[job_id] = tally
+        return tally
+
+    def forget_tallies(self) -> None:
+        """The tables were given other contents."""
+        self._tallies.clear()
+
+    def snapshot(self, job_id: str) -> JobStatusChanged | None:
+        """The job's status of now; None when it has ended."""
+        record = self.record(job_id)
+        if record is None:
+            return None
+        return jobs.running(job_id, record, self.tally(job_id), datetime.now(UTC))
+
+    async def _over(self, event: Event, traceparent: str) -> bool:
+        """Whether the job has ended; the end is told again if that may not have happened."""
+        if await self.closing.completed(event.job_id) is None:
+            return False
+        if await self.closing.store.exists(keys.open_marker(event.job_id)):
+            await self.closing.deliver(event.job_id, traceparent)
+        elif isinstance(event, ImageFinished):
+            metrics.LATE.inc()
+            _log.info(
+                "an image of a job that has ended is ignored",
+                job_id=event.job_id, image_id=event.outcome.image_id,
+            )  # fmt: skip
+        return True
+
+    async def _begin(self, job_id: str) -> jobs.JobRecord:
+        # whoever began the job made the marker; without one nothing would tell after a crash
+        # that the completed event may not have been sent
+        await self.closing.store.put_if_absent(keys.open_marker(job_id), b"{}")
+        return jobs.JobRecord()
+
+    async def _taken(self, record: jobs.JobRecord, event: Event) -> jobs.JobRecord:
+        job_id, said = event.job_id, None
+        match event:
+            case ImageFinished():
+                said = event.job_size
+                self._add(event)
+            case JobSealed():
+                said = event.job_size
+            case JobCancelled():
+                record = replace(record, cancelled=True)
+            case _:
+                raise TypeError(f"{event.TYPE} on {topics.IMAGED.name}")
+        if said is not None and record.size is None:
+            record = replace(record, size=await self.closing.size(job_id, said))
+        if said is not None and said != record.size:
+            _log.warning("a job's size does not change", job_id=job_id, size=record.size, said=said)
+        raw = record.to_bytes()
+        if self.table.get(jobs.record_key(job_id)) != raw:
+            self.table[jobs.record_key(job_id)] = raw
+        return record
+
+    def _add(self, event: ImageFinished) -> None:
+        key = jobs.bucket_key(event.job_id, jobs.bucket_of(event.outcome.image_id))
+        raw = self.table.get(key)
+        before = jobs.Bucket.from_bytes(raw) if raw else jobs.Bucket()
+        after = before.add(event)
+        if after is before:
+            return
+        tally = self.tally(event.job_id)
+        self.table[key] = after.to_bytes()
+        self._tallies[event.job_id] = tally.plus(jobs.Bucket().add(event))
+
+    def _buckets(self, job_id: str) -> Iterator[tuple[bytes, jobs.Bucket]]:
+        for number in range(jobs.BUCKETS):
+            key = jobs.bucket_key(job_id, number)
+            raw = self.table.get(key)
+            if raw:
+                yield key, jobs.Bucket.from_bytes(raw)
+
+    async def _close(
+        self, job_id: str, record: jobs.JobRecord, tally: jobs.Tally, traceparent: str
+    ) -> None:
+        found = list(self._buckets(job_id))
+        ended = await self.closing.close(
+            job_id,
+            (image for _, b in found for image in b.completed | b.failed),
+            size=record.size,
+            cancelled=record.cancelled,
+            timings=tally.timings,
+            traceparent=traceparent,
+        )
+        if not ended:
+            # outcomes that the table counts are not in the store: begin again from the store
+            _log.error("the ledger and the store disagree", job_id=job_id)
+        for key, _ in found:
+            del self.table[key]
+        key = jobs.record_key(job_id)
+        if key in self.table:
+            del self.table[key]
+        self._tallies.pop(job_id, None)

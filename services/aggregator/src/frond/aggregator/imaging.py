@@ -1,0 +1,266 @@
+"""The image stage's effects: from an image's stored chunks to its stored outcome.
+
+Everything is read from and written to names made of ids, the outcome last and only once: whatever
+is killed is done again to the same bytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import Final
+
+from frond.aggregator import metrics
+from frond.aggregator.images import (
+    ChunkFailure,
+    completed_outcome,
+    failed_outcome,
+    rejected_outcome,
+)
+from frond.aggregator.results import write_image_artifacts
+from frond.contracts import keys
+from frond.contracts.errors import ObjectMissing
+from frond.contracts.events import ChunkDetected, ImageEmpty, ImageFinished, ImageRejected
+from frond.contracts.ids import chunk_id
+from frond.contracts.jobs import (
+    ImageOutcome,
+    ImageStatus,
+    Timings,
+    WindowCounts,
+)
+from frond.contracts.plan import ImagePlan
+from frond.contracts.reasons import Reason
+from frond.merge import Detections, from_ipc, merge, to_ipc
+from frond.models import Registry, effective_thresholds
+from frond.runtime import get_logger
+from frond.store import ObjectStore
+
+_READS: Final = 8
+_log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Chunks:
+    """What the store holds of a plan's chunks."""
+
+    results: frozenset[int]
+    failures: tuple[ChunkFailure, ...]
+
+    def holes(self, chunks: int) -> list[int]:
+        there = self.results | {f.ordinal for f in self.failures}
+        return [n for n in range(chunks) if n not in there]
+
+
+class Imaging:
+    """Finishes images. Safe to run twice, at once, and beside a zombie.
+
+    Args:
+        slots: how many images are merged at once.
+    """
+
+    def __init__(self, store: ObjectStore, slots: int) -> None:
+        self.store = store
+        self._slots = asyncio.Semaphore(slots)
+        self.registry = Registry(store)
+
+    async def outcome(self, job_id: str, image_id: str) -> ImageOutcome | None:
+        """The image's stored outcome, if it is finished."""
+        try:
+            raw = await self.store.get(keys.image_outcome(job_id, image_id))
+        except ObjectMissing:
+            return None
+        return ImageOutcome.model_validate_json(raw)
+
+    async def plan(self, job_id: str, image_id: str) -> ImagePlan | None:
+        """The image's stored plan, if it was planned."""
+        try:
+            raw = await self.store.get(keys.image_plan(job_id, image_id))
+        except ObjectMissing:
+            return None
+        return ImagePlan.model_validate_json(raw)
+
+    async def note_failure(self, event: ChunkDetected) -> None:
+        """Store that windows of a chunk failed, before the ledger counts it."""
+        await self.store.put(
+            failure_key(event.job_id, event.image_id, event.chunk_id),
+            ChunkFailure.of(event).model_dump_json().encode(),
+            "application/json",
+        )
+
+    async def finish(
+        self,
+        job_id: str,
+        image_id: str,
+        *,
+        timings: Timings | None = None,
+        job_size: int | None = None,
+    ) -> ImageFinished | None:
+        """Merge an image's chunks, write what it gives, and store its outcome.
+
+        Returns:
+            The event that tells of it; None when the store does not hold the plan or not every
+            chunk of it: nothing was written then.
+        """
+        stored = await self.outcome(job_id, image_id)
+        plan = await self.plan(job_id, image_id)
+        if stored is not None:
+            return self._told(stored, plan, timings, job_size)
+        if plan is None:
+            _log.warning("an image without a plan", job_id=job_id, image_id=image_id)
+            return None
+        began = time.monotonic()
+        chunks = await self._chunks(plan)
+        holes = chunks.holes(plan.chunks)
+        if holes:
+            _log.warning("chunks are missing", job_id=job_id, image_id=image_id, missing=len(holes))
+            return None
+        # a chunk that failed whole and was done later by a copy of its event is done
+        failures = [f for f in chunks.failures if not (f.whole and f.ordinal in chunks.results)]
+        if failures:
+            outcome = failed_outcome(plan, failures)
+        else:
+            async with self._slots:
+                outcome = await self._merge(plan)
+        took = time.monotonic() - began
+        metrics.MERGING.observe(took)
+        return await self._store(
+            outcome, plan, (timings or Timings()) + Timings(merge=took), job_size
+        )
+
+    async def reject(self, event: ImageRejected) -> ImageFinished:
+        """Store that an image was turned down."""
+        return await self.fail(
+            event.job_id, event.image_id, event.image, event.name, event.reason, event.detail,
+            event.job_size,
+        )  # fmt: skip
+
+    async def fail(
+        self,
+        job_id: str,
+        image_id: str,
+        image: str,
+        name: str,
+        reason: Reason,
+        detail: str,
+        job_size: int | None,
+    ) -> ImageFinished:
+        """Store that an image failed, unless it is finished already."""
+        plan = await self.plan(job_id, image_id)
+        outcome = rejected_outcome(job_id, image_id, image, name, reason, detail, plan)
+        return await self._store(outcome, plan, Timings(), job_size)
+
+    async def empty(self, event: ImageEmpty) -> ImageFinished:
+        """Store that an image has no window to run."""
+        finished = await self.finish(event.job_id, event.image_id, job_size=event.job_size)
+        if finished is not None:
+            return finished
+        outcome = ImageOutcome(
+            job_id=event.job_id, image_id=event.image_id, image=event.image, name=event.name,
+            status=ImageStatus.COMPLETED,
+            windows=WindowCounts(total=event.windows_total, skipped=event.windows_skipped),
+        )  # fmt: skip
+        return await self._store(outcome, None, Timings(), event.job_size)
+
+    async def _store(
+        self,
+        outcome: ImageOutcome,
+        plan: ImagePlan | None,
+        timings: Timings,
+        job_size: int | None,
+    ) -> ImageFinished:
+        stored = ImageOutcome.model_validate_json(
+            await self.store.put_if_absent(
+                keys.image_outcome(outcome.job_id, outcome.image_id),
+                outcome.model_dump_json(exclude_none=True).encode(),
+            )
+        )
+        metrics.IMAGES.labels(stored.status.value).inc()
+        _log.info(
+            "image finished", job_id=stored.job_id, image_id=stored.image_id,
+            status=stored.status.value, reason=stored.reason and stored.reason.value,
+        )  # fmt: skip
+        return self._told(stored, plan, timings, job_size)
+
+    def _told(
+        self,
+        outcome: ImageOutcome,
+        plan: ImagePlan | None,
+        timings: Timings | None,
+        job_size: int | None,
+    ) -> ImageFinished:
+        return ImageFinished(
+            job_id=outcome.job_id,
+            outcome=outcome,
+            job_size=job_size or (plan.job_size if plan else None),
+            model=plan.model if plan else None,
+            timings=timings or Timings(),
+        )
+
+    async def _chunks(self, plan: ImagePlan) -> _Chunks:
+        digest = plan.plan_digest
+        ordinals = {chunk_id(plan.image_id, digest, n): n for n in range(plan.chunks)}
+        results: set[int] = set()
+        failures: list[ChunkFailure] = []
+        async for item in self.store.list(keys.chunks_prefix(plan.job_id, plan.image_id)):
+            name, _, kind = item.key.rsplit("/", 1)[-1].partition(".")
+            ordinal = ordinals.get(name)
+            if ordinal is None:
+                continue  # of another plan of this image
+            if kind == "arrow":
+                results.add(ordinal)
+            elif kind == "failed.json":
+                failures.append(ChunkFailure.model_validate_json(await self.store.get(item.key)))
+        return _Chunks(frozenset(results), tuple(failures))
+
+    async def _merge(self, plan: ImagePlan) -> ImageOutcome:
+        manifest = await self.registry.manifest(plan.model)
+        parts = await self._load(plan)
+        iou = effective_thresholds(manifest, plan.thresholds).merge_iou
+        merged = await asyncio.to_thread(_merged, parts, plan, iou)
+        del parts
+        data = await asyncio.to_thread(to_ipc, merged, self._metadata(plan))
+        await self.store.put(
+            keys.image_detections(plan.job_id, plan.image_id), data,
+            "application/vnd.apache.arrow.file",
+        )  # fmt: skip
+        outcome = completed_outcome(plan, _by_class(merged, manifest.classes))
+        await write_image_artifacts(self.store, plan, outcome, merged, manifest)
+        return outcome
+
+    async def _load(self, plan: ImagePlan) -> list[Detections]:
+        digest = plan.plan_digest
+        reading = asyncio.Semaphore(_READS)
+
+        async def one(ordinal: int) -> Detections:
+            chunk = chunk_id(plan.image_id, digest, ordinal)
+            async with reading:
+                raw = await self.store.get(keys.chunk_result(plan.job_id, plan.image_id, chunk))
+            return from_ipc(raw)[0]
+
+        return await asyncio.gather(*(one(n) for n in range(plan.chunks)))
+
+    def _metadata(self, plan: ImagePlan) -> dict[str, str]:
+        return {
+            "image_id": plan.image_id,
+            "plan_digest": plan.plan_digest,
+            "model": plan.model.name,
+            "model_digest": plan.model.digest,
+        }
+
+
+def failure_key(job_id: str, image_id: str, chunk: str) -> str:
+    """Where it is kept that windows of a chunk failed."""
+    return f"{keys.chunks_prefix(job_id, image_id)}{chunk}.failed.json"
+
+
+def _merged(parts: list[Detections], plan: ImagePlan, iou: float) -> Detections:
+    return merge(Detections.concat(parts), plan.grid, iou)
+
+
+def _by_class(detections: Detections, classes: tuple[str, ...]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for index in sorted(set(detections.classes.tolist())):
+        name = classes[index] if 0 <= index < len(classes) else f"class {index}"
+        counts[name] = int((detections.classes == index).sum())
+    return counts

@@ -1,0 +1,80 @@
+"""Work in lanes: in order within a lane, side by side between lanes, bounded in all."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Hashable
+
+Work = Callable[[], Awaitable[None]]
+
+
+class Lanes:
+    """A lane is a partition: its events are handled, and acknowledged, one after the other.
+
+    Faust commits past a gap when the first offset after the committed one is missing
+    (``Consumer._new_offset`` compares with ``> 1``), so within a partition acknowledgements must
+    never overtake each other.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._room = asyncio.Semaphore(limit)
+        self._locks: dict[Hashable, asyncio.Lock] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._running: dict[asyncio.Task[None], float] = {}
+        self._closed = False
+        self.broken: BaseException | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether any work is being done now."""
+        return bool(self._running)
+
+    async def put(self, lane: Hashable, work: Work) -> None:
+        """Queue work behind all that is in its lane; waits while too much is queued in all.
+
+        The work runs in a copy of the caller's context.
+        """
+        await self._room.acquire()
+        lock = self._locks.setdefault(lane, asyncio.Lock())
+        task = asyncio.create_task(self._run(lock, work))
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    async def _run(self, lock: asyncio.Lock, work: Work) -> None:
+        async with lock:
+            if self._closed:
+                return
+            task = asyncio.current_task()
+            assert task is not None
+            self._running[task] = time.monotonic()
+            try:
+                await work()
+            except Exception as e:
+                # work deals with its own errors: what comes out of it is a bug, and going on in
+                # the lane would acknowledge what comes after it
+                self.broken = e
+                self._closed = True
+            finally:
+                del self._running[task]
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._room.release()
+        self._tasks.discard(task)
+
+    async def idle(self) -> None:
+        """Wait until nothing is queued or being done."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def drain(self, patience_s: float) -> None:
+        """Start nothing more; wait for what is being done, and cancel it when time is up."""
+        self._closed = True
+        running = set(self._running)
+        if running:
+            await asyncio.wait(running, timeout=patience_s)
+        rest = list(self._tasks)
+        for task in rest:
+            task.cancel()
+        if rest:
+            await asyncio.wait(rest)

@@ -1,0 +1,28 @@
+"""The aggregator's metrics, one list."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from prometheus_client import Counter, Gauge, Histogram
+
+IMAGES: Final = Counter("frond_images_finished_total", "Images finished, by status", ["status"])
+JOBS: Final = Counter("frond_jobs_completed_total", "Jobs ended, by outcome", ["outcome"])
+MERGING: Final = Histogram(
+    "frond_merge_seconds", "From reading an image's chunks up to its outcome being stored",
+    buckets=(0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
+)  # fmt: skip
+CLOSING: Final = Histogram(
+    "frond_job_close_seconds", "Writing a job's results",
+    buckets=(0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300, 1800),
+)  # fmt: skip
+LATE: Final = Counter(
+    "frond_images_ignored_total", "Images beyond a job's size or after its end, ignored"
+)
+STRANGERS: Final = Counter(
+    "frond_chunks_ignored_total", "Chunk events of a plan that is not the image's stored one"
+)
+OPEN_JOBS: Final = Gauge("frond_jobs_open", "Jobs that have not ended, at the last look")
+REDRIVEN: Final = Counter(
+    "frond_redriven_total", "Events and effects repeated for jobs that stood still", ["what"]
+)

@@ -1,0 +1,88 @@
+"""What the broker says of ends and commits: the ground for telling standstill from waiting."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
+
+from frond.contracts.errors import BrokerUnavailable
+from frond.contracts.topics import Topic
+
+_DEADLINE_S: Final = 15.0
+
+Ends = Mapping[TopicPartition, int]
+
+
+class Offsets:
+    """Asks the broker, over connections of its own, what Faust's may have missed."""
+
+    def __init__(self, bootstrap: str, prefix: str) -> None:
+        self._bootstrap = bootstrap
+        self._prefix = prefix
+        self._asking = asyncio.Lock()
+        self._consumer: AIOKafkaConsumer | None = None
+        self._admin: AIOKafkaAdminClient | None = None
+
+    async def ends(self, topics: Iterable[Topic]) -> dict[TopicPartition, int]:
+        """The offset after the last message of each partition.
+
+        Raises:
+            BrokerUnavailable: no answer within 15 s.
+        """
+        wanted = [
+            TopicPartition(t.named(self._prefix), n) for t in topics for n in range(t.partitions)
+        ]
+        async with self._asking:
+            try:
+                async with asyncio.timeout(_DEADLINE_S):
+                    if self._consumer is None:
+                        consumer = AIOKafkaConsumer(bootstrap_servers=self._bootstrap)
+                        self._consumer = consumer
+                        await consumer.start()
+                    return dict(await self._consumer.end_offsets(wanted))
+            except (KafkaError, TimeoutError, OSError) as e:
+                await self._drop()
+                raise BrokerUnavailable(f"{self._bootstrap}: {e!r}") from e
+
+    async def committed(self, group: str) -> dict[TopicPartition, int]:
+        """Where each partition's reading would go on; partitions never committed are not there.
+
+        Raises:
+            BrokerUnavailable: no answer within 15 s.
+        """
+        async with self._asking:
+            try:
+                async with asyncio.timeout(_DEADLINE_S):
+                    if self._admin is None:
+                        admin = AIOKafkaAdminClient(bootstrap_servers=self._bootstrap)
+                        self._admin = admin
+                        await admin.start()
+                    found = await self._admin.list_consumer_group_offsets(group)
+                    return {p: o.offset for p, o in found.items() if o.offset >= 0}
+            except (KafkaError, TimeoutError, OSError) as e:
+                await self._drop()
+                raise BrokerUnavailable(f"{self._bootstrap}: {e!r}") from e
+
+    async def close(self) -> None:
+        """Disconnect."""
+        async with self._asking:
+            await self._drop()
+
+    async def _drop(self) -> None:
+        consumer, self._consumer = self._consumer, None
+        admin, self._admin = self._admin, None
+        endings = [c.stop() for c in (consumer,) if c] + [a.close() for a in (admin,) if a]
+        for ending in endings:
+            with contextlib.suppress(KafkaError, TimeoutError, OSError):
+                await asyncio.wait_for(ending, 5)
+
+
+def behind(ends: Ends, committed: Mapping[TopicPartition, int]) -> list[TopicPartition]:
+    """Partitions that hold messages up to ``ends`` which are not committed."""
+    return [p for p, end in ends.items() if end > committed.get(p, 0)]

@@ -1,0 +1,232 @@
+"""Ledgers that stand still are driven again, from the objects alone.
+
+A job stands still when nothing of it was written for a while *and* every event that was on the
+topics when we last looked has been handled since: then whatever is missing was lost, and not
+merely waiting behind other work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from pydantic import ValidationError
+
+from frond.aggregator import metrics
+from frond.aggregator.closing import Closing
+from frond.aggregator.imaging import Imaging
+from frond.aggregator.offsets import Ends, Offsets, behind
+from frond.aggregator.survey import Survey, survey
+from frond.bus import EventProducer, Outgoing
+from frond.contracts import keys, topics
+from frond.contracts.errors import BrokerUnavailable, ObjectMissing, StoreUnavailable
+from frond.contracts.events import Event, ImageUploaded
+from frond.contracts.jobs import Timings
+from frond.contracts.reasons import Reason
+from frond.contracts.topics import Topic
+from frond.raster.planning import chunks_of
+from frond.runtime import ServiceSettings, get_logger
+from frond.store import ObjectStore
+
+# who reads what: an event is handled when its reader has committed past it
+_READERS: Final[dict[str, tuple[Topic, ...]]] = {
+    "tiler": (topics.UPLOADED,),
+    "inference": (topics.TILED,),
+    "aggregator": (topics.DETECTED, topics.IMAGED),
+}
+_LONGEST_S: Final = 3600.0
+_BATCH: Final = 500
+# so many times what was sent again was handled, and nothing came of it
+_DRIVES: Final = 5
+_FRUITLESS: Final = (
+    "This image was tried several times and no result came back. Its operator finds why in the "
+    "logs and among the dead letters. Sending the image again is worth a try."
+)
+_log = get_logger(__name__)
+
+
+@dataclass
+class _Look:
+    """What a job looked like."""
+
+    fingerprint: tuple[int, datetime | None]
+    ends: Ends
+    due: float
+    pause: float
+    drives: int = 0
+
+
+class Reconciler:
+    """Looks at the open jobs that this worker owns.
+
+    Args:
+        owns: whether a job is this worker's: each is exactly one's, so that what stands still is
+            driven once. Two that believe to own a job do no harm.
+        idle_s: for how many seconds this worker has seen no event of a job.
+    """
+
+    def __init__(
+        self,
+        settings: ServiceSettings,
+        store: ObjectStore,
+        producer: EventProducer,
+        imaging: Imaging,
+        closing: Closing,
+        offsets: Offsets,
+        *,
+        stall_s: float,
+        owns: Callable[[str], bool],
+        idle_s: Callable[[str], float],
+    ) -> None:
+        self.settings = settings
+        self.store = store
+        self.producer = producer
+        self.imaging = imaging
+        self.closing = closing
+        self.offsets = offsets
+        self.stall_s = stall_s
+        self.owns = owns
+        self.idle_s = idle_s
+        self._looks: dict[str, _Look] = {}
+
+    async def run(self, every_s: float) -> None:
+        """Look, for ever. Outages and errors of one round are logged and the next one comes."""
+        while True:
+            await asyncio.sleep(every_s)
+            try:
+                await self.round()
+            except (StoreUnavailable, BrokerUnavailable) as e:
+                _log.warning("open jobs could not be looked at", error=str(e))
+            except Exception as e:
+                _log.error("looking at open jobs failed", exc_info=e)
+
+    async def round(self) -> None:
+        """Look at each open job once."""
+        mine: set[str] = set()
+        count = 0
+        async for item in self.store.list(keys.OPEN):
+            count += 1
+            job_id = item.key.removeprefix(keys.OPEN)
+            if self.owns(job_id):
+                mine.add(job_id)
+        metrics.OPEN_JOBS.set(count)
+        for job_id in [j for j in self._looks if j not in mine]:
+            del self._looks[job_id]
+        for job_id in sorted(mine):
+            if self.idle_s(job_id) < self.stall_s:
+                self._looks.pop(job_id, None)
+                continue
+            await self._look(job_id)
+
+    async def _look(self, job_id: str) -> None:
+        before = self._looks.get(job_id)
+        began = time.monotonic()
+        if before is not None and began < before.due:
+            return
+        ends = await self.offsets.ends(t for ts in _READERS.values() for t in ts)
+        found = await survey(job_id, self.store.list(keys.job_prefix(job_id)))
+        # a long listing must not become all that is done
+        pause = max(self.stall_s, 10 * (time.monotonic() - began))
+        if before is None or before.fingerprint != found.fingerprint:
+            self._looks[job_id] = _Look(found.fingerprint, ends, time.monotonic() + pause, pause)
+            return
+        if await self._waiting(before.ends):
+            return
+        again = min(before.pause * 2, _LONGEST_S)
+        drives = before.drives + 1
+        self._looks[job_id] = _Look(
+            found.fingerprint, ends, time.monotonic() + again, again, drives
+        )
+        await self.drive(job_id, found, give_up=drives > _DRIVES)
+
+    async def _waiting(self, ends: Ends) -> bool:
+        """Whether an event that was there at the former look has not been handled."""
+        for service, read in _READERS.items():
+            names = {t.named(self.settings.topic_prefix) for t in read}
+            committed = await self.offsets.committed(self.settings.group(service))
+            if behind({p: n for p, n in ends.items() if p.topic in names}, committed):
+                return True
+        return False
+
+    async def drive(self, job_id: str, found: Survey, *, give_up: bool = False) -> None:
+        """Repeat whatever a job that stands still is waiting for.
+
+        Args:
+            give_up: let the images that nothing comes of fail instead, so that the ledger closes.
+        """
+        _log.warning(
+            "a job stands still and is driven again", job_id=job_id, finished=len(found.finished),
+            planned=len(found.planned), unplanned=len(found.inputs),
+        )  # fmt: skip
+        if found.completed:
+            metrics.REDRIVEN.labels("completed").inc()
+            await self.closing.deliver(job_id)
+            return
+        size = await self.closing.stored_size(job_id)
+        if found.cancelled or (size is not None and len(found.finished) >= size):
+            metrics.REDRIVEN.labels("job").inc()
+            await self.closing.close(
+                job_id, found.finished, size=size, cancelled=found.cancelled, timings=Timings()
+            )
+            return
+        for image_id in found.inputs:
+            await self._upload_again(job_id, image_id, give_up)
+        for image_id, chunks in found.planned.items():
+            await self._image_again(job_id, image_id, chunks, give_up)
+
+    async def _upload_again(self, job_id: str, image_id: str, give_up: bool) -> None:
+        try:
+            raw = await self.store.get(keys.job_input_record(job_id, image_id))
+            event = ImageUploaded.model_validate_json(raw)
+        except (ObjectMissing, ValidationError) as e:
+            _log.error(
+                "an input record cannot be read", job_id=job_id, image_id=image_id, error=str(e)
+            )
+            return
+        if give_up:
+            name = event.name or event.image.rsplit("/", 1)[-1]
+            await self._fail(job_id, image_id, event.image, name, event.job_size)
+            return
+        await self._send("uploaded", topics.UPLOADED, [event])
+
+    async def _image_again(
+        self, job_id: str, image_id: str, there: set[str], give_up: bool
+    ) -> None:
+        plan = await self.imaging.plan(job_id, image_id)
+        if plan is None:
+            return
+        if give_up:
+            await self._fail(job_id, image_id, plan.image, plan.name, plan.job_size)
+            return
+        missing: list[Event] = []
+        lost = False
+        for chunk in chunks_of(plan):
+            if chunk.chunk_id not in there:
+                lost = True
+                missing.append(chunk)
+            if len(missing) >= _BATCH:
+                await self._send("tiled", topics.TILED, missing)
+                missing = []
+        await self._send("tiled", topics.TILED, missing)
+        if lost:
+            return
+        finished = await self.imaging.finish(job_id, image_id)
+        if finished is not None:
+            await self._send("imaged", topics.IMAGED, [finished])
+
+    async def _fail(
+        self, job_id: str, image_id: str, image: str, name: str, job_size: int | None
+    ) -> None:
+        finished = await self.imaging.fail(
+            job_id, image_id, image, name, Reason.INTERNAL, _FRUITLESS, job_size
+        )
+        await self._send("given up", topics.IMAGED, [finished])
+
+    async def _send(self, what: str, topic: Topic, events: list[Event]) -> None:
+        if events:
+            metrics.REDRIVEN.labels(what).inc(len(events))
+            await self.producer.send([Outgoing(topic, e) for e in events])

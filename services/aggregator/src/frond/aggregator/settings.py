@@ -1,0 +1,28 @@
+"""What the aggregator reads from its environment."""
+
+from __future__ import annotations
+
+import os
+
+from pydantic import Field
+
+from frond.runtime import ServiceSettings
+
+
+class AggregatorSettings(ServiceSettings):
+    """Settings of the aggregator, besides those of every service."""
+
+    reconcile_every_s: float = Field(
+        default=20.0, gt=0, description="how often open jobs are looked at"
+    )
+    stall_s: float = Field(
+        default=60.0, gt=0, description="how long a job stands still before it is driven again"
+    )
+    merge_slots: int = Field(
+        default=max(2, os.cpu_count() or 2), ge=1, description="images merged at once"
+    )
+    stuck_s: float = Field(
+        default=120.0,
+        gt=0,
+        description="the process exits when its offsets stand still this long behind the end",
+    )

@@ -1,0 +1,63 @@
+"""Snapshots of running jobs, at most so many a second."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from frond.bus import Outgoing
+from frond.contracts import topics
+from frond.contracts.errors import BrokerUnavailable
+from frond.contracts.events import JobStatusChanged
+from frond.runtime import get_logger
+
+EVERY_S: Final = 0.25
+_log = get_logger(__name__)
+
+Snapshot = Callable[[str], JobStatusChanged | None]
+Send = Callable[[list[Outgoing]], Awaitable[None]]
+
+
+class StatusBoard:
+    """Remembers which jobs changed and publishes each one's newest snapshot, four times a second.
+
+    Args:
+        snapshot: a job's state of now; None once it has ended: its last word is said elsewhere.
+    """
+
+    def __init__(self, snapshot: Snapshot, send: Send) -> None:
+        self._snapshot = snapshot
+        self._send = send
+        self._changed: set[str] = set()
+        self._sending = asyncio.Lock()
+
+    def changed(self, job_id: str) -> None:
+        """A snapshot of this job is due."""
+        self._changed.add(job_id)
+
+    async def quiet(self, job_id: str) -> None:
+        """From now on nothing of this job is sent, and nothing is under way."""
+        self._changed.discard(job_id)
+        async with self._sending:
+            pass
+
+    async def publish(self) -> None:
+        """Send the snapshots that are due."""
+        async with self._sending:
+            due, self._changed = self._changed, set()
+            found = [s for s in map(self._snapshot, sorted(due)) if s is not None]
+            if not found:
+                return
+            try:
+                await self._send([Outgoing(topics.STATUS, s) for s in found])
+            except BrokerUnavailable as e:
+                # a snapshot is worth nothing when the next one is near
+                _log.warning("status was not published", error=str(e))
+                self._changed |= due
+
+    async def run(self) -> None:
+        """Publish until cancelled."""
+        while True:
+            await asyncio.sleep(EVERY_S)
+            await self.publish()

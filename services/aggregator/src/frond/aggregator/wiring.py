@@ -1,0 +1,405 @@
+"""The two stages on Faust: topics, tables, agents, and the process's life.
+
+At least once, ``concurrency=1``, acknowledged by hand and last. Partitions are lanes: in order
+within one, side by side between them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, Final
+
+import faust
+from aiokafka.admin import NewTopic
+from aiokafka.partitioner import DefaultPartitioner
+
+from frond.aggregator.closing import SOURCE, Closing
+from frond.aggregator.handlers import ImageStage, JobStage
+from frond.aggregator.imaging import Imaging
+from frond.aggregator.lanes import Lanes
+from frond.aggregator.offsets import Offsets, behind
+from frond.aggregator.reconcile import Reconciler
+from frond.aggregator.settings import AggregatorSettings
+from frond.aggregator.status import StatusBoard
+from frond.bus import DeadLetter, EventProducer, ensure_topics
+from frond.bus import metrics as bus_metrics
+from frond.bus.deadletter import now
+from frond.contracts import topics
+from frond.contracts.envelope import Envelope, decode
+from frond.contracts.errors import BrokerUnavailable, UnreadableEvent
+from frond.contracts.reasons import Reason
+from frond.contracts.topics import Topic
+from frond.runtime import Service, get_logger, wait_out
+from frond.store import ObjectStore, StoreSettings
+
+_PART: Final = "aggregating"
+_ATTEMPTS: Final = 3
+_QUEUED: Final = 2048
+_DRAIN_S: Final = 15.0
+_STOP_S: Final = 10.0
+_PROBE_EVERY_S: Final = 10.0
+_PROBE_PATIENCE_S: Final = 90.0
+_ACTIVITIES: Final = 10_000
+# a record nobody asked for in a month belongs to a job that was deleted or cancelled
+_CHANGELOG: Final = {
+    "cleanup.policy": "compact,delete",
+    "retention.ms": str(30 * 24 * 3600 * 1000),
+    "segment.ms": str(24 * 3600 * 1000),
+    "max.message.bytes": str(1 << 20),
+}
+_log = get_logger(__name__)
+
+
+async def aggregate(service: Service) -> None:
+    """Aggregate until the service is asked to stop: the service's one part.
+
+    Raises:
+        RuntimeError: Faust has crashed, or stands still behind the end of its topics.
+        BrokerUnavailable: the broker has not answered for 90 s.
+    """
+    aggregator = Aggregator(service)
+    service.health.expect(_PART, "waiting for the broker and the store")
+    try:
+        if await aggregator.start():
+            await aggregator.watch()
+    finally:
+        await aggregator.stop()
+
+
+class Aggregator:
+    """The Faust app, its agents and its tables, with what the stages need."""
+
+    def __init__(self, service: Service) -> None:
+        settings = service.settings
+        assert isinstance(settings, AggregatorSettings)
+        self.service = service
+        self.settings = settings
+        self.group = settings.group("aggregator")
+        self.store = ObjectStore(
+            StoreSettings(
+                endpoint=settings.s3_endpoint,
+                access_key=settings.s3_access_key,
+                secret_key=settings.s3_secret_key.get_secret_value(),
+                bucket=settings.s3_bucket,
+                region=settings.s3_region,
+            )
+        )
+        prefix = settings.topic_prefix
+        self.producer = EventProducer(settings.kafka_bootstrap, prefix, SOURCE)
+        self.offsets = Offsets(settings.kafka_bootstrap, prefix)
+        self.lanes = Lanes(_QUEUED)
+        self.app = self._make_app()
+        imaging = Imaging(self.store, settings.merge_slots)
+        self.closing = Closing(self.store, self.producer, imaging)
+        self.image_stage = ImageStage(
+            self._table("images", topics.DETECTED), imaging, self.producer
+        )
+        self.job_stage = JobStage(self._table("jobs", topics.IMAGED), self.closing)
+        self.board = StatusBoard(self.job_stage.snapshot, self.producer.send)
+        self.reconciler = Reconciler(
+            settings, self.store, self.producer, imaging, self.closing, self.offsets,
+            stall_s=settings.stall_s, owns=self.owns, idle_s=self.idle_s,
+        )  # fmt: skip
+        self._agent(topics.DETECTED, self._image_event, self.image_stage.give_up)
+        self._agent(topics.IMAGED, self._job_event, self.job_stage.give_up)
+        self._seen: dict[str, float] = {}
+        self._partitioner = DefaultPartitioner()
+        self._background: list[asyncio.Task[None]] = []
+        self._starting: asyncio.Task[Any] | None = None
+
+    # -- Faust ---------------------------------------------------------------------------------
+
+    def _make_app(self) -> Any:
+        app = faust.App(
+            self.group,
+            broker=[f"kafka://{b.strip()}" for b in self.settings.kafka_bootstrap.split(",")],
+            store="memory://",
+            processing_guarantee="at_least_once",
+            web_enabled=False,
+            datadir=str(self.settings.cache / "faust"),
+            topic_allow_declare=False,
+            topic_disable_leader=True,
+            consumer_auto_offset_reset="earliest",
+            broker_commit_interval=1.0,
+            broker_session_timeout=10.0,
+            broker_heartbeat_interval=2.5,
+            # work has its own limits, and heartbeats do not wait for it
+            broker_max_poll_interval=24 * 3600.0,
+            stream_wait_empty=False,
+            stream_buffer_maxsize=1024,
+            key_serializer="raw",
+            value_serializer="raw",
+        )
+        app.on_partitions_revoked.connect(self._on_moved, weak=False)
+        return app
+
+    async def _on_moved(self, *_: Any, **__: Any) -> None:
+        self.job_stage.forget_tallies()
+
+    def changelog(self, name: str) -> str:
+        """The name of a table's changelog topic."""
+        return f"{self.group}-{name}-changelog"
+
+    def _table(self, name: str, source: Topic) -> Any:
+        return self.app.Table(
+            name, key_type=bytes, value_type=bytes, partitions=source.partitions,
+            on_recover=self._on_moved,
+        )  # fmt: skip
+
+    def _agent(
+        self,
+        topic: Topic,
+        handle: Callable[[Envelope], Awaitable[None]],
+        give_up: Callable[[Envelope], Awaitable[None]],
+    ) -> None:
+        source = self.app.topic(
+            topic.named(self.settings.topic_prefix),
+            key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw",
+            allow_empty=True,
+        )  # fmt: skip
+
+        async def take(stream: Any) -> None:
+            async for event in stream.noack().events():
+                work = partial(self._one, stream, topic, event, handle, give_up)
+                await self.lanes.put(event.message.tp, work)
+
+        self.app.agent(source, name=f"{self.group}.{topic.name}", concurrency=1)(take)
+
+    async def _one(
+        self,
+        stream: Any,
+        topic: Topic,
+        event: Any,
+        handle: Callable[[Envelope], Awaitable[None]],
+        give_up: Callable[[Envelope], Awaitable[None]],
+    ) -> None:
+        """Handle one message to the end, then acknowledge it."""
+        message = event.message
+        if self._moved(message):
+            return
+        started = time.monotonic()
+        with bus_metrics.IN_FLIGHT.labels(topic.name).track_inprogress():
+            try:
+                envelope = decode(topic, message.value, message.headers or ())
+            except UnreadableEvent as e:
+                await self._bury(topic, message, Reason.BAD_REQUEST, str(e), "", 0)
+            else:
+                await self._apply(topic, message, envelope, handle, give_up)
+        bus_metrics.HANDLING.labels(topic.name).observe(time.monotonic() - started)
+        if not self._moved(message):
+            await stream.ack(event)
+
+    def _moved(self, message: Any) -> bool:
+        # read before a rebalance: whoever has the partition now reads it again
+        return bool(message.generation_id != self.app.consumer_generation_id)
+
+    async def _apply(
+        self,
+        topic: Topic,
+        message: Any,
+        envelope: Envelope,
+        handle: Callable[[Envelope], Awaitable[None]],
+        give_up: Callable[[Envelope], Awaitable[None]],
+    ) -> None:
+        event = envelope.event
+        error: Exception | None = None
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                await wait_out(lambda: handle(envelope), what=event.TYPE)
+            except Exception as e:
+                error = e
+                _log.error(
+                    "handling an event failed", attempt=attempt, job_id=event.job_id,
+                    type=event.TYPE, trace_id=envelope.trace_id, exc_info=e,
+                )  # fmt: skip
+            else:
+                bus_metrics.HANDLED.labels(topic.name, event.TYPE).inc()
+                return
+        await self._bury(
+            topic, message, Reason.INTERNAL, f"{type(error).__name__}: {error}",
+            envelope.trace_id, _ATTEMPTS,
+        )  # fmt: skip
+        try:
+            await wait_out(lambda: give_up(envelope), what="closing a ledger")
+        except Exception as e:
+            _log.error("a ledger cannot be closed", job_id=event.job_id, exc_info=e)
+
+    async def _bury(
+        self, topic: Topic, message: Any, reason: Reason, detail: str, trace_id: str, attempts: int
+    ) -> None:
+        letter = DeadLetter(
+            topic=topic.name, partition=message.partition, offset=message.offset,
+            group=self.group, reason=reason.value, detail=detail, trace_id=trace_id,
+            attempts=attempts, time=now(), key=message.key, value=message.value,
+            headers=[(k, v or b"") for k, v in message.headers or ()],
+        )  # fmt: skip
+        bus_metrics.DEAD.labels(topic.name).inc()
+        _log.warning("dead letter", id=letter.id, topic=letter.topic, detail=detail)
+        await wait_out(
+            lambda: self.producer.send_raw(
+                topics.DEADLETTER, letter.key, letter.value, letter.to_headers()
+            ),
+            what="sending a dead letter",
+        )
+
+    async def _image_event(self, envelope: Envelope) -> None:
+        self._saw(envelope.event.job_id)
+        await self.image_stage.handle(envelope)
+
+    async def _job_event(self, envelope: Envelope) -> None:
+        job_id = envelope.event.job_id
+        self._saw(job_id)
+        if await self.job_stage.handle(envelope):
+            self.board.changed(job_id)
+
+    # -- ownership -----------------------------------------------------------------------------
+
+    def _saw(self, job_id: str) -> None:
+        if len(self._seen) >= _ACTIVITIES:
+            self._seen.clear()
+        self._seen[job_id] = time.monotonic()
+
+    def idle_s(self, job_id: str) -> float:
+        """For how long this worker has seen no event of a job."""
+        return time.monotonic() - self._seen.get(job_id, float("-inf"))
+
+    def owns(self, job_id: str) -> bool:
+        """Whether the job's partition of ``imaged`` is ours."""
+        every = list(range(topics.IMAGED.partitions))
+        return self._partitioner(job_id.encode(), every, every) in self._mine(topics.IMAGED)
+
+    def _mine(self, topic: Topic) -> set[int]:
+        name = topic.named(self.settings.topic_prefix)
+        return {p.partition for p in self.app.consumer.assignment() if p.topic == name}
+
+    # -- life ----------------------------------------------------------------------------------
+
+    async def start(self) -> bool:
+        """Prepare topics, connect, and begin to start Faust; False when asked to stop meanwhile."""
+        settings = self.settings
+        changelogs = [
+            NewTopic(self.changelog(name), source.partitions, 1, topic_configs=_CHANGELOG)
+            for name, source in (("images", topics.DETECTED), ("jobs", topics.IMAGED))
+        ]
+
+        async def prepare() -> None:
+            await wait_out(self.store.ensure_bucket, what="looking for the bucket")
+            await wait_out(
+                lambda: ensure_topics(
+                    settings.kafka_bootstrap, settings.topic_prefix, extra=changelogs
+                ),
+                what="making topics",
+            )
+            await wait_out(self.producer.start, what="starting the producer")
+
+        if not await self._unless_stopped(prepare()):
+            return False
+        self.service.health.unready(_PART, "joining the consumer group, recovering the tables")
+        self._starting = asyncio.create_task(self.app.start())
+        return True
+
+    async def _unless_stopped(self, work: Awaitable[None]) -> bool:
+        doing = asyncio.ensure_future(work)
+        stopped = asyncio.create_task(self.service.stop.wait())
+        await asyncio.wait({doing, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        if doing.done():
+            doing.result()
+            return True
+        doing.cancel()
+        return False
+
+    async def watch(self) -> None:
+        """See that Faust lives and gets on, until asked to stop."""
+        progress = _Progress(self)
+        probe_at = time.monotonic() + _PROBE_EVERY_S
+        while not self.service.stop.is_set():
+            self._check()
+            self._tell_health()
+            if time.monotonic() >= probe_at:
+                await progress.probe()
+                probe_at = time.monotonic() + _PROBE_EVERY_S
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.service.stop.wait(), 0.5)
+
+    def _check(self) -> None:
+        if self._starting is not None and self._starting.done() and not self._background:
+            self._starting.result()
+            self._background = [
+                asyncio.create_task(self.board.run()),
+                asyncio.create_task(self.reconciler.run(self.settings.reconcile_every_s)),
+            ]
+        if self.app.crashed:
+            raise RuntimeError(f"Faust has crashed: {self.app.crash_reason!r}")
+        if self.lanes.broken is not None:
+            raise RuntimeError("a lane is broken") from self.lanes.broken
+        for task in self._background:
+            if task.done():
+                task.result()
+
+    def _tell_health(self) -> None:
+        if self._background and self.app.tables.actives_ready and not self.app.rebalancing:
+            self.service.health.ready(_PART)
+        else:
+            self.service.health.unready(_PART, "waiting for partitions and their tables")
+
+    async def stop(self) -> None:
+        """Finish what is being done, commit it, and leave the group."""
+        for task in self._background:
+            task.cancel()
+        await self.lanes.drain(_DRAIN_S)
+        if self._starting is not None:
+            try:
+                await asyncio.wait_for(self.app.stop(), _STOP_S)
+            except Exception as e:
+                _log.warning("Faust did not stop in time", error=repr(e))
+            self._starting.cancel()
+        await self.offsets.close()
+        with contextlib.suppress(Exception):
+            await asyncio.wait_for(self.producer.stop(), 5)
+        self.store.close()
+
+
+class _Progress:
+    """Whether the offsets of our partitions move while there is something to read."""
+
+    def __init__(self, aggregator: Aggregator) -> None:
+        self._aggregator = aggregator
+        self._moved_at = time.monotonic()
+        self._answered_at = time.monotonic()
+        self._committed: dict[Any, int] = {}
+
+    async def probe(self) -> None:
+        """Look once.
+
+        Raises:
+            RuntimeError: behind the end, nothing in hand, and no offset moved for too long.
+            BrokerUnavailable: no answer for 90 s.
+        """
+        this, health = self._aggregator, self._aggregator.service.health
+        try:
+            ends = await this.offsets.ends((topics.DETECTED, topics.IMAGED))
+            committed = await this.offsets.committed(this.group)
+        except BrokerUnavailable as e:
+            health.unready(_PART, f"the broker does not answer: {e}")
+            if time.monotonic() - self._answered_at > _PROBE_PATIENCE_S:
+                raise
+            return
+        self._answered_at = time.monotonic()
+        assigned = {(p.topic, p.partition) for p in this.app.consumer.assignment()}
+        mine = {p: end for p, end in ends.items() if (p.topic, p.partition) in assigned}
+        prefix = len(this.settings.topic_prefix)
+        for p, end in mine.items():
+            lag = end - committed.get(p, 0)
+            bus_metrics.LAG.labels(p.topic[prefix:], str(p.partition)).set(lag)
+        of_mine = {p: n for p, n in committed.items() if p in mine}
+        if of_mine != self._committed or this.lanes.busy or not behind(mine, committed):
+            self._committed = of_mine
+            self._moved_at = self._answered_at
+        still = self._answered_at - self._moved_at
+        if still > this.settings.stuck_s:
+            raise RuntimeError(f"offsets have not moved for {still:.0f} s, behind the end")

@@ -1,0 +1,176 @@
+"""Lanes, spilled outcomes, surveys of listings, the status board, what is behind."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+
+from aiokafka import TopicPartition
+from hypothesis import given
+from hypothesis import strategies as st
+
+from frond.aggregator.imaging import failure_key
+from frond.aggregator.lanes import Lanes
+from frond.aggregator.offsets import behind
+from frond.aggregator.spill import Outcomes
+from frond.aggregator.status import StatusBoard
+from frond.aggregator.survey import survey
+from frond.bus import Outgoing
+from frond.contracts import keys
+from frond.contracts.events import JobStatusChanged
+from frond.contracts.jobs import ImageOutcome, ImageStatus, JobStatus
+from frond.store import Listed
+
+
+async def test_a_lane_keeps_its_order_while_others_go_on() -> None:
+    """A slow piece of work holds up its own lane and no other; nothing overtakes in a lane."""
+    lanes, done, gate = Lanes(100), list[tuple[str, int]](), asyncio.Event()
+
+    async def work(lane: str, n: int) -> None:
+        if (lane, n) == ("a", 0):
+            await gate.wait()
+        done.append((lane, n))
+        if (lane, n) == ("b", 4):
+            gate.set()
+
+    for n in range(5):
+        for lane in ("a", "b"):
+            await lanes.put(lane, lambda lane=lane, n=n: work(lane, n))
+    await lanes.idle()
+    assert [x for x in done if x[0] == "a"] == [("a", n) for n in range(5)]
+    assert done[:5] == [("b", n) for n in range(5)]
+
+
+async def test_draining_finishes_what_runs_and_starts_nothing_more() -> None:
+    """The running piece ends; what queues behind it is never begun."""
+    lanes, began = Lanes(10), list[int]()
+    running = asyncio.Event()
+
+    async def work(n: int) -> None:
+        began.append(n)
+        running.set()
+        await asyncio.sleep(0.01)
+
+    for n in range(3):
+        await lanes.put("a", lambda n=n: work(n))
+    await running.wait()
+    await lanes.drain(5)
+    assert began == [0]
+    await lanes.idle()
+
+
+async def test_a_bug_in_work_closes_the_lanes() -> None:
+    """What would be acknowledged after it must not be."""
+    lanes, began = Lanes(10), list[int]()
+
+    async def bug() -> None:
+        raise ZeroDivisionError
+
+    async def next_one() -> None:
+        began.append(1)
+
+    await lanes.put("a", bug)
+    await lanes.put("a", next_one)
+    await lanes.idle()
+    assert isinstance(lanes.broken, ZeroDivisionError)
+    assert began == []
+
+
+@given(st.lists(st.tuples(st.text(max_size=5), st.integers(0, 50)), max_size=40))
+def test_outcomes_come_back_in_the_order_of_name_and_id(rows: list[tuple[str, int]]) -> None:
+    """Sorted by code point of the name, then by id, each once, as often as asked."""
+    wanted = {
+        (name.encode(), f"{n:032x}"): ImageOutcome(
+            job_id="job", image_id=f"{n:032x}", image="s3://b/k", name=name,
+            status=ImageStatus.COMPLETED,
+        )
+        for name, n in rows
+    }  # fmt: skip
+    with Outcomes() as outcomes:
+        outcomes.add(wanted.values())
+        outcomes.add(wanted.values())
+        assert len(outcomes) == len(wanted)
+        expected = [wanted[k] for k in sorted(wanted)]
+        assert list(outcomes) == expected == list(outcomes)
+
+
+def test_outcomes_are_paged_without_loss() -> None:
+    """More than a page, many of one name."""
+    every = [
+        ImageOutcome(
+            job_id="job", image_id=f"{n:032x}", image="s3://b/k", name=f"{n % 3}",
+            status=ImageStatus.COMPLETED,
+        )
+        for n in range(1700)
+    ]  # fmt: skip
+    with Outcomes() as outcomes:
+        outcomes.add(every)
+        got = [(o.name, o.image_id) for o in outcomes]
+    assert got == sorted((o.name, o.image_id) for o in every)
+
+
+async def test_a_survey_tells_where_each_image_stands() -> None:
+    """Finished, planned with its chunks, or sent and never planned; from names alone."""
+    done, half, sent, broken = "0a" * 16, "0b" * 16, "0c" * 16, "0d" * 16
+    names = [
+        keys.job_spec("j"),
+        keys.image_outcome("j", done),
+        keys.image_plan("j", done),
+        keys.chunk_result("j", done, "c0"),
+        keys.image_plan("j", half),
+        keys.chunk_result("j", half, "c1"),
+        failure_key("j", half, "c2"),
+        keys.image_outcome("j", broken),
+        *(keys.job_input_record("j", i) for i in (done, half, sent, broken)),
+    ]
+    at = datetime.now(UTC)
+
+    async def listing() -> AsyncIterator[Listed]:
+        for name in sorted(names):
+            yield Listed(name, 1, "", at)
+
+    found = await survey("j", listing())
+    assert found.finished == {bytes.fromhex(done), bytes.fromhex(broken)}
+    assert found.planned == {half: {"c1", "c2"}}
+    assert found.inputs == [sent]
+    assert (found.completed, found.cancelled) == (False, False)
+    assert found.fingerprint == (len(names), at)
+
+    names += [keys.job_completed("j"), keys.job_cancelled("j")]
+    found = await survey("j", listing())
+    assert (found.completed, found.cancelled) == (True, True)
+
+
+async def test_only_a_jobs_newest_snapshot_is_published_and_none_after_its_end() -> None:
+    """However often a job changes between two rounds, one snapshot is sent."""
+    sent: list[Outgoing] = []
+    ended: set[str] = set()
+
+    def snapshot(job_id: str) -> JobStatusChanged | None:
+        if job_id in ended:
+            return None
+        return JobStatusChanged(job_id=job_id, status=JobStatus.RUNNING, updated=datetime.now(UTC))
+
+    async def send(out: list[Outgoing]) -> None:
+        sent.extend(out)
+
+    board = StatusBoard(snapshot, send)
+    for _ in range(100):
+        board.changed("a")
+    board.changed("b")
+    await board.publish()
+    assert [o.event.job_id for o in sent] == ["a", "b"]
+    board.changed("a")
+    board.changed("b")
+    ended.add("a")
+    await board.quiet("b")
+    await board.publish()
+    assert len(sent) == 2
+
+
+def test_what_was_never_committed_is_behind() -> None:
+    """An empty partition is not; one that holds messages nobody committed is."""
+    a, b, c = (TopicPartition("t", n) for n in range(3))
+    assert behind({a: 5, b: 0, c: 3}, {a: 5}) == [c]
+    assert behind({a: 5}, {a: 4}) == [a]
