@@ -83,6 +83,8 @@ class EventProducer:
         """Send bytes as they are (dead letters, replays, stored events)."""
         if self._producer is None:
             raise BrokerUnavailable("the producer is not started")
+        if key is None and value is None:
+            key = b""  # aiokafka refuses what Kafka allows, and a dead letter may have neither
         try:
             await self._producer.send_and_wait(
                 topic.named(self.prefix), value, key=key, headers=headers
