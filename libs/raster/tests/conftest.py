@@ -17,18 +17,7 @@ from frond.contracts.modelspec import DecoderSpec, InputSpec, ModelManifest
 from frond.contracts.plan import ImagePlan
 from frond.raster import PlanRequest, configure_formats, inspect, open_raster, plan_image
 
-REPO = Path(__file__).resolve().parents[3]
-
 configure_formats()
-
-
-@pytest.fixture
-def shared_data() -> Path:
-    """The folder of real rasters beside the checkout; tests that need it are skipped without."""
-    for folder in (REPO.parent / "shared" / "data", REPO / "shared" / "data"):
-        if (folder / "rasters_valid").is_dir():
-            return folder
-    pytest.skip("no shared/data beside the checkout")
 
 
 @pytest.fixture

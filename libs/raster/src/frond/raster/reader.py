@@ -112,6 +112,23 @@ class RasterReader:
         alone or together.
         """
         try:
+            return self._read_block(indices)
+        except RasterRejected as e:
+            if e.reason is not Reason.TRUNCATED or not self._is_remote:
+                raise
+        # a store that went away in the middle of a read looks like missing pixels
+        try:
+            return self._read_block(indices)
+        except RasterRejected:
+            open_dataset(self._path).close()
+            raise
+
+    @property
+    def _is_remote(self) -> bool:
+        return self._given is None and self._path.startswith("s3://")
+
+    def _read_block(self, indices: Sequence[int]) -> list[WindowPixels]:
+        try:
             handle = self._handle()
             with gdal_errors(reading=True):
                 by_index = {

@@ -1,0 +1,83 @@
+"""An event in, events out: what the tiler makes of what it was told and found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Set
+from datetime import datetime
+
+from frond.contracts.events import Event, ImageEmpty, ImageRejected, ImageUploaded
+from frond.contracts.ids import parse_s3_uri
+from frond.contracts.jobs import JobSpec, ModelRef
+from frond.contracts.plan import ImagePlan
+from frond.contracts.reasons import Reason
+from frond.raster import chunks_of
+
+
+def image_name(event: ImageUploaded) -> str:
+    """What to call the image in results: its sender's name for it, or its key's last part."""
+    if event.name:
+        return event.name
+    _, key = parse_s3_uri(event.image)
+    return key.rstrip("/").rsplit("/", 1)[-1] or key
+
+
+def refused(event: ImageUploaded, buckets: Set[str], *, cancelled: bool) -> ImageRejected | None:
+    """The rejection of an image that need not even be looked at; None: look at it."""
+    if cancelled:
+        return rejected(event, Reason.DISMISSED, "The job was cancelled before this image's turn.")
+    bucket, _ = parse_s3_uri(event.image)
+    if bucket not in buckets:
+        return rejected(
+            event,
+            Reason.BUCKET_NOT_ALLOWED,
+            f"Frond may not read from bucket {bucket!r}. Copy the image into an allowed bucket, or "
+            "have the operator add this one to FROND_ALLOWED_BUCKETS.",
+        )
+    return None
+
+
+def rejected(event: ImageUploaded, reason: Reason, detail: str) -> ImageRejected:
+    """The rejection of an image. It travels the road of results, so that the ledger closes."""
+    return ImageRejected(
+        job_id=event.job_id,
+        image_id=event.image_id,
+        image=event.image,
+        name=image_name(event),
+        job_size=event.job_size,
+        reason=reason,
+        detail=detail,
+    )
+
+
+def spec_of(event: ImageUploaded, model: ModelRef, now: datetime) -> JobSpec:
+    """The job that an image begins, if nothing has begun it before."""
+    return JobSpec(
+        job_id=event.job_id,
+        model=model,
+        thresholds=event.thresholds,
+        webhook_url=event.webhook_url,
+        email=event.email,
+        tenant=event.tenant,
+        created=now,
+    )
+
+
+def planned(plan: ImagePlan, event: ImageUploaded, now: datetime) -> Iterator[Event]:
+    """A stored plan's events: its chunks, or the news that it has none.
+
+    The same plan gives the same chunks every time; a job size that was said only now travels too.
+    """
+    size = event.job_size if event.job_size is not None else plan.job_size
+    if plan.chunks == 0:
+        yield ImageEmpty(
+            job_id=plan.job_id,
+            image_id=plan.image_id,
+            image=plan.image,
+            name=plan.name,
+            job_size=size,
+            plan_digest=plan.plan_digest,
+            windows_total=plan.grid.count,
+            windows_skipped=plan.windows_skipped,
+        )
+        return
+    yield from chunks_of(plan.model_copy(update={"job_size": size}), now)

@@ -1,0 +1,74 @@
+"""What a reader process does: one raster in, its plan out. Knows no Kafka and no MinIO client."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from frond.contracts.errors import RasterRejected
+from frond.contracts.plan import ImagePlan
+from frond.contracts.reasons import Reason
+from frond.raster import (
+    PlanRequest,
+    RasterInfo,
+    choose_bands,
+    inspect,
+    is_slow,
+    make_tiled,
+    open_raster,
+    plan_image,
+)
+from frond.raster.slow import free_bytes
+
+_SPARE_BYTES = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One raster to plan.
+
+    Attributes:
+        path: s3:// address or local path to read now; the plan names ``request.uri``.
+        head: the first bytes; None for a copy that we made.
+        copy_to: where to put a tiled copy if windows would be slow to read; None: plan as it is.
+    """
+
+    request: PlanRequest
+    path: str
+    head: bytes | None
+    copy_to: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """A tiled copy was made; it has to be uploaded, then planned."""
+
+    path: Path
+
+
+def plan_raster(task: Task) -> ImagePlan | Copied:
+    """Plan a raster, or make the tiled copy that is to be planned instead.
+
+    Raises:
+        RasterRejected: it cannot be processed.
+        StoreUnavailable: the store did not answer.
+    """
+    request = task.request
+    with open_raster(task.path, head=task.head, size=request.size) as dataset:
+        info = inspect(dataset, request.size, request.limits)
+        if task.copy_to is not None and is_slow(info):
+            choose_bands(info, request.manifest.bands)
+            _need_room(info, task.copy_to.parent)
+            make_tiled(dataset, info, task.copy_to)
+            return Copied(task.copy_to)
+        return plan_image(dataset, info, request)
+
+
+def _need_room(info: RasterInfo, folder: Path) -> None:
+    decoded = info.pixels * info.count * info.itemsize
+    if free_bytes(folder) < decoded + _SPARE_BYTES:
+        raise RasterRejected(
+            Reason.TOO_LARGE,
+            "Parts of this image cannot be read by themselves, and there is no room to make a "
+            "tiled copy. Send it tiled, for example after gdal_translate -of COG.",
+        )

@@ -1,0 +1,29 @@
+"""What the tiler reads from its environment."""
+
+from __future__ import annotations
+
+import os
+
+from pydantic import Field
+
+from frond.raster import Limits
+from frond.runtime import ServiceSettings
+
+
+class TilerSettings(ServiceSettings):
+    """Settings of the tiler, besides those of every service."""
+
+    tiler_images: int = Field(default=8, ge=1, description="images in flight at once")
+    tiler_readers: int = Field(
+        default=max(1, min(4, os.cpu_count() or 1)), ge=1, description="raster reader processes"
+    )
+    tiler_timeout_s: float = Field(
+        default=900.0, gt=0, description="for one image, besides a second a megabyte"
+    )
+    windows_per_chunk: int = Field(default=32, ge=1, le=1024)
+    max_pixels: int = Field(default=Limits().max_pixels, ge=1)
+    max_windows: int = Field(default=Limits().max_windows, ge=1)
+
+    @property
+    def limits(self) -> Limits:
+        return Limits(max_pixels=self.max_pixels, max_windows=self.max_windows)

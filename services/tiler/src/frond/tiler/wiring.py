@@ -1,0 +1,283 @@
+"""The tiler on Kafka and the object store: the one module that knows both."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from frond.bus import EventProducer, Outgoing, consume
+from frond.contracts import keys, topics
+from frond.contracts.envelope import Envelope
+from frond.contracts.errors import (
+    BrokerUnavailable,
+    ObjectMissing,
+    RasterRejected,
+    StoreUnavailable,
+    UserError,
+)
+from frond.contracts.events import ChunkPlanned, Event, ImageUploaded, JobCancelled, JobSealed
+from frond.contracts.ids import parse_s3_uri
+from frond.contracts.jobs import JobSpec
+from frond.contracts.plan import ImagePlan
+from frond.contracts.reasons import Reason
+from frond.models.registry import Registry
+from frond.raster import HEAD_BYTES, PlanRequest, configure_gdal
+from frond.runtime import Service, get_logger, wait_out
+from frond.store import ObjectStore, Stat, StoreSettings
+from frond.tiler import metrics
+from frond.tiler.decide import image_name, planned, refused, rejected
+from frond.tiler.jobs import Jobs
+from frond.tiler.reading import Copied, Task, plan_raster
+from frond.tiler.sandbox import Sandbox
+from frond.tiler.settings import TilerSettings
+
+SOURCE: Final = "/frond/tiler"
+_BATCH: Final = 500
+_ATTEMPTS: Final = 2
+# an outage in the middle of a read can look like any of these
+_DOUBTFUL: Final = {Reason.TRUNCATED, Reason.CORRUPT, Reason.OBJECT_MISSING, Reason.NOT_A_RASTER}
+_log = get_logger(__name__)
+
+
+class Tiler:
+    """Handles the events of the ingest topic. Any of them may come again, or be handled twice."""
+
+    def __init__(
+        self,
+        settings: TilerSettings,
+        store: ObjectStore,
+        producer: EventProducer,
+        sandbox: Sandbox,
+        scratch: Path,
+    ) -> None:
+        self.settings = settings
+        self.store = store
+        self.producer = producer
+        self.sandbox = sandbox
+        self.scratch = scratch
+        self.registry = Registry(store, default_model=settings.default_model)
+        self.jobs = Jobs(store, self.registry)
+        self._copies = itertools.count()
+
+    async def handle(self, envelope: Envelope) -> Sequence[Outgoing]:
+        """An event of the ingest topic; what is to be sent for it, where that is little."""
+        match envelope.event:
+            case ImageUploaded() as event:
+                return await self._image(event, envelope)
+            case JobSealed() as event:
+                await self._keep_open(event.job_id)
+                size = await self.jobs.seal(event.job_id, event.job_size)
+                return _to_detected(event.model_copy(update={"job_size": size}))
+            case JobCancelled() as event:
+                await self._keep_open(event.job_id)
+                await self.jobs.cancel(event.job_id)
+                return _to_detected(event)
+        return ()
+
+    async def _keep_open(self, job_id: str) -> bool:
+        if await self.jobs.completed(job_id):
+            return False
+        await self.jobs.open(job_id)
+        return True
+
+    async def _image(self, event: ImageUploaded, envelope: Envelope) -> Sequence[Outgoing]:
+        log = _log.bind(job_id=event.job_id, image_id=event.image_id, trace_id=envelope.trace_id)
+        if not await self._keep_open(event.job_id):
+            log.info("the job has ended: image left out", image=event.image)
+            return ()
+        if event.job_size is not None:
+            await self.jobs.sealed_once(event.job_id, event.job_size)
+        if await self.store.exists(keys.image_outcome(event.job_id, event.image_id)):
+            log.info("the image is done already")
+            return ()
+        no = refused(
+            event, self.settings.buckets, cancelled=await self.jobs.cancelled(event.job_id)
+        )
+        if no is not None:
+            metrics.IMAGES.labels(no.reason.value).inc()
+            return _to_detected(no)
+        try:
+            plan = await self._plan(event)
+        except UserError as e:
+            metrics.IMAGES.labels(e.reason.value).inc()
+            log.info("image rejected", reason=e.reason.value, detail=e.detail)
+            return _to_detected(rejected(event, e.reason, e.detail))
+        except (StoreUnavailable, BrokerUnavailable):
+            raise
+        except Exception as e:
+            metrics.IMAGES.labels(Reason.INTERNAL.value).inc()
+            log.error("planning an image failed", exc_info=e)
+            detail = (
+                "Something went wrong on our side while the image was read. "
+                f"It is in the logs under trace {envelope.trace_id}."
+            )
+            return _to_detected(rejected(event, Reason.INTERNAL, detail))
+        metrics.IMAGES.labels("planned" if plan.chunks else "empty").inc()
+        log.info(
+            "image planned", windows=plan.grid.count, skipped=plan.windows_skipped,
+            chunks=plan.chunks, scale=plan.grid.scale,
+        )  # fmt: skip
+        await self._send(planned(plan, event, datetime.now(UTC)), envelope.traceparent)
+        return ()
+
+    async def _send(self, events: Iterable[Event], traceparent: str) -> None:
+        # a large raster has tens of thousands of chunks: they are made as they are sent
+        for batch in _batches(events):
+            out = [
+                Outgoing(topics.TILED if isinstance(e, ChunkPlanned) else topics.DETECTED, e)
+                for e in batch
+            ]
+            await self.producer.send(out, traceparent=traceparent)
+
+    async def _plan(self, event: ImageUploaded) -> ImagePlan:
+        """The image's plan: the one that is stored, or a new one, stored before it is used."""
+        key = keys.image_plan(event.job_id, event.image_id)
+        try:
+            return ImagePlan.model_validate_json(await self.store.get(key))
+        except ObjectMissing:
+            pass
+        spec = await self.jobs.pinned(event)
+        began = time.monotonic()
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                plan = await self._make_plan(event, spec)
+                break
+            except (UserError, StoreUnavailable, BrokerUnavailable) as e:
+                if not isinstance(e, RasterRejected) or e.reason not in _DOUBTFUL:
+                    raise
+                if attempt == _ATTEMPTS:
+                    # raises when the store is away: then the raster is not to blame
+                    await self._head(*parse_s3_uri(event.image))
+                    raise
+            except Exception as e:
+                if attempt == _ATTEMPTS:
+                    raise
+                _log.warning("planning failed once", image_id=event.image_id, exc_info=e)
+        metrics.PLANNING.observe(time.monotonic() - began)
+        raw = await self.store.put_if_absent(key, plan.model_dump_json(exclude_none=True).encode())
+        stored = ImagePlan.model_validate_json(raw)
+        metrics.WINDOWS.labels("skipped").inc(stored.windows_skipped)
+        metrics.WINDOWS.labels("run").inc(stored.grid.count - stored.windows_skipped)
+        return stored
+
+    async def _make_plan(self, event: ImageUploaded, spec: JobSpec) -> ImagePlan:
+        bucket, key = parse_s3_uri(event.image)
+        stat, head = await self._head(bucket, key)
+        request = PlanRequest(
+            job_id=event.job_id,
+            image_id=event.image_id,
+            image=event.image,
+            name=image_name(event),
+            uri=event.image,
+            etag=stat.etag,
+            size=stat.size,
+            model=spec.model,
+            manifest=await self.registry.manifest(spec.model),
+            thresholds=spec.thresholds,
+            job_size=event.job_size,
+            checksum=stat.etag,
+            windows_per_chunk=self.settings.windows_per_chunk,
+            limits=self.settings.limits,
+        )
+        copy = self.scratch / f"{event.image_id}-{next(self._copies)}.tif"
+        timeout = self.settings.tiler_timeout_s + stat.size / 1e6
+        try:
+            task = Task(request, event.image, head, copy)
+            made = await self.sandbox.run(plan_raster, task, timeout)
+            if isinstance(made, Copied):
+                made = await self._plan_copy(request, made.path, timeout)
+            return made
+        finally:
+            copy.unlink(missing_ok=True)
+
+    async def _head(self, bucket: str, key: str) -> tuple[Stat, bytes]:
+        try:
+            stat = await self.store.stat(key, bucket=bucket)
+            length = min(HEAD_BYTES, stat.size)
+            pieces = (
+                [p async for p in self.store.stream(key, length=length, bucket=bucket)]
+                if length
+                else []
+            )
+        except ObjectMissing:
+            raise RasterRejected(
+                Reason.OBJECT_MISSING,
+                f"There is no object s3://{bucket}/{key}, or Frond may not read it. "
+                "Upload it, then send its event again under another job.",
+            ) from None
+        return stat, b"".join(pieces)
+
+    async def _plan_copy(self, request: PlanRequest, path: Path, timeout: float) -> ImagePlan:
+        metrics.COPIES.inc()
+        key = keys.cog(request.job_id, request.image_id)
+        await self.store.put_file(key, path, "image/tiff; application=geotiff")
+        stat = await self.store.stat(key)
+        copied = replace(request, uri=self.store.uri(key), etag=stat.etag, size=stat.size)
+        made = await self.sandbox.run(plan_raster, Task(copied, str(path), None, None), timeout)
+        assert isinstance(made, ImagePlan)
+        return made
+
+
+def _to_detected(event: Event) -> Sequence[Outgoing]:
+    return (Outgoing(topics.DETECTED, event),)
+
+
+def _batches(events: Iterable[Event]) -> Iterator[list[Event]]:
+    rest = iter(events)
+    while batch := list(itertools.islice(rest, _BATCH)):
+        yield batch
+
+
+def _scratch(settings: TilerSettings) -> Path:
+    """This process's folder for copies; those of processes that are no more are removed."""
+    for left in settings.cache.glob("tiler-*"):
+        pid = left.name.removeprefix("tiler-")
+        if pid.isdigit() and not Path(f"/proc/{pid}").exists():
+            shutil.rmtree(left, ignore_errors=True)
+    own = settings.cache / f"tiler-{os.getpid()}"
+    own.mkdir(exist_ok=True)
+    return own
+
+
+async def tile(service: Service) -> None:
+    """The tiler's one part: consume the ingest topic until the service is asked to stop."""
+    settings = service.settings
+    assert isinstance(settings, TilerSettings)
+    secret = settings.s3_secret_key.get_secret_value()
+    # reader processes inherit this
+    configure_gdal(settings.s3_endpoint, settings.s3_access_key, secret, region=settings.s3_region)
+    store = ObjectStore(
+        StoreSettings(
+            endpoint=settings.s3_endpoint,
+            access_key=settings.s3_access_key,
+            secret_key=secret,
+            bucket=settings.s3_bucket,
+            region=settings.s3_region,
+        )
+    )
+    producer = EventProducer(settings.kafka_bootstrap, settings.topic_prefix, SOURCE)
+    sandbox = Sandbox(settings.tiler_readers)
+    scratch = await asyncio.to_thread(_scratch, settings)
+    try:
+        await wait_out(producer.start, what="connecting to the broker")
+        tiler = Tiler(settings, store, producer, sandbox, scratch)
+        await consume(
+            service,
+            topics.UPLOADED,
+            tiler.handle,
+            producer=producer,
+            concurrency=settings.tiler_images,
+        )
+    finally:
+        sandbox.close()
+        await producer.stop()
+        store.close()
+        await asyncio.to_thread(shutil.rmtree, scratch, True)

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from frond.contracts.events import ChunkPlanned, ImageEmpty, ImageUploaded
+from frond.contracts.jobs import ModelRef, Thresholds
+from frond.contracts.plan import ImagePlan, RasterSource, WindowGrid
+from frond.contracts.reasons import Reason
+from frond.tiler.decide import image_name, planned, refused, rejected, spec_of
+
+NOW = datetime(2025, 1, 1, tzinfo=UTC)
+MODEL = ModelRef(name="m", digest="0" * 64)
+
+
+def uploaded(**kwargs: object) -> ImageUploaded:
+    return ImageUploaded.model_validate(
+        {"job_id": "survey-7", "image": "s3://frond/a/b/scene 1.tif", **kwargs}
+    )
+
+
+def plan(chunks: int, job_size: int | None = None) -> ImagePlan:
+    grid = WindowGrid(width=1000, height=1000, size=256, margin=32)
+    return ImagePlan(
+        job_id="survey-7", image_id="i", image="s3://frond/x.tif", name="x.tif",
+        job_size=job_size,
+        source=RasterSource(
+            uri="s3://frond/x.tif", etag="e", size=1, bands=(1, 2, 3), dtype="uint8",
+            width=1000, height=1000,
+        ),
+        grid=grid, model=MODEL, windows_per_chunk=8, chunks=chunks,
+    )  # fmt: skip
+
+
+def test_names() -> None:
+    """The sender's name, else the last part of the key."""
+    assert image_name(uploaded()) == "scene 1.tif"
+    assert image_name(uploaded(name="North 4")) == "North 4"
+    assert image_name(uploaded(image="s3://frond/folder/")) == "folder"
+
+
+def test_refused_at_the_door() -> None:
+    """Cancelled jobs and foreign buckets; everything else is looked at."""
+    event = uploaded(job_size=3)
+    assert refused(event, {"frond"}, cancelled=False) is None
+    cancelled = refused(event, {"frond"}, cancelled=True)
+    assert cancelled is not None and cancelled.reason is Reason.DISMISSED
+    foreign = refused(event, {"other"}, cancelled=False)
+    assert foreign is not None and foreign.reason is Reason.BUCKET_NOT_ALLOWED
+    assert "'frond'" in foreign.detail
+    assert (foreign.image_id, foreign.job_size) == (event.image_id, 3)
+
+
+def test_a_rejection_sent_twice_is_one_event() -> None:
+    a = rejected(uploaded(), Reason.TRUNCATED, "x.")
+    b = rejected(uploaded(), Reason.TRUNCATED, "x.")
+    assert a.event_id == b.event_id
+
+
+def test_the_spec_takes_what_the_image_says() -> None:
+    event = uploaded(webhook_url="http://x", email="a@b", thresholds=Thresholds(score=0.4))
+    spec = spec_of(event, MODEL, NOW)
+    assert (spec.webhook_url, spec.email, spec.thresholds.score) == ("http://x", "a@b", 0.4)
+    assert (spec.model, spec.created) == (MODEL, NOW)
+
+
+def test_a_plan_becomes_the_same_chunks_every_time() -> None:
+    """Ids depend on the plan alone; a job size said later travels with them."""
+    first = list(planned(plan(3), uploaded(), NOW))
+    again = list(planned(plan(3), uploaded(job_size=9), datetime.now(UTC)))
+    assert all(isinstance(e, ChunkPlanned) for e in first)
+    assert [e.event_id for e in first] == [e.event_id for e in again]
+    assert {e.job_size for e in again if isinstance(e, ChunkPlanned)} == {9}
+
+
+@pytest.mark.parametrize(("said", "stored", "told"), [(None, 4, 4), (2, 4, 2), (None, None, None)])
+def test_a_plan_without_chunks_is_an_empty_image(
+    said: int | None, stored: int | None, told: int | None
+) -> None:
+    (event,) = planned(plan(0, stored), uploaded(job_size=said), NOW)
+    assert isinstance(event, ImageEmpty)
+    assert event.job_size == told
+    assert event.windows_total == 25

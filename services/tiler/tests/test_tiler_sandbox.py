@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from frond.contracts.errors import RasterRejected
+from frond.contracts.reasons import Reason
+from frond.tiler.sandbox import ReaderFailed, Sandbox
+
+
+@pytest.fixture
+def sandbox() -> Iterator[Sandbox]:
+    box = Sandbox(2)
+    yield box
+    box.close()
+
+
+def alive(pids: set[int | None]) -> list[int | None]:
+    return [p for p in pids if Path(f"/proc/{p}").exists()]
+
+
+async def test_work_is_done_elsewhere_and_side_by_side(sandbox: Sandbox) -> None:
+    assert await asyncio.gather(*(sandbox.run(abs, -i, 60) for i in range(5))) == [0, 1, 2, 3, 4]
+
+
+async def test_an_error_comes_back_with_its_traceback(sandbox: Sandbox) -> None:
+    with pytest.raises(ReaderFailed, match="TypeError"):
+        await sandbox.run(len, 5, 60)
+    assert await sandbox.run(len, "abc", 60) == 3
+
+
+async def test_a_reader_that_dies_takes_nothing_with_it(sandbox: Sandbox) -> None:
+    """After three deaths the raster is to blame; what runs beside it does not notice."""
+    other = asyncio.create_task(sandbox.run(abs, -7, 60))
+    with pytest.raises(RasterRejected) as e:
+        await sandbox.run(os._exit, 11, 60)
+    assert e.value.reason is Reason.READER_DIED
+    assert await other == 7
+
+
+async def test_a_reader_that_hangs_is_stopped(sandbox: Sandbox) -> None:
+    await asyncio.gather(*(sandbox.run(abs, 1, 60) for _ in range(2)))
+    began = time.monotonic()
+    with pytest.raises(RasterRejected) as e:
+        # the second of the two readers may not have been warm; both end within their limit
+        await sandbox.run(time.sleep, 300, 0.5)
+    assert e.value.reason is Reason.READ_TIMEOUT
+    assert time.monotonic() - began < 130
+
+
+async def test_readers_end_with_the_sandbox(sandbox: Sandbox) -> None:
+    """Also while they work: closing does not wait for a long read."""
+    pid = await sandbox.run(os.getpgid, 0, 60)
+    assert pid
+    running = asyncio.create_task(sandbox.run(time.sleep, 300, 600))
+    await asyncio.sleep(0)
+    children = {c.process.pid for c in sandbox._children}
+    await asyncio.to_thread(sandbox.close)
+    with pytest.raises((ReaderFailed, asyncio.CancelledError)):
+        await running
+    assert children and not alive(children)
