@@ -1,14 +1,205 @@
-"""The commands behind the Makefile."""
+"""The commands behind the Makefile: ``python -m frond.stack COMMAND``."""
 
+import asyncio
+import contextlib
+import os
+import subprocess
+import sys
 from pathlib import Path
+from typing import Annotated
 
 import typer
+
+from frond.stack.errors import StackError, tail
+from frond.stack.paths import state_dir
 
 app = typer.Typer(
     help="Kafka, MinIO and the five services on this machine.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+Models = Annotated[Path, typer.Option(help="A folder of model folders for the registry.")]
+Scale = Annotated[
+    list[str], typer.Option("--scale", help="SERVICE=N: how many processes, such as inference=2.")
+]
+
+
+def _counts(scale: list[str]) -> dict[str, int]:
+    from frond.stack.installation import SERVICES
+
+    counts = {}
+    for wish in scale:
+        name, _, number = wish.partition("=")
+        if name not in SERVICES or not number.isdigit() or int(number) < 1:
+            raise typer.BadParameter(f"{wish}: say SERVICE=N with one of {', '.join(SERVICES)}.")
+        counts[name] = int(number)
+    return counts
+
+
+def _fail(error: Exception) -> typer.Exit:
+    typer.secho(str(error), fg="red", err=True)
+    return typer.Exit(1)
+
+
+@app.command()
+def up(models: Models = Path("models"), scale: Scale = []) -> None:  # noqa: B006 # typer copies it
+    """Start Kafka, MinIO and the five services, and leave them running."""
+    from frond.stack import control
+
+    state = state_dir()
+    try:
+        fresh = control.up(state, models.resolve(), scale=_counts(scale), say=typer.echo)
+        env = control.environment(state)
+    except StackError as e:
+        raise _fail(e) from None
+    if not fresh:
+        typer.echo("It was running already.")
+    here = os.path.relpath(state / "env")
+    typer.echo(f"\nFrond is up: {env['FROND_API_URL']} (docs at /docs)\n")
+    typer.echo(f"    source {here}           # FROND_API_URL, FROND_API_KEY, Kafka, S3")
+    typer.echo("    .venv/bin/frond upload my/*.tif --wait")
+    typer.echo("    make watch-topics · make status · make down")
+
+
+@app.command()
+def down() -> None:
+    """Stop everything; topics, objects and keys stay for the next time."""
+    from frond.stack import control
+
+    typer.echo("Stopped." if control.down(state_dir()) else "Nothing was running.")
+
+
+@app.command()
+def status() -> None:
+    """Which processes run, whether they are ready, and how often each was restarted."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from frond.stack import control
+    from frond.stack.minio_server import http_ok
+
+    found = control.read_state(state_dir())
+    if found is None:
+        typer.echo("Nothing runs here. Start it with `make up`.")
+        raise typer.Exit(1)
+    table = Table("service", "pid", "address", "ready", "restarts", title=f"{found['phase']} ({found['stack']})")  # fmt: skip
+    ready = found["phase"] == "ready"
+    for one in found["services"]:
+        url = f"http://127.0.0.1:{one['port']}"
+        answers = http_ok(f"{url}/ready")
+        ready &= answers
+        table.add_row(
+            one["name"],
+            str(one["pid"] or "-"),
+            url,
+            "yes" if answers else "no",
+            str(one["restarts"]),
+        )
+    Console().print(table)
+    raise typer.Exit(0 if ready else 1)
+
+
+@app.command("with", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def with_stack(context: typer.Context, models: Models = Path("models")) -> None:
+    """Run a command with everything up; stop it afterwards unless it was up before."""
+    from frond.stack import control
+
+    state = state_dir()
+    code = 1
+    fresh = False
+    try:
+        fresh = control.up(state, models.resolve(), say=typer.echo)
+        env = {**os.environ, **control.environment(state)}
+        code = subprocess.run(context.args, env=env, check=False).returncode
+    except StackError as e:
+        raise _fail(e) from None
+    finally:
+        if fresh:
+            control.down(state)
+    raise typer.Exit(code)
+
+
+@app.command()
+def run(
+    service: str,
+    reload: Annotated[bool, typer.Option(help="Start anew when a source file changes.")] = False,
+) -> None:
+    """Run one service in this terminal, in place of the supervised one."""
+    from frond.stack import control, develop
+    from frond.stack.endpoints import Endpoints
+    from frond.stack.installation import Installation
+
+    state = state_dir()
+    try:
+        env = control.environment(state)
+        installation = Installation.load_or_make(state)
+        endpoints = Endpoints(
+            env["FROND_KAFKA_BOOTSTRAP"],
+            env["FROND_S3_ENDPOINT"],
+            env["FROND_S3_ACCESS_KEY"],
+            env["FROND_S3_SECRET_KEY"],
+        )
+        full = installation.service_env(service, endpoints, state)
+        code = develop.run_service(state, service, full, Path.cwd(), reload=reload)
+    except (StackError, ValueError, KeyError) as e:
+        raise _fail(e) from None
+    raise typer.Exit(code)
+
+
+@app.command()
+def watch(
+    from_beginning: Annotated[
+        bool, typer.Option("--from-beginning", help="Also what was sent before.")
+    ] = False,
+) -> None:
+    """Print every event of every topic as it comes, one line each."""
+    from frond.stack import control, develop
+
+    try:
+        env = {**control.environment(state_dir()), **os.environ}
+    except StackError as e:
+        raise _fail(e) from None
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(
+            develop.watch_topics(
+                env["FROND_KAFKA_BOOTSTRAP"],
+                env.get("FROND_TOPIC_PREFIX", ""),
+                from_beginning=from_beginning,
+            )
+        )
+
+
+@app.command()
+def logs(
+    names: Annotated[list[str] | None, typer.Argument(help="Services; all when none.")] = None,
+    lines: Annotated[int, typer.Option("-n", help="How many of each.")] = 20,
+    follow: Annotated[bool, typer.Option("-f", help="Go on as they grow.")] = False,
+) -> None:
+    """Print the ends of the logs."""
+    files = sorted((state_dir() / "logs").glob("*.log"))
+    files = [f for f in files if not names or f.stem in names]
+    if not files:
+        raise _fail(StackError("There is no such log in .frond/logs."))
+    if follow:
+        with contextlib.suppress(KeyboardInterrupt):
+            subprocess.run(["tail", f"-n{lines}", "-F", *map(str, files)], check=False)
+        return
+    for file in files:
+        typer.secho(f"== {file.stem}", bold=True)
+        typer.echo(tail(file, lines))
+
+
+@app.command()
+def fetch() -> None:
+    """Fetch Kafka and fetch or compile MinIO now, so that the first start is a quick one."""
+    from frond.stack.kafka_jars import ensure_jars
+    from frond.stack.minio_binary import ensure_minio
+
+    try:
+        typer.echo(ensure_jars(typer.echo))
+        typer.echo(ensure_minio(typer.echo))
+    except StackError as e:
+        raise _fail(e) from None
 
 
 @app.command(hidden=True)
@@ -20,18 +211,23 @@ def keep(home: Path, owner: int) -> None:
 
 
 @app.command(hidden=True)
+def supervise(
+    state: Path,
+    models: Path,
+    scale: Scale = [],  # noqa: B006 # typer copies it
+    services: bool = True,
+) -> None:
+    """The process behind `up`."""
+    from frond.stack import supervisor
+    from frond.stack.installation import SERVICES
+
+    chosen = SERVICES if services else ()
+    sys.exit(supervisor.supervise(state, models, _counts(scale), chosen))
+
+
+@app.command(hidden=True)
 def lock() -> None:
     """Resolve Kafka's jars anew and write the lock file (after a change of version)."""
     from frond.stack.kafka_jars import write_lock
 
     typer.echo(f"{write_lock()} jars locked")
-
-
-@app.command()
-def fetch() -> None:
-    """Fetch Kafka and fetch or compile MinIO now, so that the first start is a quick one."""
-    from frond.stack.kafka_jars import ensure_jars
-    from frond.stack.minio_binary import ensure_minio
-
-    typer.echo(ensure_jars(typer.echo))
-    typer.echo(ensure_minio(typer.echo))

@@ -1,0 +1,72 @@
+# Frond. `make` alone prints what there is.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+STACK := $(PY) -m frond.stack
+MEMBERS := $(sort $(wildcard libs/*/pyproject.toml services/*/pyproject.toml))
+STAMP := $(VENV)/.frond-setup
+PYTEST_ARGS ?=
+
+.PHONY: help setup lock up down status demo test test-docker lint format typecheck watch-topics shell bench clean logs
+
+help: ## this list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1m%-13s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## make .venv with everything that is needed (once; costs nothing when it is there)
+
+$(STAMP): requirements/uv.txt requirements/dev.txt $(MEMBERS) tools/setup.sh
+	@PYTHON="$(PYTHON)" VENV="$(VENV)" bash tools/setup.sh
+	@touch $@
+
+demo: setup ## 24 planted scenes through the whole pipeline; pictures and files in demo-out/
+	@$(STACK) with -- $(VENV)/bin/frond demo --out demo-out
+
+up: setup ## start Kafka, MinIO and the five services; writes .frond/env
+	@$(STACK) up
+
+down: ## stop them; topics and objects stay
+	@if [ -x $(PY) ]; then $(STACK) down; else echo "Nothing was running."; fi
+
+status: setup ## which services run, whether they are ready, how often each was restarted
+	@$(STACK) status
+
+logs: setup ## the ends of the services' logs
+	@$(STACK) logs
+
+watch-topics: setup ## print every event of every topic as it comes
+	@$(STACK) watch
+
+shell: setup ## a shell with .venv and, when it is up, .frond/env
+	@set +u; source $(VENV)/bin/activate; [ ! -f .frond/env ] || source .frond/env; exec $${SHELL:-bash} -i
+
+test: setup lint typecheck ## lint, types, and every test on real Kafka and MinIO, with coverage
+	@rm -f .coverage .coverage.*
+	@$(PY) -m pytest --cov --cov-report= $(PYTEST_ARGS)
+	@$(PY) -m coverage report --sort=cover | tail -n 25
+
+test-docker: setup ## build the images, compose up, one job through all three doors, down; testcontainers
+	@bash tools/test-docker.sh
+
+lint: setup ## ruff
+	@$(VENV)/bin/ruff check
+	@$(VENV)/bin/ruff format --check
+
+typecheck: setup ## mypy --strict over every library and service
+	@$(VENV)/bin/mypy $(sort $(wildcard libs/*/src services/*/src))
+
+format: setup ## let ruff mend what it can
+	@$(VENV)/bin/ruff check --fix
+	@$(VENV)/bin/ruff format
+
+bench: setup ## the measurements (none yet)
+	@echo "There are no measurements yet."
+
+lock: setup ## pin and hash what the .in files in requirements/ name
+	@bash tools/lock.sh
+
+clean: down ## remove .venv, .frond with its topics and objects, and what runs left behind
+	@rm -rf $(VENV) .frond demo-out .coverage .coverage.* .mypy_cache .ruff_cache htmlcov

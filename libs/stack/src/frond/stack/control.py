@@ -1,0 +1,124 @@
+"""``up``, ``down``, ``status``: talking with the supervisor through its files."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from frond.stack.errors import StackError
+from frond.stack.installation import read_env_file
+
+
+def read_state(state: Path) -> dict[str, Any] | None:
+    """What the supervisor last wrote; None when none runs."""
+    try:
+        found: dict[str, Any] = json.loads((state / "state.json").read_text())
+        os.kill(found["pid"], 0)
+    except (FileNotFoundError, ProcessLookupError, ValueError, KeyError):
+        return None
+    return found
+
+
+def up(
+    state: Path,
+    models: Path,
+    *,
+    scale: Mapping[str, int] | None = None,
+    with_services: bool = True,
+    say: Callable[[str], None] = print,
+) -> bool:
+    """Return once everything is ready; False when it already was.
+
+    Raises:
+        StackError: it did not start; with the reason, everything is stopped again.
+    """
+    logs = state / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    state.chmod(0o700)
+    with (state / "up.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        running = read_state(state)
+        if running is not None and running["phase"] == "ready":
+            return False
+        if running is not None:
+            down(state)
+        log = logs / "up.log"
+        command = [
+            sys.executable, "-m", "frond.stack", "supervise", str(state), str(models),
+            *(f"--scale={n}={count}" for n, count in (scale or {}).items()),
+            *([] if with_services else ["--no-services"]),
+        ]  # fmt: skip
+        with log.open("wb") as out:
+            supervisor = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )  # fmt: skip
+        _follow(state, log, supervisor, say)
+    return True
+
+
+def _follow(
+    state: Path, log: Path, supervisor: subprocess.Popen[bytes], say: Callable[[str], None]
+) -> None:
+    """Pass the supervisor's lines on until it says that all is ready."""
+    with log.open(encoding="utf-8", errors="replace") as lines:
+        while True:
+            ended = supervisor.poll() is not None
+            found = read_state(state)
+            ready = found is not None and found["phase"] == "ready"
+            for line in lines:
+                say(line.rstrip("\n"))
+            if ended:
+                raise StackError(f"Nothing was left running. All of it stands in {log.parent}.")
+            if ready:
+                return
+            time.sleep(0.1)  # the supervisor is another process: only its files speak to us
+
+
+def down(state: Path) -> bool:
+    """Stop everything and wait until it is gone; False when nothing ran."""
+    found = read_state(state)
+    if found is None:
+        return False
+    pid = int(found["pid"])
+    os.kill(pid, signal.SIGTERM)
+    end = time.monotonic() + 90
+    while _alive(pid):
+        if time.monotonic() > end:
+            os.kill(pid, signal.SIGKILL)  # its reaper kills what it had started
+            break
+        time.sleep(0.1)  # it is not our child: there is nothing to wait for
+    for left in ("state.json", "env"):
+        (state / left).unlink(missing_ok=True)
+    return True
+
+
+def _alive(pid: int) -> bool:
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def environment(state: Path) -> dict[str, str]:
+    """The variables of ``.frond/env``.
+
+    Raises:
+        StackError: nothing runs here.
+    """
+    path = state / "env"
+    if not path.exists():
+        raise StackError("Nothing runs here. Start it with `make up`.")
+    return read_env_file(path)

@@ -1,0 +1,136 @@
+"""One installation on this machine: its keys, ports and the environment of its services."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import secrets
+import shlex
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Final, Self
+
+from frond.stack.endpoints import Endpoints, new_keys
+from frond.stack.paths import free_port, port_is_free
+
+SERVICES: Final = ("ingest", "tiler", "inference", "aggregator", "notifier")
+
+
+@dataclass
+class Installation:
+    """What stays the same from one ``up`` to the next; kept in ``installation.json``, mode 600.
+
+    Attributes:
+        ports: by name: ``kafka``, ``s3``, and each service.
+        webhook_secret: ``whsec_…`` of the Standard Webhooks specification.
+    """
+
+    access_key: str
+    secret_key: str
+    api_key: str
+    webhook_secret: str
+    bucket: str = "frond"
+    topic_prefix: str = ""
+    ports: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def load_or_make(cls, state: Path) -> Self:
+        """The installation of this folder; a new one with random keys where there was none."""
+        path = state / "installation.json"
+        if path.exists():
+            return cls(**json.loads(path.read_text()))
+        access, secret = new_keys()
+        made = cls(
+            access_key=access,
+            secret_key=secret,
+            api_key=os.environ.get("FROND_API_KEY") or f"frond_{secrets.token_urlsafe(24)}",
+            webhook_secret="whsec_" + base64.b64encode(secrets.token_bytes(24)).decode(),
+        )
+        made.save(state)
+        return made
+
+    def save(self, state: Path) -> None:
+        write_private(state / "installation.json", json.dumps(asdict(self), indent=1))
+
+    def take_ports(self, names: tuple[str, ...]) -> None:
+        """Give each name a port: its earlier one where that is free, else another.
+
+        ``API_PORT`` in the environment decides for ingest.
+        """
+        wanted = os.environ.get("API_PORT")
+        if wanted:
+            self.ports["ingest"] = int(wanted)
+        taken: set[int] = set()
+        for name in names:
+            port = self.ports.get(name, 0)
+            while port == 0 or port in taken or not port_is_free(port):
+                port = free_port()
+            self.ports[name] = port
+            taken.add(port)
+
+    @property
+    def api_url(self) -> str:
+        return f"http://127.0.0.1:{self.ports['ingest']}"
+
+    def public_env(self, endpoints: Endpoints) -> dict[str, str]:
+        """What clients, publishers and subscribers on this machine need."""
+        env = {
+            "FROND_API_URL": self.api_url,
+            **endpoints.env(),
+            "FROND_S3_BUCKET": self.bucket,
+            "FROND_API_KEY": self.api_key,
+            "FROND_WEBHOOK_SECRET": self.webhook_secret,
+        }
+        if self.topic_prefix:
+            env["FROND_TOPIC_PREFIX"] = self.topic_prefix
+        return env
+
+    def service_env(self, name: str, endpoints: Endpoints, state: Path) -> dict[str, str]:
+        """The whole environment of one service's process."""
+        port = str(self.ports[name])
+        env = {
+            **os.environ,
+            **self.public_env(endpoints),
+            "FROND_HTTP_HOST": "127.0.0.1",
+            "FROND_HTTP_PORT": port,
+            "FROND_PUBLIC_URL": os.environ.get("FROND_PUBLIC_URL") or self.api_url,
+            "FROND_CACHE_DIR": str(state / "cache"),
+            "DATABASE_PATH": os.environ.get("DATABASE_PATH")
+            or str(state / "data" / "frond.sqlite"),
+            "PYTHONUNBUFFERED": "1",
+            "NO_PROXY": ",".join(filter(None, [os.environ.get("NO_PROXY"), "127.0.0.1,localhost"])),
+        }
+        if name == "ingest":
+            env |= {"API_HOST": "127.0.0.1", "API_PORT": port}
+        else:
+            for only_ingest in ("API_HOST", "API_PORT"):
+                env.pop(only_ingest, None)
+        return env
+
+
+def write_env_file(path: Path, env: Mapping[str, str]) -> None:
+    """``export NAME=value`` lines that a POSIX shell can source; mode 600."""
+    lines = [f"export {name}={shlex.quote(value)}\n" for name, value in env.items()]
+    write_private(path, "".join(lines))
+
+
+def read_env_file(path: Path) -> dict[str, str]:
+    """The variables of a file that ``write_env_file`` wrote."""
+    env = {}
+    for line in path.read_text().splitlines():
+        words = shlex.split(line)
+        if len(words) == 2 and words[0] == "export":
+            name, _, value = words[1].partition("=")
+            env[name] = value
+    return env
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write atomically, readable by this user alone."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as f:
+        f.write(text)
+    temporary.replace(path)

@@ -1,0 +1,269 @@
+"""Keeps the stack and the five services running: restarts what ends, until it is asked to stop.
+
+Services exit rather than linger half dead, so somebody has to start them again: here that is a
+detached process with its state in ``.frond/``; in Compose it is ``restart: unless-stopped``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from frond.stack.choose import choose_stack
+from frond.stack.endpoints import Stack
+from frond.stack.errors import StackError, with_log
+from frond.stack.installation import SERVICES, Installation, write_env_file, write_private
+from frond.stack.minio_server import http_ok
+from frond.stack.prepare import prepare, push_models
+from frond.stack.process import Child
+
+_TICK_S: Final = 0.25
+_READY_S: Final = 180.0
+_BACKOFF_S: Final = (0.5, 1.0, 2.0, 5.0, 10.0, 15.0)
+_STEADY_S: Final = 60.0  # up this long, a service begins its backoff anew
+_HOPELESS: Final = 5  # exits before the first readiness after which `up` gives up
+
+
+@dataclass
+class _Supervised:
+    """One service: how it is started, and how often it had to be."""
+
+    name: str
+    module: str
+    env: Mapping[str, str]
+    log: Path
+    port: int
+    child: Child | None = None
+    started: float = 0.0
+    restarts: int = 0
+    streak: int = 0
+    due: float = 0.0
+    was_ready: bool = False
+
+    def spawn(self) -> None:
+        self.child = Child(
+            self.name, [sys.executable, "-m", f"frond.{self.module}"], log=self.log, env=self.env
+        )
+        self.started = time.monotonic()
+
+    @property
+    def ready(self) -> bool:
+        return http_ok(f"http://127.0.0.1:{self.port}/ready")
+
+
+class Supervisor:
+    """The life of one installation; ``run`` returns when it was asked to stop.
+
+    Args:
+        state: the ``.frond`` folder.
+        models: a folder of model folders to push.
+        scale: how many processes of a service, where not one.
+        services: which; none for Kafka and MinIO alone.
+    """
+
+    def __init__(
+        self,
+        state: Path,
+        models: Path,
+        *,
+        scale: Mapping[str, int] | None = None,
+        services: tuple[str, ...] = SERVICES,
+        say: Callable[[str], None] = print,
+    ) -> None:
+        self.state = state
+        self.models = models
+        self.scale = dict(scale or {})
+        self.services = services
+        self.say = say
+        self.stop = threading.Event()
+        self._supervised: list[_Supervised] = []
+        self._stack: Stack | None = None
+        self._phase = "starting"
+        self._written = ""
+
+    def run(self) -> None:
+        """Start everything, say so, watch over it; stop everything in the end.
+
+        Raises:
+            StackError: something did not start.
+        """
+        for sig in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(sig, lambda *_: self.stop.set())
+        try:
+            self._start()
+            self._phase = "ready"
+            while not self.stop.is_set():
+                self._tick()
+                self._write()
+                self.stop.wait(_TICK_S)
+        except BaseException:
+            self._phase = "failed"
+            raise
+        finally:
+            if self._phase != "failed":
+                self._phase = "stopping"
+            self._write()
+            self._stop_all()
+
+    def _names(self) -> list[tuple[str, str]]:
+        names = []
+        for service in self.services:
+            names.append((service, service))
+            names += [(f"{service}-{i}", service) for i in range(2, self.scale.get(service, 1) + 1)]
+        return names
+
+    def _start(self) -> None:
+        installation = Installation.load_or_make(self.state)
+        names = self._names()
+        installation.take_ports(("kafka", "s3", *dict.fromkeys(("ingest", *(n for n, _ in names)))))
+        installation.save(self.state)
+        self._write()
+        stack = choose_stack(
+            self.state / "data",
+            kafka_port=installation.ports["kafka"],
+            s3_port=installation.ports["s3"],
+            keys=(installation.access_key, installation.secret_key),
+            logs=self.state / "logs",
+            say=self.say,
+        )
+        stack.start(self.say)
+        self._stack = stack
+        self.say(f"Kafka is ready at {stack.kafka_bootstrap}, MinIO at {stack.s3_endpoint}")
+        prepare(stack.endpoints, installation.bucket, installation.topic_prefix)
+        self.say("Topics and bucket are there")
+        push_models(stack.endpoints, installation.bucket, self.models, self.say)
+        write_env_file(self.state / "env", installation.public_env(stack.endpoints))
+        for name, module in names:
+            env = installation.service_env(name, stack.endpoints, self.state)
+            if module == "ingest":
+                env["API_HOST"], env["API_PORT"] = "127.0.0.1", str(installation.ports[name])
+            one = _Supervised(
+                name, module, env, self.state / "logs" / f"{name}.log", installation.ports[name]
+            )
+            one.spawn()
+            self._supervised.append(one)
+        self._wait_for_services()
+
+    def _wait_for_services(self) -> None:
+        end = time.monotonic() + _READY_S
+        waiting = list(self._supervised)
+        while waiting and not self.stop.is_set():
+            self._tick()
+            self._write()
+            for one in list(waiting):
+                if one.ready:
+                    one.was_ready = True
+                    waiting.remove(one)
+                    self.say(f"{one.name} is ready at http://127.0.0.1:{one.port}")
+                elif one.streak >= _HOPELESS:
+                    raise with_log(f"{one.name} ends as soon as it is started.", one.log, 40)
+                elif time.monotonic() > end:
+                    raise with_log(f"{one.name} was not ready in {_READY_S:.0f} s.", one.log, 40)
+            self.stop.wait(_TICK_S)
+
+    def _tick(self) -> None:
+        """Look at every process once, and start again what has ended."""
+        self._tend_stack()
+        now = time.monotonic()
+        for one in self._supervised:
+            if self._held(one):
+                continue
+            if one.child is not None and one.child.running:
+                continue
+            if one.child is not None:
+                if now - one.started > _STEADY_S:
+                    one.streak = 0
+                wait = _BACKOFF_S[min(one.streak, len(_BACKOFF_S) - 1)]
+                self.say(f"{one.name} ended with status {one.child.returncode}: again in {wait} s")
+                one.child, one.due = None, now + wait
+                one.streak += 1
+                one.restarts += 1
+            elif now >= one.due:
+                one.spawn()
+
+    def _tend_stack(self) -> None:
+        assert self._stack is not None
+        for name in self._stack.trouble():
+            self.say(f"{name} has ended: starting it again")
+            try:
+                (self._stack.start_kafka if name == "kafka" else self._stack.start_minio)()
+            except StackError as e:
+                self.say(str(e))  # the next look tries again; services wait meanwhile
+
+    def _held(self, one: _Supervised) -> bool:
+        """Whether a developer runs this service by hand (``run SERVICE``)."""
+        hold = self.state / "hold" / one.name
+        try:
+            os.kill(int(hold.read_text()), 0)
+        except (FileNotFoundError, ValueError, ProcessLookupError):
+            hold.unlink(missing_ok=True)
+            return False
+        if one.child is not None:
+            one.child.stop()
+            one.child, one.due = None, 0.0
+        return True
+
+    def _stop_all(self) -> None:
+        for one in self._supervised:
+            if one.child is not None:
+                one.child.terminate()
+        with ThreadPoolExecutor(max(1, len(self._supervised))) as pool:
+            children = [one.child for one in self._supervised if one.child is not None]
+            list(pool.map(lambda child: child.stop(45), children))
+        if self._stack is not None:
+            self._stack.stop()
+
+    def _write(self) -> None:
+        state: dict[str, Any] = {
+            "phase": self._phase,
+            "pid": os.getpid(),
+            "stack": getattr(self._stack, "kind", ""),
+            "services": [
+                {
+                    "name": one.name,
+                    "pid": one.child.pid if one.child else None,
+                    "port": one.port,
+                    "restarts": one.restarts,
+                    "log": str(one.log),
+                }
+                for one in self._supervised
+            ],
+        }
+        text = json.dumps(state, indent=1)
+        if text != self._written:
+            write_private(self.state / "state.json", text)
+            self._written = text
+
+
+def supervise(
+    state: Path, models: Path, scale: Mapping[str, int], services: tuple[str, ...]
+) -> int:
+    """The detached process behind ``up``; its output is ``.frond/logs/up.log``."""
+
+    def say(line: str) -> None:
+        print(line, flush=True)
+
+    try:
+        Supervisor(state, models, scale=scale, services=services, say=say).run()
+    except Exception as e:
+        # what a user can do something about says so itself; of the rest the trace is wanted
+        if isinstance(e, StackError):
+            say(str(e))
+        else:
+            import traceback
+
+            say(traceback.format_exc())
+        return 1
+    finally:
+        for left in ("state.json", "env"):
+            (state / left).unlink(missing_ok=True)
+    return 0
