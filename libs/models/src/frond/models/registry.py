@@ -133,7 +133,10 @@ class Registry:
         """
         text = (ref or self.default_model).strip()
         name, at, wanted = text.partition("@")
-        if not _NAME.match(name) or (at and not _NAME.match(wanted)):
+        if not _NAME.match(name) or (
+            # a whole digest is one letter longer than a name may be
+            at and not (_NAME.match(wanted) or _DIGEST.match(wanted))
+        ):
             raise await self._unknown(text)
         alias = await self._alias(name, wanted or DEFAULT_ALIAS)
         if alias is not None:
