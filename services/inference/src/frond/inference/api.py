@@ -1,0 +1,151 @@
+"""The HTTP side: ``POST /predict``."""
+
+import asyncio
+import hmac
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Annotated
+
+from fastapi import Depends, FastAPI, Query, Request
+from fastapi.responses import JSONResponse
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from frond.contracts.errors import JobRejected, ModelRejected, RasterRejected
+from frond.contracts.jobs import ModelRef
+from frond.contracts.reasons import Reason
+from frond.inference import metrics
+from frond.inference.models import ModelCache
+from frond.inference.pipeline import Runner
+from frond.inference.predict import Prediction, predict
+from frond.inference.problems import MEDIA_TYPE, add_problems
+from frond.inference.settings import InferenceSettings
+from frond.raster import Limits
+
+_bearer = HTTPBearer(auto_error=False, description="FROND_API_KEY, where one is set")
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "description": "The image itself; its kind is told from its first bytes.",
+        "content": dict.fromkeys(
+            ("image/tiff", "image/png", "image/jpeg", "application/octet-stream"), _BINARY
+        ),
+    }
+}
+_PROBLEM = {"content": {MEDIA_TYPE: {"schema": {"type": "object"}}}}
+
+
+class Predictor:
+    """Answers /predict with the process's models and its one model thread."""
+
+    def __init__(self, settings: InferenceSettings, models: ModelCache, runner: Runner) -> None:
+        self._settings = settings
+        self._models = models
+        self._runner = runner
+        self._limits = Limits(
+            max_pixels=settings.predict_max_pixels,
+            bomb_bytes=8 * settings.predict_max_pixels,
+            max_windows=10_000,
+            # nothing is gained by reading it twice
+            verify_pixels=0,
+        )
+        self._threads = ThreadPoolExecutor(settings.predict_at_once, thread_name_prefix="predict")
+        self._room = asyncio.Semaphore(settings.predict_at_once)
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def check_key(self, sent: str | None) -> None:
+        """Raises JobRejected(UNAUTHORIZED) unless the key is the installation's."""
+        key = self._settings.api_key.get_secret_value()
+        if key and not hmac.compare_digest((sent or "").encode(), key.encode()):
+            raise JobRejected(
+                Reason.UNAUTHORIZED, "Send the installation's key as 'Authorization: Bearer KEY'."
+            )
+
+    async def answer(
+        self, read_body: Callable[[int], Awaitable[bytes]], model: str | None, score: float | None
+    ) -> Prediction:
+        """The detections of one image.
+
+        Args:
+            read_body: reads the request's body, at most as many bytes as given.
+        """
+        ref: ModelRef = await self._models.registry.resolve(model)
+        session = await self._models.get(ref)
+        async with self._room:
+            data = await read_body(self._settings.predict_max_bytes)
+            loop = asyncio.get_running_loop()
+            try:
+                return await loop.run_in_executor(
+                    self._threads, predict, data, ref, session, self._runner, self._limits, score
+                )
+            except ModelRejected as e:
+                raise ModelRejected(Reason.INFERENCE_FAILED, e.detail) from e
+
+
+async def _body(request: Request, most: int) -> bytes:
+    if request.headers.get("content-type", "").lower().startswith("multipart/"):
+        raise JobRejected(
+            Reason.BAD_REQUEST,
+            "Send the image itself as the request's body (curl --data-binary @image.tif), "
+            "not as a form.",
+        )
+    too_large = RasterRejected(
+        Reason.TOO_LARGE,
+        f"At most {most} bytes are taken here. Upload larger images as a job.",
+    )
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > most:
+        raise too_large
+    got = bytearray()
+    async for piece in request.stream():
+        got += piece
+        if len(got) > most:
+            raise too_large
+    return bytes(got)
+
+
+def make_app(find: Callable[[], Predictor]) -> FastAPI:
+    """The service's API.
+
+    Args:
+        find: the predictor; asked for at each request.
+    """
+    app = FastAPI(
+        title="Frond inference",
+        description="Runs models over chunks of windows, and over single images by HTTP.",
+    )
+    add_problems(app)
+
+    @app.post(
+        "/predict",
+        response_model=Prediction,
+        response_model_exclude_none=False,
+        openapi_extra=_BODY,
+        summary="Detections in one image",
+        responses={
+            400: _PROBLEM, 401: _PROBLEM, 404: _PROBLEM, 413: _PROBLEM, 422: _PROBLEM,
+            503: _PROBLEM,
+        },
+        tags=["predict"],
+    )  # fmt: skip
+    async def predict_one(
+        request: Request,
+        model: Annotated[
+            str | None, Query(description="name, name@alias or name@digest", max_length=200)
+        ] = None,
+        score: Annotated[
+            float | None, Query(ge=0, le=1, description="overrides the model's threshold")
+        ] = None,
+        sent: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)] = None,
+    ) -> JSONResponse:
+        """The image (GeoTIFF, PNG, JPEG or npy) is the request's body. Any size up to the limits:
+        it is seen in windows, as in a job, and merged. Nothing is stored."""
+        predictor = find()
+        predictor.check_key(sent.credentials if sent else None)
+        found = await predictor.answer(lambda most: _body(request, most), model, score)
+        metrics.PREDICTIONS.labels("200").inc()
+        return JSONResponse(found.model_dump(mode="json", by_alias=True))
+
+    return app

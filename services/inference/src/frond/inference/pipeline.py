@@ -1,0 +1,150 @@
+"""From windows to detections, overlapped: one thread runs models, others read, prepare, decode.
+
+Results depend on the windows, their order and the model alone, never on timing: batches form only
+within one call, in the order of its windows.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from frond.contracts.modelspec import ModelThresholds
+from frond.contracts.plan import RasterSource, WindowGrid
+from frond.inference import metrics
+from frond.merge import Detections, own
+from frond.models import WindowDetections
+from frond.models.session import Arrays, ModelSession
+from frond.raster import WindowPixels
+
+# a detection whose box is mostly pixels that mean nothing was found in the fill
+_VALID_SHARE = 0.5
+
+
+@dataclass(slots=True)
+class Spent:
+    """Seconds by stage, of one chunk; only its own thread writes to it."""
+
+    preprocess: float = 0.0
+    run: float = 0.0
+    decode: float = 0.0
+
+
+class Runner:
+    """The thread in which every model of this process runs.
+
+    One at a time: two runs at once would share the same cores or the same GPU.
+    """
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="onnx")
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def detect(
+        self,
+        session: ModelSession,
+        windows: Sequence[NDArray[np.uint8]],
+        thresholds: ModelThresholds,
+    ) -> tuple[list[WindowDetections], Spent]:
+        """Each window's detections, in order. Blocking: for a thread of the caller's.
+
+        While a batch runs, this thread decodes the one before and prepares the one after.
+
+        Raises:
+            ModelRejected: the run failed, or gave what the decoder cannot read.
+        """
+        spent = Spent()
+        batches = [windows[i : i + session.batch] for i in range(0, len(windows), session.batch)]
+        found: list[WindowDetections] = []
+        before: Arrays | None = None
+        ahead = _prepared(spent, session, batches[0]) if batches else None
+        for i, batch in enumerate(batches):
+            assert ahead is not None
+            running = self._pool.submit(_run, session, ahead, len(batch))
+            if before is not None:
+                found += _decoded(spent, session, before, thresholds)
+            if i + 1 < len(batches):
+                ahead = _prepared(spent, session, batches[i + 1])
+            before, took = running.result()
+            spent.run += took
+        if before is not None:
+            found += _decoded(spent, session, before, thresholds)
+        metrics.WINDOWS.inc(len(windows))
+        return found, spent
+
+
+def _run(session: ModelSession, prepared: NDArray[Any], n: int) -> tuple[Arrays, float]:
+    started = time.perf_counter()
+    outputs = session.infer(prepared, n)
+    return outputs, time.perf_counter() - started
+
+
+def _prepared(
+    spent: Spent, session: ModelSession, windows: Sequence[NDArray[np.uint8]]
+) -> NDArray[Any]:
+    started = time.perf_counter()
+    prepared = session.prepare(windows)
+    spent.preprocess += time.perf_counter() - started
+    return prepared
+
+
+def _decoded(
+    spent: Spent, session: ModelSession, outputs: Arrays, thresholds: ModelThresholds
+) -> list[WindowDetections]:
+    started = time.perf_counter()
+    found = session.decode(outputs, thresholds)
+    spent.decode += time.perf_counter() - started
+    return found
+
+
+def assemble(
+    found: Sequence[WindowDetections],
+    windows: Sequence[WindowPixels],
+    grid: WindowGrid,
+    source: RasterSource,
+) -> Detections:
+    """Windows' detections in full-image raster pixels, each with what its window owns.
+
+    Args:
+        found: one entry a window, boxes in window pixels.
+        windows: the windows they were found in, in the same order.
+
+    Returns:
+        In the table's total order.
+    """
+    parts = []
+    for one, pixels in zip(found, windows, strict=True):
+        if not len(one):
+            continue
+        place = grid.window(pixels.index)
+        shift = np.array((place.x0, place.y0, place.x0, place.y0), np.float64)
+        keep = _on_valid(one.boxes, pixels.valid)
+        parts.append(
+            own(
+                one.boxes[keep].astype(np.float64) + shift, one.scores[keep], one.classes[keep],
+                pixels.index, grid, width=source.width, height=source.height,
+            )
+        )  # fmt: skip
+    return Detections.concat(parts).sorted()
+
+
+def _on_valid(boxes: NDArray[np.float32], valid: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
+    """Which boxes are at least half on pixels that mean something."""
+    if valid is None:
+        return np.ones(len(boxes), np.bool_)
+    rows, cols = valid.shape
+    # summed-area table: any box costs four look-ups
+    area = np.zeros((rows + 1, cols + 1), np.int64)
+    np.cumsum(np.cumsum(valid, axis=0, dtype=np.int64), axis=1, out=area[1:, 1:])
+    x0, x1 = (np.clip(np.rint(boxes[:, k]), 0, cols).astype(np.intp) for k in (0, 2))
+    y0, y1 = (np.clip(np.rint(boxes[:, k]), 0, rows).astype(np.intp) for k in (1, 3))
+    inside = area[y1, x1] - area[y0, x1] - area[y1, x0] + area[y0, x0]
+    return np.asarray(inside >= _VALID_SHARE * np.maximum((x1 - x0) * (y1 - y0), 1))

@@ -1,0 +1,37 @@
+"""What inference reads from its environment."""
+
+from __future__ import annotations
+
+from pydantic import Field, SecretStr
+
+from frond.models.session import PROVIDERS
+from frond.runtime import ServiceSettings
+
+MIB = 1 << 20
+
+
+class InferenceSettings(ServiceSettings):
+    """Settings of the inference service.
+
+    ``batch`` and ``providers`` are part of what a result's bytes depend on: give every worker of
+    an installation the same.
+    """
+
+    api_key: SecretStr = Field(
+        default=SecretStr(""), description="asked for by /predict; empty: no key is asked for"
+    )
+    providers: str = Field(
+        default=",".join(PROVIDERS), description="ONNX Runtime's, comma-separated, in order"
+    )
+    threads: int = Field(default=0, ge=0, description="of one run; 0: one for each core")
+    batch: int = Field(
+        default=0, ge=0, le=256, description="windows a run; 0: 1 on a CPU, 8 on a GPU"
+    )
+    models_loaded: int = Field(default=3, ge=1, description="models kept in memory")
+    chunks_in_flight: int = Field(
+        default=4, ge=1, description="read ahead, run or written at a time; sets the memory needed"
+    )
+    gdal_cache_mb: int = Field(default=128, ge=16)
+    predict_max_bytes: int = Field(default=64 * MIB, ge=1, description="body of a /predict request")
+    predict_max_pixels: int = Field(default=64_000_000, ge=1, description="of a /predict image")
+    predict_at_once: int = Field(default=2, ge=1, description="/predict images in memory")

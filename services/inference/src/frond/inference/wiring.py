@@ -1,0 +1,157 @@
+"""The service put together: Kafka, MinIO, models, HTTP. Decides nothing."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from typing import Final, Literal
+
+from fastapi import FastAPI
+
+from frond.bus import EventProducer, Outgoing, consume, ensure_topics
+from frond.contracts import keys, topics
+from frond.contracts.envelope import Envelope
+from frond.contracts.errors import JobRejected
+from frond.contracts.events import ChunkPlanned
+from frond.contracts.ids import parse_s3_uri
+from frond.contracts.plan import RasterSource, WindowGrid
+from frond.contracts.reasons import Reason
+from frond.inference.api import Predictor, make_app
+from frond.inference.models import ModelCache
+from frond.inference.pipeline import Runner
+from frond.inference.settings import InferenceSettings
+from frond.inference.worker import Worker
+from frond.models import Registry
+from frond.raster import RasterReader, configure_gdal
+from frond.runtime import Service, wait_out
+from frond.store import ObjectStore, StoreSettings
+
+SOURCE: Final = "/frond/inference"
+_CANCELLED_S: Final = 3.0
+_CANCELLED_JOBS: Final = 1000
+
+
+class StoreResults:
+    """The worker's view of the object store."""
+
+    def __init__(self, store: ObjectStore, buckets: frozenset[str]) -> None:
+        self._store = store
+        self._buckets = buckets
+        self._cancelled: OrderedDict[str, tuple[float, bool]] = OrderedDict()
+
+    async def get(self, key: str) -> bytes:
+        return await self._store.get(key)
+
+    async def put_if_absent(self, key: str, data: bytes, content_type: str) -> bytes:
+        return await self._store.put_if_absent(key, data, content_type)
+
+    async def etag(self, uri: str) -> str:
+        bucket, key = parse_s3_uri(uri)
+        if bucket not in self._buckets:
+            raise JobRejected(
+                Reason.BUCKET_NOT_ALLOWED,
+                f"Rasters may not lie in the bucket {bucket}. Ask whoever runs this installation "
+                "to add it to FROND_ALLOWED_BUCKETS.",
+            )
+        return (await self._store.stat(key, bucket=bucket)).etag
+
+    async def is_cancelled(self, job_id: str) -> bool:
+        """Whether the job was cancelled, as of a few seconds ago."""
+        now = time.monotonic()
+        seen = self._cancelled.get(job_id)
+        if seen is None or (not seen[1] and now - seen[0] > _CANCELLED_S):
+            seen = (now, await self._store.exists(keys.job_cancelled(job_id)))
+            self._cancelled[job_id] = seen
+            self._cancelled.move_to_end(job_id)
+            while len(self._cancelled) > _CANCELLED_JOBS:
+                self._cancelled.popitem(last=False)
+        return seen[1]
+
+
+class Inference:
+    """One process's parts, made once; ``consume_chunks`` and ``app`` are what ``serve`` is given."""
+
+    def __init__(self, settings: InferenceSettings) -> None:
+        self.settings = settings
+        secret = settings.s3_secret_key.get_secret_value()
+        self.store = ObjectStore(
+            StoreSettings(
+                endpoint=settings.s3_endpoint,
+                access_key=settings.s3_access_key,
+                secret_key=secret,
+                bucket=settings.s3_bucket,
+                region=settings.s3_region,
+            )
+        )
+        configure_gdal(
+            settings.s3_endpoint, settings.s3_access_key, secret,
+            region=settings.s3_region, cache_mb=settings.gdal_cache_mb,
+        )  # fmt: skip
+        self.registry = Registry(self.store, default_model=settings.default_model)
+        self.models = ModelCache(
+            self.registry,
+            settings.cache,
+            capacity=settings.models_loaded,
+            providers=[p.strip() for p in settings.providers.split(",") if p.strip()],
+            threads=settings.threads,
+            batch=settings.batch,
+        )
+        self.runner = Runner()
+        self.worker = Worker(
+            StoreResults(self.store, settings.buckets),
+            self.models,
+            self.runner,
+            _open_reader,
+            chunks_in_flight=settings.chunks_in_flight,
+        )
+        self.predictor = Predictor(settings, self.models, self.runner)
+
+    def close(self) -> None:
+        """Stop every thread; what runs is abandoned."""
+        self.worker.close()
+        self.predictor.close()
+        self.runner.close()
+        self.store.close()
+
+    def app(self, _: Service | None = None) -> FastAPI:
+        """The HTTP API."""
+        return make_app(lambda: self.predictor)
+
+    async def handle(self, envelope: Envelope) -> list[Outgoing]:
+        """A planned chunk in, what it gave out."""
+        event = envelope.event
+        assert isinstance(event, ChunkPlanned)
+        return [Outgoing(topics.DETECTED, await self.worker.handle(event))]
+
+    async def consume_chunks(self, service: Service) -> None:
+        """Run chunks until the service is asked to stop."""
+        settings = self.settings
+        producer = EventProducer(settings.kafka_bootstrap, settings.topic_prefix, SOURCE)
+        service.health.expect("broker")
+        service.health.expect("store")
+
+        async def topics_there() -> None:
+            await ensure_topics(settings.kafka_bootstrap, settings.topic_prefix)
+
+        await wait_out(topics_there, what="making topics")
+        await wait_out(producer.start, what="connecting to the broker")
+        service.health.ready("broker")
+        await wait_out(self.store.ensure_bucket, what="looking for the bucket")
+        service.health.ready("store")
+        try:
+            await consume(
+                service,
+                topics.TILED,
+                self.handle,
+                producer=producer,
+                concurrency=settings.chunks_in_flight,
+            )
+        finally:
+            await producer.stop()
+            self.close()
+
+
+def _open_reader(
+    source: RasterSource, grid: WindowGrid, layout: Literal["CHW", "HWC"]
+) -> RasterReader:
+    return RasterReader(source, grid, layout=layout)

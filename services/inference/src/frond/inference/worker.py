@@ -1,0 +1,292 @@
+"""A chunk in, its result and the event that tells of it out. Knows no Kafka and no MinIO."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime
+from typing import Final, Literal, Protocol
+
+from frond.contracts import keys
+from frond.contracts.errors import (
+    BrokerUnavailable,
+    ModelRejected,
+    ObjectMissing,
+    RasterRejected,
+    StoreUnavailable,
+    UserError,
+)
+from frond.contracts.events import ChunkDetected, ChunkPlanned
+from frond.contracts.jobs import ModelRef, Timings, WindowCounts
+from frond.contracts.plan import RasterSource, WindowGrid
+from frond.contracts.reasons import Reason
+from frond.inference import metrics
+from frond.inference.pipeline import Runner, assemble
+from frond.merge import Detections, from_ipc, to_ipc
+from frond.models import WindowDetections, effective_thresholds
+from frond.models.session import ModelSession
+from frond.raster import WindowPixels
+from frond.runtime import get_logger
+
+_log = get_logger(__name__)
+
+RESULT_TYPE: Final = "application/vnd.apache.arrow.file"
+
+
+class Reader(Protocol):
+    """Reads windows (see :class:`frond.raster.RasterReader`)."""
+
+    def read_block(self, indices: Sequence[int]) -> list[WindowPixels]: ...
+
+
+OpenReader = Callable[
+    [RasterSource, WindowGrid, Literal["CHW", "HWC"]], AbstractContextManager[Reader]
+]
+
+
+class Results(Protocol):
+    """Where results lie and rasters come from. Methods raise StoreUnavailable."""
+
+    async def get(self, key: str) -> bytes:
+        """Raises ObjectMissing."""
+        ...
+
+    async def put_if_absent(self, key: str, data: bytes, content_type: str) -> bytes:
+        """What is stored under the key afterwards: the first writer wins."""
+        ...
+
+    async def etag(self, uri: str) -> str:
+        """The ETag of a raster. Raises ObjectMissing, or JobRejected for where it may not lie."""
+        ...
+
+    async def is_cancelled(self, job_id: str) -> bool: ...
+
+
+class Models(Protocol):
+    """Models by version. Raises ModelRejected or StoreUnavailable."""
+
+    async def get(self, ref: ModelRef) -> ModelSession: ...
+
+
+class Worker:
+    """Runs chunks. Safe to run twice on one chunk, at once, and beside a zombie.
+
+    Args:
+        open_reader: opens a plan's raster.
+        chunks_in_flight: threads that read ahead; the caller bounds how many chunks are handled.
+    """
+
+    def __init__(
+        self,
+        results: Results,
+        models: Models,
+        runner: Runner,
+        open_reader: OpenReader,
+        *,
+        chunks_in_flight: int = 4,
+    ) -> None:
+        self._results = results
+        self._models = models
+        self._runner = runner
+        self._open_reader = open_reader
+        self._readers = ThreadPoolExecutor(chunks_in_flight, thread_name_prefix="read")
+        self._workers = ThreadPoolExecutor(2, thread_name_prefix="chunk")
+        # in order of arrival: the chunk that was read first is run first
+        self._turn = asyncio.Lock()
+
+    def close(self) -> None:
+        for pool in (self._readers, self._workers):
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    async def handle(self, event: ChunkPlanned) -> ChunkDetected:
+        """Run a chunk unless its result is there, and tell of it.
+
+        A chunk that cannot be run is told of all the same, with its reason: the ledger closes.
+
+        Raises:
+            StoreUnavailable: call again; nothing is lost.
+        """
+        try:
+            return await self._handle(event)
+        except (StoreUnavailable, BrokerUnavailable):
+            raise
+        except UserError as e:
+            return self._failed(event, e.reason, e.detail)
+        except ObjectMissing as e:
+            return self._failed(event, Reason.OBJECT_MISSING, str(e))
+        except Exception as e:
+            _log.error(
+                "a chunk failed for a reason of our own", job_id=event.job_id,
+                image_id=event.image_id, chunk_id=event.chunk_id, exc_info=e,
+            )  # fmt: skip
+            return self._failed(
+                event, Reason.INTERNAL, "Something went wrong on our side; it is in the logs."
+            )
+
+    async def _handle(self, event: ChunkPlanned) -> ChunkDetected:
+        began = time.perf_counter()
+        waited = _since(event.planned_at)
+        key = keys.chunk_result(event.job_id, event.image_id, event.chunk_id)
+        stored = await self._stored(key)
+        if stored is not None:
+            metrics.CHUNKS.labels("repeated").inc()
+            return self._done(event, key, stored, Timings())
+        if await self._results.is_cancelled(event.job_id):
+            return self._failed(event, Reason.DISMISSED, "The job was cancelled.")
+        session = await self._models.get(event.model)
+        windows, read = await self._read(event, session)
+        thresholds = effective_thresholds(session.manifest, event.thresholds)
+        loop = asyncio.get_running_loop()
+        queued = time.perf_counter()
+        async with self._turn:
+            waited += time.perf_counter() - queued
+            try:
+                found, spent = await loop.run_in_executor(
+                    self._workers, self._runner.detect,
+                    session, [w.data for w in windows], thresholds,
+                )  # fmt: skip
+            except ModelRejected as e:
+                raise ModelRejected(Reason.INFERENCE_FAILED, e.detail) from e
+        started = time.perf_counter()
+        detections, data = await loop.run_in_executor(self._workers, _result, event, found, windows)
+        decode = spent.decode + time.perf_counter() - started
+        started = time.perf_counter()
+        kept = await self._results.put_if_absent(key, data, RESULT_TYPE)
+        timings = Timings(
+            wait=waited, read=read, preprocess=spent.preprocess, run=spent.run, decode=decode,
+            write=time.perf_counter() - started,
+        )  # fmt: skip
+        if kept != data:
+            _log.warning("another worker stored other bytes first", chunk_id=event.chunk_id)
+            detections = await asyncio.to_thread(lambda: from_ipc(kept)[0])
+        metrics.observe(timings)
+        metrics.CHUNKS.labels("done").inc()
+        metrics.DETECTIONS.inc(len(detections))
+        _log.info(
+            "chunk done", job_id=event.job_id, image_id=event.image_id, chunk_id=event.chunk_id,
+            windows=len(event.windows), detections=len(detections),
+            seconds=round(time.perf_counter() - began, 3),
+        )  # fmt: skip
+        return self._done(event, key, detections, timings)
+
+    async def _stored(self, key: str) -> Detections | None:
+        try:
+            raw = await self._results.get(key)
+        except ObjectMissing:
+            return None
+        return await asyncio.to_thread(lambda: from_ipc(raw)[0])
+
+    async def _read(
+        self, event: ChunkPlanned, session: ModelSession
+    ) -> tuple[list[WindowPixels], float]:
+        """The chunk's windows, in order, surely of the object that was planned."""
+
+        def read() -> list[WindowPixels]:
+            with self._open_reader(event.source, event.grid, session.layout) as reader:
+                return reader.read_block(event.windows)
+
+        _check_fit(event, session)
+        started = time.perf_counter()
+        # before, so that nothing is read from where it may not be
+        await self._unchanged(event)
+        try:
+            windows = await asyncio.get_running_loop().run_in_executor(self._readers, read)
+        except RasterRejected:
+            # a replaced object may look damaged: the truer reason goes first
+            await self._unchanged(event)
+            raise
+        # after, because an object replaced while it was read gives windows of two rasters
+        await self._unchanged(event)
+        return windows, time.perf_counter() - started
+
+    async def _unchanged(self, event: ChunkPlanned) -> None:
+        try:
+            etag = await self._results.etag(event.source.uri)
+        except ObjectMissing:
+            raise RasterRejected(
+                Reason.OBJECT_MISSING,
+                "The image was deleted from the store before it was processed. Send it again.",
+            ) from None
+        if etag.strip('"') != event.source.etag.strip('"'):
+            raise RasterRejected(
+                Reason.OBJECT_CHANGED,
+                "The image was replaced in the store after its processing began. Send it again.",
+            )
+
+    def _done(
+        self, event: ChunkPlanned, key: str, detections: Detections, timings: Timings
+    ) -> ChunkDetected:
+        n = len(event.windows)
+        return self._event(event).model_copy(
+            update={
+                "windows": WindowCounts(total=n, done=n),
+                "result": key,
+                "detections": len(detections),
+                "timings": timings,
+            }
+        )
+
+    def _failed(self, event: ChunkPlanned, reason: Reason, detail: str) -> ChunkDetected:
+        metrics.CHUNKS.labels("failed").inc()
+        _log.warning(
+            "chunk failed", job_id=event.job_id, image_id=event.image_id, chunk_id=event.chunk_id,
+            reason=reason.value, detail=detail,
+        )  # fmt: skip
+        return self._event(event).model_copy(update={"reason": reason, "detail": detail})
+
+    def _event(self, event: ChunkPlanned) -> ChunkDetected:
+        n = len(event.windows)
+        return ChunkDetected(
+            job_id=event.job_id,
+            image_id=event.image_id,
+            image=event.image,
+            name=event.name,
+            job_size=event.job_size,
+            plan_digest=event.plan_digest,
+            chunk_id=event.chunk_id,
+            ordinal=event.ordinal,
+            chunks=event.chunks,
+            windows=WindowCounts(total=n, failed=n),
+            windows_total=event.windows_total,
+            windows_skipped=event.windows_skipped,
+            model=event.model,
+        )
+
+
+def _check_fit(event: ChunkPlanned, session: ModelSession) -> None:
+    manifest = session.manifest
+    if event.grid.size != manifest.input.size or len(event.source.bands) != len(manifest.bands):
+        raise ModelRejected(
+            Reason.BAD_MODEL,
+            f"The plan has windows of {event.grid.size} pixels and {len(event.source.bands)} bands; "
+            f"{manifest.name} takes {manifest.input.size} and {len(manifest.bands)}.",
+        )
+    if min(event.windows) < 0 or max(event.windows) >= event.grid.count:
+        raise RasterRejected(Reason.BAD_REQUEST, "The chunk names windows that its grid has not.")
+
+
+def _result(
+    event: ChunkPlanned, found: Sequence[WindowDetections], windows: Sequence[WindowPixels]
+) -> tuple[Detections, bytes]:
+    """The result's rows and bytes: a function of raster, plan and model alone."""
+    detections = assemble(found, windows, event.grid, event.source)
+    about = {
+        "plan_digest": event.plan_digest,
+        "ordinal": str(event.ordinal),
+        "windows": str(len(event.windows)),
+        "image_etag": event.source.etag,
+        "model": event.model.name,
+        "model_digest": event.model.digest,
+    }
+    return detections, to_ipc(detections, about)
+
+
+def _since(moment: datetime | None) -> float:
+    if moment is None:
+        return 0.0
+    # clocks of two machines may differ
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return max(0.0, (datetime.now(UTC) - aware).total_seconds())
