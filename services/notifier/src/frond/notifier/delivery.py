@@ -16,8 +16,6 @@ from frond.contracts.jobs import JobSpec
 FACTOR: Final = 3.0
 LONGEST_S: Final = 6 * 3600.0
 LONGEST_ASKED_S: Final = 24 * 3600.0
-LEASE_S: Final = 30.0
-"""How long an attempt belongs to the notifier that began it; longer than any attempt may take."""
 
 
 class Kind(StrEnum):

@@ -15,6 +15,7 @@ import secrets
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
+from typing import Final
 
 from frond.contracts import keys
 from frond.contracts.errors import ObjectMissing
@@ -22,7 +23,6 @@ from frond.contracts.events import JobCompleted
 from frond.contracts.jobs import JobSpec
 from frond.notifier import metrics
 from frond.notifier.delivery import (
-    LEASE_S,
     Answer,
     Delivery,
     Kind,
@@ -35,6 +35,7 @@ from frond.notifier.send import Sender
 from frond.runtime import get_logger, wait_out
 from frond.store import ObjectStore
 
+_LOOK_AGAIN_S: Final = 1.0
 _log = get_logger(__name__)
 
 
@@ -47,6 +48,8 @@ class Outbox:
 
     Args:
         senders: one for each kind.
+        lease_s: how long an attempt belongs to the notifier that began it; longer than any
+            attempt may take.
         now: the clock.
         concurrency: attempts at once.
     """
@@ -57,12 +60,14 @@ class Outbox:
         senders: Mapping[Kind, Sender],
         policy: Policy,
         *,
+        lease_s: float = 30.0,
         now: Callable[[], datetime] = utc_now,
         concurrency: int = 16,
     ) -> None:
         self.store = store
         self.senders = senders
         self.policy = policy
+        self.lease_s = lease_s
         self.now = now
         self.name = secrets.token_hex(8)
         self._slots = asyncio.Semaphore(concurrency)
@@ -120,6 +125,11 @@ class Outbox:
             # its marker stays, so the next scan takes it up again
             _log.error("a delivery was dropped", job_id=which[0], id=which[1], exc_info=error)
 
+    async def idle(self) -> None:
+        """Wait until every delivery attended to has ended."""
+        while self._tasks:
+            await asyncio.wait(list(self._tasks.values()))
+
     async def close(self, patience_s: float) -> None:
         """Let attempts that are under way end; what waits stays in the store."""
         self._closing = True
@@ -139,7 +149,11 @@ class Outbox:
                 await wait_out(lambda: self.store.delete(marker), what="ending a delivery")
                 return
             due = delivery.next_attempt or self.now()
-            await asyncio.sleep(max(0.0, (due - self.now()).total_seconds()))
+            early_s = (due - self.now()).total_seconds()
+            if early_s > 0:
+                # then look again: its job may have been deleted, another notifier may be at it
+                await asyncio.sleep(early_s)
+                continue
             async with self._slots:
                 self._attempting.add(me)
                 try:
@@ -194,7 +208,7 @@ class Outbox:
         # our own claim without a result: the store answered too late, nothing was sent
         if theirs["by"] == self.name:
             return 0.0
-        return LEASE_S - age if age < LEASE_S else -1.0
+        return min(self.lease_s - age, _LOOK_AGAIN_S) if age < self.lease_s else -1.0
 
     async def _record(self, done: Delivery) -> None:
         """Store the result, unless a later attempt has already told more."""

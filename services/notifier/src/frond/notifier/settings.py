@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
-from pydantic import AliasChoices, Field, SecretStr, field_validator
+from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
 from standardwebhooks import Webhook
 
 from frond.runtime import ServiceSettings
@@ -38,10 +38,19 @@ class NotifierSettings(ServiceSettings):
     )
     mail_from: str = "frond@localhost"
     public_url: str = Field(default="", description="how people reach the REST service, for links")
-    deadline_s: float = Field(default=15.0, gt=0, le=20, description="of one attempt")
+    deadline_s: float = Field(default=15.0, gt=0, description="of one attempt")
+    lease_s: float = Field(
+        default=30.0, description="how soon an attempt counts as lost, when its notifier was killed"
+    )
     rescan_s: float = Field(
         default=60.0, gt=0, description="how often deliveries that nobody attends to are looked for"
     )
+
+    @model_validator(mode="after")
+    def _leases_outlast_attempts(self) -> NotifierSettings:
+        if self.lease_s < 1.5 * self.deadline_s:
+            raise ValueError("FROND_LEASE_S must be 1.5 times FROND_DEADLINE_S or more")
+        return self
 
     @field_validator("webhook_secret")
     @classmethod

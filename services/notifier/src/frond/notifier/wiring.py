@@ -49,6 +49,7 @@ async def notify(service: Service) -> None:
             store,
             {Kind.WEBHOOK: WebhookSender(settings, http), Kind.EMAIL: MailSender(settings)},
             Policy(settings.webhook_max_retries, settings.webhook_retry_delay),
+            lease_s=settings.lease_s,
         )
         await wait_out(lambda: ensure_topics(bootstrap, prefix), what="making topics")
         await wait_out(store.ensure_bucket, what="making the bucket")

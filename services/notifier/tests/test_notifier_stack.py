@@ -1,0 +1,274 @@
+"""The notifier on a real broker, a real store, real receivers; killed and started again."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from standardwebhooks import Webhook
+
+from frond.bus import EventProducer, Outgoing, ensure_topics
+from frond.contracts import keys, topics
+from frond.contracts.errors import ObjectMissing
+from frond.contracts.events import JobCompleted
+from frond.contracts.jobs import ImageCounts, JobOutcome, JobSpec, JobStatus, ModelRef, WindowCounts
+from frond.notifier.delivery import Delivery, Kind, Policy, State, deliveries_of
+from frond.notifier.outbox import Outbox
+from frond.notifier.send import WebhookSender
+from frond.notifier.settings import NotifierSettings
+from frond.store import ObjectStore, StoreSettings
+
+pytestmark = pytest.mark.stack
+
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+
+def completed(job_id: str) -> JobCompleted:
+    return JobCompleted(
+        job_id=job_id, status=JobStatus.SUCCESSFUL, outcome=JobOutcome.COMPLETED,
+        images=ImageCounts(expected=2, completed=2), windows=WindowCounts(total=2, done=2),
+        detections={"palm": 7}, finished=datetime(2026, 1, 2, tzinfo=UTC),
+    )  # fmt: skip
+
+
+@pytest.fixture
+async def store(service_env: dict[str, str]) -> AsyncIterator[ObjectStore]:
+    env = service_env
+    made = ObjectStore(
+        StoreSettings(
+            env["FROND_S3_ENDPOINT"], env["FROND_S3_ACCESS_KEY"], env["FROND_S3_SECRET_KEY"],
+            env["FROND_S3_BUCKET"],
+        )
+    )  # fmt: skip
+    await made.ensure_bucket()
+    yield made
+    made.close()
+
+
+class Notifier:
+    """A notifier process."""
+
+    def __init__(self, env: dict[str, str], port: int, log: Path) -> None:
+        self.env = {**env, "FROND_HTTP_PORT": str(port)}
+        self.port = port
+        self.log = log
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def launch(self) -> None:
+        with self.log.open("ab") as out:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "frond.notifier"], env=self.env, stdout=out, stderr=out
+            )
+
+    async def start(self) -> None:
+        self.launch()
+        assert self.process is not None
+        async with httpx.AsyncClient(trust_env=False) as http, asyncio.timeout(60):
+            while True:
+                assert self.process.poll() is None, self.log.read_text()[-3000:]
+                with suppress(httpx.HTTPError):
+                    if (await http.get(f"http://127.0.0.1:{self.port}/ready")).is_success:
+                        return
+                await asyncio.sleep(0.05)
+
+    def kill(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+
+@pytest.fixture
+def notifier(
+    service_env: dict[str, str], free_port: Callable[[], int], tmp_path: Path
+) -> Iterator[Notifier]:
+    env = {
+        **service_env,
+        "FROND_WEBHOOK_SECRET": SECRET,
+        "WEBHOOK_RETRY_DELAY": "0.5",
+        "FROND_DEADLINE_S": "1.5",
+        "FROND_LEASE_S": "3",
+    }
+    made = Notifier(env, free_port(), tmp_path / "notifier.log")
+    yield made
+    made.kill()
+
+
+async def job(
+    store: ObjectStore, job_id: str, webhook_url: str | None = None, email: str | None = None
+) -> Any:
+    """Store a job's spec; returns the delivery that its completed event will make, if any."""
+    spec = JobSpec(
+        job_id=job_id, model=ModelRef(name="m", digest="0" * 64), webhook_url=webhook_url,
+        email=email,
+    )  # fmt: skip
+    await store.put(keys.job_spec(job_id), spec.model_dump_json().encode())
+    made = deliveries_of(completed(job_id), spec, datetime.now(UTC))
+    return made[0] if made else None
+
+
+async def send(env: dict[str, str], *job_ids: str) -> None:
+    bootstrap, prefix = env["FROND_KAFKA_BOOTSTRAP"], env["FROND_TOPIC_PREFIX"]
+    await ensure_topics(bootstrap, prefix)
+    producer = EventProducer(bootstrap, prefix, "/test")
+    await producer.start()
+    await producer.send([Outgoing(topics.COMPLETED, completed(j)) for j in job_ids])
+    await producer.stop()
+
+
+async def recorded(
+    store: ObjectStore, delivery: Delivery, wanted: Callable[[Delivery], bool]
+) -> Delivery:
+    """The record, once it is as wanted: the store tells nobody when it changes."""
+    async with asyncio.timeout(60):
+        while True:
+            with suppress(ObjectMissing):
+                raw = await store.get(keys.delivery(delivery.job_id, delivery.id))
+                if wanted(found := Delivery.model_validate_json(raw)):
+                    return found
+            await asyncio.sleep(0.02)
+
+
+async def next_post(receiver: Any) -> Any:
+    return await asyncio.to_thread(receiver.next)
+
+
+async def gone(store: ObjectStore, key: str) -> None:
+    async with asyncio.timeout(30):
+        while await store.exists(key):  # noqa: ASYNC110 # the store tells nobody
+            await asyncio.sleep(0.02)
+
+
+async def test_two_failures_then_success(
+    notifier: Notifier, store: ObjectStore, service_env: dict[str, str], receiver: Any
+) -> None:
+    """Every attempt is signed anew under one id; at the end the record says delivered."""
+    receiver.script[:] = [500, 503]
+    expected = await job(store, "survey-7", receiver.url)
+    await notifier.start()
+    await send(service_env, "survey-7")
+    posts = [await next_post(receiver) for _ in range(3)]
+    assert {p.headers["webhook-id"] for p in posts} == {expected.event_id}
+    for post in posts:
+        body = Webhook(SECRET).verify(post.body, post.headers)
+        assert body["data"]["job_id"] == "survey-7"
+        assert body["data"]["detections"] == {"palm": 7}
+    record = await recorded(store, expected, lambda d: d.final)
+    assert (record.state, record.attempts) == (State.DELIVERED, 3)
+    await gone(store, keys.delivery_marker("survey-7", expected.id))
+    assert receiver.posts.empty()
+
+
+async def test_a_kill_between_attempts_loses_nothing(
+    notifier: Notifier, store: ObjectStore, service_env: dict[str, str], receiver: Any
+) -> None:
+    """SIGKILL after a failed attempt: the next notifier goes on where the first had come to."""
+    receiver.script[:] = [500, 500]
+    expected = await job(store, "survey-8", receiver.url)
+    notifier.env["WEBHOOK_RETRY_DELAY"] = "3"
+    await notifier.start()
+    await send(service_env, "survey-8")
+    await next_post(receiver)
+    before = await recorded(store, expected, lambda d: d.attempts == 1)
+    notifier.kill()
+    assert before.next_attempt is not None
+    notifier.env["WEBHOOK_RETRY_DELAY"] = "0.2"
+    await notifier.start()
+    await next_post(receiver)
+    assert datetime.now(UTC) >= before.next_attempt
+    last = await next_post(receiver)
+    Webhook(SECRET).verify(last.body, last.headers)
+    record = await recorded(store, expected, lambda d: d.final)
+    assert (record.state, record.attempts) == (State.DELIVERED, 3)
+
+
+async def test_a_kill_during_an_attempt_makes_it_again(
+    notifier: Notifier, store: ObjectStore, service_env: dict[str, str], receiver: Any
+) -> None:
+    """Nobody knows whether it arrived; it comes again under the same id, and counts as one."""
+    receiver.gate.clear()
+    expected = await job(store, "survey-9", receiver.url)
+    await notifier.start()
+    await send(service_env, "survey-9")
+    first = await next_post(receiver)
+    notifier.kill()
+    receiver.gate.set()
+    await notifier.start()
+    again = await next_post(receiver)
+    assert first.headers["webhook-id"] == again.headers["webhook-id"]
+    record = await recorded(store, expected, lambda d: d.final)
+    assert (record.state, record.attempts) == (State.DELIVERED, 2)
+
+
+async def test_the_same_event_twice_is_one_delivery(store: ObjectStore, receiver: Any) -> None:
+    """Two notifiers at once, and the same event again later: one request."""
+    await job(store, "survey-1", receiver.url)
+    async with httpx.AsyncClient(trust_env=False) as http:
+        senders = {Kind.WEBHOOK: WebhookSender(NotifierSettings(), http)}
+        outboxes = [Outbox(store, senders, Policy(3, 0.2)) for _ in range(3)]
+        await asyncio.gather(*(o.take(completed("survey-1")) for o in outboxes))
+        await asyncio.gather(*(o.idle() for o in outboxes))
+        await outboxes[0].take(completed("survey-1"))
+        await outboxes[0].idle()
+        assert await outboxes[1].resume() == 0
+    assert receiver.posts.qsize() == 1
+
+
+async def test_410_ends_it(store: ObjectStore, receiver: Any) -> None:
+    receiver.script[:] = [410]
+    expected = await job(store, "survey-2", receiver.url)
+    async with httpx.AsyncClient(trust_env=False) as http:
+        outbox = Outbox(
+            store, {Kind.WEBHOOK: WebhookSender(NotifierSettings(), http)}, Policy(3, 0.2)
+        )
+        await outbox.take(completed("survey-2"))
+        await outbox.idle()
+    record = await recorded(store, expected, lambda d: d.final)
+    assert (record.state, record.attempts) == (State.GAVE_UP, 1)
+    assert receiver.posts.qsize() == 1
+
+
+async def test_a_job_deleted_meanwhile_ends_its_deliveries(
+    store: ObjectStore, receiver: Any
+) -> None:
+    """Nothing is written below a job that is no more, and its marker goes."""
+    receiver.script[:] = [500]
+    expected = await job(store, "survey-3", receiver.url)
+    async with httpx.AsyncClient(trust_env=False) as http:
+        outbox = Outbox(
+            store, {Kind.WEBHOOK: WebhookSender(NotifierSettings(), http)}, Policy(3, 0.5)
+        )
+        await outbox.take(completed("survey-3"))
+        await recorded(store, expected, lambda d: d.attempts == 1)
+        await store.delete_prefix(keys.job_prefix("survey-3"))
+        await outbox.idle()
+    assert [o.key async for o in store.list("")] == []
+    assert receiver.posts.qsize() == 1
+
+
+async def test_an_email_by_real_smtp(
+    notifier: Notifier, store: ObjectStore, service_env: dict[str, str], mailbox: Any
+) -> None:
+    """Greylisted once, then taken; a job without addresses asks for nothing."""
+    mailbox.script[:] = ["450 come back later"]
+    expected = await job(store, "survey-4", email="ana@example.org")
+    await job(store, "silent")
+    notifier.env["FROND_SMTP_URL"] = mailbox.url
+    await notifier.start()
+    await send(service_env, "silent", "survey-4", "unknown-job")
+    mail = await asyncio.to_thread(mailbox.mails.get, timeout=60)
+    assert mail["subject"] == "Frond: job survey-4 has completed"
+    assert "7 palm" in mail.get_content()
+    record = await recorded(store, expected, lambda d: d.final)
+    assert (record.state, record.attempts) == (State.DELIVERED, 2)
+    raw = json.loads(await store.get(keys.delivery("survey-4", expected.id)))
+    assert raw["kind"] == "email"
