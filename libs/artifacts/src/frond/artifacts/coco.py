@@ -1,0 +1,150 @@
+"""COCO: ``coco.json`` (a dataset) and ``coco-results.json`` (what ``loadRes`` takes).
+
+Both hold completed images only; failed ones are in ``summary.json``. Images are numbered from 1 in
+the order of (name, image id), annotations from 1 in the order of images and detections, categories
+from 1 in the order of the model's classes. Members beyond COCO's own sit under ``frond``.
+"""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from frond.artifacts.common import (
+    ImageResult,
+    JobInfo,
+    JsonList,
+    Sink,
+    Spool,
+    encoded,
+    scores_of,
+    text,
+)
+from frond.merge import Detections
+
+
+class CocoDataset:
+    """Writes ``coco.json``. The images come last: they are known only when all were seen."""
+
+    def __init__(self, sink: Sink, job: JobInfo) -> None:
+        self._sink = sink
+        self._spool = Spool()
+        self._images = JsonList(self._spool)
+        self._annotations = JsonList(sink)
+        self._image = 0
+        self._annotation = 0
+        head = {
+            "info": {
+                "description": f"Detections of job {job.job_id}",
+                "version": job.model.version if job.model else "",
+                "frond": job.describe(),
+            },
+            "licenses": [],
+            "categories": [
+                {"id": i, "name": name, "supercategory": ""}
+                for i, name in enumerate(job.classes, start=1)
+            ],
+        }
+        sink.write(encoded(text(head)[:-1] + ',"annotations":['))
+
+    def add(self, result: ImageResult) -> None:
+        if not result.completed:
+            return
+        self._image += 1
+        self._images.add([text(_image(self._image, result))])
+        for first, part in result.slices():
+            self._annotations.add(self._texts(part, first))
+
+    def _texts(self, d: Detections, first: int) -> list[str]:
+        start = self._annotation + 1
+        self._annotation += len(d)
+        side = d.boxes[:, 2:] - d.boxes[:, :2]
+        columns = zip(
+            range(start, start + len(d)),
+            range(first, first + len(d)),
+            (d.classes + 1).tolist(),
+            *(map(repr, d.boxes[:, k].tolist()) for k in range(4)),
+            *(map(repr, side[:, k].tolist()) for k in range(2)),
+            (side[:, 0] * side[:, 1]).tolist(),
+            scores_of(d).tolist(),
+            d.windows.tolist(),
+            strict=True,
+        )
+        image = self._image
+        return [
+            f'{{"id":{i},"image_id":{image},"category_id":{c},"bbox":[{x0},{y0},{w},{h}],'
+            f'"area":{area!r},"segmentation":[[{x0},{y0},{x1},{y0},{x1},{y1},{x0},{y1}]],'
+            f'"iscrowd":0,"score":{score!r},"frond":{{"detection":{n},"window":{window}}}}}'
+            for i, n, c, x0, y0, x1, y1, w, h, area, score, window in columns
+        ]
+
+    def finish(self) -> None:
+        self._sink.write(b'],"images":[')
+        self._spool.copy_to(self._sink)
+        self._sink.write(b"]}\n")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._spool.__exit__(kind, error, trace)
+
+
+class CocoResults:
+    """Writes ``coco-results.json``: the bare list, its image ids those of ``coco.json``."""
+
+    def __init__(self, sink: Sink, job: JobInfo) -> None:
+        del job
+        self._sink = sink
+        self._list = JsonList(sink)
+        self._image = 0
+        sink.write(b"[")
+
+    def add(self, result: ImageResult) -> None:
+        if not result.completed:
+            return
+        self._image += 1
+        for _, part in result.slices():
+            boxes = np.column_stack([part.boxes[:, :2], part.boxes[:, 2:] - part.boxes[:, :2]])
+            rows = zip(
+                (part.classes + 1).tolist(), boxes.tolist(), scores_of(part).tolist(), strict=True
+            )
+            self._list.add(
+                [
+                    f'{{"image_id":{self._image},"category_id":{c},"bbox":{box},"score":{s!r}}}'
+                    for c, box, s in rows
+                ]
+            )
+
+    def finish(self) -> None:
+        self._sink.write(b"]\n")
+
+
+def _image(number: int, result: ImageResult) -> dict[str, Any]:
+    outcome, plan = result.outcome, result.plan
+    width, height = result.size
+    geo = plan.georeference if plan else None
+    return {
+        "id": number,
+        "file_name": outcome.name,
+        "width": width,
+        "height": height,
+        "frond": {
+            "image_id": outcome.image_id,
+            "uri": outcome.image,
+            "checksum": outcome.checksum,
+            "crs": geo.crs if geo else outcome.crs,
+            "georeference": geo.kind if geo else None,
+            "geotransform": list(geo.transform) if geo and geo.transform else None,
+            "gsd_m": plan.gsd_m if plan else None,
+            "plan_digest": plan.plan_digest if plan else None,
+            "notes": list(plan.notes) if plan else [],
+        },
+    }

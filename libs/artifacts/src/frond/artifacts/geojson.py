@@ -1,0 +1,120 @@
+"""GeoJSON to RFC 7946: lon/lat of WGS 84 with seven decimals (1 cm), no ``crs``, exterior rings
+counter-clockwise, cut at the antimeridian.
+
+Images without longitude and latitude give no features; the file names them in the foreign member
+``images_without_lonlat``. A detection that its georeference cannot place has a null geometry.
+"""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from frond.artifacts.common import (
+    ImageResult,
+    JobInfo,
+    JsonList,
+    Sink,
+    Spool,
+    encoded,
+    scores_of,
+    text,
+)  # fmt: skip
+from frond.artifacts.geometry import Floats, Point, crosses, lonlat_rings, split
+from frond.merge import Detections
+from frond.raster import has_lonlat
+
+DECIMALS = 7
+
+
+class GeoJson:
+    """Writes ``detections.geojson``."""
+
+    def __init__(self, sink: Sink, job: JobInfo) -> None:
+        self._sink = sink
+        self._job = job
+        self._features = JsonList(sink)
+        self._spool = Spool()
+        self._elsewhere = JsonList(self._spool)
+        head = {"type": "FeatureCollection", "frond": job.describe()}
+        sink.write(encoded(text(head)[:-1] + ',"features":['))
+        self._classes: dict[int, str] = {}
+
+    def add(self, result: ImageResult) -> None:
+        if not result.completed:
+            return
+        if result.plan is None or not has_lonlat(result.plan.georeference):
+            o = result.outcome
+            self._elsewhere.add([text({"image_id": o.image_id, "image": o.name})])
+            return
+        for first, part in result.slices():
+            rings = lonlat_rings(result.plan.georeference, part.boxes)
+            if rings is not None:
+                self._features.add(self._texts(result, first, part, rings))
+
+    def _texts(self, result: ImageResult, first: int, d: Detections, rings: Floats) -> list[str]:
+        image_id = result.outcome.image_id
+        model = self._job.model
+        tail = (
+            f',"image":{text(result.outcome.name)},"image_id":{text(image_id)}'
+            f',"model":{text(model.name if model else None)}'
+            f',"model_digest":{text(model.digest if model else None)}}}}}'
+        )
+        columns = zip(
+            range(first, first + len(d)), geometry_texts(rings), d.classes.tolist(),
+            scores_of(d).tolist(), d.windows.tolist(), strict=True,
+        )  # fmt: skip
+        head = '{"type":"Feature","id":' + text(image_id)[:-1]
+        return [
+            f'{head}/{n}","geometry":{geometry},"properties":{{"detection":"{image_id}/{n}",'
+            f'"class":{self._class(c)},"score":{score!r},"window":{window}{tail}'
+            for n, geometry, c, score, window in columns
+        ]
+
+    def _class(self, index: int) -> str:
+        known = self._classes.get(index)
+        if known is None:
+            known = self._classes[index] = text(self._job.class_name(index))
+        return known
+
+    def finish(self) -> None:
+        self._sink.write(b'],"images_without_lonlat":[')
+        self._spool.copy_to(self._sink)
+        self._sink.write(b"]}\n")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._spool.__exit__(kind, error, trace)
+
+
+def geometry_texts(rings: Floats) -> list[str]:
+    """The GeoJSON geometry of each ring [n, 5, 2]: Polygon, MultiPolygon or null."""
+    flat = (np.round(rings, DECIMALS) + 0.0).reshape(len(rings), 10)
+    texts = [_POLYGON % tuple(row) for row in flat.tolist()]
+    for k in np.flatnonzero(crosses(rings)).tolist():
+        texts[k] = text(geometry_of(split(rings[k])))
+    for k in np.flatnonzero(np.isnan(flat[:, 0])).tolist():
+        texts[k] = "null"
+    return texts
+
+
+def geometry_of(parts: list[list[Point]]) -> dict[str, object] | None:
+    """Rings as one GeoJSON geometry, rounded."""
+    rings = [[[round(x, DECIMALS) + 0.0, round(y, DECIMALS) + 0.0] for x, y in p] for p in parts]
+    if not rings:
+        return None
+    if len(rings) == 1:
+        return {"type": "Polygon", "coordinates": rings}
+    return {"type": "MultiPolygon", "coordinates": [[r] for r in rings]}
+
+
+_POLYGON = '{"type":"Polygon","coordinates":[[' + ",".join(["[%r,%r]"] * 5) + "]]}"

@@ -1,0 +1,146 @@
+"""Boxes as rings on the map: corners through the georeference, counter-clockwise, and what the
+antimeridian and the poles make of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+import pyproj
+
+from frond.contracts.plan import Georeference
+from frond.raster import pixel_to_lonlat, pixel_to_map
+
+Floats = npt.NDArray[np.float64]
+Point = tuple[float, float]
+
+_EDGE_POINTS = 16
+
+
+def map_rings(geo: Georeference, boxes: Floats) -> Floats:
+    """Closed counter-clockwise rings in the georeference's CRS.
+
+    Args:
+        boxes: [n, 4] in raster pixels.
+
+    Returns:
+        [n, 5, 2] x, y. A box that has no place on the map is all NaN.
+    """
+    cols, rows = _corners(boxes)
+    return _closed(np.stack(pixel_to_map(geo, cols, rows), axis=-1))
+
+
+def lonlat_rings(geo: Georeference, boxes: Floats) -> Floats | None:
+    """The same in longitude and latitude (WGS 84); None where there are none for this image.
+
+    A ring whose longitudes span more than 180° crosses the antimeridian or holds a pole: see
+    :func:`crosses` and :func:`split`.
+    """
+    cols, rows = _corners(boxes)
+    points = pixel_to_lonlat(geo, cols, rows)
+    if points is None:
+        return None
+    lon, lat = points
+    with np.errstate(invalid="ignore"):
+        beside_first = lon[:, :1] + (lon - lon[:, :1] + 180.0) % 360.0 - 180.0
+    return _closed(np.stack([lon, lat], axis=-1), np.stack([beside_first, lat], axis=-1))
+
+
+def crosses(rings: Floats) -> npt.NDArray[np.bool_]:
+    """Which lon/lat rings cross the antimeridian or hold a pole."""
+    lon = rings[:, :, 0]
+    return np.asarray(lon.max(axis=1) - lon.min(axis=1) > 180.0)
+
+
+def split(ring: Sequence[Sequence[float]] | Floats) -> list[list[Point]]:
+    """One ring, cut where it meets the antimeridian: closed counter-clockwise rings, each within
+    [-180, 180], which together cover the same ground (RFC 7946, 3.1.9). A ring around a pole
+    is led along the antimeridian to it.
+    """
+    points = [(float(x), float(y)) for x, y in ring][:-1]
+    steps = [
+        (b[0] - a[0] + 180.0) % 360.0 - 180.0
+        for a, b in zip(points, [*points[1:], points[0]], strict=True)
+    ]
+    unrolled, lon = [], points[0][0]
+    for (_, lat), step in zip(points, steps, strict=True):
+        unrolled.append((lon, lat))
+        lon += step
+    if abs(sum(steps)) > 180.0:
+        pole = math.copysign(90.0, sum(lat for _, lat in points))
+        unrolled += [(lon, points[0][1]), (lon, pole), (points[0][0], pole)]
+    west, east = min(x for x, _ in unrolled), max(x for x, _ in unrolled)
+    parts = []
+    for turn in range(math.floor((west + 180.0) / 360.0), math.floor((east + 180.0) / 360.0) + 1):
+        part = _clipped(_clipped(unrolled, 360.0 * turn - 180.0, 1), 360.0 * turn + 180.0, -1)
+        part = [(x - 360.0 * turn, y) for x, y in part]
+        area = signed_area(part)
+        if area:
+            ring_out = part if area > 0 else part[::-1]
+            parts.append([*ring_out, ring_out[0]])
+    return parts
+
+
+def signed_area(points: Sequence[Point]) -> float:
+    """Twice a ring's area in its own units; positive for counter-clockwise."""
+    if len(points) < 3:
+        return 0.0
+    x0, y0 = points[0]
+    return math.fsum(
+        (a[0] - x0) * (b[1] - y0) - (b[0] - x0) * (a[1] - y0) for a, b in pairwise(points)
+    )
+
+
+def footprint(geo: Georeference, width: int, height: int) -> Floats | None:
+    """The image's outline in longitude and latitude: a closed ring [n, 2] with points along its
+    edges; None where it has none."""
+    t = np.arange(_EDGE_POINTS) / _EDGE_POINTS
+    cols = np.concatenate([0 * t, t, 0 * t + 1, 1 - t]) * width
+    rows = np.concatenate([t, 0 * t + 1, 1 - t, 0 * t]) * height
+    points = pixel_to_lonlat(geo, cols, rows)
+    if points is None or not all(np.isfinite(p).all() for p in points):
+        return None
+    ring = np.stack(points, axis=-1)
+    return np.concatenate([ring, ring[:1]])
+
+
+def area_km2(geo: Georeference, width: int, height: int) -> float | None:
+    """The image's ground area on the WGS 84 ellipsoid; None where it has no lon/lat."""
+    ring = footprint(geo, width, height)
+    if ring is None:
+        return None
+    area, _ = pyproj.Geod(ellps="WGS84").polygon_area_perimeter(ring[:-1, 0], ring[:-1, 1])
+    # ten digits: what is beyond differs between versions of PROJ
+    return float(f"{abs(area) / 1e6:.10g}")
+
+
+def _corners(boxes: Floats) -> tuple[Floats, Floats]:
+    return boxes[:, [0, 0, 2, 2]], boxes[:, [1, 3, 3, 1]]
+
+
+def _closed(points: Floats, seen_as: Floats | None = None) -> Floats:
+    p = points if seen_as is None else seen_as
+    with np.errstate(invalid="ignore"):
+        r = p - p[:, :1]
+        twice = (r[:, 1, 0] * r[:, 2, 1] - r[:, 2, 0] * r[:, 1, 1]) + (
+            r[:, 2, 0] * r[:, 3, 1] - r[:, 3, 0] * r[:, 2, 1]
+        )
+    points = np.where((twice < 0)[:, None, None], points[:, [0, 3, 2, 1]], points) + 0.0
+    points[~np.isfinite(points).all(axis=(1, 2))] = np.nan
+    return np.concatenate([points, points[:, :1]], axis=1)
+
+
+def _clipped(points: list[Point], limit: float, side: int) -> list[Point]:
+    """Sutherland and Hodgman against one meridian: what lies at side·lon ≥ side·limit."""
+    kept: list[Point] = []
+    for a, b in zip(points, [*points[1:], *points[:1]], strict=True):
+        inside_a, inside_b = side * a[0] >= side * limit, side * b[0] >= side * limit
+        if inside_a:
+            kept.append(a)
+        if inside_a != inside_b:
+            share = (limit - a[0]) / (b[0] - a[0])
+            kept.append((limit, a[1] + share * (b[1] - a[1])))
+    return kept

@@ -1,0 +1,182 @@
+"""A STAC 1.1 item for each raster: where it lies, what was found, and by which model.
+
+The Machine Learning Model extension (MLM 1.5) names the model in the item's properties and points
+to its graph as an asset. A raster's time of acquisition is not known to Frond: ``datetime`` is
+null and the interval spans all of time, as STAC asks of an item whose time is unknown.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+from frond.artifacts.common import ImageResult, JobInfo, Sink, encoded, text
+from frond.artifacts.geojson import geometry_of
+from frond.artifacts.geometry import Floats, footprint, split
+from frond.contracts import keys
+from frond.contracts.jobs import ModelRef
+from frond.contracts.modelspec import ModelManifest
+
+MLM: Final = "https://stac-extensions.github.io/mlm/v1.5.0/schema.json"
+PROJECTION: Final = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
+
+_TASKS: Final = {
+    "detection": "object-detection",
+    "segmentation": "semantic-segmentation",
+    "classification": "classification",
+}
+_NO_TIME: Final = {
+    "datetime": None,
+    "start_datetime": "0001-01-01T00:00:00Z",
+    "end_datetime": "9999-12-31T23:59:59Z",
+}
+
+
+def write_stac(sink: Sink, job: JobInfo, result: ImageResult, bucket: str = "") -> None:
+    """Write ``stac.json``: the item, its results as assets by relative links.
+
+    Args:
+        bucket: where the model registry lies; without it the model's asset is a bare key.
+    """
+    sink.write(encoded(text(item(job, result, bucket)) + "\n"))
+
+
+def item(job: JobInfo, result: ImageResult, bucket: str = "") -> dict[str, Any]:
+    """The STAC item of one completed image."""
+    outcome, plan = result.outcome, result.plan
+    width, height = result.size
+    ring = footprint(plan.georeference, width, height) if plan else None
+    geometry, bbox = _where(ring)
+    extensions: list[str] = []
+    properties: dict[str, Any] = {
+        "title": outcome.name,
+        **_NO_TIME,
+        "frond:job_id": job.job_id,
+        "frond:detections": outcome.detections,
+        "frond:windows": outcome.windows.model_dump(),
+        "frond:plan_digest": plan.plan_digest if plan else None,
+    }
+    assets: dict[str, Any] = {
+        "raster": {"href": outcome.image, "roles": ["data"], "title": outcome.name},
+        **{
+            name: {"href": f"./{href}", "type": media_type, "roles": ["frond:detections"]}
+            for name, href, media_type in (
+                ("coco", "coco.json", "application/json"),
+                ("geojson", "detections.geojson", "application/geo+json"),
+                ("geoparquet", "detections.parquet", "application/vnd.apache.parquet"),
+            )
+        },
+    }
+    if plan is not None and plan.georeference.crs is not None:
+        extensions.append(PROJECTION)
+        properties |= _projection(plan.georeference.crs, plan.georeference.transform)
+        properties["proj:shape"] = [height, width]
+    if plan is not None and plan.gsd_m is not None:
+        properties["gsd"] = plan.gsd_m
+    if job.model is not None and job.manifest is not None:
+        extensions.append(MLM)
+        properties |= _model(job.model, job.manifest)
+        assets["model"] = _model_asset(job.model, bucket)
+    return {
+        "type": "Feature",
+        "stac_version": "1.1.0",
+        "stac_extensions": extensions,
+        "id": outcome.image_id,
+        "geometry": geometry,
+        **({"bbox": bbox} if bbox else {}),
+        "properties": properties,
+        "links": [],
+        "assets": assets,
+    }
+
+
+def _where(ring: Floats | None) -> tuple[dict[str, object] | None, list[float] | None]:
+    if ring is None:
+        return None, None
+    parts = split(ring)
+    geometry = geometry_of(parts)
+    if geometry is None:
+        return None, None
+    south = min(y for p in parts for _, y in p)
+    north = max(y for p in parts for _, y in p)
+    if len(parts) == 1:
+        west, east = min(x for x, _ in parts[0]), max(x for x, _ in parts[0])
+    else:
+        # RFC 7946, 5.2: a box across the antimeridian has its west edge east of its east edge
+        west = min(x for p in parts for x, _ in p if max(q[0] for q in p) == 180.0)
+        east = max(x for p in parts for x, _ in p if min(q[0] for q in p) == -180.0)
+    return geometry, [round(v, 7) + 0.0 for v in (west, south, east, north)]
+
+
+def _projection(crs: str, transform: tuple[float, ...] | None) -> dict[str, Any]:
+    found: dict[str, Any] = {"proj:code": crs} if crs.startswith("EPSG:") else {"proj:wkt2": crs}
+    if transform is not None:
+        found["proj:transform"] = list(transform)
+    return found
+
+
+def _model(model: ModelRef, manifest: ModelManifest) -> dict[str, Any]:
+    channels, size = len(manifest.bands), manifest.input.size
+    order = ["batch", "channel", "height", "width"]
+    shape = [-1, channels, size, size]
+    if manifest.input.layout == "NHWC":
+        order, shape = ["batch", "height", "width", "channel"], [-1, size, size, channels]
+    task = _TASKS[manifest.task]
+    return {
+        "mlm:name": _mlm_name(model.name),
+        "mlm:architecture": manifest.decoder.name,
+        "mlm:framework": "ONNX",
+        "mlm:tasks": [task],
+        "mlm:input": [
+            {
+                "name": manifest.input.name or "window",
+                "description": f"bands {', '.join(map(str, manifest.bands))} of the raster",
+                "bands": [],
+                "input": {
+                    "shape": shape,
+                    "dim_order": order,
+                    "data_type": manifest.input.dtype,
+                },
+            }
+        ],
+        "mlm:output": [
+            {
+                "name": task,
+                "tasks": [task],
+                "result": {
+                    "shape": [-1, 6],
+                    "dim_order": ["detection", "value"],
+                    "data_type": "float32",
+                },
+                "description": "x0, y0, x1, y1, score, class of each detection, after decoding",
+                "classification:classes": [
+                    {"value": i, "name": _class_name(name), "title": name}
+                    for i, name in enumerate(manifest.classes)
+                ],
+            }
+        ],
+        "frond:model_version": model.version,
+        "frond:model_digest": model.digest,
+    }
+
+
+def _model_asset(model: ModelRef, bucket: str) -> dict[str, Any]:
+    key = keys.model_version(model.name, model.digest) + "model.onnx"
+    return {
+        "href": f"s3://{bucket}/{key}" if bucket else key,
+        "type": "application/octet-stream; application=onnx",
+        "title": f"{model.name} {model.version}".strip(),
+        "roles": ["mlm:model"],
+        "mlm:artifact_type": "onnx",
+    }
+
+
+def _mlm_name(name: str) -> str:
+    # the extension wants a letter first, a letter or digit last and three characters at least
+    name = name if re.match("[a-zA-Z]", name) else f"model-{name}"
+    return name if len(name) > 2 and name[-1].isalnum() else f"{name}-model"
+
+
+def _class_name(name: str) -> str:
+    # the classification extension allows a machine name only; the title keeps the class's own
+    return re.sub(r"[^0-9A-Za-z_-]", "-", name) or "class"

@@ -1,0 +1,165 @@
+"""Artifacts of what lies in the object store, written into it.
+
+A job's images are read ahead, few and small enough that memory does not grow with the job.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from typing import Final
+
+from frond.artifacts.common import ImageResult, JobInfo
+from frond.artifacts.writer import write_image, write_job
+from frond.contracts import keys
+from frond.contracts.jobs import Artifact, ImageOutcome, ImageStatus, JobSpec
+from frond.contracts.modelspec import ModelManifest
+from frond.contracts.plan import ImagePlan
+from frond.merge import Detections, from_ipc
+from frond.store import MultipartWriter, ObjectStore
+
+IMAGES_AHEAD: Final = 16
+DETECTIONS_AHEAD: Final = 250_000
+
+
+async def write_image_artifacts(
+    store: ObjectStore,
+    plan: ImagePlan,
+    outcome: ImageOutcome,
+    detections: Detections,
+    manifest: ModelManifest,
+) -> Sequence[Artifact]:
+    """Write one completed image's files to ``images/{image}/``.
+
+    Raises:
+        StoreUnavailable: the store does not take them; files that are there are whole.
+    """
+    job = JobInfo(plan.job_id, plan.model, manifest, plan.thresholds)
+
+    def key(name: str) -> str:
+        return keys.image_artifact(plan.job_id, plan.image_id, name)
+
+    def open_sink(name: str, media_type: str) -> MultipartWriter:
+        return store.writer(key(name), media_type)
+
+    return await asyncio.to_thread(
+        write_image,
+        ImageResult(outcome, plan, detections),
+        job,
+        open_sink,
+        lambda name: store.uri(key(name)),
+        bucket=store.bucket,
+    )
+
+
+async def write_job_artifacts(
+    store: ObjectStore,
+    job_id: str,
+    outcomes: Iterable[ImageOutcome],
+    spec: JobSpec | None,
+    manifest: ModelManifest | None,
+) -> Sequence[Artifact]:
+    """Write a job's files to ``results/``, from the stored plans and merged detections.
+
+    Args:
+        outcomes: every image's, in the order of (name, image id); iterated twice, in one thread.
+        spec: None where no image was ever accepted; then ``manifest`` is None, too.
+
+    Raises:
+        ObjectMissing: a completed image's plan or detections are gone.
+        StoreUnavailable: the store does not answer; files that are there are whole.
+    """
+    job = JobInfo(
+        job_id,
+        spec.model if spec else None,
+        manifest,
+        *((spec.thresholds,) if spec else ()),
+    )
+    results = _ReadAhead(store, job_id, outcomes, asyncio.get_running_loop())
+
+    def open_sink(name: str, media_type: str) -> MultipartWriter:
+        return store.writer(keys.result(job_id, name), media_type)
+
+    try:
+        return await asyncio.to_thread(
+            write_job,
+            results,
+            outcomes,
+            job,
+            open_sink,
+            lambda name: store.uri(keys.result(job_id, name)),
+        )
+    except asyncio.CancelledError:
+        # a thread cannot be cancelled: its next image fails, and its files are never seen
+        results.stop()
+        raise
+
+
+class _ReadAhead:
+    """Iterates a job's images in a thread, while the loop reads those that come next."""
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        job_id: str,
+        outcomes: Iterable[ImageOutcome],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self._store = store
+        self._job_id = job_id
+        self._outcomes = outcomes
+        self._loop = loop
+        self._ahead: deque[tuple[int, Future[ImageResult]]] = deque()
+        self._stopped = False
+
+    def __iter__(self) -> Iterator[ImageResult]:
+        held = 0
+        try:
+            for outcome in self._outcomes:
+                weight = sum(outcome.detections.values())
+                while self._ahead and (
+                    len(self._ahead) >= IMAGES_AHEAD or held + weight > DETECTIONS_AHEAD
+                ):
+                    done, result = self._next()
+                    held -= done
+                    yield result
+                    del result
+                self._check()
+                future = asyncio.run_coroutine_threadsafe(self._load(outcome), self._loop)
+                self._ahead.append((weight, future))
+                held += weight
+            while self._ahead:
+                yield self._next()[1]
+        finally:
+            for _, future in self._ahead:
+                future.cancel()
+
+    def _next(self) -> tuple[int, ImageResult]:
+        weight, future = self._ahead[0]
+        result = future.result()
+        self._ahead.popleft()
+        return weight, result
+
+    def _check(self) -> None:
+        if self._stopped:
+            raise asyncio.CancelledError
+
+    def stop(self) -> None:
+        """Let the iterating thread fail soon."""
+        self._stopped = True
+        for _, future in tuple(self._ahead):
+            future.cancel()
+
+    async def _load(self, outcome: ImageOutcome) -> ImageResult:
+        if outcome.status is not ImageStatus.COMPLETED:
+            return ImageResult(outcome)
+        plan = ImagePlan.model_validate_json(
+            await self._store.get(keys.image_plan(self._job_id, outcome.image_id))
+        )
+        if not any(outcome.detections.values()):
+            return ImageResult(outcome, plan)
+        data = await self._store.get(keys.image_detections(self._job_id, outcome.image_id))
+        detections, _ = await asyncio.to_thread(from_ipc, data)
+        return ImageResult(outcome, plan, detections)
