@@ -8,7 +8,15 @@ from frond.contracts.events import ChunkPlanned, ImageEmpty, ImageUploaded
 from frond.contracts.jobs import ModelRef, Thresholds
 from frond.contracts.plan import ImagePlan, RasterSource, WindowGrid
 from frond.contracts.reasons import Reason
-from frond.tiler.decide import image_name, planned, refused, rejected, spec_of
+from frond.tiler.decide import (
+    completed_spec,
+    image_name,
+    other_model,
+    planned,
+    refused,
+    rejected,
+    spec_of,
+)
 
 NOW = datetime(2025, 1, 1, tzinfo=UTC)
 MODEL = ModelRef(name="m", digest="0" * 64)
@@ -63,6 +71,28 @@ def test_the_spec_takes_what_the_image_says() -> None:
     spec = spec_of(event, MODEL, NOW)
     assert (spec.webhook_url, spec.email, spec.thresholds.score) == ("http://x", "a@b", 0.4)
     assert (spec.model, spec.created) == (MODEL, NOW)
+
+
+def test_addresses_are_taken_from_whichever_image_names_them() -> None:
+    """What is there already stays, and what is pinned never changes."""
+    spec = spec_of(uploaded(email="a@b"), MODEL, NOW)
+    late = uploaded(email="c@d", webhook_url="http://x", thresholds=Thresholds(score=0.9))
+    full = completed_spec(spec, late)
+    assert (full.email, full.webhook_url) == ("a@b", "http://x")
+    assert (full.thresholds, full.model) == (spec.thresholds, MODEL)
+    assert completed_spec(full, late) is full
+
+
+@pytest.mark.parametrize("model", [None, "m", "m@production", "m@00000000", "m@" + "0" * 64])
+def test_the_pinned_model_serves(model: str | None) -> None:
+    assert other_model(uploaded(model=model), spec_of(uploaded(), MODEL, NOW)) is None
+
+
+@pytest.mark.parametrize("model", ["n", "n@production", "m@12345678"])
+def test_another_model_is_a_conflict(model: str) -> None:
+    """An image is never run in silence with a model that it did not ask for."""
+    no = other_model(uploaded(model=model), spec_of(uploaded(), MODEL, NOW))
+    assert no is not None and no.reason is Reason.CONFLICT
 
 
 def test_a_plan_becomes_the_same_chunks_every_time() -> None:

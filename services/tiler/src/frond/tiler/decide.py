@@ -62,6 +62,36 @@ def spec_of(event: ImageUploaded, model: ModelRef, now: datetime) -> JobSpec:
     )
 
 
+def completed_spec(spec: JobSpec, event: ImageUploaded) -> JobSpec:
+    """The spec with what it lacks of addresses and the image's event has.
+
+    Images of one job come in any order, and a sender may name the webhook in one of them only.
+    What is pinned, model and thresholds, never changes.
+    """
+    told = {
+        field: getattr(event, field)
+        for field in ("webhook_url", "email", "tenant")
+        if getattr(spec, field) is None and getattr(event, field) is not None
+    }
+    return spec.model_copy(update=told) if told else spec
+
+
+def other_model(event: ImageUploaded, spec: JobSpec) -> ImageRejected | None:
+    """The rejection of an image that asks for another model than its job has pinned."""
+    if event.model is None:
+        return None
+    name, _, version = event.model.strip().partition("@")
+    looks_like_digest = len(version) >= 8 and set(version) <= set("0123456789abcdef")
+    if name == spec.model.name and (not looks_like_digest or spec.model.digest.startswith(version)):
+        return None
+    return rejected(
+        event,
+        Reason.CONFLICT,
+        f"The job runs {spec.model.name}@{spec.model.digest[:12]}, as its first image said; this "
+        f"image asks for {event.model[:200]}. Send it in another job.",
+    )
+
+
 def planned(plan: ImagePlan, event: ImageUploaded, now: datetime) -> Iterator[Event]:
     """A stored plan's events: its chunks, or the news that it has none.
 

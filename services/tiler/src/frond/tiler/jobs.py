@@ -13,7 +13,7 @@ from frond.contracts.events import ImageUploaded
 from frond.contracts.jobs import JobSpec
 from frond.models.registry import Registry
 from frond.store import ObjectStore
-from frond.tiler.decide import spec_of
+from frond.tiler.decide import completed_spec, spec_of
 
 _CANCEL_S: Final = 2.0
 _OPEN_S: Final = 30.0
@@ -76,7 +76,21 @@ class Jobs:
             if len(self._specs) >= _MOST:
                 self._specs.clear()
             self._specs[event.job_id] = spec
+        if completed_spec(spec, event) is not spec:
+            spec = self._specs[event.job_id] = await self._complete(event, spec)
         return spec
+
+    async def _complete(self, event: ImageUploaded, known: JobSpec) -> JobSpec:
+        # what we have cached may be older than what another image has completed already
+        spec = await self._stored(event.job_id) or known
+        full = completed_spec(spec, event)
+        if full is not spec:
+            await self._store.put(
+                keys.job_spec(event.job_id),
+                full.model_dump_json(exclude_none=True).encode(),
+                "application/json",
+            )
+        return full
 
     async def _stored(self, job_id: str) -> JobSpec | None:
         try:

@@ -33,7 +33,7 @@ from frond.raster import HEAD_BYTES, PlanRequest, configure_gdal
 from frond.runtime import Service, get_logger, wait_out
 from frond.store import ObjectStore, Stat, StoreSettings
 from frond.tiler import metrics
-from frond.tiler.decide import image_name, planned, refused, rejected
+from frond.tiler.decide import image_name, other_model, planned, refused, rejected
 from frond.tiler.jobs import Jobs
 from frond.tiler.reading import Copied, Task, plan_raster
 from frond.tiler.sandbox import Sandbox
@@ -105,7 +105,12 @@ class Tiler:
             metrics.IMAGES.labels(no.reason.value).inc()
             return _to_detected(no)
         try:
-            plan = await self._plan(event)
+            spec = await self.jobs.pinned(event)
+            no = other_model(event, spec)
+            if no is not None:
+                metrics.IMAGES.labels(no.reason.value).inc()
+                return _to_detected(no)
+            plan = await self._plan(event, spec)
         except UserError as e:
             metrics.IMAGES.labels(e.reason.value).inc()
             log.info("image rejected", reason=e.reason.value, detail=e.detail)
@@ -137,14 +142,13 @@ class Tiler:
             ]
             await self.producer.send(out, traceparent=traceparent)
 
-    async def _plan(self, event: ImageUploaded) -> ImagePlan:
+    async def _plan(self, event: ImageUploaded, spec: JobSpec) -> ImagePlan:
         """The image's plan: the one that is stored, or a new one, stored before it is used."""
         key = keys.image_plan(event.job_id, event.image_id)
         try:
             return ImagePlan.model_validate_json(await self.store.get(key))
         except ObjectMissing:
             pass
-        spec = await self.jobs.pinned(event)
         began = time.monotonic()
         for attempt in range(1, _ATTEMPTS + 1):
             try:
