@@ -26,7 +26,7 @@ if [ "$("$VENV/bin/uv" --version 2>/dev/null | cut -d' ' -f2)" != "$(sed -n 's/^
 fi
 export VIRTUAL_ENV=$PWD/$VENV UV_PYTHON=$PWD/$VENV/bin/python
 # a certificate authority of this machine's own is in the system's store, not in uv's
-export UV_SYSTEM_CERTS=${UV_SYSTEM_CERTS:-1} UV_NATIVE_TLS=${UV_NATIVE_TLS:-1}
+export UV_SYSTEM_CERTS=${UV_SYSTEM_CERTS:-1}
 echo "Installing what requirements/dev.txt pins"
 "$VENV/bin/uv" pip install --quiet --require-hashes -r requirements/dev.txt
 members=()

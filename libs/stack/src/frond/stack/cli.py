@@ -23,6 +23,17 @@ Scale = Annotated[
     list[str], typer.Option("--scale", help="SERVICE=N: how many processes, such as inference=2.")
 ]
 
+Only = Annotated[list[str], typer.Option("--only", help="Only these services; none for none.")]
+
+
+def _chosen(only: list[str]) -> tuple[str, ...]:
+    from frond.stack.installation import SERVICES
+
+    unknown = set(only) - {*SERVICES, "none"}
+    if unknown:
+        raise typer.BadParameter(f"There is no service {', '.join(sorted(unknown))}.")
+    return tuple(s for s in SERVICES if s in only) if only else SERVICES
+
 
 def _counts(scale: list[str]) -> dict[str, int]:
     from frond.stack.installation import SERVICES
@@ -42,13 +53,19 @@ def _fail(error: Exception) -> typer.Exit:
 
 
 @app.command()
-def up(models: Models = Path("models"), scale: Scale = []) -> None:  # noqa: B006 # typer copies it
+def up(
+    models: Models = Path("models"),
+    scale: Scale = [],  # noqa: B006 # typer copies it
+    only: Only = [],  # noqa: B006
+) -> None:
     """Start Kafka, MinIO and the five services, and leave them running."""
     from frond.stack import control
 
     state = state_dir()
     try:
-        fresh = control.up(state, models.resolve(), scale=_counts(scale), say=typer.echo)
+        fresh = control.up(
+            state, models.resolve(), scale=_counts(scale), services=_chosen(only), say=typer.echo
+        )
         env = control.environment(state)
     except StackError as e:
         raise _fail(e) from None
@@ -84,6 +101,8 @@ def status() -> None:
         raise typer.Exit(1)
     table = Table("service", "pid", "address", "ready", "restarts", title=f"{found['phase']} ({found['stack']})")  # fmt: skip
     ready = found["phase"] == "ready"
+    for name, pid in found["servers"].items():
+        table.add_row(name, str(pid), "", "", "")
     for one in found["services"]:
         url = f"http://127.0.0.1:{one['port']}"
         answers = http_ok(f"{url}/ready")
@@ -215,14 +234,45 @@ def supervise(
     state: Path,
     models: Path,
     scale: Scale = [],  # noqa: B006 # typer copies it
-    services: bool = True,
+    only: Only = [],  # noqa: B006
 ) -> None:
     """The process behind `up`."""
     from frond.stack import supervisor
-    from frond.stack.installation import SERVICES
 
-    chosen = SERVICES if services else ()
-    sys.exit(supervisor.supervise(state, models, _counts(scale), chosen))
+    sys.exit(supervisor.supervise(state, models, _counts(scale), _chosen(only)))
+
+
+@app.command(hidden=True)
+def prepare(models: Models = Path("models")) -> None:
+    """Make topics and bucket and push the models, on the stack that FROND_* variables name.
+
+    For Compose, which has a container do it before any service starts.
+    """
+    import time
+
+    from frond.contracts.errors import FrondError
+    from frond.stack import prepare as steps
+    from frond.stack.endpoints import Endpoints
+
+    env = os.environ
+    endpoints = Endpoints(
+        env["FROND_KAFKA_BOOTSTRAP"],
+        env["FROND_S3_ENDPOINT"],
+        env["FROND_S3_ACCESS_KEY"],
+        env["FROND_S3_SECRET_KEY"],
+    )
+    bucket, prefix = env.get("FROND_S3_BUCKET", "frond"), env.get("FROND_TOPIC_PREFIX", "")
+    end = time.monotonic() + 120
+    while True:
+        try:
+            steps.prepare(endpoints, bucket, prefix)
+            break
+        except FrondError as e:
+            if time.monotonic() > end:
+                raise _fail(e) from None
+            time.sleep(1)  # a broker that is starting elsewhere announces nothing
+    typer.echo("Topics and bucket are there")
+    steps.push_models(endpoints, bucket, models, typer.echo)
 
 
 @app.command(hidden=True)

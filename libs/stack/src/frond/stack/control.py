@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from frond.stack.errors import StackError
-from frond.stack.installation import read_env_file
+from frond.stack.installation import SERVICES, read_env_file
 
 
 def read_state(state: Path) -> dict[str, Any] | None:
@@ -33,7 +33,7 @@ def up(
     models: Path,
     *,
     scale: Mapping[str, int] | None = None,
-    with_services: bool = True,
+    services: tuple[str, ...] = SERVICES,
     say: Callable[[str], None] = print,
 ) -> bool:
     """Return once everything is ready; False when it already was.
@@ -55,7 +55,7 @@ def up(
         command = [
             sys.executable, "-m", "frond.stack", "supervise", str(state), str(models),
             *(f"--scale={n}={count}" for n, count in (scale or {}).items()),
-            *([] if with_services else ["--no-services"]),
+            *(f"--only={name}" for name in services or ("none",)),
         ]  # fmt: skip
         with log.open("wb") as out:
             supervisor = subprocess.Popen(

@@ -105,6 +105,9 @@ class DockerStack:
         self._minio.get_wrapped_container().start()
         self._wait(self._minio_answers, "MinIO", self._minio)
 
+    def pids(self) -> dict[str, int]:
+        return {}
+
     def trouble(self) -> list[str]:
         down = []
         for name, container in (("kafka", self._kafka), ("minio", self._minio)):

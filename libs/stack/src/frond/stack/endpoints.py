@@ -72,6 +72,9 @@ class Stack(Protocol):
     def start_minio(self) -> None:
         """Start the object store again on the same port and data, and wait until it answers."""
 
+    def pids(self) -> dict[str, int]:
+        """The processes of ``kafka`` and ``minio``; those in containers are not told."""
+
     def trouble(self) -> list[str]:
         """The names of servers that should run and do not: ``kafka``, ``minio``."""
 

@@ -107,6 +107,10 @@ class NativeStack:
     def start_minio(self) -> None:
         self.minio.start()
 
+    def pids(self) -> dict[str, int]:
+        servers = {"kafka": self._kafka, "minio": self._minio}
+        return {n: s.child.pid for n, s in servers.items() if s and s.child}
+
     def trouble(self) -> list[str]:
         servers = {"kafka": self._kafka, "minio": self._minio}
         return [n for n, s in servers.items() if not (s and s.child and s.child.running)]

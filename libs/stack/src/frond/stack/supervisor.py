@@ -227,6 +227,7 @@ class Supervisor:
             "phase": self._phase,
             "pid": os.getpid(),
             "stack": getattr(self._stack, "kind", ""),
+            "servers": self._stack.pids() if self._stack else {},
             "services": [
                 {
                     "name": one.name,
