@@ -20,6 +20,8 @@ from PIL import Image, ImageFilter
 
 GSD_M = 0.14
 CROWN_PX = 60.0
+ENLARGE_12AJ = 1.25
+"""12aj's boxes stop at about four fifths of the fronds' reach; others box whole crowns."""
 Image.MAX_IMAGE_PIXELS = 64_000_000
 
 
@@ -46,7 +48,7 @@ class Part:
     name: str
     tiles: list[Tile]
     weight: float = 0.0
-    zoom: tuple[float, float] = (0.6, 1.7)
+    zoom: tuple[float, float] = (0.5, 2.1)
 
 
 @dataclass(frozen=True)
@@ -191,12 +193,17 @@ def load_splits(data: Path, *, training: bool = True) -> Splits:
         chips = (banepa / "train" / "oam").glob("*.tif")
         return [p for p in chips if int(p.name.split("-")[1]) in columns]
 
+    banepa_rest = list((banepa / "predict" / "oam").glob("*.tif"))
     negatives = (
         []
         if not training
         else [
             Part("dubai", dubai_parts(scenes[:-2], 1.0), 2, (0.6, 3.0)),
-            Part("banepa", _palm_free(banepa_columns(386690, 386691, 386692, 386693), 1.0), 4),
+            Part(
+                "banepa",
+                _palm_free(banepa_columns(386690, 386691, 386692, 386693) + banepa_rest, 1.0),
+                4,
+            ),
             # from 0.6 m pixels as they are to 0.14 m, as a GSD-aware tiler would show them
             Part("naip", _palm_free(list((naip / "train").glob("*.tif")), 1.0), 3, (0.8, 4.3)),
         ]
@@ -205,7 +212,9 @@ def load_splits(data: Path, *, training: bool = True) -> Splits:
         Part("kalimantan/region1", _yolo_folder(kalimantan / "region1", crown=None, border=25)),
         Part(
             "12aj",
-            _yolo_folder(lampung / "12aj", crown=60, unstretch=True, border=25),
+            _yolo_folder(
+                lampung / "12aj", crown=60, enlarge=ENLARGE_12AJ, unstretch=True, border=25
+            ),
         ),
     ]
     val_negatives = [

@@ -27,7 +27,7 @@ from PIL import Image
 
 CROP = 256
 CELLS = CROP // STRIDE
-NEGATIVE_SHARE, DRAWN_SHARE = 0.2, 0.12
+NEGATIVE_SHARE, DRAWN_SHARE, MIXED_SHARE = 0.22, 0.12, 0.2
 
 
 class Sampler:
@@ -48,8 +48,19 @@ class Sampler:
     def batch(self, step: int, size: int) -> tuple[np.ndarray, np.ndarray]:
         """uint8 [size, CROP, CROP, 3] and float32 [size, 8, CELLS, CELLS]."""
         rng = np.random.default_rng([self.seed, step])
-        pairs = [self._crop(rng) for _ in range(size)]
+        pairs = [self._blend(rng) for _ in range(size)]
         return np.stack([p[0] for p in pairs]), np.stack([p[1] for p in pairs])
+
+    def _blend(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """A crop, one in five with a strip of another: palms on ground that is not theirs."""
+        pixels, target = self._crop(rng)
+        if rng.uniform() < MIXED_SHARE:
+            other, other_target = self._crop(rng)
+            cut = int(rng.integers(CELLS // 4, 3 * CELLS // 4))
+            edge = cut * STRIDE
+            pixels = np.concatenate([pixels[:, :edge], other[:, edge:]], axis=1)
+            target = np.concatenate([target[..., :cut], other_target[..., cut:]], axis=-1)
+        return pixels, target
 
     def _crop(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         part = self.parts[int(rng.choice(len(self.parts), p=self.odds))]
@@ -163,11 +174,18 @@ def batches(sampler: Sampler, steps: int, size: int) -> Iterator[tuple[np.ndarra
 
     context.Process(target=work, daemon=True).start()
     for _ in range(steps):
-        yield ready.get()
+        # a maker that died would be waited for in vain
+        yield ready.get(timeout=300)
 
 
-def train(data: Path, steps: int, size: int, seed: int, rate: float) -> PalmNet:
-    """The averaged weights after ``steps`` steps."""
+def train(
+    data: Path, steps: int, size: int, seed: int, rate: float, minutes: float = math.inf
+) -> PalmNet:
+    """The averaged weights after ``steps`` steps, or ``minutes`` if those are over first.
+
+    The learning rate falls to nothing by whichever end is nearer; only an end by steps can
+    be repeated to the same weights.
+    """
     torch.manual_seed(seed)
     splits = load_splits(data)
     drawn = drawn_part(240, seed, DRAWN_SHARE)
@@ -180,15 +198,15 @@ def train(data: Path, steps: int, size: int, seed: int, rate: float) -> PalmNet:
     groups = [{"params": plain, "weight_decay": 0.03}, {"params": free, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=rate)
     warm = min(300, steps // 5)
-
-    def schedule(step: int) -> float:
-        if step < warm:
-            return (step + 1) / warm
-        return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
-
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule)
     began, running = time.monotonic(), {"focal": 0.0, "size": 0.0, "offset": 0.0}
     for step, (pixels, target) in enumerate(stream):
+        spent = time.monotonic() - began
+        done = max(step / steps, spent / (60 * minutes))
+        if done >= 1:
+            break
+        pace = min(1.0, (step + 1) / warm) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
+        for group in optimizer.param_groups:
+            group["lr"] = rate * pace
         x = torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div_(255)
         with torch.autocast("cpu", torch.bfloat16):
             raw = net(x.contiguous(memory_format=torch.channels_last))
@@ -197,7 +215,6 @@ def train(data: Path, steps: int, size: int, seed: int, rate: float) -> PalmNet:
         total.backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), 5.0)
         optimizer.step()
-        scheduler.step()
         keep = min(0.9985, (1 + step) / (20 + step))
         with torch.no_grad():
             for mean, now in zip(
@@ -209,7 +226,6 @@ def train(data: Path, steps: int, size: int, seed: int, rate: float) -> PalmNet:
                     mean.copy_(now)
         running = {k: 0.98 * v + 0.02 * terms[k] for k, v in running.items()}
         if (step + 1) % 100 == 0:
-            spent = time.monotonic() - began
             text = " ".join(f"{k} {v:.3f}" for k, v in running.items())
             print(f"step {step + 1}/{steps} {spent:.0f} s {text}", flush=True)
     return average
@@ -219,7 +235,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="the folder of shared data")
     parser.add_argument("--out", type=Path, required=True, help="the model's folder, replaced")
-    parser.add_argument("--steps", type=int, default=12000)
+    parser.add_argument("--steps", type=int, default=9000)
+    parser.add_argument("--minutes", type=float, default=math.inf, help="end earlier than --steps")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--rate", type=float, default=2e-3)
@@ -229,7 +246,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     began = time.monotonic()
-    net = train(args.data, args.steps, args.batch, args.seed, args.rate)
+    net = train(args.data, args.steps, args.batch, args.seed, args.rate, args.minutes)
     minutes = (time.monotonic() - began) / 60
     args.out.mkdir(parents=True, exist_ok=True)
     if args.weights is not None:
