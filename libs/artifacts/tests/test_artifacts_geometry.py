@@ -1,0 +1,117 @@
+"""Rings on a round Earth."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import shapely
+from artifact_support import JOB, NOWHERE, UTM, detections, image
+from hypothesis import given
+from hypothesis import strategies as st
+
+from frond.artifacts.geometry import footprint, lonlat_rings, map_rings, signed_area, split
+from frond.artifacts.stac import item
+from frond.contracts.plan import Georeference
+
+FLIPS = [
+    (0.5, 0.0, 0.0, 0.0, -0.5, 0.0), (0.5, 0.0, 0.0, 0.0, 0.5, 0.0), (-0.5, 0.0, 9.0, 0.0, 0.5, 0.0),
+    (0.0, 0.5, 0.0, 0.5, 0.0, 0.0), (0.4, 0.3, 0.0, 0.3, -0.4, 0.0),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("transform", FLIPS)
+def test_rings_are_counter_clockwise_however_the_raster_lies(
+    transform: tuple[float, ...],
+) -> None:
+    """North up, south up, mirrored, transposed, rotated."""
+    geo = Georeference(kind="affine", crs="EPSG:32633", transform=transform)  # type: ignore[arg-type]
+    for ring in map_rings(geo, detections(20).boxes):
+        assert shapely.LinearRing(ring).is_ccw
+
+
+@given(
+    lon=st.floats(-180, 180), lat=st.floats(-80, 80), w=st.floats(0.001, 60), h=st.floats(0.001, 9)
+)  # fmt: skip
+def test_split_covers_the_same_ground_within_the_world(
+    lon: float, lat: float, w: float, h: float
+) -> None:
+    """Parts lie in [-180, 180], are valid and counter-clockwise, and their areas add up."""
+    corners = [(lon, lat), (lon + w, lat), (lon + w, lat + h), (lon, lat + h)]
+    ring = [((x + 180.0) % 360.0 - 180.0, y) for x, y in [*corners, corners[0]]]
+    parts = split(ring)
+    assert 1 <= len(parts) <= 2
+    for p in parts:
+        assert p[0] == p[-1]
+        assert all(-180.0 <= x <= 180.0 for x, _ in p)
+        assert signed_area(p[:-1]) > 0
+        assert shapely.Polygon(p).is_valid
+    assert sum(signed_area(p[:-1]) for p in parts) == pytest.approx(2 * w * h, rel=1e-6, abs=1e-9)
+
+
+def test_a_ring_around_the_pole_is_led_to_it() -> None:
+    """A polar raster's footprint covers all longitudes up to the pole."""
+    polar = Georeference(
+        kind="affine", crs="EPSG:3031", transform=(1000.0, 0.0, -5e5, 0.0, -1000.0, 5e5)
+    )
+    ring = footprint(polar, 1000, 1000)
+    assert ring is not None
+    shape = shapely.union_all([shapely.Polygon(p) for p in split(ring)])
+    assert shape.covers(shapely.Point(0, -89.99))
+    assert shape.covers(shapely.Point(179, -89.0))
+    assert not shape.covers(shapely.Point(0, -80.0))
+    west, south, east, _ = shape.bounds
+    assert (west, south, east) == (-180.0, -90.0, 180.0)
+
+
+def test_no_georeference_no_lonlat() -> None:
+    """Pixels are never passed off as degrees."""
+    assert lonlat_rings(NOWHERE, detections(3).boxes) is None
+    assert footprint(NOWHERE, 10, 10) is None
+
+
+class TestStac:
+    def test_the_item_is_what_stac_and_mlm_ask_for(self) -> None:
+        """Required members, both extensions, the model named in properties and as an asset."""
+        found = item(JOB, image("a.tif", detections(5)), "bucket")
+        assert found["stac_version"] == "1.1.0"
+        p = found["properties"]
+        assert p["datetime"] is None
+        assert p["start_datetime"] < p["end_datetime"]
+        assert {"mlm:name", "mlm:architecture", "mlm:tasks", "mlm:input", "mlm:output"} <= set(p)
+        assert p["proj:code"] == "EPSG:32633"
+        model = found["assets"]["model"]
+        assert model["roles"] == ["mlm:model"]
+        assert model["mlm:artifact_type"] == "onnx"
+        assert model["href"].startswith("s3://bucket/models/palms/versions/")
+        west, south, east, north = found["bbox"]
+        assert shapely.geometry.shape(found["geometry"]).bounds == (west, south, east, north)
+        assert (14.9 < west < east < 15.1) and (44 < south < north < 46)
+
+    def test_across_the_antimeridian_west_is_east(self) -> None:
+        """RFC 7946: the box of such an item begins east of where it ends."""
+        fiji = Georeference(
+            kind="affine", crs="EPSG:4326", transform=(1e-4, 0.0, 179.96, 0.0, -1e-4, -17.0)
+        )
+        found = item(JOB, image("f.tif", detections(5), fiji))
+        assert found["geometry"]["type"] == "MultiPolygon"
+        west, _, east, _ = found["bbox"]
+        assert west == pytest.approx(179.96)
+        assert east == pytest.approx(-179.94)
+
+    def test_without_place_the_geometry_is_null(self) -> None:
+        """STAC allows it, and then wants no bbox."""
+        found = item(JOB, image("e.tif", detections(5), NOWHERE))
+        assert found["geometry"] is None
+        assert "bbox" not in found
+
+    def test_lonlat_agrees_with_the_map(self) -> None:
+        """Both kinds of rings are one place."""
+        import pyproj
+
+        boxes = detections(10).boxes
+        lonlat = lonlat_rings(UTM, boxes)
+        assert lonlat is not None
+        x, y = pyproj.Transformer.from_crs("OGC:CRS84", "EPSG:32633", always_xy=True).transform(
+            lonlat[..., 0], lonlat[..., 1]
+        )
+        assert np.abs(np.stack([x, y], -1) - map_rings(UTM, boxes)).max() < 1e-6
