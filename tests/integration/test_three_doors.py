@@ -48,7 +48,7 @@ async def check(store: ObjectStore, job: str, event: dict[str, Any], truth: list
     parquet = geopandas.read_parquet(
         io.BytesIO(await store.get(keys.result(job, "detections.parquet")))
     )
-    assert str(parquet.crs) == truth[0].crs
+    assert parquet.crs == truth[0].crs
     geojson = geopandas.read_file(
         io.BytesIO(await store.get(keys.result(job, "detections.geojson")))
     )
