@@ -2,7 +2,7 @@
 # Pins and hashes what requirements/*.in name, for every Python from 3.11 on. `make lock` calls it.
 set -euo pipefail
 export UV_SYSTEM_CERTS=${UV_SYSTEM_CERTS:-1}
-for name in services dev; do
+for name in services dev gpu; do
   .venv/bin/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --no-annotate \
     --python-version 3.11 --custom-compile-command "make lock" "requirements/$name.in" -o "requirements/$name.txt" "$@"
 done
