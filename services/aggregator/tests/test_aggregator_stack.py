@@ -50,7 +50,7 @@ async def _all_events(w: world.World) -> list[Event]:
 async def _until(check, timeout_s: float = 60) -> None:
     """Wait for progress that is durable in the store, which announces nothing."""
     async with asyncio.timeout(timeout_s):
-        while not await check():
+        while not await check():  # noqa: ASYNC110
             await asyncio.sleep(0.1)
 
 

@@ -8,6 +8,7 @@ Which images a job has, and whether it was cancelled, is stored first and only o
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 from base64 import b64decode, b64encode
@@ -20,12 +21,12 @@ from pydantic import BaseModel
 
 from frond.aggregator import metrics
 from frond.aggregator.imaging import Imaging
-from frond.aggregator.results import write_job_artifacts
 from frond.aggregator.spill import Outcomes
+from frond.artifacts import write_job_artifacts
 from frond.bus import EventProducer, Outgoing
 from frond.contracts import keys, topics
 from frond.contracts.envelope import Headers, encode, new_traceparent
-from frond.contracts.errors import ObjectMissing
+from frond.contracts.errors import ModelRejected, ObjectMissing
 from frond.contracts.events import JobCompleted, JobStatusChanged
 from frond.contracts.jobs import (
     Artifact,
@@ -47,6 +48,7 @@ SOURCE: Final = "/frond/aggregator"
 MAX_FAILURES: Final = 100
 _READS: Final = 16
 _BATCH: Final = 512
+_AT_ONCE: Final = 2
 _log = get_logger(__name__)
 
 
@@ -148,6 +150,8 @@ class Closing:
         self.store = store
         self.producer = producer
         self.imaging = imaging
+        # each holds a thread that waits for others
+        self._slots = asyncio.Semaphore(_AT_ONCE)
 
     async def size(self, job_id: str, said: int) -> int:
         """The job's size as stored; what was said now, if nothing was stored before."""
@@ -217,7 +221,8 @@ class Closing:
                 return False
             sums = await asyncio.to_thread(Sums.over, outcomes)
             spec = await self._spec(job_id)
-            artifacts = await self._artifacts(job_id, outcomes, spec)
+            async with self._slots:
+                artifacts = await self._artifacts(job_id, outcomes, spec)
         event = completed_event(job_id, roster, sums, artifacts, spec, timings, datetime.now(UTC))
         stored = JobCompleted.model_validate_json(
             await self.store.put_if_absent(
@@ -261,7 +266,11 @@ class Closing:
     async def _artifacts(
         self, job_id: str, outcomes: Outcomes, spec: JobSpec | None
     ) -> Sequence[Artifact]:
-        manifest = await self.imaging.registry.manifest(spec.model) if spec else None
+        manifest = None
+        if spec is not None:
+            # a model that was removed since must not keep a job from ending
+            with contextlib.suppress(ModelRejected):
+                manifest = await self.imaging.registry.manifest(spec.model)
         return await write_job_artifacts(self.store, job_id, outcomes, spec, manifest)
 
     async def deliver(self, job_id: str, traceparent: str | None = None) -> None:

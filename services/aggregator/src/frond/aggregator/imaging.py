@@ -18,16 +18,14 @@ from frond.aggregator.images import (
     failed_outcome,
     rejected_outcome,
 )
-from frond.aggregator.results import write_image_artifacts
+from frond.artifacts import write_image_artifacts
 from frond.contracts import keys
 from frond.contracts.errors import ObjectMissing
 from frond.contracts.events import ChunkDetected, ImageEmpty, ImageFinished, ImageRejected
 from frond.contracts.ids import chunk_id
 from frond.contracts.jobs import (
     ImageOutcome,
-    ImageStatus,
     Timings,
-    WindowCounts,
 )
 from frond.contracts.plan import ImagePlan
 from frond.contracts.reasons import Reason
@@ -151,16 +149,16 @@ class Imaging:
         return await self._store(outcome, plan, Timings(), job_size)
 
     async def empty(self, event: ImageEmpty) -> ImageFinished:
-        """Store that an image has no window to run."""
+        """Store that an image has no window to run.
+
+        Raises:
+            ObjectMissing: its plan is not stored.
+        """
         finished = await self.finish(event.job_id, event.image_id, job_size=event.job_size)
-        if finished is not None:
-            return finished
-        outcome = ImageOutcome(
-            job_id=event.job_id, image_id=event.image_id, image=event.image, name=event.name,
-            status=ImageStatus.COMPLETED,
-            windows=WindowCounts(total=event.windows_total, skipped=event.windows_skipped),
-        )  # fmt: skip
-        return await self._store(outcome, None, Timings(), event.job_size)
+        if finished is None:
+            # the plan is stored before its event is sent
+            raise ObjectMissing(keys.image_plan(event.job_id, event.image_id))
+        return finished
 
     async def _store(
         self,
