@@ -1,0 +1,126 @@
+"""The registry in a real object store."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from frond.contracts import keys
+from frond.contracts.errors import ModelRejected
+from frond.contracts.reasons import Reason
+from frond.models.folder import folder_digest
+from frond.models.registry import Registry
+from frond.models.testing import blob_model
+from frond.stack import Endpoints
+from frond.store import ObjectStore, StoreSettings
+
+pytestmark = pytest.mark.stack
+
+
+@pytest_asyncio.fixture
+async def store(stack: Endpoints, bucket: str) -> AsyncIterator[ObjectStore]:
+    made = ObjectStore(StoreSettings(stack.s3_endpoint, stack.access_key, stack.secret_key, bucket))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def registry(store: ObjectStore) -> Registry:
+    return Registry(store, default_model="blob", who="test")
+
+
+async def test_a_pushed_folder_is_found_by_every_kind_of_reference(
+    registry: Registry, tmp_path: Path
+) -> None:
+    """Name, alias, digest, a digest's beginning, and none at all: the default."""
+    folder = blob_model(tmp_path / "m")
+    ref = await registry.push(folder)
+    assert (ref.name, ref.version, ref.digest) == ("blob", "1", folder_digest(folder))
+    for text in ("blob", "blob@production", f"blob@{ref.digest}", f"blob@{ref.digest[:8]}", None):
+        assert await registry.resolve(text) == ref
+    assert (await registry.manifest(ref)).classes == ("blob",)
+    assert await registry.push(folder) == ref
+
+
+async def test_aliases_move_and_roll_back(registry: Registry, tmp_path: Path) -> None:
+    """Promote, roll back, and the versions stay what they are."""
+    one = await registry.push(blob_model(tmp_path / "a", version="1"))
+    two = await registry.push(blob_model(tmp_path / "b", version="2"), alias="staging")
+    assert await registry.resolve("blob") == one
+    assert await registry.promote("blob", "production", two.digest[:10]) == two
+    assert await registry.resolve("blob") == two
+    assert await registry.rollback("blob") == one
+    assert await registry.resolve("blob") == one
+    with pytest.raises(ModelRejected, match="never pointed"):
+        await registry.rollback("blob")
+    (listed,) = await registry.list()
+    assert listed.versions == {one.digest: "1", two.digest: "2"}
+    assert {k: v.digest for k, v in listed.aliases.items()} == {
+        "production": one.digest,
+        "staging": two.digest,
+    }
+    assert listed.aliases["production"].who == "test"
+
+
+@pytest.mark.parametrize(
+    "text", ["palms", "blob@canary", "blob@00000000", "blob@" + "0" * 64, "Bad Name", "blob@", "@x"]
+)
+async def test_what_is_unknown_is_told_with_what_there_is(
+    registry: Registry, tmp_path: Path, text: str
+) -> None:
+    """UNKNOWN_MODEL, and the names to choose from."""
+    await registry.push(blob_model(tmp_path / "m"))
+    with pytest.raises(ModelRejected, match="blob") as e:
+        await registry.resolve(text)
+    assert e.value.reason is Reason.UNKNOWN_MODEL
+
+
+async def test_an_empty_registry_says_so(registry: Registry) -> None:
+    """And how to fill it."""
+    with pytest.raises(ModelRejected, match="frond models push"):
+        await registry.resolve()
+
+
+async def test_aliases_that_could_be_digests_are_refused(
+    registry: Registry, tmp_path: Path
+) -> None:
+    """A reference has one meaning."""
+    ref = await registry.push(blob_model(tmp_path / "m"))
+    for alias in ("deadbeef", "Not A Name", "../x"):
+        with pytest.raises(ModelRejected, match="cannot be an alias"):
+            await registry.promote("blob", alias, ref.digest)
+
+
+async def test_fetching_gives_the_pushed_folder_also_at_once(
+    registry: Registry, tmp_path: Path
+) -> None:
+    """Several fetches beside each other leave one whole folder and no leftovers."""
+    ref = await registry.push(blob_model(tmp_path / "m"))
+    cache = tmp_path / "cache"
+    paths = await asyncio.gather(*(registry.fetch(ref, cache) for _ in range(4)))
+    assert len(set(paths)) == 1
+    assert folder_digest(paths[0]) == ref.digest
+    assert [p.name for p in paths[0].parent.iterdir()] == [ref.digest]
+
+
+async def test_a_damaged_cache_is_replaced(registry: Registry, tmp_path: Path) -> None:
+    """The digest is checked on what lies on disk as well."""
+    ref = await registry.push(blob_model(tmp_path / "m"))
+    path = await registry.fetch(ref, tmp_path / "cache")
+    (path / "model.onnx").write_bytes(b"cut off")
+    assert folder_digest(await registry.fetch(ref, tmp_path / "cache")) == ref.digest
+
+
+async def test_stored_files_that_were_changed_are_refused(
+    registry: Registry, store: ObjectStore, tmp_path: Path
+) -> None:
+    """A version is immutable: other bytes under its digest never run."""
+    ref = await registry.push(blob_model(tmp_path / "m"))
+    await store.put(keys.model_version("blob", ref.digest) + "model.onnx", b"other")
+    with pytest.raises(ModelRejected, match="digest differs") as e:
+        await registry.fetch(ref, tmp_path / "cache")
+    assert e.value.reason is Reason.BAD_MODEL

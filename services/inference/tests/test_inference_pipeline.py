@@ -1,0 +1,140 @@
+"""From a raster's windows to detections in full-image pixels, on a real graph, without services."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from rasterio.transform import from_origin
+
+from frond.contracts.errors import ModelRejected
+from frond.contracts.jobs import ModelRef
+from frond.contracts.plan import ImagePlan
+from frond.inference.pipeline import Runner, assemble
+from frond.merge import Detections, merge, to_ipc
+from frond.models.session import ModelSession
+from frond.models.testing import MAGENTA, blob_model
+from frond.raster import PlanRequest, RasterReader, chunks_of, inspect, open_raster, plan_image
+
+SIDE = 16
+
+
+def scene(
+    path: Path, width: int, height: int, *, seed: int = 1, gsd: float = 0.5, n: int = 40
+) -> np.ndarray:
+    """A GeoTIFF with magenta squares on a jittered grid; returns their boxes [n, 4]."""
+    rng = np.random.default_rng(seed)
+    pixels = rng.integers(60, 110, (3, height, width)).astype(np.uint8)
+    cells = [(x, y) for y in range(8, height - 30, 44) for x in range(8, width - 30, 44)]
+    boxes = []
+    for k in rng.permutation(len(cells))[:n]:
+        x, y = (v + int(rng.integers(0, 12)) for v in cells[k])
+        pixels[:, y : y + SIDE, x : x + SIDE] = np.array(MAGENTA)[:, None, None]
+        boxes.append((x, y, x + SIDE, y + SIDE))
+    with rasterio.open(
+        path, "w", driver="GTiff", width=width, height=height, count=3, dtype="uint8",
+        crs="EPSG:32650", transform=from_origin(500_000, 100_000, gsd, gsd), tiled=True,
+        blockxsize=256, blockysize=256, compress="deflate",
+    ) as out:  # fmt: skip
+        out.write(pixels)
+    return np.array(sorted(boxes), dtype=float).reshape(-1, 4)
+
+
+def plan_of(path: Path, session: ModelSession, windows_per_chunk: int = 8) -> ImagePlan:
+    with open_raster(str(path)) as dataset:
+        info = inspect(dataset)
+        request = PlanRequest(
+            job_id="j", image_id="i", image="s3://bucket/i.tif", name="i", uri=str(path), etag="e",
+            size=path.stat().st_size, model=ModelRef(name="blob", digest="0" * 64),
+            manifest=session.manifest, windows_per_chunk=windows_per_chunk,
+        )  # fmt: skip
+        return plan_image(dataset, info, request)
+
+
+def run(
+    path: Path, session: ModelSession, windows_per_chunk: int = 8
+) -> tuple[ImagePlan, list[bytes], Detections]:
+    plan = plan_of(path, session, windows_per_chunk)
+    runner, parts = Runner(), []
+    for chunk in chunks_of(plan):
+        with RasterReader(plan.source, plan.grid, layout=session.layout) as reader:
+            windows = reader.read_block(chunk.windows)
+        found, spent = runner.detect(
+            session, [w.data for w in windows], session.manifest.thresholds
+        )
+        assert spent.run > 0
+        assert len(found) == len(chunk.windows)
+        parts.append(assemble(found, windows, plan.grid, plan.source))
+    runner.close()
+    return plan, [to_ipc(p) for p in parts], merge(Detections.concat(parts), plan.grid, 0.3)
+
+
+def same_places(found: np.ndarray, truth: np.ndarray, within: float) -> None:
+    assert len(found) == len(truth)
+    far = np.abs(found[:, None] - truth[None]).max(axis=2)
+    assert far.min(axis=0).max() <= within
+
+
+@pytest.mark.parametrize("size", [(700, 500), (256, 256), (120, 90), (1000, 200)])
+def test_every_planted_square_is_found_once(tmp_path: Path, size: tuple[int, int]) -> None:
+    """Across windows and their borders, images smaller than a window too: within half a pixel."""
+    path = tmp_path / "scene.tif"
+    truth = scene(path, *size)
+    assert len(truth)
+    session = ModelSession(blob_model(tmp_path / "m"), batch=3)
+    _, _, merged = run(path, session)
+    same_places(merged.boxes, truth, 0.5)
+
+
+def test_resampled_windows_give_raster_pixels(tmp_path: Path) -> None:
+    """At twice the model's GSD windows are scaled; boxes come back in the raster's own pixels."""
+    path = tmp_path / "scene.tif"
+    truth = scene(path, 500, 400, gsd=0.45, n=20)
+    session = ModelSession(blob_model(tmp_path / "m", gsd_m=0.5))
+    plan, _, merged = run(path, session)
+    assert plan.grid.scale == pytest.approx(0.9, rel=0.01)
+    same_places(merged.boxes, truth, 1.0)
+
+
+def test_the_same_chunk_gives_the_same_bytes(tmp_path: Path) -> None:
+    """Twice, with other sessions; and what is found does not depend on how windows are batched."""
+    path = tmp_path / "scene.tif"
+    scene(path, 700, 500)
+    folder = blob_model(tmp_path / "m")
+    _, first, merged = run(path, ModelSession(folder, batch=4))
+    _, second, _ = run(path, ModelSession(folder, batch=4))
+    assert first == second
+    _, _, single = run(path, ModelSession(folder, batch=1), windows_per_chunk=3)
+    assert len(single) == len(merged)
+    np.testing.assert_allclose(single.boxes, merged.boxes, atol=1 / 128)
+
+
+def test_nothing_is_found_where_pixels_mean_nothing(tmp_path: Path) -> None:
+    """A nodata value that looks like an object is no object."""
+    path = tmp_path / "scene.tif"
+    truth = scene(path, 300, 300, n=10)
+    with rasterio.open(path, "r+") as raster:
+        valid = np.full((300, 300), 255, np.uint8)
+        x, y = truth[0, :2].astype(int)
+        valid[y - 2 : y + 18, x - 2 : x + 18] = 0
+        raster.write_mask(valid)
+    session = ModelSession(blob_model(tmp_path / "m"))
+    _, _, merged = run(path, session)
+    same_places(merged.boxes, truth[1:], 0.5)
+
+
+def test_a_failing_model_fails_the_call_and_not_the_runner(tmp_path: Path) -> None:
+    """The thread goes on with the next one."""
+    session = ModelSession(blob_model(tmp_path / "m"))
+    runner = Runner()
+    broken = ModelSession(blob_model(tmp_path / "m"))
+    broken._outputs = ["no such output"]
+    windows = [np.zeros((3, 256, 256), np.uint8)] * 3
+    with pytest.raises(ModelRejected, match="could not be run"):
+        runner.detect(broken, windows, session.manifest.thresholds)
+    assert runner.detect(session, [], session.manifest.thresholds)[0] == []
+    found, _ = runner.detect(session, windows, session.manifest.thresholds)
+    assert [len(f) for f in found] == [0, 0, 0]
+    runner.close()

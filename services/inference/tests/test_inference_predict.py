@@ -1,0 +1,227 @@
+"""POST /predict: any readable image in, detections or problem details out."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+import pytest_asyncio
+from PIL import Image
+from pydantic import SecretStr
+from rasterio.io import MemoryFile
+from rasterio.transform import Affine
+
+from frond.inference.settings import InferenceSettings
+from frond.inference.wiring import Inference
+from frond.models.testing import MAGENTA, blob_model
+from frond.stack import Endpoints
+
+pytestmark = pytest.mark.stack
+
+PLACES = ((20, 30), (101, 67), (200, 210), (63, 180))
+AUTH = {"Authorization": "Bearer secret"}
+
+
+@pytest_asyncio.fixture
+async def client(stack: Endpoints, bucket: str, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
+    inference = Inference(
+        InferenceSettings(
+            s3_endpoint=stack.s3_endpoint, s3_access_key=stack.access_key,
+            s3_secret_key=SecretStr(stack.secret_key), s3_bucket=bucket,
+            cache_dir=tmp_path / "cache", default_model="blob", api_key=SecretStr("secret"),
+            predict_max_bytes=4 << 20, predict_max_pixels=2_000_000,
+        )
+    )  # fmt: skip
+    await inference.registry.push(blob_model(tmp_path / "model"))
+    transport = httpx.ASGITransport(inference.app())
+    async with httpx.AsyncClient(transport=transport, base_url="http://t", headers=AUTH) as made:
+        yield made
+    inference.close()
+
+
+def picture(side: int = 256) -> np.ndarray:
+    pixels = np.full((side, side, 3), 90, np.uint8)
+    for x, y in PLACES:
+        pixels[y : y + 16, x : x + 16] = MAGENTA
+    return pixels
+
+
+def encoded(kind: str, pixels: np.ndarray) -> bytes:
+    out = io.BytesIO()
+    if kind == "npy":
+        np.save(out, pixels)
+    elif kind == "tif":
+        with MemoryFile() as memory:
+            with memory.open(
+                driver="GTiff", width=pixels.shape[1], height=pixels.shape[0], count=3,
+                dtype=pixels.dtype.name, crs="EPSG:32650",
+                transform=Affine(0.4, 0.3, 500_000, 0.3, -0.4, 100_000),
+            ) as sink:  # fmt: skip
+                sink.write(pixels.transpose(2, 0, 1))
+            return bytes(memory.read())
+    else:
+        Image.fromarray(pixels).save(out, kind, **({"quality": 98} if kind == "jpeg" else {}))
+    return out.getvalue()
+
+
+def boxes(answer: httpx.Response) -> list[list[float]]:
+    return sorted(d["bbox"] for d in answer.json()["detections"])
+
+
+@pytest.mark.parametrize("kind", ["npy", "tif", "png", "jpeg"])
+async def test_every_format_gives_the_planted_squares(client: httpx.AsyncClient, kind: str) -> None:
+    """To within a pixel, with class, score and the model that found them."""
+    answer = await client.post("/predict", content=encoded(kind, picture()))
+    assert answer.status_code == 200, answer.text
+    body = answer.json()
+    assert (body["width"], body["height"]) == (256, 256)
+    assert body["model"]["name"] == "blob"
+    assert len(body["model"]["digest"]) == 64
+    expected = sorted([x, y, 16, 16] for x, y in PLACES)
+    np.testing.assert_allclose(boxes(answer), expected, atol=1.0)
+    scores = [d["score"] for d in body["detections"]]
+    assert scores == sorted(scores, reverse=True)
+    assert {d["class"] for d in body["detections"]} == {"blob"}
+
+
+async def test_map_coordinates_follow_all_six_terms(client: httpx.AsyncClient) -> None:
+    """A rotated GeoTIFF: centres on the map are those of the squares."""
+    answer = await client.post("/predict", content=encoded("tif", picture()))
+    body = answer.json()
+    assert body["crs"] == "EPSG:32650"
+    transform = Affine(0.4, 0.3, 500_000, 0.3, -0.4, 100_000)
+    expected = sorted(transform @ (x + 8, y + 8) for x, y in PLACES)
+    np.testing.assert_allclose(sorted(d["center"] for d in body["detections"]), expected, atol=0.5)
+    for found in body["detections"]:
+        ring = found["geometry"]["coordinates"][0]
+        assert ring[0] == ring[-1]
+        assert len(ring) == 5
+        assert found["lonlat"][0] == pytest.approx(117, abs=0.01)
+
+
+async def test_an_image_without_a_place_has_none(client: httpx.AsyncClient) -> None:
+    """Pixels only, and a note that says so."""
+    body = (await client.post("/predict", content=encoded("png", picture()))).json()
+    assert body["crs"] is None
+    assert body["notes"]
+    assert all(d["center"] is None and d["geometry"] is None for d in body["detections"])
+
+
+async def test_larger_images_are_seen_in_windows_and_merged(client: httpx.AsyncClient) -> None:
+    """A square on the border of windows is found once."""
+    pixels = picture(900)
+    for x, y in ((184, 184), (215, 500), (380, 380), (570, 300)):
+        pixels[y : y + 16, x : x + 16] = MAGENTA
+    answer = await client.post("/predict", content=encoded("png", pixels))
+    assert answer.json()["windows"] > 9
+    assert len(boxes(answer)) == len(PLACES) + 4
+
+
+async def test_axes_of_an_array_may_come_either_way(client: httpx.AsyncClient) -> None:
+    """rows×columns×bands and bands×rows×columns, other byte orders, other types."""
+    pixels = picture()
+    plain = boxes(await client.post("/predict", content=encoded("npy", pixels)))
+    for other in (pixels.transpose(2, 0, 1), np.asfortranarray(pixels)):
+        assert boxes(await client.post("/predict", content=encoded("npy", other))) == plain
+    wide = (pixels.astype(">u2")) * 100
+    assert len(boxes(await client.post("/predict", content=encoded("npy", wide)))) == len(PLACES)
+
+
+async def test_requests_beside_each_other_do_not_mix(client: httpx.AsyncClient) -> None:
+    """Each gets its own answer, and the same one as alone."""
+    empty = encoded("png", np.full((256, 256, 3), 90, np.uint8))
+    full = encoded("png", picture())
+    answers = await asyncio.gather(
+        *(client.post("/predict", content=full if i % 2 else empty) for i in range(12))
+    )
+    assert [len(boxes(a)) for a in answers] == [0, len(PLACES)] * 6
+    assert len({a.content for a in answers}) == 2
+
+
+async def test_model_and_score_may_be_asked_for(client: httpx.AsyncClient) -> None:
+    """By reference; the bar by number."""
+    image = encoded("png", picture())
+    ref = (await client.post("/predict", content=image)).json()["model"]["digest"]
+    same = await client.post(f"/predict?model=blob@{ref[:8]}", content=image)
+    assert same.status_code == 200
+    none = await client.post("/predict?score=0.9999", content=image)
+    assert none.json()["detections"] == []
+
+
+def _gray(height: int, width: int) -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (width, height), (90, 90, 90)).save(out, "png")
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("body", "query", "status", "reason"),
+    [
+        (b"", "", 422, "empty-file"),
+        (b"hello", "", 422, "not-a-raster"),
+        (b"<VRTDataset>", "", 422, "driver-not-allowed"),
+        (b"II*\x00\x10\x00", "", 422, "truncated"),
+        (b"\x89PNG\r\n\x1a\n" + b"0" * 50, "", 422, "corrupt"),
+        (b"\x93NUMPY\x01\x00garbage", "", 422, "corrupt"),
+        (b"0" * (5 << 20), "", 413, "too-large"),
+        (_gray(2000, 2000), "", 413, "too-large"),
+        (_gray(10, 10), "?score=2", 422, "bad-request"),
+        (_gray(10, 10), "?model=palms", 404, "unknown-model"),
+        (_gray(10, 10), "?model=" + "x" * 300, 422, "bad-request"),
+    ],
+)
+async def test_bad_requests_get_problem_details(
+    client: httpx.AsyncClient, body: bytes, query: str, status: int, reason: str
+) -> None:
+    """RFC 9457: type, title, status, a sentence; never a stack trace."""
+    answer = await client.post("/predict" + query, content=body)
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem = answer.json()
+    assert problem["reason"] == reason
+    assert problem["status"] == status
+    assert problem["detail"]
+    assert "Traceback" not in answer.text
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros((4, 4, 3), complex), np.zeros(9), np.zeros((0, 5, 3)), np.zeros((2, 3, 4, 5)),
+        np.array(["a"]),
+    ],
+    ids=str,
+)  # fmt: skip
+async def test_arrays_that_are_no_image_are_refused(
+    client: httpx.AsyncClient, array: np.ndarray
+) -> None:
+    """422 with the shape or type there is."""
+    answer = await client.post("/predict", content=encoded("npy", array))
+    assert answer.status_code == 422
+    assert answer.json()["reason"] in ("unsupported-dtype", "corrupt")
+
+
+async def test_an_array_of_too_few_bands_is_refused(client: httpx.AsyncClient) -> None:
+    """The model's bands are named."""
+    answer = await client.post("/predict", content=encoded("npy", np.zeros((50, 60, 2), np.uint8)))
+    assert (answer.status_code, answer.json()["reason"]) == (422, "missing-bands")
+
+
+async def test_the_key_is_asked_for(client: httpx.AsyncClient) -> None:
+    """401 without it or with another."""
+    for headers in ({"Authorization": ""}, {"Authorization": "Bearer wrong"}):
+        answer = await client.post("/predict", content=encoded("png", picture()), headers=headers)
+        assert answer.status_code == 401
+        assert answer.headers["www-authenticate"] == "Bearer"
+
+
+async def test_a_form_is_told_to_be_no_form(client: httpx.AsyncClient) -> None:
+    """curl -F is the commonest mistake."""
+    answer = await client.post("/predict", files={"file": encoded("png", picture())})
+    assert answer.status_code == 400
+    assert "--data-binary" in answer.json()["detail"]

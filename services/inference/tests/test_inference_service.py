@@ -1,0 +1,232 @@
+"""The wired service on a real object store and a real broker."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import pytest_asyncio
+import rasterio
+from aiokafka import AIOKafkaConsumer
+from pydantic import SecretStr
+from rasterio.transform import from_origin
+
+from frond.bus import EventProducer, Outgoing, ensure_topics
+from frond.contracts import keys, topics
+from frond.contracts.envelope import decode
+from frond.contracts.events import ChunkDetected, ChunkPlanned
+from frond.contracts.jobs import ModelRef, Thresholds
+from frond.contracts.plan import ImagePlan
+from frond.contracts.reasons import Reason
+from frond.inference.settings import InferenceSettings
+from frond.inference.wiring import Inference
+from frond.merge import Detections, from_ipc, merge
+from frond.models.testing import MAGENTA, blob_model
+from frond.raster import PlanRequest, chunks_of, inspect, open_raster, plan_image
+from frond.stack import Endpoints
+from frond.store import ObjectStore
+
+pytestmark = pytest.mark.stack
+
+SIDE = 16
+KEY = "uploads/scene.tif"
+
+
+def draw(path: Path, seed: int = 1, width: int = 700, height: int = 500) -> np.ndarray:
+    """A GeoTIFF with magenta squares; returns their boxes [n, 4]."""
+    rng = np.random.default_rng(seed)
+    pixels = rng.integers(60, 110, (3, height, width)).astype(np.uint8)
+    boxes = []
+    for x0 in range(10, width - 40, 90):
+        for y0 in range(10, height - 40, 90):
+            x, y = x0 + int(rng.integers(0, 14)), y0 + int(rng.integers(0, 14))
+            pixels[:, y : y + SIDE, x : x + SIDE] = np.array(MAGENTA)[:, None, None]
+            boxes.append((x, y, x + SIDE, y + SIDE))
+    with rasterio.open(
+        path, "w", driver="GTiff", width=width, height=height, count=3, dtype="uint8",
+        crs="EPSG:32650", transform=from_origin(500_000, 100_000, 0.5, 0.5), tiled=True,
+        blockxsize=256, blockysize=256,
+    ) as out:  # fmt: skip
+        out.write(pixels)
+    return np.array(boxes, dtype=float)
+
+
+@dataclass
+class Bench:
+    """The service, and one image planned into chunks."""
+
+    inference: Inference
+    store: ObjectStore
+    model: ModelRef
+    plan: ImagePlan
+    chunks: list[ChunkPlanned]
+    truth: np.ndarray
+
+    def key(self, chunk: ChunkPlanned) -> str:
+        return keys.chunk_result(chunk.job_id, chunk.image_id, chunk.chunk_id)
+
+
+@pytest_asyncio.fixture
+async def bench(stack: Endpoints, bucket: str, tmp_path: Path) -> AsyncIterator[Bench]:
+    inference = Inference(
+        InferenceSettings(
+            s3_endpoint=stack.s3_endpoint, s3_access_key=stack.access_key,
+            s3_secret_key=SecretStr(stack.secret_key), s3_bucket=bucket,
+            cache_dir=tmp_path / "cache", default_model="blob", batch=2,
+        )
+    )  # fmt: skip
+    store = inference.store
+    model = await inference.registry.push(blob_model(tmp_path / "model"))
+    path = tmp_path / "scene.tif"
+    truth = draw(path)
+    await store.put_file(KEY, path)
+    there = await store.stat(KEY)
+    with open_raster(str(path)) as dataset:
+        plan = plan_image(
+            dataset, inspect(dataset),
+            PlanRequest(
+                job_id="job", image_id="image", image=store.uri(KEY), name="scene.tif",
+                uri=store.uri(KEY), etag=there.etag, size=there.size, model=model,
+                manifest=await inference.registry.manifest(model), windows_per_chunk=4,
+            ),
+        )  # fmt: skip
+    yield Bench(inference, store, model, plan, list(chunks_of(plan)), truth)
+    inference.close()
+
+
+async def test_chunks_become_results(bench: Bench) -> None:
+    """Each chunk has one result object; all of them merged are what was planted."""
+    parts = []
+    for chunk in bench.chunks:
+        told = await bench.inference.worker.handle(chunk)
+        assert told.reason is None
+        assert told.result == bench.key(chunk)
+        assert told.windows.total == told.windows.done == len(chunk.windows)
+        assert told.timings.run > 0 and told.timings.read > 0 and told.timings.write > 0
+        rows, about = from_ipc(await bench.store.get(told.result))
+        assert len(rows) == told.detections
+        assert about["model_digest"] == bench.model.digest
+        assert about["plan_digest"] == bench.plan.plan_digest
+        parts.append(rows)
+    merged = merge(Detections.concat(parts), bench.plan.grid, 0.3)
+    far = np.abs(merged.boxes[:, None] - bench.truth[None]).max(axis=2).min(axis=0)
+    assert len(merged) == len(bench.truth)
+    assert far.max() < 0.5
+
+
+async def test_the_same_event_twice_is_one_result(bench: Bench) -> None:
+    """The second run computes nothing and tells the same; without the object it makes the same
+    bytes, also when two run at once."""
+    chunk = bench.chunks[0]
+    first = await bench.inference.worker.handle(chunk)
+    raw = await bench.store.get(bench.key(chunk))
+    again = await bench.inference.worker.handle(chunk)
+    assert again.event_id == first.event_id
+    assert again.timings.run == 0
+    plain = {"timings"}
+    assert again.model_dump(exclude=plain) == first.model_dump(exclude=plain)
+    await bench.store.delete(bench.key(chunk))
+    both = await asyncio.gather(*(bench.inference.worker.handle(chunk) for _ in range(2)))
+    assert [b.model_dump(exclude=plain) for b in both] == [first.model_dump(exclude=plain)] * 2
+    assert await bench.store.get(bench.key(chunk)) == raw
+
+
+async def test_a_jobs_threshold_overrides_the_models(bench: Bench) -> None:
+    """A square that lies square on a cell scores 1, others less."""
+    plain = await bench.inference.worker.handle(bench.chunks[0])
+    await bench.store.delete(bench.key(bench.chunks[0]))
+    strict = bench.chunks[0].model_copy(update={"thresholds": Thresholds(score=0.99)})
+    assert (await bench.inference.worker.handle(strict)).detections < plain.detections / 2
+
+
+async def test_failures_are_told_with_their_reason(bench: Bench, tmp_path: Path) -> None:
+    """Every way to fail closes the chunk: total = failed, no result, a reason and a sentence."""
+    chunk, worker = bench.chunks[0], bench.inference.worker
+
+    async def fails(event: ChunkPlanned, reason: Reason) -> ChunkDetected:
+        told = await worker.handle(event)
+        assert told.reason is reason, told.detail
+        assert told.detail
+        assert told.result is None
+        assert told.windows.total == told.windows.failed == len(event.windows)
+        assert not await bench.store.exists(bench.key(event))
+        return told
+
+    other = chunk.model_copy(update={"model": ModelRef(name="blob", digest="0" * 64)})
+    await fails(other, Reason.UNKNOWN_MODEL)
+    source = chunk.source
+    elsewhere = source.model_copy(update={"uri": "s3://secret-bucket/x.tif"})
+    await fails(chunk.model_copy(update={"source": elsewhere}), Reason.BUCKET_NOT_ALLOWED)
+    local = source.model_copy(update={"uri": "/etc/passwd"})
+    await fails(chunk.model_copy(update={"source": local}), Reason.BAD_IMAGE_URI)
+    gone = source.model_copy(update={"uri": bench.store.uri("nowhere.tif")})
+    await fails(chunk.model_copy(update={"source": gone}), Reason.OBJECT_MISSING)
+    far = chunk.model_copy(update={"windows": (10_000,)})
+    await fails(far, Reason.BAD_REQUEST)
+    await bench.store.put(KEY, b"replaced by something else")
+    await fails(chunk, Reason.OBJECT_CHANGED)
+    # the same ETag, but damaged: as if it had been so when it was planned
+    raw = (tmp_path / "scene.tif").read_bytes()
+    stat = await bench.store.put(KEY, raw[: len(raw) // 3])
+    cut = source.model_copy(update={"etag": stat.etag})
+    await fails(chunk.model_copy(update={"source": cut}), Reason.TRUNCATED)
+    await bench.store.put(keys.job_cancelled("job"), b"")
+    bench.inference.worker._results._cancelled.clear()  # type: ignore[attr-defined]
+    await fails(chunk, Reason.DISMISSED)
+
+
+async def test_a_new_version_loads_without_a_restart(bench: Bench, tmp_path: Path) -> None:
+    """What the alias means is asked anew; old sessions stay for jobs that pinned them."""
+    cache = bench.inference.models
+    first = await cache.get(bench.model)
+    new = await bench.inference.registry.push(blob_model(tmp_path / "two", version="2"))
+    assert new != bench.model
+    sessions = await asyncio.gather(*(cache.get(new) for _ in range(3)))
+    assert len({id(s) for s in sessions}) == 1
+    assert sessions[0].manifest.version == "2"
+    assert await cache.get(bench.model) is first
+
+
+async def test_the_process_runs_chunks_from_the_topic(
+    bench: Bench, stack: Endpoints, topic_prefix: str, service_env: dict[str, str]
+) -> None:
+    """The service as a process: planned chunks in, detected events out, then a clean end."""
+    await ensure_topics(stack.kafka_bootstrap, topic_prefix)
+    producer = EventProducer(stack.kafka_bootstrap, topic_prefix, "/test")
+    await producer.start()
+    await producer.send([Outgoing(topics.TILED, c) for c in bench.chunks])
+    await producer.send_raw(topics.TILED, b"k", b"no event at all", [])
+    await producer.stop()
+    consumer = AIOKafkaConsumer(
+        topics.DETECTED.named(topic_prefix), bootstrap_servers=stack.kafka_bootstrap,
+        auto_offset_reset="earliest",
+    )  # fmt: skip
+    await consumer.start()
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "frond.inference", env=service_env, stderr=subprocess.DEVNULL
+    )
+    try:
+        told: dict[str, ChunkDetected] = {}
+        async with asyncio.timeout(60):
+            while len(told) < len(bench.chunks):
+                message = await consumer.getone()
+                event = decode(topics.DETECTED, message.value, message.headers).event
+                assert isinstance(event, ChunkDetected)
+                assert message.key == event.image_id.encode()
+                told[event.chunk_id] = event
+        assert set(told) == {c.chunk_id for c in bench.chunks}
+        assert all(e.reason is None and e.result for e in told.values())
+        process.terminate()
+        async with asyncio.timeout(30):
+            assert await process.wait() == 0
+    finally:
+        await consumer.stop()
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
