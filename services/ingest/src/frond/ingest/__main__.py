@@ -1,0 +1,39 @@
+"""``python -m frond.ingest``."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+
+from frond.ingest.app import make_app
+from frond.ingest.context import Ingest, keep_connected
+from frond.ingest.readmodel.consumer import keep_read_model
+from frond.ingest.settings import IngestSettings
+from frond.ingest.sweeper import sweep_forever
+from frond.runtime import Service, serve
+
+
+def main() -> None:
+    """Serve the REST door until SIGTERM."""
+    settings = IngestSettings()
+    made: list[Ingest] = []
+
+    def app(_: Service) -> FastAPI:
+        made.append(Ingest(settings))
+        return make_app(made[0])
+
+    async def connections(service: Service) -> None:
+        await keep_connected(service, made[0])
+
+    async def read_model(service: Service) -> None:
+        await made[0].prepared()
+        await keep_read_model(service, made[0])
+
+    async def sweeper(service: Service) -> None:
+        await made[0].prepared()
+        await sweep_forever(service, made[0])
+
+    serve("ingest", settings, [connections, read_model, sweeper], make_app=app)
+
+
+if __name__ == "__main__":
+    main()

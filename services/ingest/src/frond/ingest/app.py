@@ -1,0 +1,42 @@
+"""The FastAPI application, put together."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from importlib.metadata import version
+
+from fastapi import Depends, FastAPI
+
+from frond.ingest.auth import require_key
+from frond.ingest.context import Ingest
+from frond.ingest.problems import add_problems
+from frond.ingest.routes import events, home, images, jobs, models, results, upload
+from frond.ingest.tracing import Tracing
+
+DESCRIPTION = """
+Vision models over thousands of GeoTIFFs: upload images or name S3 objects, follow the job, fetch
+COCO, GeoJSON and GeoParquet. Errors are RFC 9457 problem details; statuses are those of OGC API –
+Processes. `Idempotency-Key` is honoured wherever a job is made.
+"""
+
+
+def make_app(ingest: Ingest) -> FastAPI:
+    """The HTTP API over these connections; the schema is migrated when it starts."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await ingest.prepared()
+        yield
+        await ingest.close()
+
+    app = FastAPI(
+        title="Frond", version=version("frond-ingest"), description=DESCRIPTION, lifespan=lifespan
+    )
+    app.state.ingest = ingest
+    app.add_middleware(Tracing)
+    add_problems(app)
+    app.include_router(home.router)
+    for module in (upload, jobs, images, results, events, models):
+        app.include_router(module.router, dependencies=[Depends(require_key)])
+    return app

@@ -1,0 +1,132 @@
+"""What the parts of ingest share: settings, the store, the producer, SQL, the model registry."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from typing import Final, cast
+
+from sqlalchemy.exc import InterfaceError, OperationalError
+from starlette.requests import HTTPConnection
+
+from frond.bus import EventProducer, ensure_topics
+from frond.contracts.errors import BrokerUnavailable, StoreUnavailable
+from frond.contracts.jobs import JobSpec
+from frond.ingest.hub import Hub
+from frond.ingest.readmodel.database import Database
+from frond.ingest.settings import IngestSettings
+from frond.models.registry import Registry
+from frond.runtime import Service, wait_out
+from frond.store import ObjectStore, StoreSettings
+
+SOURCE: Final = "/frond/ingest"
+_KNOCK_S: Final = 1.0
+
+
+class Ingest:
+    """One process's connections. Making it connects to nothing."""
+
+    def __init__(self, settings: IngestSettings) -> None:
+        self.settings = settings
+        self.store = ObjectStore(
+            StoreSettings(
+                settings.s3_endpoint, settings.s3_access_key,
+                settings.s3_secret_key.get_secret_value(), settings.s3_bucket, settings.s3_region,
+            )
+        )  # fmt: skip
+        self.producer = EventProducer(settings.kafka_bootstrap, settings.topic_prefix, SOURCE)
+        self.db = Database(settings.database)
+        self.registry = Registry(self.store, default_model=settings.default_model)
+        self.hub = Hub()
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.specs: dict[str, JobSpec] = {}
+        """Pinned settings that were read lately; they never change."""
+        self.counts: dict[str, int] = {}
+        """How many names are claimed in the open jobs that this process has seen."""
+        self.listing: set[str] = set()
+        """Jobs whose prefix this process is listing right now."""
+        self._knocked = 0.0
+        self._preparing = asyncio.Lock()
+        self._migrated = False
+
+    async def prepared(self) -> None:
+        """The schema is migrated; what calls this first does it."""
+        async with self._preparing:
+            if not self._migrated:
+                await wait_out(self._migrate, what="migrating the database")
+                self._migrated = True
+
+    async def _migrate(self) -> None:
+        try:
+            await self.db.migrate()
+        except (OperationalError, InterfaceError) as e:
+            # waited out like any other outage
+            raise StoreUnavailable(f"the database: {e}") from e
+
+    async def require_broker(self) -> None:
+        """Raise BrokerUnavailable when Kafka takes no connection: before work is accepted.
+
+        Work that was accepted when Kafka went away is sent later, by the sweeper.
+        """
+        if time.monotonic() - self._knocked < _KNOCK_S:
+            return
+        for address in self.settings.kafka_bootstrap.split(","):
+            host, _, port = address.strip().rpartition(":")
+            try:
+                async with asyncio.timeout(2):
+                    _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+            except (OSError, TimeoutError, ValueError):
+                continue
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+            self._knocked = time.monotonic()
+            return
+        raise BrokerUnavailable(self.settings.kafka_bootstrap)
+
+    def spawn(self, work: asyncio.Task[None]) -> None:
+        """Keep a background task alive until it ends or the service does."""
+        self.tasks.add(work)
+        work.add_done_callback(self.tasks.discard)
+
+    async def close(self) -> None:
+        """Leave in order; what is under way is taken up again by the sweeper."""
+        for task in list(self.tasks):
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+        await self.producer.stop()
+        await self.db.close()
+        self.store.close()
+
+
+def ingest_of(connection: HTTPConnection) -> Ingest:
+    """The Ingest that serves this request."""
+    return cast(Ingest, connection.app.state.ingest)
+
+
+async def keep_connected(service: Service, ingest: Ingest) -> None:
+    """Make the bucket and the topics, connect the producer; then wait for the end."""
+    settings = ingest.settings
+    service.health.expect("store", "making the bucket")
+    service.health.expect("broker", "making the topics")
+
+    async def connect() -> None:
+        await wait_out(ingest.store.ensure_bucket, what="making the bucket")
+        service.health.ready("store")
+        await wait_out(
+            lambda: ensure_topics(settings.kafka_bootstrap, settings.topic_prefix),
+            what="making the topics",
+        )
+        await wait_out(ingest.producer.start, what="connecting the producer")
+        service.health.ready("broker")
+
+    connecting = asyncio.create_task(connect())
+    stopping = asyncio.create_task(service.stop.wait())
+    await asyncio.wait({connecting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    if connecting.done():
+        connecting.result()
+    else:
+        connecting.cancel()
+    await stopping
+    ingest.hub.close()

@@ -1,0 +1,245 @@
+"""Jobs at the counter: begun, looked up, sealed, cancelled, deleted. Objects first, then events.
+
+What makes a job exist is its ``job.json`` (which pins the model) and its marker under ``open/``;
+both are there before anything is said on a topic.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from datetime import UTC, datetime
+from typing import Final
+
+from pydantic import BaseModel
+
+from frond.bus import Outgoing
+from frond.contracts import keys, topics
+from frond.contracts.errors import BrokerUnavailable, ObjectMissing
+from frond.contracts.events import JobCancelled, JobSealed
+from frond.contracts.ids import check_job_id, parse_s3_uri
+from frond.contracts.jobs import JobSpec, JobStatus, Thresholds
+from frond.contracts.reasons import Reason
+from frond.ingest import names, places
+from frond.ingest.context import Ingest
+from frond.ingest.problems import Refused, not_found
+from frond.ingest.readmodel import queries
+from frond.ingest.readmodel.rows import JobRow
+from frond.runtime import get_logger
+
+_DELETE_PATIENCE_S: Final = 15.0
+_SPECS: Final = 1000
+_log = get_logger(__name__)
+
+
+class Wish(BaseModel):
+    """What a sender may say about a job, checked."""
+
+    job_id: str | None = None
+    model: str | None = None
+    thresholds: Thresholds = Thresholds()
+    webhook_url: str | None = None
+    email: str | None = None
+
+    def check(self) -> None:
+        """Raise Refused or JobRejected when something in it cannot be."""
+        if self.job_id is not None:
+            check_job_id(self.job_id)
+        names.check_webhook(self.webhook_url)
+        names.check_email(self.email)
+
+
+async def pin(ingest: Ingest, job_id: str, wish: Wish) -> JobSpec:
+    """Write ``job.json`` with the model resolved; the first to write it wins.
+
+    Raises:
+        ModelRejected: nobody knows the model.
+        Refused: the job is there already and was begun with other settings, or was deleted.
+    """
+    wish.check()
+    check_job_id(job_id)
+    if await queries.is_deleted(ingest.db, job_id):
+        raise Refused(Reason.CONFLICT, f"Job {job_id!r} was deleted; its id cannot be used again.")
+    spec = JobSpec(
+        job_id=job_id, model=await ingest.registry.resolve(wish.model or None),
+        thresholds=wish.thresholds, webhook_url=wish.webhook_url or None,
+        email=wish.email or None, created=datetime.now(UTC),
+    )  # fmt: skip
+    stored = JobSpec.model_validate_json(
+        await ingest.store.put_if_absent(keys.job_spec(job_id), spec.model_dump_json().encode())
+    )
+    same = stored.model_copy(update={"created": None}) == spec.model_copy(update={"created": None})
+    if not same and not _same_but_moved(stored, spec, wish):
+        raise Refused(
+            Reason.CONFLICT,
+            f"Job {job_id!r} is there already, with another model, thresholds or addresses.",
+        )
+    return stored
+
+
+def _same_but_moved(stored: JobSpec, spec: JobSpec, wish: Wish) -> bool:
+    # an alias may have moved since the job began; its pinned version stays
+    by_alias = wish.model is None or "@" not in wish.model or len(wish.model.split("@")[1]) < 8
+    rest = {"created": None, "model": stored.model}
+    return (
+        by_alias
+        and stored.model.name == spec.model.name
+        and spec.model_copy(update=rest) == stored.model_copy(update={"created": None})
+    )
+
+
+async def open_for_work(ingest: Ingest, spec: JobSpec, expected: int | None) -> None:
+    """Show the job: its marker, for whoever picks up what was left, and its row."""
+    if not await ingest.store.exists(keys.job_completed(spec.job_id)):
+        await ingest.store.put(keys.open_marker(spec.job_id), b"", "application/octet-stream")
+    await show(ingest, spec, expected)
+
+
+async def show(ingest: Ingest, spec: JobSpec, expected: int | None) -> None:
+    """Put the job into the read model before any event of it was seen."""
+    at = int((spec.created or datetime.now(UTC)).timestamp() * 1000)
+    await queries.accept(
+        ingest.db,
+        JobRow(
+            spec.job_id, at, at, expected=expected, model_name=spec.model.name,
+            model_digest=spec.model.digest, model_version=names.clean_text(spec.model.version),
+        ),
+    )  # fmt: skip
+    ingest.hub.changed([spec.job_id])
+
+
+async def spec_of(ingest: Ingest, job_id: str) -> JobSpec:
+    """A job's pinned settings. Raises Refused (404)."""
+    check_job_id(job_id)
+    if job_id not in ingest.specs:
+        try:
+            raw = await ingest.store.get(keys.job_spec(job_id))
+        except ObjectMissing:
+            raise not_found(job_id) from None
+        while len(ingest.specs) >= _SPECS:
+            ingest.specs.pop(next(iter(ingest.specs)))
+        ingest.specs[job_id] = JobSpec.model_validate_json(raw)
+    return ingest.specs[job_id]
+
+
+async def sealed_size(ingest: Ingest, job_id: str) -> int | None:
+    """How many images the job was sealed with; None while it is open."""
+    try:
+        sealed = json.loads(await ingest.store.get(keys.job_sealed(job_id)))
+    except ObjectMissing:
+        return None
+    return int(sealed["job_size"])
+
+
+async def row_of(ingest: Ingest, job_id: str) -> JobRow:
+    """A job as the read model has it, or as the store does where that is behind. Refused (404)."""
+    row = await queries.job(ingest.db, job_id)
+    if row is not None:
+        return row
+    if await queries.is_deleted(ingest.db, job_id):
+        raise not_found(job_id)
+    spec = await spec_of(ingest, job_id)
+    if not await ingest.store.exists(keys.open_marker(job_id)):
+        raise not_found(job_id)
+    await show(ingest, spec, await sealed_size(ingest, job_id))
+    row = await queries.job(ingest.db, job_id)
+    if row is None:
+        raise not_found(job_id)
+    return row
+
+
+async def require_open(ingest: Ingest, job_id: str) -> JobSpec:
+    """The job's settings if it is there and has not ended. Raises Refused: 404, or job-closed."""
+    spec = await spec_of(ingest, job_id)
+    row = await row_of(ingest, job_id)
+    if JobStatus(row.status).final or await ingest.store.exists(keys.job_cancelled(job_id)):
+        raise Refused(
+            Reason.JOB_CLOSED, f"Job {job_id!r} has ended ({row.status}) and takes no more images."
+        )
+    return spec
+
+
+async def seal(
+    ingest: Ingest, job_id: str, size: int, traceparent: str, *, declared: bool = False
+) -> int:
+    """Close the job at ``size`` images. Sealing again with the same size changes nothing.
+
+    ``declared``: the size is known beforehand, and images are still to come.
+
+    Raises:
+        Refused: CONFLICT: it was sealed with another size.
+    """
+    event = JobSealed(job_id=job_id, job_size=size)
+    body = json.dumps(event.model_dump(mode="json") | {"declared": declared}).encode()
+    stored = json.loads(await ingest.store.put_if_absent(keys.job_sealed(job_id), body))
+    if int(stored["job_size"]) != size:
+        raise Refused(
+            Reason.CONFLICT,
+            f"Job {job_id!r} is sealed already, with {stored['job_size']} images, not {size}.",
+        )
+    if stored.get("declared") and not declared:
+        await ingest.store.put(keys.job_sealed(job_id), body, "application/json")
+    try:
+        await ingest.producer.send(Outgoing(topics.UPLOADED, event), traceparent=traceparent)
+    except BrokerUnavailable as e:
+        _log.warning("sealed, to be sent by the sweeper", job_id=job_id, error=repr(e))
+    return size
+
+
+async def cancel(ingest: Ingest, job_id: str, traceparent: str) -> JobRow:
+    """Stop a job. Raises Refused: there is none, or it has ended otherwise already."""
+    row = await row_of(ingest, job_id)
+    if JobStatus(row.status).final and row.status != JobStatus.DISMISSED.value:
+        raise Refused(Reason.CONFLICT, f"Job {job_id!r} has ended already ({row.status}).")
+    await ingest.store.put(keys.job_cancelled(job_id), b"", "application/octet-stream")
+    await ingest.producer.send(
+        Outgoing(topics.UPLOADED, JobCancelled(job_id=job_id)), traceparent=traceparent
+    )
+    row.status, row.cancelled = JobStatus.DISMISSED.value, True
+    return row
+
+
+async def delete(ingest: Ingest, job_id: str, traceparent: str) -> None:
+    """Remove a job: cancelled first if it runs, then its objects and rows.
+
+    Its events stay in Kafka as long as their topics keep them; a tombstone keeps them from
+    bringing it back.
+    """
+    row = await row_of(ingest, job_id)
+    if not JobStatus(row.status).final:
+        await cancel(ingest, job_id, traceparent)
+    if row.completion is None:
+        await _ended(ingest, job_id)
+    at = int(time.time() * 1000)
+    await ingest.store.put(places.tombstone(job_id), b"", "application/octet-stream")
+    # uploads lie under a prefix of their own, which the input records tell
+    async for found in ingest.store.list(keys.job_inputs(job_id)):
+        record = json.loads(await ingest.store.get(found.key))
+        bucket, key = parse_s3_uri(record["image"])
+        if bucket == ingest.store.bucket and key.startswith(keys.UPLOADS):
+            await ingest.store.delete(key)
+    await ingest.store.delete_prefix(f"{keys.UPLOADS}{job_id}/")
+    await ingest.store.delete_prefix(keys.job_prefix(job_id))
+    await ingest.store.delete(keys.open_marker(job_id))
+    await queries.tombstone(ingest.db, job_id, at)
+    # the compacted topic forgets a key that is sent without a value
+    await ingest.producer.send_raw(topics.STATUS, job_id.encode(), None, [])
+    ingest.counts.pop(job_id, None)
+    ingest.specs.pop(job_id, None)
+    ingest.hub.changed([job_id])
+
+
+async def _ended(ingest: Ingest, job_id: str) -> None:
+    """Wait a while for the workers to let go, so that they leave no object behind."""
+    deadline = time.monotonic() + _DELETE_PATIENCE_S
+    with ingest.hub.watching(job_id) as bell:
+        while (left := deadline - time.monotonic()) > 0:
+            row = await queries.job(ingest.db, job_id)
+            if row is None or row.completion is not None:
+                return
+            try:
+                await asyncio.wait_for(bell.wait(), min(left, 1.0))
+            except TimeoutError:
+                continue
+            bell.clear()

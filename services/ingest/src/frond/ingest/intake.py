@@ -1,0 +1,173 @@
+"""Images into jobs: a claim on the name, a record in the store, then the event.
+
+The record is the outbox: it is written before the event is sent, and a sweeper sends what was
+recorded and never seen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Final, TypeVar
+
+from pydantic import BaseModel
+
+from frond.bus import Outgoing
+from frond.contracts import keys, topics
+from frond.contracts.errors import BrokerUnavailable, ObjectMissing
+from frond.contracts.events import ImageUploaded
+from frond.contracts.ids import parse_s3_uri
+from frond.contracts.jobs import JobSpec
+from frond.contracts.reasons import Reason
+from frond.ingest import places
+from frond.ingest.context import Ingest
+from frond.ingest.problems import Refused
+from frond.runtime import get_logger
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_AT_ONCE: Final = 24
+_log = get_logger(__name__)
+
+
+class File(BaseModel):
+    """One image given to a job.
+
+    ``mark`` identifies its bytes: ``sha256:…`` when they passed through here, else ``etag:…``.
+    """
+
+    name: str
+    image: str
+    mark: str
+    size: int
+
+    @property
+    def sha256(self) -> str | None:
+        kind, _, value = self.mark.partition(":")
+        return value if kind == "sha256" else None
+
+
+async def in_parallel(
+    items: Iterable[T], work: Callable[[T], Awaitable[R]], at_once: int = _AT_ONCE
+) -> list[R]:
+    """Results in the order of the items, some in flight at a time; the first error ends it."""
+    slots = asyncio.Semaphore(at_once)
+
+    async def one(item: T) -> R:
+        async with slots:
+            return await work(item)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one(i)) for i in items]
+    except BaseExceptionGroup as e:
+        raise e.exceptions[0] from None
+    return [t.result() for t in tasks]
+
+
+def uploaded(spec: JobSpec, file: File, job_size: int | None = None) -> ImageUploaded:
+    """The event that gives this file to its job."""
+    return ImageUploaded(
+        job_id=spec.job_id, image=file.image, name=file.name, sha256=file.sha256,
+        job_size=job_size, model=f"{spec.model.name}@{spec.model.digest}",
+        thresholds=spec.thresholds, webhook_url=spec.webhook_url, email=spec.email,
+        tenant=spec.tenant,
+    )  # fmt: skip
+
+
+async def record(ingest: Ingest, events: Sequence[ImageUploaded]) -> None:
+    """Write the outbox records of these events."""
+
+    async def one(event: ImageUploaded) -> None:
+        key = keys.job_input_record(event.job_id, event.image_id)
+        body = event.model_dump_json(exclude_none=True).encode()
+        await ingest.store.put(key, body, "application/json")
+
+    await in_parallel(events, one)
+
+
+async def publish(ingest: Ingest, events: Sequence[ImageUploaded], traceparent: str) -> None:
+    """Send events whose records are written. If Kafka is away now, the sweeper sends them later."""
+    try:
+        async with asyncio.timeout(60):
+            await ingest.producer.send(
+                [Outgoing(topics.UPLOADED, e) for e in events], traceparent=traceparent
+            )
+    except (BrokerUnavailable, TimeoutError) as e:
+        _log.warning("recorded, to be sent by the sweeper", events=len(events), error=repr(e))
+
+
+async def claim(ingest: Ingest, job_id: str, file: File) -> File:
+    """Take a name for these bytes. Returns the file that has the name, with the same bytes.
+
+    Raises:
+        Refused: CONFLICT: other bytes have it.
+    """
+    key = places.claim(job_id, file.name)
+    body = file.model_dump_json().encode()
+    winner = File.model_validate_json(await ingest.store.put_if_absent(key, body))
+    if winner.mark == file.mark:
+        return winner
+    bucket, stored = parse_s3_uri(winner.image)
+    if bucket == ingest.store.bucket and not await ingest.store.exists(stored):
+        # whoever claimed it never finished: nothing was published under this name
+        await ingest.store.put(key, body, "application/json")
+        return file
+    raise Refused(
+        Reason.CONFLICT,
+        f"{file.name.strip()!r} is in job {job_id!r} already, with other bytes. Choose another name.",
+    )
+
+
+async def claimed(ingest: Ingest, job_id: str, name: str) -> File | None:
+    """The file that has this name in the job, if one does."""
+    try:
+        return File.model_validate_json(await ingest.store.get(places.claim(job_id, name)))
+    except ObjectMissing:
+        return None
+
+
+async def make_room(ingest: Ingest, job_id: str, new: int = 1) -> Callable[[], None]:
+    """Reserve places for new images in an open job; the result gives them back.
+
+    A job that was created with its size takes images until it has them, one that was sealed takes
+    none. The count is exact within this process.
+
+    Raises:
+        Refused: job-closed, or too-many.
+    """
+    try:
+        sealed = json.loads(await ingest.store.get(keys.job_sealed(job_id)))
+    except ObjectMissing:
+        sealed = None
+    if sealed is not None and not sealed.get("declared"):
+        raise Refused(
+            Reason.JOB_CLOSED,
+            f"Job {job_id!r} is sealed with {sealed['job_size']} images and takes no more.",
+        )
+    if job_id not in ingest.counts:
+        found = 0
+        async for _ in ingest.store.list(places.claims(job_id)):
+            found += 1
+        ingest.counts.setdefault(job_id, found)
+    limit = int(sealed["job_size"]) if sealed else ingest.settings.max_files
+    if ingest.counts[job_id] + new > limit:
+        if sealed:
+            raise Refused(Reason.JOB_CLOSED, f"Job {job_id!r} has all of its {limit} images.")
+        raise Refused(Reason.TOO_MANY, f"A job may have {limit} images here.")
+    ingest.counts[job_id] += new
+
+    def give_back() -> None:
+        if job_id in ingest.counts:
+            ingest.counts[job_id] -= new
+
+    return give_back
+
+
+async def add(ingest: Ingest, spec: JobSpec, files: Sequence[File], traceparent: str) -> None:
+    """Record and publish claimed files of an open job."""
+    events = [uploaded(spec, f) for f in files]
+    await record(ingest, events)
+    await publish(ingest, events, traceparent)

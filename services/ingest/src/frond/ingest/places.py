@@ -1,0 +1,41 @@
+"""Object keys that only ingest reads and writes."""
+
+from __future__ import annotations
+
+from frond.contracts.ids import digest
+from frond.contracts.keys import JOBS, UPLOADS, safe_name
+
+DELETED = "deleted/"
+
+
+def upload(upload_id: str, n: int, name: str) -> str:
+    """The n-th file (from 0) of one multipart upload."""
+    return f"{UPLOADS}{upload_id}/{n:06d}-{safe_name(name)}"
+
+
+def upload_prefix(upload_id: str) -> str:
+    return f"{UPLOADS}{upload_id}/"
+
+
+def manifest(job_id: str) -> str:
+    """All files of a job that came in one upload: its outbox."""
+    return f"{JOBS}{job_id}/upload.json"
+
+
+def listing(job_id: str) -> str:
+    """A prefix that a job was started with: its outbox while the prefix is being listed."""
+    return f"{JOBS}{job_id}/listing.json"
+
+
+def claims(job_id: str) -> str:
+    return f"{JOBS}{job_id}/names/"
+
+
+def claim(job_id: str, name: str) -> str:
+    """Which bytes have this name in the job; the first to claim it wins."""
+    return f"{claims(job_id)}{digest('name', name)}.json"
+
+
+def tombstone(job_id: str) -> str:
+    """The job was deleted; outlives the read model."""
+    return f"{DELETED}{job_id}"

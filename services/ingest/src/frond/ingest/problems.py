@@ -1,0 +1,165 @@
+"""Every error as RFC 9457 problem details, ``application/problem+json``."""
+
+from __future__ import annotations
+
+import http
+from collections.abc import Mapping
+from typing import Any, Final
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from sqlalchemy.exc import DBAPIError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from frond.contracts.errors import (
+    BrokerUnavailable,
+    JobRejected,
+    ObjectMissing,
+    StoreUnavailable,
+    UserError,
+)
+from frond.contracts.reasons import Reason
+from frond.ingest.tracing import trace_id
+from frond.runtime import get_logger
+
+MEDIA_TYPE: Final = "application/problem+json"
+RETRY_AFTER_S: Final = 5
+_log = get_logger(__name__)
+
+_STATUS: Final[dict[Reason, int]] = {
+    Reason.BAD_REQUEST: 400,
+    Reason.UNAUTHORIZED: 401,
+    Reason.BUCKET_NOT_ALLOWED: 403,
+    Reason.NOT_FOUND: 404,
+    Reason.CONFLICT: 409,
+    Reason.JOB_CLOSED: 409,
+    Reason.TOO_LARGE: 413,
+    Reason.INTERNAL: 500,
+    Reason.UNAVAILABLE: 503,
+}
+_REASON: Final[dict[int, Reason]] = {
+    401: Reason.UNAUTHORIZED,
+    403: Reason.UNAUTHORIZED,
+    404: Reason.NOT_FOUND,
+    409: Reason.CONFLICT,
+    413: Reason.TOO_LARGE,
+    503: Reason.UNAVAILABLE,
+}
+
+
+class Refused(JobRejected):
+    """A request turned down with a status of its own, where the reason's usual one misleads."""
+
+    def __init__(
+        self,
+        reason: Reason,
+        detail: str,
+        status: int | None = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        more: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(reason, detail)
+        self.status = status
+        self.headers = dict(headers or {})
+        self.more = dict(more or {})
+
+
+def not_found(job_id: str) -> Refused:
+    """The answer for a job that nobody knows."""
+    return Refused(Reason.NOT_FOUND, f"There is no job {job_id!r}.")
+
+
+def status_of(reason: Reason) -> int:
+    """The HTTP status that tells this reason; 422 for whatever is wrong with what was sent."""
+    return _STATUS.get(reason, 422)
+
+
+def problem(
+    request: Request,
+    status: int,
+    reason: Reason,
+    detail: str,
+    *,
+    headers: Mapping[str, str] | None = None,
+    more: Mapping[str, Any] | None = None,
+) -> JSONResponse:
+    """One problem document: type, title, status, detail, instance, and our reason and trace id."""
+    body = {
+        "type": f"urn:frond:problem:{reason.value}",
+        "title": http.HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        "instance": request.url.path,
+        "reason": reason.value,
+        "trace_id": trace_id(request.scope),
+        **(more or {}),
+    }
+    return JSONResponse(body, status, headers=dict(headers or {}), media_type=MEDIA_TYPE)
+
+
+def add_problems(app: FastAPI) -> None:
+    """Answer every exception with a problem document; nothing shows a stack trace."""
+
+    @app.exception_handler(UserError)
+    async def user_error(request: Request, e: UserError) -> JSONResponse:
+        status = e.status if isinstance(e, Refused) and e.status else status_of(e.reason)
+        headers = e.headers if isinstance(e, Refused) else {}
+        if status == 401:
+            headers = {"WWW-Authenticate": "Bearer", **headers}
+        if status == 503:
+            headers = {"Retry-After": str(RETRY_AFTER_S), **headers}
+        more = e.more if isinstance(e, Refused) else {}
+        return problem(request, status, e.reason, e.detail, headers=headers, more=more)
+
+    @app.exception_handler(StoreUnavailable)
+    @app.exception_handler(BrokerUnavailable)
+    @app.exception_handler(DBAPIError)
+    async def away(request: Request, e: Exception) -> JSONResponse:
+        _log.warning("answering 503", error=repr(e), trace_id=trace_id(request.scope))
+        told: dict[type, str] = {
+            StoreUnavailable: "The object store",
+            BrokerUnavailable: "The message broker",
+        }
+        return problem(
+            request, 503, Reason.UNAVAILABLE,
+            f"{told.get(type(e), 'The database')} does not answer at the moment. Nothing is lost; try again.",
+            headers={"Retry-After": str(RETRY_AFTER_S)},
+        )  # fmt: skip
+
+    @app.exception_handler(ObjectMissing)
+    async def missing(request: Request, _: ObjectMissing) -> JSONResponse:
+        return problem(request, 404, Reason.NOT_FOUND, "There is no such object.")
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, e: RequestValidationError) -> JSONResponse:
+        errors = [
+            {"field": ".".join(str(p) for p in err["loc"][1:]) or "body", "message": err["msg"]}
+            for err in e.errors()[:20]
+        ]
+        told = "; ".join(f"{err['field']}: {err['message']}" for err in errors[:5])
+        return problem(request, 422, Reason.BAD_REQUEST, told, more={"errors": errors})
+
+    @app.exception_handler(HTTPException)
+    async def http_error(request: Request, e: HTTPException) -> JSONResponse:
+        reason = _REASON.get(e.status_code, Reason.BAD_REQUEST)
+        detail = str(e.detail)
+        if e.status_code == 404:
+            detail = f"Nothing is at {request.url.path}; /docs lists what there is."
+        elif e.status_code == 405:
+            detail = f"{request.method} is not allowed on {request.url.path}; /docs lists what is."
+        return problem(request, e.status_code, reason, detail, headers=e.headers)
+
+    @app.exception_handler(ClientDisconnect)
+    async def gone(request: Request, _: ClientDisconnect) -> JSONResponse:
+        # nobody reads this answer; it keeps a broken upload out of the error log
+        return problem(request, 400, Reason.BAD_REQUEST, "The request ended too early.")
+
+    @app.exception_handler(Exception)
+    async def bug(request: Request, _: Exception) -> JSONResponse:
+        return problem(
+            request, 500, Reason.INTERNAL,
+            "Something went wrong on our side; the logs have it under this trace id.",
+        )  # fmt: skip

@@ -1,0 +1,259 @@
+"""Keeps the read model: all partitions of the topics, offsets in the transaction of the rows.
+
+No consumer group: what was read is remembered where it was written, so that an event counts once
+whatever is killed, and an empty database replays everything. Where several ingest processes share
+a PostgreSQL, each reads all; the first to advance an offset applies, the others skip.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
+from sqlalchemy import select, update
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from frond.contracts import topics
+from frond.contracts.envelope import decode
+from frond.contracts.errors import BrokerUnavailable, UnreadableEvent
+from frond.contracts.topics import Topic
+from frond.ingest.context import Ingest
+from frond.ingest.readmodel import tables
+from frond.ingest.readmodel.changes import Dated, apply_all
+from frond.runtime import Service, get_logger, wait_out
+
+TOPICS: Final[tuple[Topic, ...]] = (
+    topics.UPLOADED, topics.DETECTED, topics.IMAGED, topics.STATUS, topics.COMPLETED,
+)  # fmt: skip
+PART: Final = "read model"
+
+_BATCH: Final = 1000
+_PROBE_EVERY_S: Final = 10.0
+_PATIENCE_S: Final = 30.0
+_log = get_logger(__name__)
+
+Positions = dict[TopicPartition, int]
+
+
+class _Overtaken(Exception):
+    """Another process has advanced an offset: read it anew."""
+
+
+class _Silent(Exception):
+    """The broker has not answered this consumer for too long: begin with a new one."""
+
+
+async def keep_read_model(service: Service, ingest: Ingest) -> None:
+    """Apply events until the service is asked to stop. Outages of Kafka and SQL are waited out."""
+    service.health.expect(PART, "connecting")
+    while not service.stop.is_set():
+        reader = Reader(ingest)
+        try:
+            await wait_out(reader.start, what="starting the read model")
+            service.health.ready(PART)
+            await reader.run(service.stop)
+        except (_Overtaken, _Silent, KafkaError, OperationalError, InterfaceError, OSError) as e:
+            if not isinstance(e, _Overtaken):
+                service.health.unready(PART, repr(e))
+                _log.warning("the read model begins anew", error=repr(e))
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(service.stop.wait(), 1)
+        finally:
+            await reader.close()
+
+
+class Reader:
+    """One consumer from its stored offsets on."""
+
+    def __init__(self, ingest: Ingest) -> None:
+        self.ingest = ingest
+        self.cluster = ""
+        self.positions: Positions = {}
+        self.consumer: AIOKafkaConsumer | None = None
+        prefix = ingest.settings.topic_prefix
+        self.topics: Mapping[str, Topic] = {t.named(prefix): t for t in TOPICS}
+
+    async def start(self) -> None:
+        """Connect and go to where the database stopped. Raises BrokerUnavailable."""
+        bootstrap = self.ingest.settings.kafka_bootstrap
+        try:
+            async with asyncio.timeout(30):
+                self.cluster = await _cluster_id(bootstrap)
+                self.consumer = AIOKafkaConsumer(
+                    bootstrap_servers=bootstrap, group_id=None, enable_auto_commit=False,
+                    auto_offset_reset="earliest", isolation_level="read_committed",
+                    metadata_max_age_ms=30_000, request_timeout_ms=20_000,
+                )  # fmt: skip
+                await self.consumer.start()
+                await self._assign()
+        except (KafkaError, TimeoutError, OSError) as e:
+            await self.close()
+            raise BrokerUnavailable(f"{bootstrap}: {e!r}") from e
+
+    async def close(self) -> None:
+        if self.consumer is not None:
+            consumer, self.consumer = self.consumer, None
+            with contextlib.suppress(KafkaError, OSError, TimeoutError):
+                await asyncio.wait_for(consumer.stop(), 10)
+
+    async def _assign(self) -> None:
+        assert self.consumer is not None
+        await self.consumer._client.force_metadata_update()
+        found = [
+            TopicPartition(name, p)
+            for name in sorted(self.topics)
+            for p in sorted(self.consumer.partitions_for_topic(name) or ())
+        ]
+        if {p.topic for p in found} != set(self.topics):
+            raise BrokerUnavailable("the topics are not made yet")
+        self.positions = await self._stored(found)
+        self.consumer.assign(found)
+        for partition, offset in self.positions.items():
+            self.consumer.seek(partition, offset)
+
+    async def _stored(self, partitions: Sequence[TopicPartition]) -> Positions:
+        o = tables.offsets.c
+        async with self.ingest.db.write() as c:
+            # rows exist before they are advanced, so that advancing is one compare-and-set
+            fresh = [
+                {"cluster": self.cluster, "topic": p.topic, "partition": p.partition, "offset": 0}
+                for p in partitions
+            ]
+            await c.execute(self.ingest.db.insert(tables.offsets).on_conflict_do_nothing(), fresh)
+            rows = await c.execute(select(tables.offsets).where(o.cluster == self.cluster))
+            stored = {TopicPartition(r.topic, r.partition): r.offset for r in rows}
+        return {p: stored[p] for p in partitions}
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Read and apply until asked to stop, or until something has to begin anew."""
+        assert self.consumer is not None
+        watch = asyncio.create_task(self._watch())
+        try:
+            while not stop.is_set():
+                if watch.done():
+                    watch.result()
+                got = await self.consumer.getmany(timeout_ms=300, max_records=_BATCH)
+                if got:
+                    await self._take(got)
+        finally:
+            watch.cancel()
+            with contextlib.suppress(asyncio.CancelledError, _Silent):
+                await watch
+
+    async def _take(self, got: Mapping[TopicPartition, Sequence[Any]]) -> None:
+        dated: list[Dated] = []
+        ends: Positions = {}
+        for partition, messages in got.items():
+            topic = self.topics[partition.topic]
+            ends[partition] = messages[-1].offset + 1
+            for message in messages:
+                try:
+                    envelope = decode(topic, message.value, message.headers)
+                except UnreadableEvent:
+                    continue  # whoever works on the topic sends the dead letter
+                dated.append((envelope.event, _when(envelope.time, message.timestamp)))
+        try:
+            changed = await self._commit(dated, ends)
+        except (_Overtaken, OperationalError, InterfaceError):
+            raise
+        except Exception as e:
+            _log.warning("a batch does not fit; applying its events singly", error=repr(e))
+            changed = await self._singly(dated, ends)
+        self.positions.update(ends)
+        self.ingest.hub.changed(changed)
+
+    async def _commit(self, dated: Sequence[Dated], ends: Positions) -> set[str]:
+        async with self.ingest.db.write() as c:
+            await self._advance(c, ends)
+            return await apply_all(self.ingest.db, c, dated) if dated else set()
+
+    async def _singly(self, dated: Sequence[Dated], ends: Positions) -> set[str]:
+        """One event that no row can hold (a number of 2^70 windows, say) must not stop the rest."""
+        changed: set[str] = set()
+        async with self.ingest.db.write() as c:
+            await self._advance(c, ends)
+            for event in dated:
+                try:
+                    async with c.begin_nested():
+                        changed |= await apply_all(self.ingest.db, c, [event])
+                except (OperationalError, InterfaceError):
+                    raise
+                except Exception as e:
+                    _log.error(
+                        "an event is left out of the read model", job_id=event[0].job_id,
+                        type=event[0].TYPE, error=repr(e),
+                    )  # fmt: skip
+        return changed
+
+    async def _advance(self, c: AsyncConnection, ends: Positions) -> None:
+        o = tables.offsets.c
+        for partition in sorted(ends):
+            done = await c.execute(
+                update(tables.offsets)
+                .where(
+                    o.cluster == self.cluster, o.topic == partition.topic,
+                    o.partition == partition.partition, o.offset == self.positions[partition],
+                )
+                .values(offset=ends[partition])
+            )  # fmt: skip
+            if done.rowcount != 1:
+                raise _Overtaken
+
+    async def _watch(self) -> None:
+        """A sign of life from the broker, and whether topics have grown."""
+        assert self.consumer is not None
+        last = time.monotonic()
+        while True:
+            await asyncio.sleep(_PROBE_EVERY_S)
+            try:
+                async with asyncio.timeout(_PROBE_EVERY_S):
+                    ends = await self.consumer.end_offsets(list(self.positions))
+            except (KafkaError, OSError, TimeoutError) as e:
+                if time.monotonic() - last > _PATIENCE_S:
+                    raise _Silent(repr(e)) from e
+                continue
+            last = time.monotonic()
+            now = sum(len(self.consumer.partitions_for_topic(t) or ()) for t in self.topics)
+            if now > len(self.positions):
+                raise _Silent("topics have more partitions now")
+            behind = [p for p, end in ends.items() if end < self.positions[p]]
+            if behind:
+                # the cluster is the same by its id, its topics are not: made anew
+                await self._rewind(behind)
+                raise _Silent("topics were made anew")
+
+    async def _rewind(self, partitions: Sequence[TopicPartition]) -> None:
+        o = tables.offsets.c
+        async with self.ingest.db.write() as c:
+            for p in partitions:
+                await c.execute(
+                    update(tables.offsets)
+                    .where(
+                        o.cluster == self.cluster, o.topic == p.topic, o.partition == p.partition
+                    )
+                    .values(offset=0)
+                )
+
+
+def _when(told: datetime | None, logged: int) -> int:
+    try:
+        return int(told.timestamp() * 1000) if told else logged
+    except (ValueError, OverflowError, OSError):
+        return logged  # a year that no clock shows
+
+
+async def _cluster_id(bootstrap: str) -> str:
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=10_000)
+    try:
+        await admin.start()
+        return str((await admin.describe_cluster()).get("cluster_id") or "")[:64]
+    finally:
+        await admin.close()

@@ -1,0 +1,159 @@
+"""What REST asks of the read model. Each query reads a bounded number of rows by an index."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, delete, func, or_, select, update
+
+from frond.contracts.jobs import ImageStatus, JobStatus
+from frond.ingest.readmodel import tables
+from frond.ingest.readmodel.database import Database
+from frond.ingest.readmodel.rows import JobRow
+
+_OPEN = (JobStatus.ACCEPTED.value, JobStatus.RUNNING.value)
+
+
+async def job(db: Database, job_id: str) -> JobRow | None:
+    """One job; None if it is unknown or deleted."""
+    async with db.read() as c:
+        found = (
+            await c.execute(select(tables.jobs).where(tables.jobs.c.job_id == job_id))
+        ).one_or_none()
+    return JobRow(**found._mapping) if found is not None and not found.deleted else None
+
+
+async def is_deleted(db: Database, job_id: str) -> bool:
+    """Whether a job of this id was deleted."""
+    j = tables.jobs.c
+    async with db.read() as c:
+        return bool((await c.execute(select(j.deleted).where(j.job_id == job_id))).scalar())
+
+
+async def jobs(
+    db: Database,
+    *,
+    status: Sequence[str] = (),
+    since: int | None = None,
+    until: int | None = None,
+    after: tuple[int, str] | None = None,
+    limit: int = 100,
+) -> list[JobRow]:
+    """Jobs, the newest first. ``since`` ≤ created < ``until``, in ms; ``after``: a row's key."""
+    j = tables.jobs.c
+    where: list[ColumnElement[bool]] = [j.deleted.is_(False)]
+    if status:
+        where.append(j.status.in_(status))
+    if since is not None:
+        where.append(j.created >= since)
+    if until is not None:
+        where.append(j.created < until)
+    if after is not None:
+        created, job_id = after
+        where.append(or_(j.created < created, and_(j.created == created, j.job_id < job_id)))
+    query = select(tables.jobs).where(*where).order_by(j.created.desc(), j.job_id.desc())
+    async with db.read() as c:
+        return [JobRow(**row._mapping) for row in await c.execute(query.limit(limit))]
+
+
+async def open_jobs(db: Database) -> list[JobRow]:
+    """Jobs that have not ended."""
+    j = tables.jobs.c
+    query = select(tables.jobs).where(j.status.in_(_OPEN), j.deleted.is_(False))
+    async with db.read() as c:
+        return [JobRow(**row._mapping) for row in await c.execute(query)]
+
+
+async def images(
+    db: Database,
+    job_id: str,
+    *,
+    status: str | None = None,
+    after: tuple[str, str] | None = None,
+    limit: int = 100,
+) -> Sequence[Any]:
+    """A job's images by name, then id."""
+    i = tables.images.c
+    where: list[ColumnElement[bool]] = [i.job_id == job_id]
+    if status is not None:
+        where.append(i.status == status)
+    if after is not None:
+        name, image_id = after
+        where.append(or_(i.name > name, and_(i.name == name, i.image_id > image_id)))
+    columns = [c for c in i if c.name != "chunks_done"]
+    query = select(*columns).where(*where).order_by(i.name, i.image_id).limit(limit)
+    async with db.read() as c:
+        return (await c.execute(query)).all()
+
+
+async def failures(db: Database, job_id: str, limit: int = 100) -> Sequence[Any]:
+    """Failed images by name."""
+    return await images(db, job_id, status=ImageStatus.FAILED.value, limit=limit)
+
+
+async def image_of(db: Database, job_id: str, name: str) -> str | None:
+    """The id of the image of this id or name; the first by id where names repeat."""
+    i = tables.images.c
+    query = select(i.image_id).where(i.job_id == job_id)
+    async with db.read() as c:
+        by_id = (await c.execute(query.where(i.image_id == name))).scalar()
+        if by_id is not None:
+            return str(by_id)
+        by_name = query.where(i.name == name).order_by(i.image_id).limit(1)
+        found = (await c.execute(by_name)).scalar()
+    return None if found is None else str(found)
+
+
+async def uploaded_ids(db: Database, job_id: str, image_ids: Sequence[str]) -> set[str]:
+    """Those of these images whose uploaded event was seen on the topic."""
+    i = tables.images.c
+    query = select(i.image_id).where(
+        i.job_id == job_id, i.uploaded.is_(True), i.image_id.in_(image_ids)
+    )
+    async with db.read() as c:
+        return set((await c.execute(query)).scalars())
+
+
+async def events(db: Database, job_id: str, after: int, limit: int = 500) -> Sequence[Any]:
+    """A job's stored events with ``seq`` above ``after``, in order."""
+    e = tables.events.c
+    query = select(e.seq, e.type, e.data).where(e.job_id == job_id, e.seq > after)
+    async with db.read() as c:
+        return (await c.execute(query.order_by(e.seq).limit(limit))).all()
+
+
+async def tombstone(db: Database, job_id: str, at: int) -> None:
+    """Forget a job; what Kafka still tells of it will change nothing."""
+    row = asdict(JobRow(job_id, at, at, status=JobStatus.DISMISSED.value, deleted=True))
+    async with db.write() as c:
+        await c.execute(delete(tables.images).where(tables.images.c.job_id == job_id))
+        await c.execute(delete(tables.events).where(tables.events.c.job_id == job_id))
+        await c.execute(db.upsert(tables.jobs), [row])
+
+
+async def accept(db: Database, row: JobRow) -> None:
+    """Show a job before any of its events was seen; what is known already stays."""
+    j = tables.jobs.c
+    async with db.write() as c:
+        await c.execute(db.insert(tables.jobs).on_conflict_do_nothing(), [asdict(row)])
+        values = {
+            "expected": func.coalesce(j.expected, row.expected),
+            "model_name": func.coalesce(j.model_name, row.model_name),
+            "model_digest": func.coalesce(j.model_digest, row.model_digest),
+            "model_version": func.coalesce(j.model_version, row.model_version),
+        }
+        await c.execute(update(tables.jobs).where(j.job_id == row.job_id).values(**values))
+
+
+async def count_offsets(db: Database) -> int:
+    """How many partitions have been read from: none in a fresh database."""
+    async with db.read() as c:
+        return (await c.execute(select(func.count()).select_from(tables.offsets))).scalar() or 0
+
+
+def snapshot_status(row: JobRow) -> str:
+    """The status that the aggregator told last; ``accepted`` if it told none."""
+    return str(json.loads(row.snapshot)["status"]) if row.snapshot else JobStatus.ACCEPTED.value

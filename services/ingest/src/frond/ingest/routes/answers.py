@@ -1,0 +1,88 @@
+"""How requests that make something are answered, once each."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from fastapi import Header, Request, Response
+from fastapi.responses import JSONResponse
+
+from frond.contracts.ids import canonical_json, digest
+from frond.contracts.jobs import JobSpec
+from frond.ingest import desk, views
+from frond.ingest.context import Ingest, ingest_of
+from frond.ingest.idempotency import Once, Stored
+from frond.ingest.readmodel import queries
+
+IdempotencyKey = Header(
+    alias="Idempotency-Key",
+    description="the same key with the same request gets the first answer again",
+)
+PROBLEM: Final = {
+    "content": {
+        "application/problem+json": {
+            "schema": {
+                "type": "object",
+                "required": ["type", "title", "status", "detail", "reason"],
+                "properties": {
+                    "type": {"type": "string"},
+                    "title": {"type": "string"},
+                    "status": {"type": "integer"},
+                    "detail": {"type": "string"},
+                    "reason": {"type": "string"},
+                    "instance": {"type": "string"},
+                    "trace_id": {"type": "string"},
+                },
+            }
+        }
+    },
+    "description": "What is wrong, as RFC 9457 problem details",
+}
+PROBLEMS: Final = {"4XX": PROBLEM, "5XX": PROBLEM}
+
+
+def replay(stored: Stored) -> Response:
+    """The first answer, again."""
+    return Response(
+        stored.body, stored.status, media_type="application/json",
+        headers={"Location": stored.location, "Idempotency-Replayed": "true"},
+    )  # fmt: skip
+
+
+async def job_answer(request: Request, job_id: str, status: int) -> JSONResponse:
+    """A job just made, with its address."""
+    ingest = ingest_of(request)
+    row = await desk.row_of(ingest, job_id)
+    failed = await queries.failures(ingest.db, job_id)
+    body = views.detail(request, row, failed).model_dump(mode="json")
+    where = f"{views.base(request)}/jobs/{job_id}"
+    return JSONResponse(body, status, headers={"Location": where})
+
+
+async def make_once(
+    request: Request,
+    scope: str,
+    key: str | None,
+    wanted: object,
+    status: int,
+    work: Callable[[Ingest], Awaitable[JobSpec]],
+) -> Response:
+    """Do the work of a JSON request once for each key, and answer with the job it made.
+
+    ``wanted``: the request's content, as JSON values.
+    """
+    ingest = ingest_of(request)
+    once = Once(ingest.db, scope, key)
+    fingerprint = digest(scope, canonical_json(wanted).decode())
+    async with once.turn() as stored:
+        if stored is not None:
+            once.same(stored, fingerprint)
+            return replay(stored)
+        await ingest.require_broker()
+        spec = await work(ingest)
+        answer = await job_answer(request, spec.job_id, status)
+        await once.keep(
+            fingerprint, status, answer.headers["location"], bytes(answer.body).decode()
+        )
+        return answer

@@ -1,0 +1,77 @@
+"""Live progress as Server-Sent Events, resumable by ``Last-Event-ID``."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Request
+from fastapi.responses import StreamingResponse
+
+from frond.ingest import desk
+from frond.ingest.context import Ingest, ingest_of
+from frond.ingest.readmodel import queries
+from frond.ingest.routes.answers import PROBLEMS
+
+router = APIRouter(tags=["jobs"], responses=PROBLEMS)  # type: ignore[arg-type] # keys are strings
+
+_LOOK_EVERY_S = 2.0  # another process may have changed the rows
+_RETRY_MS = 2000
+
+
+@router.get(
+    "/jobs/{job_id}/events", summary="Follow a job live",
+    response_class=StreamingResponse,
+    openapi_extra={"responses": {"200": {
+        "description": "events: progress (the job's figures), image (one image has ended), "
+        "completed (the job has ended; the stream ends)",
+        "content": {"text/event-stream": {"schema": {"type": "string"}}}}}},
+)  # fmt: skip
+async def follow(
+    request: Request,
+    job_id: str,
+    last_event_id: Annotated[str | None, Header(alias="Last-Event-ID")] = None,
+) -> StreamingResponse:
+    ingest = ingest_of(request)
+    row = await desk.row_of(ingest, job_id)
+    after = int(last_event_id) if last_event_id and last_event_id.isdecimal() else 0
+    if after > row.last_seq:
+        after = 0  # numbered by a database that is no more
+    return StreamingResponse(
+        _stream(ingest, job_id, after), media_type="text/event-stream",
+        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+    )  # fmt: skip
+
+
+def event_text(seq: int, kind: str, data: str) -> str:
+    """One event in the format of the HTML standard; ``data`` is JSON on one line."""
+    return f"id: {seq}\nevent: {kind}\ndata: {data}\n\n"
+
+
+async def _stream(ingest: Ingest, job_id: str, after: int) -> AsyncIterator[str]:
+    yield f"retry: {_RETRY_MS}\n\n"
+    loop = asyncio.get_running_loop()
+    spoken = loop.time()
+    with ingest.hub.watching(job_id) as bell:
+        while not ingest.hub.closing:
+            bell.clear()
+            for seq, kind, data in await queries.events(ingest.db, job_id, after):
+                after = seq
+                spoken = loop.time()
+                yield event_text(seq, kind, data)
+                if kind == "completed":
+                    return
+            row = await queries.job(ingest.db, job_id)
+            if row is None or (row.completion is not None and after >= row.last_seq):
+                return
+            if after < row.last_seq and bell.is_set():
+                continue
+            if loop.time() - spoken >= ingest.settings.heartbeat_seconds:
+                spoken = loop.time()
+                yield ": still here\n\n"
+            try:
+                wait = min(_LOOK_EVERY_S, ingest.settings.heartbeat_seconds)
+                await asyncio.wait_for(bell.wait(), wait)
+            except TimeoutError:
+                continue

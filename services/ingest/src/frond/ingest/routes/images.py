@@ -1,0 +1,287 @@
+"""A job's images: add by PUT, by presigned multipart, by naming objects; list."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Annotated
+from urllib.parse import quote
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from frond.contracts import keys
+from frond.contracts.ids import image_id
+from frond.contracts.jobs import ImageStatus, JobSpec
+from frond.contracts.reasons import Reason
+from frond.ingest import desk, intake, names, views
+from frond.ingest.context import Ingest, ingest_of
+from frond.ingest.cursors import read_cursor, write_cursor
+from frond.ingest.intake import File
+from frond.ingest.listing import named_object
+from frond.ingest.presigned import begin_parts, finish_parts
+from frond.ingest.problems import Refused
+from frond.ingest.readmodel import queries
+from frond.ingest.routes.answers import PROBLEMS
+from frond.ingest.sinks import ObjectSink
+from frond.ingest.tracing import traceparent
+
+router = APIRouter(tags=["images"], responses=PROBLEMS)  # type: ignore[arg-type] # keys are strings
+
+_MIB = 1 << 20
+_MAX_PARTS = 10_000
+
+
+class Added(BaseModel):
+    """An image that is in its job now."""
+
+    job_id: str
+    image_id: str
+    name: str
+    image: str
+    size: int
+    sha256: str | None = None
+    created: bool = Field(description="false when the job had it already")
+
+
+class NamedObject(BaseModel):
+    """An object in a bucket that rasters may be read from."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    image: str = Field(description="s3://bucket/key.tif")
+    name: str | None = None
+
+
+class NamedObjects(BaseModel):
+    """Objects to add to a job."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    images: list[NamedObject | str] = Field(min_length=1, max_length=10_000)
+
+
+class AddedList(BaseModel):
+    """Images that are in their job now."""
+
+    images: list[Added]
+
+
+class BeginMultipart(BaseModel):
+    """An image that its sender will put into the store directly, in parts."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    size: int = Field(ge=1, description="bytes of the whole image")
+    part_size: int = Field(default=64 * _MIB, ge=5 * _MIB, le=5 * 1024 * _MIB)
+
+
+class MultipartBegun(BaseModel):
+    """Where to PUT each part; the answers' ETags belong into ``complete``."""
+
+    upload_id: str
+    part_size: int
+    part_urls: list[str]
+    complete: str
+    expires_in: int = Field(description="seconds")
+
+
+class PartDone(BaseModel):
+    """A part that was put."""
+
+    number: int = Field(ge=1, le=_MAX_PARTS)
+    etag: str
+
+
+class CompleteMultipart(BaseModel):
+    """All parts were put."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    upload_id: str
+    parts: list[PartDone] = Field(min_length=1, max_length=_MAX_PARTS)
+
+
+def _added(spec: JobSpec, file: File, created: bool) -> Added:
+    return Added(
+        job_id=spec.job_id, image_id=image_id(spec.job_id, file.image), name=file.name,
+        image=file.image, size=file.size, sha256=file.sha256, created=created,
+    )  # fmt: skip
+
+
+async def _admit(ingest: Ingest, job_id: str, name: str) -> Callable[[], None]:
+    """A place for a new name in an open job. Raises Refused."""
+    if await intake.claimed(ingest, job_id, name) is not None:
+        return lambda: None
+    return await intake.make_room(ingest, job_id)
+
+
+@router.put(
+    "/jobs/{job_id}/images/{name:path}", response_model=Added, status_code=201,
+    summary="Add one image: its bytes are the body",
+    openapi_extra={"requestBody": {"content": {"application/octet-stream": {
+        "schema": {"type": "string", "format": "binary"}}}}},
+)  # fmt: skip
+async def put_image(request: Request, job_id: str, name: str) -> Response:
+    ingest = ingest_of(request)
+    name = names.display_name(name)
+    spec = await desk.require_open(ingest, job_id)
+    await ingest.require_broker()
+    limit = ingest.settings.max_file_bytes
+    told = request.headers.get("content-length", "")
+    if told.isdigit() and int(told) > limit:
+        raise Refused(Reason.TOO_LARGE, f"An image may have {limit} bytes here, not {told}.")
+    give_back = await _admit(ingest, job_id, name)
+    key = keys.job_upload(job_id, name)
+    sink = ObjectSink(ingest.store, key, limit)
+    try:
+        async for piece in request.stream():
+            await sink.write(piece)
+        sha = await sink.whole()
+        if told.isdigit() and int(told) != sink.size:
+            raise Refused(Reason.BAD_REQUEST, "The body is shorter than its Content-Length.")
+        mine = File(name=name, image=ingest.store.uri(key), mark=f"sha256:{sha}", size=sink.size)
+        file = await intake.claim(ingest, job_id, mine)
+        recorded = keys.job_input_record(job_id, image_id(job_id, file.image))
+        known = await ingest.store.exists(recorded)
+        if known:
+            await sink.drop()
+        else:
+            await sink.keep()
+    except BaseException:
+        give_back()
+        await sink.drop()
+        raise
+    # sent again even when it is known: the first attempt may have died in between
+    await intake.add(ingest, spec, [file], traceparent(request))
+    body = _added(spec, file, not known)
+    return JSONResponse(body.model_dump(mode="json"), 200 if known else 201)
+
+
+@router.post(
+    "/jobs/{job_id}/images/{name:path}/multipart/complete", response_model=Added, status_code=201,
+    summary="All parts of an image are in the store",
+)  # fmt: skip
+async def complete_multipart(
+    request: Request, job_id: str, name: str, body: CompleteMultipart
+) -> Response:
+    ingest = ingest_of(request)
+    name = names.display_name(name)
+    spec = await desk.require_open(ingest, job_id)
+    await ingest.require_broker()
+    key = keys.job_upload(job_id, name)
+    mark = "upload:" + hashlib.sha256(body.upload_id.encode()).hexdigest()
+    mine = File(name=name, image=ingest.store.uri(key), mark=mark, size=0)
+    give_back = await _admit(ingest, job_id, name)
+    try:
+        # the name is taken first: nobody else's bytes under it can be replaced
+        await intake.claim(ingest, job_id, mine)
+        if new := not await ingest.store.exists(key):
+            await finish_parts(
+                ingest.store, key, body.upload_id, [(p.number, p.etag) for p in body.parts]
+            )
+        found = await ingest.store.stat(key)
+    except BaseException:
+        give_back()
+        raise
+    file = mine.model_copy(update={"size": found.size})
+    await intake.add(ingest, spec, [file], traceparent(request))
+    answer = _added(spec, file, new)
+    return JSONResponse(answer.model_dump(mode="json"), 201 if new else 200)
+
+
+@router.post(
+    "/jobs/{job_id}/images/{name:path}/multipart", response_model=MultipartBegun, status_code=201,
+    summary="Put one large image straight into the store, in parts",
+)  # fmt: skip
+async def begin_multipart(
+    request: Request, job_id: str, name: str, body: BeginMultipart
+) -> MultipartBegun:
+    ingest = ingest_of(request)
+    name = names.display_name(name)
+    await desk.require_open(ingest, job_id)
+    settings = ingest.settings
+    if body.size > settings.max_file_bytes:
+        limit = settings.max_file_bytes
+        raise Refused(Reason.TOO_LARGE, f"An image may have {limit} bytes here, not {body.size}.")
+    if await intake.claimed(ingest, job_id, name) is not None:
+        raise Refused(
+            Reason.CONFLICT, f"{name!r} is in job {job_id!r} already. Choose another name."
+        )
+    (await intake.make_room(ingest, job_id))()
+    size = max(body.part_size, -(-body.size // _MAX_PARTS))
+    key = keys.job_upload(job_id, name)
+    expires = timedelta(seconds=settings.presign_seconds)
+    upload_id, urls = await begin_parts(ingest.store, key, -(-body.size // size), expires)
+    return MultipartBegun(
+        upload_id=upload_id, part_size=size, part_urls=urls,
+        complete=f"{views.base(request)}/jobs/{job_id}/images/{quote(name)}/multipart/complete",
+        expires_in=settings.presign_seconds,
+    )  # fmt: skip
+
+
+@router.post(
+    "/jobs/{job_id}/images", response_model=AddedList, status_code=201,
+    summary="Add images that are in the object store already",
+)  # fmt: skip
+async def add_objects(request: Request, job_id: str, body: NamedObjects) -> AddedList:
+    ingest = ingest_of(request)
+    spec = await desk.require_open(ingest, job_id)
+    await ingest.require_broker()
+    wanted = [NamedObject(image=i) if isinstance(i, str) else i for i in body.images]
+
+    async def look(item: NamedObject) -> File:
+        return await named_object(ingest, item.image, item.name)
+
+    files = await intake.in_parallel(wanted, look)
+    unique = list({f.image: f for f in files}.values())
+    had = await intake.in_parallel(unique, lambda f: intake.claimed(ingest, job_id, _tag(f)))
+    new = [f for f, h in zip(unique, had, strict=True) if h is None]
+    if new:
+        give_back = await intake.make_room(ingest, job_id, len(new))
+        try:
+            # an object is one image whatever it is called, so its address is what is claimed
+            await intake.in_parallel(
+                new,
+                lambda f: intake.claim(ingest, job_id, f.model_copy(update={"name": _tag(f)})),
+            )
+        except BaseException:
+            give_back()
+            raise
+    await intake.add(ingest, spec, unique, traceparent(request))
+    fresh = {f.image for f in new}
+    return AddedList(images=[_added(spec, f, f.image in fresh) for f in unique])
+
+
+def _tag(file: File) -> str:
+    return f"\n{file.image}"
+
+
+@router.get(
+    "/jobs/{job_id}/images", response_model=views.ImageList, summary="A job's images, by name"
+)
+async def list_images(
+    request: Request,
+    job_id: str,
+    status: ImageStatus | None = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    cursor: str | None = None,
+) -> views.ImageList:
+    ingest = ingest_of(request)
+    await desk.row_of(ingest, job_id)
+    found = read_cursor(cursor, str, str)
+    after = (str(found[0]), str(found[1])) if found else None
+    rows = await queries.images(
+        ingest.db, job_id, status=status.value if status else None, after=after, limit=limit + 1
+    )
+    more = None
+    links = [views.Link(rel="self", href=str(request.url))]
+    if len(rows) > limit:
+        more = write_cursor(rows[limit - 1].name, rows[limit - 1].image_id)
+        href = str(request.url.include_query_params(cursor=more))
+        links.append(views.Link(rel="next", href=href))
+    return views.ImageList(
+        images=[views.image(request, r) for r in rows[:limit]], links=links, next_cursor=more
+    )

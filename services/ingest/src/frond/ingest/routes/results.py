@@ -1,0 +1,162 @@
+"""Results: listed, and served from the store with ranges."""
+
+from __future__ import annotations
+
+import mimetypes
+from collections.abc import AsyncIterator
+from typing import Final
+from urllib.parse import quote
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse, StreamingResponse
+
+from frond.contracts import keys
+from frond.contracts.errors import ObjectMissing
+from frond.contracts.reasons import Reason
+from frond.ingest import desk, views
+from frond.ingest.context import Ingest, ingest_of
+from frond.ingest.problems import Refused
+from frond.ingest.ranges import Slice, Unsatisfiable, etag_matches, parse_range
+from frond.ingest.readmodel import queries
+from frond.ingest.routes.answers import PROBLEMS
+from frond.ingest.routes.jobs import caught_up
+
+router = APIRouter(tags=["results"], responses=PROBLEMS)  # type: ignore[arg-type] # keys are strings
+
+_TYPES: Final = {
+    ".geojson": "application/geo+json",
+    ".parquet": "application/vnd.apache.parquet",
+    ".arrow": "application/vnd.apache.arrow.file",
+    ".tif": "image/tiff",
+}
+
+
+@router.get("/jobs/{job_id}/results", response_model=views.ResultList, summary="List results")
+async def list_results(request: Request, job_id: str) -> views.ResultList:
+    ingest = ingest_of(request)
+    row = await caught_up(ingest, await desk.row_of(ingest, job_id))
+    return views.ResultList(
+        job_id=job_id, status=row.status, results=views.results(request, row),
+        links=views.job_links(request, job_id),
+    )  # fmt: skip
+
+
+@router.api_route(
+    "/jobs/{job_id}/results/{name:path}", methods=["GET", "HEAD"],
+    response_class=Response, summary="Fetch one result; ranges are served",
+    openapi_extra={"responses": {"200": {"description": "the file"},
+                                 "206": {"description": "the range asked for"},
+                                 "304": {"description": "as the client has it"}}},
+)  # fmt: skip
+async def fetch(request: Request, job_id: str, name: str) -> Response:
+    """coco.json, coco-results.json, detections.geojson, detections.parquet, summary.json, and per
+    image images/{name or image id}/…; with nothing after the image, a list of its files."""
+    ingest = ingest_of(request)
+    await desk.row_of(ingest, job_id)
+    if name.startswith("images/"):
+        image, _, file = name.removeprefix("images/").rpartition("/")
+        if image and not file:
+            return await _files_of(request, ingest, job_id, image)
+        key = await _key_in_image(ingest, job_id, image, file)
+    else:
+        key = keys.result(job_id, _safe(job_id, name))
+    return await _serve(request, ingest, job_id, key)
+
+
+def _missing(job_id: str, name: str) -> Refused:
+    return Refused(Reason.NOT_FOUND, f"Job {job_id!r} has no result {name[:300]!r} (yet).")
+
+
+def _safe(job_id: str, name: str) -> str:
+    # the store takes a path apart: a part that climbs would leave the job
+    if not name or any(part in ("", ".", "..") for part in name.split("/")):
+        raise _missing(job_id, name)
+    return name
+
+
+async def _image_id(ingest: Ingest, job_id: str, image: str) -> str:
+    found = await queries.image_of(ingest.db, job_id, image)
+    if found is None:
+        raise _missing(job_id, f"images/{image}")
+    return found
+
+
+async def _key_in_image(ingest: Ingest, job_id: str, image: str, file: str) -> str:
+    _safe(job_id, file)
+    return keys.image_artifact(job_id, await _image_id(ingest, job_id, image), file)
+
+
+async def _files_of(request: Request, ingest: Ingest, job_id: str, image: str) -> Response:
+    image_id = await _image_id(ingest, job_id, image)
+    prefix = keys.image_prefix(job_id, image_id)
+    files = []
+    async for found in ingest.store.list(prefix):
+        rest = found.key.removeprefix(prefix)
+        if "/" in rest:
+            continue  # chunks are ours
+        url = views.result_url(request, job_id, f"images/{image_id}/{rest}")
+        files.append({"name": rest, "url": url, "size": found.size})
+    return JSONResponse({"job_id": job_id, "image_id": image_id, "files": files})
+
+
+def media_type(key: str, stored: str) -> str:
+    """What to call a file's type: as it was stored, or by its suffix."""
+    if stored not in ("", "application/octet-stream", "binary/octet-stream"):
+        return stored
+    suffix = "." + key.rsplit(".", 1)[-1].lower()
+    return _TYPES.get(suffix) or mimetypes.guess_type(key)[0] or "application/octet-stream"
+
+
+async def _serve(request: Request, ingest: Ingest, job_id: str, key: str) -> Response:
+    name = key.rsplit("/", 1)[-1]
+    try:
+        found = await ingest.store.stat(key)
+    except ObjectMissing:
+        raise _missing(job_id, name) from None
+    etag = found.etag.strip('"')
+    headers = {
+        "ETag": f'"{etag}"',
+        "Accept-Ranges": "bytes",
+        "Cache-Control": "private, no-cache",
+        "Content-Disposition": f"inline; filename*=UTF-8''{quote(name)}",
+    }
+    if found.last_modified is not None:
+        headers["Last-Modified"] = found.last_modified.strftime("%a, %d %b %Y %H:%M:%S GMT")
+    if etag_matches(request.headers.get("if-none-match"), etag):
+        return Response(status_code=304, headers=headers)
+    wanted = request.headers.get("range") if request.method == "GET" else None
+    if (condition := request.headers.get("if-range")) and condition.strip('"') != etag:
+        wanted = None
+    try:
+        part = parse_range(wanted, found.size)
+    except Unsatisfiable:
+        raise Refused(
+            Reason.BAD_REQUEST, f"The range lies behind the end: {name} has {found.size} bytes.",
+            status=416, headers={"Content-Range": f"bytes */{found.size}"},
+        ) from None  # fmt: skip
+    kind = media_type(key, found.content_type)
+    length = part.length if part else found.size
+    headers["Content-Length"] = str(length)
+    if part is not None:
+        last = part.offset + part.length - 1
+        headers["Content-Range"] = f"bytes {part.offset}-{last}/{found.size}"
+    status = 206 if part else 200
+    if request.method == "HEAD" or length == 0:
+        return Response(status_code=status, headers=headers, media_type=kind)
+    body = await _begun(ingest, key, part)
+    return StreamingResponse(body, status, headers=headers, media_type=kind)
+
+
+async def _begun(ingest: Ingest, key: str, part: Slice | None) -> AsyncIterator[bytes]:
+    """The object's bytes; the first piece is here already, so that an outage is still a 503."""
+    stream = ingest.store.stream(
+        key, offset=part.offset if part else 0, length=part.length if part else 0
+    )
+    first = await anext(stream, b"")
+
+    async def all_of_it() -> AsyncIterator[bytes]:
+        yield first
+        async for piece in stream:
+            yield piece
+
+    return all_of_it()

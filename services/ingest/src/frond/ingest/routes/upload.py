@@ -1,0 +1,87 @@
+"""POST /upload: any number of files in one multipart form, streamed."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Request, Response
+
+from frond.contracts.errors import UserError
+from frond.ingest import names, uploads, views
+from frond.ingest.context import ingest_of
+from frond.ingest.idempotency import Once
+from frond.ingest.multipart import boundary_of
+from frond.ingest.routes.answers import PROBLEMS, IdempotencyKey, job_answer, replay
+from frond.ingest.tracing import traceparent
+from frond.ingest.uploads import Receiver
+
+router = APIRouter(tags=["jobs"], responses=PROBLEMS)  # type: ignore[arg-type] # keys are strings
+
+_DRAINED: Final = 64 << 20
+_TEXT: Final[dict[str, Any]] = {"type": "string"}
+_FORM: Final[dict[str, Any]] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "properties": {
+                        "files": {
+                            "type": "array",
+                            "items": {"type": "string", "format": "binary"},
+                            "description": "rasters, under any field name, in any order",
+                        },
+                        "webhook_url": _TEXT,
+                        "model": _TEXT,
+                        "job_id": _TEXT,
+                        "email": _TEXT,
+                        "score": {"type": "number", "minimum": 0, "maximum": 1},
+                    },
+                }
+            }
+        },
+    }
+}
+
+
+@router.post(
+    "/upload", status_code=202, response_model=views.JobDetail, openapi_extra=_FORM,
+    summary="Upload images and start a job with them",
+)  # fmt: skip
+async def upload(request: Request, key: Annotated[str | None, IdempotencyKey] = None) -> Response:
+    ingest = ingest_of(request)
+    boundary = boundary_of(request.headers.get("content-type"))
+    body = request.stream()
+    try:
+        once = Once(ingest.db, "upload", key)
+        async with once.turn() as stored:
+            if stored is not None:
+                received = await Receiver(ingest, keep=False).receive(boundary, body)
+                once.same(stored, received.fingerprint)
+                return replay(stored)
+            await ingest.require_broker()
+            receiver = Receiver(ingest)
+            received = await receiver.receive(boundary, body)
+            job_id = received.fields.get("job_id") or names.new_job_id(key, "upload")
+            try:
+                await uploads.accept(
+                    ingest, received, receiver.upload_id, job_id, traceparent(request)
+                )
+            except UserError:
+                await receiver.forget()
+                raise
+            answer = await job_answer(request, job_id, 202)
+            await once.keep(
+                received.fingerprint, 202, answer.headers["location"],
+                bytes(answer.body).decode(),
+            )  # fmt: skip
+            return answer
+    except UserError:
+        # many clients read no answer before they have sent everything
+        left = _DRAINED
+        async for piece in body:
+            left -= len(piece)
+            if left < 0:
+                break
+        raise

@@ -1,0 +1,53 @@
+"""What ingest reads from its environment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import AliasChoices, Field, SecretStr
+
+from frond.runtime import ServiceSettings
+
+GIB = 1 << 30
+
+
+class IngestSettings(ServiceSettings):
+    """Settings of the REST door.
+
+    ``API_HOST``, ``API_PORT`` and ``DATABASE_PATH`` keep the names they always had; the rest are
+    ``FROND_`` variables.
+    """
+
+    http_host: str = Field(
+        default="127.0.0.1", validation_alias=AliasChoices("API_HOST", "FROND_HTTP_HOST")
+    )
+    http_port: int = Field(
+        default=8000, validation_alias=AliasChoices("API_PORT", "FROND_HTTP_PORT")
+    )
+    database_path: Path = Field(
+        default=Path(".frond/ingest.db"),
+        validation_alias=AliasChoices("DATABASE_PATH", "FROND_DATABASE_PATH"),
+    )
+    database_url: str = Field(
+        default="", description="postgresql+psycopg://…; empty: SQLite at database_path"
+    )
+    api_key: SecretStr = Field(default=SecretStr(""), description="empty: no key is asked for")
+    public_url: str = Field(
+        default="", description="how clients reach this service; empty: as the request came"
+    )
+    max_files: int = Field(default=100_000, ge=1, description="images a job may have")
+    max_file_bytes: int = Field(default=250 * GIB, ge=1, description="bytes of one image")
+    presign_seconds: int = Field(default=6 * 3600, ge=60, le=7 * 24 * 3600)
+    sweep_seconds: float = Field(default=60.0, gt=0)
+    sweep_after_seconds: float = Field(
+        default=30.0, ge=0, description="how old an unseen input record is when it is sent again"
+    )
+    heartbeat_seconds: float = Field(default=15.0, gt=0, description="on event streams")
+
+    @property
+    def database(self) -> str:
+        """The SQLAlchemy URL; makes the folder of the SQLite file."""
+        if self.database_url:
+            return self.database_url
+        self.database_path.parent.mkdir(parents=True, exist_ok=True)
+        return f"sqlite+aiosqlite:///{self.database_path}"

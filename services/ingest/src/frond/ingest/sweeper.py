@@ -1,0 +1,172 @@
+"""What was recorded and never sent, sent again: the other half of the outbox.
+
+Looks at jobs with a marker under ``open/`` only. A job all of whose images were seen on the topic
+costs one look at its row.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from datetime import UTC, datetime
+from typing import Final
+
+from frond.bus import Outgoing
+from frond.contracts import keys, topics
+from frond.contracts.envelope import new_traceparent
+from frond.contracts.errors import BrokerUnavailable, ObjectMissing, StoreUnavailable
+from frond.contracts.events import ImageUploaded, JobCancelled
+from frond.contracts.jobs import JobStatus
+from frond.ingest import desk, intake, listing, metrics, places, uploads
+from frond.ingest.context import Ingest
+from frond.ingest.problems import Refused
+from frond.ingest.readmodel import queries
+from frond.ingest.routes.jobs import caught_up
+from frond.runtime import Service, get_logger
+from frond.store import Listed
+
+_PAGE: Final = 400
+_DELETED_S: Final = 3600.0
+_log = get_logger(__name__)
+
+
+async def sweep_forever(service: Service, ingest: Ingest) -> None:
+    """Sweep every minute until the service is asked to stop."""
+    fresh = await queries.count_offsets(ingest.db) == 0
+    while not service.stop.is_set():
+        if not service.health.waiting_for:
+            try:
+                if fresh:
+                    await remember(ingest)
+                    fresh = False
+                await sweep(ingest)
+            except (StoreUnavailable, BrokerUnavailable) as e:
+                _log.warning("a sweep was cut short", error=str(e))
+        pause = ingest.settings.sweep_seconds if not fresh else 1.0
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(service.stop.wait(), pause)
+
+
+async def remember(ingest: Ingest) -> None:
+    """Into a new database, what only the store knows: deleted jobs, and jobs without an image."""
+    async for found in ingest.store.list(places.DELETED):
+        job_id = found.key.removeprefix(places.DELETED)
+        await queries.tombstone(ingest.db, job_id, int(time.time() * 1000))
+    async for found in ingest.store.list(keys.OPEN):
+        with contextlib.suppress(Refused):
+            await desk.row_of(ingest, found.key.removeprefix(keys.OPEN))
+
+
+async def sweep(ingest: Ingest) -> int:
+    """Go over the open jobs once; returns how many events were sent."""
+    sent = 0
+    async for found in ingest.store.list(keys.OPEN):
+        job_id = found.key.removeprefix(keys.OPEN)
+        if _age(found) < ingest.settings.sweep_after_seconds:
+            continue
+        try:
+            sent += await sweep_job(ingest, job_id)
+        except (Refused, ObjectMissing) as e:
+            _log.info("not swept", job_id=job_id, error=str(e))
+    for row in await queries.open_jobs(ingest.db):
+        # a job whose completed event has left Kafka is still in the store
+        await caught_up(ingest, row)
+    async for found in ingest.store.list(places.DELETED):
+        if _age(found) < _DELETED_S:
+            # a worker that held the job while it was deleted may have written since
+            await ingest.store.delete_prefix(
+                keys.job_prefix(found.key.removeprefix(places.DELETED))
+            )
+    return sent
+
+
+async def sweep_job(ingest: Ingest, job_id: str) -> int:
+    """Send what one open job still owes its topic; returns how many events that were."""
+    row = await queries.job(ingest.db, job_id)
+    if await queries.is_deleted(ingest.db, job_id):
+        return 0
+    if row is not None and JobStatus(row.status).final and not row.cancelled:
+        return 0
+    trace = new_traceparent()
+    if await ingest.store.exists(keys.job_cancelled(job_id)):
+        if row is not None and row.cancelled:
+            return 0
+        event = JobCancelled(job_id=job_id)
+        await ingest.producer.send(Outgoing(topics.UPLOADED, event), traceparent=trace)
+        return 1
+    if row is not None and row.expected is not None and row.seen >= row.expected:
+        return 0
+    await _finish_manifest(ingest, job_id, trace)
+    with contextlib.suppress(ObjectMissing):
+        await listing.expand(ingest, job_id, trace)
+    sent = await _resend_inputs(ingest, job_id, trace)
+    if row is None or row.snapshot is None:
+        sent += await _resend_seal(ingest, job_id, trace)
+    if sent:
+        metrics.SWEPT.inc(sent)
+        _log.warning("sent what was never sent", job_id=job_id, events=sent)
+    return sent
+
+
+async def _finish_manifest(ingest: Ingest, job_id: str, trace: str) -> None:
+    """Records of an upload whose process died while it wrote them."""
+    try:
+        raw = await ingest.store.get(places.manifest(job_id))
+    except ObjectMissing:
+        return
+    manifest = uploads.Manifest.model_validate_json(raw)
+    recorded = 0
+    async for _ in ingest.store.list(keys.job_inputs(job_id)):
+        recorded += 1
+    if recorded < len(manifest.files):
+        spec = await desk.spec_of(ingest, job_id)
+        await uploads.carry_out(ingest, spec, manifest, trace)
+
+
+async def _resend_inputs(ingest: Ingest, job_id: str, trace: str) -> int:
+    sent = 0
+    page: list[Listed] = []
+
+    async def send(some: list[Listed]) -> int:
+        ids = [i.key.rsplit("/", 1)[-1].removesuffix(".json") for i in some]
+        seen = await queries.uploaded_ids(ingest.db, job_id, ids)
+        unseen = [i for i in ids if i not in seen]
+
+        async def read(image_id: str) -> ImageUploaded:
+            raw = await ingest.store.get(keys.job_input_record(job_id, image_id))
+            return ImageUploaded.model_validate_json(raw)
+
+        events = await intake.in_parallel(unseen, read)
+        await ingest.producer.send(
+            [Outgoing(topics.UPLOADED, e) for e in events], traceparent=trace
+        )
+        return len(events)
+
+    async for found in ingest.store.list(keys.job_inputs(job_id)):
+        if _age(found) < ingest.settings.sweep_after_seconds:
+            continue
+        page.append(found)
+        if len(page) == _PAGE:
+            sent += await send(page)
+            page = []
+    return sent + (await send(page) if page else 0)
+
+
+async def _resend_seal(ingest: Ingest, job_id: str, trace: str) -> int:
+    """The seal is cheap, and nothing in the read model says whether it was seen."""
+    try:
+        sealed = json.loads(await ingest.store.get(keys.job_sealed(job_id)))
+    except ObjectMissing:
+        return 0
+    await desk.seal(
+        ingest, job_id, int(sealed["job_size"]), trace, declared=bool(sealed.get("declared"))
+    )
+    return 0
+
+
+def _age(found: Listed) -> float:
+    if found.last_modified is None:
+        return float("inf")
+    return (datetime.now(UTC) - found.last_modified).total_seconds()

@@ -1,0 +1,247 @@
+"""Answers: what a client sees of a job, its images and its results."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import quote
+
+from fastapi import Request
+from pydantic import BaseModel, Field
+
+from frond.contracts.events import JobCompleted
+from frond.contracts.ids import parse_s3_uri
+from frond.contracts.jobs import (
+    ImageStatus,
+    JobOutcome,
+    JobStatus,
+    ModelRef,
+    Timings,
+    WindowCounts,
+)
+from frond.contracts.keys import job_prefix
+from frond.ingest.context import ingest_of
+from frond.ingest.readmodel.rows import JobRow
+from frond.ingest.readmodel.summary import summary
+
+
+class Link(BaseModel):
+    """A link as in OGC API – Processes."""
+
+    rel: str
+    href: str
+    type: str = "application/json"
+    title: str | None = None
+
+
+class Images(BaseModel):
+    """expected is None until the job is sealed; at the end expected = completed + failed."""
+
+    expected: int | None
+    received: int
+    running: int
+    completed: int
+    failed: int
+
+
+class Failure(BaseModel):
+    """An image that failed, and why."""
+
+    name: str
+    image: str
+    reason: str | None
+    detail: str | None
+
+
+class Result(BaseModel):
+    """One file among a job's results."""
+
+    name: str
+    url: str
+    media_type: str
+    size: int
+    sha256: str
+    uri: str
+
+
+class Job(BaseModel):
+    """Where a job stands (OGC API – Processes, statusInfo, with Frond's own figures)."""
+
+    job_id: str
+    type: str = "process"
+    status: JobStatus
+    outcome: JobOutcome | None = None
+    message: str
+    progress: float = Field(ge=0, le=100, description="percent; 100 only when the job has ended")
+    images: Images
+    windows: WindowCounts
+    detections: dict[str, int] = Field(description="by class, of the images that are finished")
+    model: ModelRef | None
+    created: datetime
+    updated: datetime
+    started: datetime | None
+    finished: datetime | None
+    links: list[Link]
+
+
+class JobDetail(Job):
+    """A job with its failures, results and timings."""
+
+    failures: list[Failure] = Field(description="at most 100; all are listed by the images link")
+    artifacts: list[Result]
+    timings: Timings | None = Field(description="seconds by stage, summed over all workers")
+
+
+class JobList(BaseModel):
+    """A page of jobs, the newest first."""
+
+    jobs: list[Job]
+    links: list[Link]
+    next_cursor: str | None = None
+
+
+class Image(BaseModel):
+    """One image of a job."""
+
+    image_id: str
+    name: str
+    image: str
+    status: ImageStatus
+    reason: str | None
+    detail: str | None
+    windows: WindowCounts
+    detections: dict[str, int]
+    links: list[Link]
+
+
+class ImageList(BaseModel):
+    """A page of a job's images, by name."""
+
+    images: list[Image]
+    links: list[Link]
+    next_cursor: str | None = None
+
+
+class ResultList(BaseModel):
+    """A job's results; empty until the job has ended."""
+
+    job_id: str
+    status: JobStatus
+    results: list[Result]
+    links: list[Link]
+
+
+def base(request: Request) -> str:
+    """How clients reach this service, without a slash at the end."""
+    own = ingest_of(request).settings.public_url
+    return (own or str(request.base_url)).rstrip("/")
+
+
+def moment(ms: int | None) -> datetime | None:
+    """Milliseconds since the epoch as a time."""
+    return None if ms is None else datetime.fromtimestamp(ms / 1000, UTC)
+
+
+def job_links(request: Request, job_id: str) -> list[Link]:
+    """Where a client goes on from a job."""
+    here = f"{base(request)}/jobs/{quote(job_id)}"
+    return [
+        Link(rel="self", href=here),
+        Link(rel="status", href=here, title="this document"),
+        Link(rel="images", href=f"{here}/images"),
+        Link(rel="events", href=f"{here}/events", type="text/event-stream"),
+        Link(rel="results", href=f"{here}/results"),
+        Link(rel="http://www.opengis.net/def/rel/ogc/1.0/results", href=f"{here}/results"),
+    ]
+
+
+def result_url(request: Request, job_id: str, name: str) -> str:
+    return f"{base(request)}/jobs/{quote(job_id)}/results/{quote(name)}"
+
+
+def job(request: Request, row: JobRow) -> Job:
+    """A job's row as its answer."""
+    return Job(**_job(request, row))
+
+
+def _job(request: Request, row: JobRow) -> dict[str, Any]:
+    figures = summary(row)
+    model = None
+    if row.model_name and row.model_digest:
+        model = ModelRef(
+            name=row.model_name, digest=row.model_digest, version=row.model_version or ""
+        )
+    return {
+        **figures, "model": model, "message": message(figures),
+        "created": moment(row.created), "updated": moment(row.updated),
+        "started": moment(row.started), "finished": moment(row.finished),
+        "links": job_links(request, row.job_id),
+    }  # fmt: skip
+
+
+def message(figures: dict[str, Any]) -> str:
+    """One sentence on where the job stands."""
+    images = figures["images"]
+    expected = "?" if images["expected"] is None else images["expected"]
+    match JobStatus(figures["status"]):
+        case JobStatus.ACCEPTED:
+            return f"Accepted; {images['received']} of {expected} images received."
+        case JobStatus.RUNNING:
+            done = images["completed"] + images["failed"]
+            return f"Running; {done} of {expected} images done."
+        case JobStatus.DISMISSED:
+            return "Cancelled."
+        case JobStatus.FAILED:
+            return f"Ended; not one of {expected} images completed."
+        case _:
+            failed = images["failed"]
+            rest = f", {failed} failed; see failures" if failed else ""
+            return f"Ended; {images['completed']} of {expected} images completed{rest}."
+
+
+def detail(request: Request, row: JobRow, failed: Sequence[Any]) -> JobDetail:
+    """A job with failures (of the read model until the completed event lists them) and results."""
+    completion = JobCompleted.model_validate_json(row.completion) if row.completion else None
+    if completion is not None:
+        failures = [Failure(**f.model_dump(mode="json")) for f in completion.failures]
+    else:
+        failures = [
+            Failure(name=f.name, image=f.image, reason=f.reason, detail=f.detail) for f in failed
+        ]
+    return JobDetail(
+        **_job(request, row),
+        failures=failures,
+        artifacts=results(request, row),
+        timings=completion.timings if completion else None,
+    )
+
+
+def results(request: Request, row: JobRow) -> list[Result]:
+    """The artifacts of an ended job, with the addresses where they can be fetched."""
+    if row.completion is None:
+        return []
+    out = []
+    for artifact in json.loads(row.completion).get("artifacts", ()):
+        name = artifact["name"]
+        _, key = parse_s3_uri(artifact["uri"])
+        inside = key.removeprefix(job_prefix(row.job_id))
+        # results/x is fetched as x, images/{id}/x as images/{id}/x
+        path = inside.removeprefix("results/") if inside != key else name
+        out.append(Result(**artifact, url=result_url(request, row.job_id, path)))
+    return out
+
+
+def image(request: Request, row: Any) -> Image:
+    """An image's row as its answer."""
+    here = result_url(request, row.job_id, f"images/{row.image_id}/")
+    return Image(
+        image_id=row.image_id, name=row.name, image=row.image, status=row.status,
+        reason=row.reason, detail=row.detail,
+        windows=WindowCounts(
+            total=row.w_total or 0, done=row.w_done, skipped=row.w_skipped, failed=row.w_failed
+        ),
+        detections=json.loads(row.detections),
+        links=[Link(rel="results", href=here)],
+    )  # fmt: skip
