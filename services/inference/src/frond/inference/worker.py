@@ -33,6 +33,8 @@ from frond.runtime import get_logger
 
 _log = get_logger(__name__)
 
+_ATTEMPTS: Final = 3
+_PAUSE_S: Final = 0.5
 RESULT_TYPE: Final = "application/vnd.apache.arrow.file"
 
 
@@ -109,22 +111,26 @@ class Worker:
         Raises:
             StoreUnavailable: call again; nothing is lost.
         """
-        try:
-            return await self._handle(event)
-        except (StoreUnavailable, BrokerUnavailable):
-            raise
-        except UserError as e:
-            return self._failed(event, e.reason, e.detail)
-        except ObjectMissing as e:
-            return self._failed(event, Reason.OBJECT_MISSING, str(e))
-        except Exception as e:
-            _log.error(
-                "a chunk failed for a reason of our own", job_id=event.job_id,
-                image_id=event.image_id, chunk_id=event.chunk_id, exc_info=e,
-            )  # fmt: skip
-            return self._failed(
-                event, Reason.INTERNAL, "Something went wrong on our side; it is in the logs."
-            )
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                return await self._handle(event)
+            except (StoreUnavailable, BrokerUnavailable):
+                raise
+            except UserError as e:
+                return self._failed(event, e.reason, e.detail)
+            except ObjectMissing as e:
+                return self._failed(event, Reason.OBJECT_MISSING, str(e))
+            except Exception as e:
+                # a full disk or a lack of memory may be over in a moment; a bug is not
+                _log.error(
+                    "a chunk failed for a reason of our own", attempt=attempt,
+                    job_id=event.job_id, image_id=event.image_id, chunk_id=event.chunk_id,
+                    exc_info=e,
+                )  # fmt: skip
+                await asyncio.sleep(_PAUSE_S * attempt)
+        return self._failed(
+            event, Reason.INTERNAL, "Something went wrong on our side; it is in the logs."
+        )
 
     async def _handle(self, event: ChunkPlanned) -> ChunkDetected:
         began = time.perf_counter()
