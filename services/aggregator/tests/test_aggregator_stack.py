@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import os
 import random
 import sys
 from pathlib import Path
@@ -21,6 +22,7 @@ from frond.contracts.events import (
 )
 from frond.contracts.jobs import JobOutcome, JobStatus
 from frond.contracts.reasons import Reason
+from frond.stack import NativeStack
 from frond.stack import testing as stack_testing
 
 # pytest's importlib mode gives test folders no package to import helpers from
@@ -228,3 +230,36 @@ async def test_empty_and_cancelled_jobs_end_and_the_last_status_is_final(
 
 async def _gone(w: world.World) -> bool:
     return not await w.store.exists(keys.open_marker(w.job_id))
+
+
+async def test_the_broker_and_the_store_may_go_and_come_back(
+    private_stack: NativeStack, tmp_path: Path
+) -> None:
+    """Killed in the middle of a job, one after the other: the job ends without a hand's help."""
+    env = {
+        **os.environ,
+        **stack_testing.environment(private_stack.endpoints, "", "frond"),
+        "FROND_CACHE_DIR": str(tmp_path / "cache"),
+    }
+    calm = world.World(env)
+    await calm.store.ensure_bucket()
+    async with calm as w:
+        with world.aggregator(env, tmp_path / "log") as process:
+            events = await _all_events(w)
+            await w.send(events[:12])
+            await _until(lambda: _at_least(w, "outcome.json", 1))
+            await asyncio.to_thread(private_stack.kill_kafka)
+            await asyncio.sleep(5)  # longer than the interval of commits
+            await asyncio.to_thread(private_stack.start_kafka)
+            await w.producer.stop()
+            await w.producer.start()
+            await w.send(events[12:20])
+            await asyncio.to_thread(private_stack.kill_minio)
+            await w.send(events[20:])
+            await w.seal(IMAGES)
+            await asyncio.sleep(3)
+            await asyncio.to_thread(private_stack.start_minio)
+            event = await w.completed(120)
+            assert process.running
+            assert process.stop() == 0
+        assert (event.images.completed, event.images.failed) == (6, 2)

@@ -30,7 +30,7 @@ from frond.bus import metrics as bus_metrics
 from frond.bus.deadletter import now
 from frond.contracts import topics
 from frond.contracts.envelope import Envelope, decode
-from frond.contracts.errors import BrokerUnavailable, UnreadableEvent
+from frond.contracts.errors import BrokerUnavailable, FrondError, UnreadableEvent
 from frond.contracts.reasons import Reason
 from frond.contracts.topics import Topic
 from frond.runtime import Service, get_logger, wait_out
@@ -41,6 +41,7 @@ _ATTEMPTS: Final = 3
 _QUEUED: Final = 2048
 _DRAIN_S: Final = 15.0
 _STOP_S: Final = 10.0
+_CRASHED_S: Final = 2.0
 _PROBE_EVERY_S: Final = 10.0
 _PROBE_PATIENCE_S: Final = 90.0
 _ACTIVITIES: Final = 10_000
@@ -54,20 +55,26 @@ _CHANGELOG: Final = {
 _log = get_logger(__name__)
 
 
+class FaustCrashed(FrondError):
+    """Faust has ended by itself, or gets nowhere: nothing but a new process mends that."""
+
+
 async def aggregate(service: Service) -> None:
     """Aggregate until the service is asked to stop: the service's one part.
 
     Raises:
-        RuntimeError: Faust has crashed, or stands still behind the end of its topics.
+        FaustCrashed: Faust has crashed, or stands still behind the end of its topics.
         BrokerUnavailable: the broker has not answered for 90 s.
     """
     aggregator = Aggregator(service)
     service.health.expect(_PART, "waiting for the broker and the store")
+    patience_s = _CRASHED_S
     try:
         if await aggregator.start():
             await aggregator.watch()
+        patience_s = _DRAIN_S
     finally:
-        await aggregator.stop()
+        await aggregator.stop(patience_s)
 
 
 class Aggregator:
@@ -328,13 +335,16 @@ class Aggregator:
 
     def _check(self) -> None:
         if self._starting is not None and self._starting.done() and not self._background:
-            self._starting.result()
+            try:
+                self._starting.result()
+            except Exception as e:
+                raise FaustCrashed(f"Faust did not start: {e!r}") from e
             self._background = [
                 asyncio.create_task(self.board.run()),
                 asyncio.create_task(self.reconciler.run(self.settings.reconcile_every_s)),
             ]
         if self.app.crashed:
-            raise RuntimeError(f"Faust has crashed: {self.app.crash_reason!r}")
+            raise FaustCrashed(repr(self.app.crash_reason))
         if self.lanes.broken is not None:
             raise RuntimeError("a lane is broken") from self.lanes.broken
         for task in self._background:
@@ -347,14 +357,14 @@ class Aggregator:
         else:
             self.service.health.unready(_PART, "waiting for partitions and their tables")
 
-    async def stop(self) -> None:
+    async def stop(self, patience_s: float) -> None:
         """Finish what is being done, commit it, and leave the group."""
         for task in self._background:
             task.cancel()
-        await self.lanes.drain(_DRAIN_S)
+        await self.lanes.drain(patience_s)
         if self._starting is not None:
             try:
-                await asyncio.wait_for(self.app.stop(), _STOP_S)
+                await asyncio.wait_for(self.app.stop(), min(_STOP_S, patience_s))
             except Exception as e:
                 _log.warning("Faust did not stop in time", error=repr(e))
             self._starting.cancel()
@@ -377,7 +387,7 @@ class _Progress:
         """Look once.
 
         Raises:
-            RuntimeError: behind the end, nothing in hand, and no offset moved for too long.
+            FaustCrashed: behind the end, nothing in hand, and no offset moved for too long.
             BrokerUnavailable: no answer for 90 s.
         """
         this, health = self._aggregator, self._aggregator.service.health
@@ -402,4 +412,4 @@ class _Progress:
             self._moved_at = self._answered_at
         still = self._answered_at - self._moved_at
         if still > this.settings.stuck_s:
-            raise RuntimeError(f"offsets have not moved for {still:.0f} s, behind the end")
+            raise FaustCrashed(f"offsets have not moved for {still:.0f} s, behind the end")
