@@ -83,7 +83,8 @@ def _tables(figures: dict[str, Any]) -> str:
         cells = [f"{values[n]:+.1%}" if n == "count_error" else f"{values[n]:.3f}" for n in names]
         return f"| {name} | {' | '.join(cells)} |"
 
-    for group, suffix in (("palms", ""), ("palms, edge crowns counted", ", edge crowns counted")):
+    for group in ("palms", "palms, 35 px border", "palms, edge crowns counted"):
+        suffix = group.removeprefix("palms")
         lines += [row(name + suffix, values) for name, values in figures[group].items()]
     lines += [row(f"{name} (scale off)", v) for name, v in figures.get("scale off", {}).items()]
     drawn = figures["drawn scenes"]

@@ -179,7 +179,13 @@ def batches(sampler: Sampler, steps: int, size: int) -> Iterator[tuple[np.ndarra
 
 
 def train(
-    data: Path, steps: int, size: int, seed: int, rate: float, minutes: float = math.inf
+    data: Path,
+    steps: int,
+    size: int,
+    seed: int,
+    rate: float,
+    minutes: float = math.inf,
+    start: Path | None = None,
 ) -> PalmNet:
     """The averaged weights after ``steps`` steps, or ``minutes`` if those are over first.
 
@@ -192,6 +198,8 @@ def train(
     sampler = Sampler(splits.train, splits.negatives, drawn, seed)
     stream = batches(sampler, steps, size)
     net = PalmNet().to(memory_format=torch.channels_last)
+    if start is not None:
+        net.load_state_dict(torch.load(start, weights_only=True))
     average = copy.deepcopy(net).eval()
     plain = [p for p in net.parameters() if p.ndim > 1]
     free = [p for p in net.parameters() if p.ndim <= 1]
@@ -240,13 +248,14 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--rate", type=float, default=2e-3)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--version", default="1")
     parser.add_argument("--weights", type=Path, help="also keep torch's weights here")
+    parser.add_argument("--start", type=Path, help="go on from weights kept so")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     began = time.monotonic()
-    net = train(args.data, args.steps, args.batch, args.seed, args.rate, args.minutes)
+    net = train(args.data, args.steps, args.batch, args.seed, args.rate, args.minutes, args.start)
     minutes = (time.monotonic() - began) / 60
     args.out.mkdir(parents=True, exist_ok=True)
     if args.weights is not None:
