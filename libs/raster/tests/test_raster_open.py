@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from frond.contracts.errors import RasterRejected
 from frond.contracts.plan import ImagePlan
@@ -165,3 +168,34 @@ def test_unsupported_samples(tmp_path: Path, dtype: str) -> None:
         inspect(ds, path.stat().st_size)
     assert e.value.reason is Reason.UNSUPPORTED_DTYPE
     assert dtype[:7] in e.value.detail
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 700), st.integers(0, 255)), min_size=1, max_size=12, unique=True
+    ),
+    st.booleans(),
+)
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_damaged_headers_never_raise_anything_else(
+    tmp_path: Path,
+    make_raster: Callable[..., Path],
+    scene: Callable[..., np.ndarray],
+    plan_of: Callable[..., ImagePlan],
+    changes: list[tuple[int, int]],
+    big: bool,
+) -> None:
+    """Whatever bytes a header is changed to, the raster is planned or rejected."""
+    whole = make_raster(
+        scene(rows=60, cols=70), compress="deflate", BIGTIFF="YES" if big else "NO"
+    ).read_bytes()
+    raw = bytearray(whole)
+    for at, value in changes:
+        raw[at] = value
+    path = tmp_path / "changed.tif"
+    path.write_bytes(raw)
+    with contextlib.suppress(RasterRejected):
+        plan = plan_of(path)
+        assert ImagePlan.model_validate_json(plan.model_dump_json()) == plan

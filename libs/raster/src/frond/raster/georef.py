@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import math
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
@@ -59,6 +60,8 @@ def read_georeference(dataset: Dataset) -> tuple[Georeference, tuple[str, ...]]:
     if points:
         if len(points) < 3:
             notes.append(f"only {len(points)} GCPs: too few for a georeference")
+        elif not all(math.isfinite(v) for p in points for v in (p.row, p.col, p.x, p.y)):
+            notes.append("the GCPs are damaged and are left out")
         else:
             return Georeference(
                 kind="gcps",
@@ -68,11 +71,24 @@ def read_georeference(dataset: Dataset) -> tuple[Georeference, tuple[str, ...]]:
                     for p in points
                 ),
             ), tuple(notes)
-    if dataset.rpcs is not None:
+    rpcs = None if dataset.rpcs is None else dataset.rpcs.to_dict()
+    if rpcs is not None and not _is_finite(rpcs.values()):
+        notes.append("the RPCs are damaged and are left out")
+    elif rpcs is not None:
         notes.append("georeferenced by RPCs at their mean height, without a terrain model")
-        return Georeference(kind="rpcs", crs="EPSG:4326", rpcs=dataset.rpcs.to_dict()), tuple(notes)
+        rpcs = {k: v for k, v in rpcs.items() if v is not None}
+        return Georeference(kind="rpcs", crs="EPSG:4326", rpcs=rpcs), tuple(notes)
     notes.append("no georeference: results are in pixels only")
     return Georeference(), tuple(notes)
+
+
+def _is_finite(values: Iterable[Any]) -> bool:
+    return all(
+        _is_finite(v)
+        if isinstance(v, list | tuple)
+        else not isinstance(v, float) or math.isfinite(v)
+        for v in values
+    )
 
 
 def _is_usable(t: tuple[float, ...]) -> bool:
@@ -112,7 +128,8 @@ def pixel_to_map(geo: Georeference, cols: ArrayLike, rows: ArrayLike) -> tuple[F
     c, r = np.broadcast_arrays(np.asarray(cols, np.float64), np.asarray(rows, np.float64))
     if geo.kind == "affine" and geo.transform is not None:
         a, b, x0, d, e, y0 = geo.transform
-        return a * c + b * r + x0, d * c + e * r + y0
+        with np.errstate(over="ignore", invalid="ignore"):
+            return a * c + b * r + x0, d * c + e * r + y0
     if geo.kind == "none" or c.size == 0:
         return c.copy(), r.copy()
     transformer, z = _transformer(geo.model_dump_json(include={"kind", "gcps", "rpcs"}))
@@ -128,7 +145,8 @@ def _transformer(key: str) -> tuple[Any, float]:
     if geo.kind == "gcps":
         points = [GroundControlPoint(row=r, col=c, x=x, y=y, z=z) for r, c, x, y, z in geo.gcps]
         return GCPTransformer(points), 0.0
-    rpc = RPC(**(geo.rpcs or {}))
+    # a term that the file leaves out is None to rasterio
+    rpc = RPC(**{"err_bias": None, "err_rand": None, **(geo.rpcs or {})})
     return RPCTransformer(rpc), float(rpc.height_off or 0.0)
 
 

@@ -247,7 +247,9 @@ class _Range:
                 unsigned = np.dtype(f"u{self._dtype.itemsize}")
                 np.take(self._tables[band], samples.view(unsigned), out=out[band])
             else:
-                out[band] = _stretched(samples.astype(np.float64), low, high)
+                with np.errstate(invalid="ignore"):
+                    values = samples.astype(np.float64)
+                out[band] = _stretched(values, low, high)
         return out
 
     @cached_property
