@@ -28,6 +28,7 @@ async def frond(
     env = {
         **service_env,
         "FROND_DEFAULT_MODEL": "blob",
+        "FROND_API_KEY": "test-key",
         "DATABASE_PATH": str(tmp_path / "ingest.db"),
         "FROND_CACHE_DIR": str(tmp_path / "cache"),
         "FROND_RECONCILE_EVERY_S": "2",

@@ -159,7 +159,7 @@ async def _put_all(store: ObjectStore, truth: list[Planted], prefix: str) -> lis
 
 
 def _api(frond: Any) -> httpx.AsyncClient:
-    key = frond.env.get("FROND_API_KEY", "")
+    key = frond.env["FROND_API_KEY"]
     return httpx.AsyncClient(
         base_url=frond.url("ingest"), timeout=60, headers={"Authorization": f"Bearer {key}"}
     )

@@ -51,8 +51,8 @@ def planted(
             image[y : y + SIDE, x : x + SIDE] = MAGENTA
     transform = (
         Affine.translation(480_000 + seed * 10, 80_000)
-        * Affine.rotation(rotation)
-        * Affine.scale(gsd, -gsd)
+        @ Affine.rotation(rotation)
+        @ Affine.scale(gsd, -gsd)
     )
     with MemoryFile() as memory:
         with memory.open(
