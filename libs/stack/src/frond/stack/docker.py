@@ -25,8 +25,9 @@ os.environ.setdefault("TESTCONTAINERS_CONNECTION_MODE", "docker_host")
 
 def why_no_docker() -> str:
     """Why the stack cannot run in containers here; empty when it can."""
-    import docker
     from docker.errors import DockerException
+
+    import docker
 
     try:
         client = docker.from_env(timeout=10)
@@ -50,13 +51,23 @@ class DockerStack:
 
     Host ports are chosen at construction and published as they are: a port that Docker chooses
     would be another one after each restart.
+
+    Args:
+        volumes: a name for Docker volumes that outlive the containers; without one, topics and
+            objects go with them.
     """
 
     kind: Final = "docker"
 
     def __init__(
-        self, *, kafka_port: int = 0, s3_port: int = 0, keys: tuple[str, str] | None = None
+        self,
+        *,
+        kafka_port: int = 0,
+        s3_port: int = 0,
+        keys: tuple[str, str] | None = None,
+        volumes: str = "",
     ) -> None:
+        self._volumes = volumes
         self.access_key, self.secret_key = keys or new_keys()
         self._kafka_port = kafka_port or free_port()
         self._s3_port = s3_port or free_port()
@@ -84,7 +95,7 @@ class DockerStack:
             raise
 
     def stop(self) -> None:
-        """End and remove both containers, with their data: unlike the native stack's."""
+        """End and remove both containers; what lies in named volumes stays."""
         for container in (self._kafka, self._minio):
             if container is not None:
                 with contextlib.suppress(Exception):  # one that never started, or is gone
@@ -137,7 +148,7 @@ class DockerStack:
 
     def _kafka_container(self) -> Any:
         # one KAFKA_* property drops the image's own defaults: this is the full set
-        return self._container(KAFKA_IMAGE, self._kafka_port).with_envs(
+        return self._container(KAFKA_IMAGE, self._kafka_port, "/var/lib/kafka/data").with_envs(
             CLUSTER_ID="ZnJvbmQtdGVzdHMtc3RhY2",
             KAFKA_NODE_ID="1",
             KAFKA_PROCESS_ROLES="broker,controller",
@@ -164,7 +175,7 @@ class DockerStack:
     def _minio_container(self) -> Any:
         address = f":{self._s3_port}"
         return (
-            self._container(MINIO_IMAGE, self._s3_port)
+            self._container(MINIO_IMAGE, self._s3_port, "/data")
             .with_envs(
                 MINIO_ROOT_USER=self.access_key,
                 MINIO_ROOT_PASSWORD=self.secret_key,
@@ -174,19 +185,22 @@ class DockerStack:
             .with_command(f"server /data --quiet --address {address}")
         )
 
-    @staticmethod
-    def _container(image: str, port: int) -> Any:
+    def _container(self, image: str, port: int, data: str) -> Any:
         from testcontainers.core.container import DockerContainer
 
         container = DockerContainer(image)
         container.ports[str(port)] = ("127.0.0.1", port)  # type: ignore[assignment] # as docker-py takes it
+        if self._volumes:
+            kind = image.split("/")[0]
+            container.with_volume_mapping(f"{self._volumes}-{kind}", data, "rw")
         return container.with_kwargs(labels={_LABEL: str(os.getpid())})
 
 
 def _remove_orphans() -> None:
     """Remove containers whose owner was killed before it could."""
-    import docker
     from docker.errors import DockerException
+
+    import docker
 
     client = docker.from_env()
     for container in client.containers.list(all=True, filters={"label": _LABEL}):

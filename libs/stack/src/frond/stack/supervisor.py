@@ -133,6 +133,7 @@ class Supervisor:
             s3_port=installation.ports["s3"],
             keys=(installation.access_key, installation.secret_key),
             logs=self.state / "logs",
+            lasting=True,
             say=self.say,
         )
         stack.start(self.say)
