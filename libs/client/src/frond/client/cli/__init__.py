@@ -1,0 +1,5 @@
+"""The ``frond`` command."""
+
+from frond.client.cli.app import app, main
+
+__all__ = ["app", "main"]

@@ -1,0 +1,197 @@
+"""upload, status, watch, jobs, cancel, delete, predict."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from frond.client.cli import show
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+JobId = Annotated[str, typer.Argument(help="The job's id.")]
+Out = Annotated[Path | None, typer.Option(help="Fetch the results into this folder at the end.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands."""
+    for command in (upload, status, watch, jobs, predict, cancel, delete):
+        app.command()(command)
+
+
+def upload(
+    files: Annotated[list[Path], typer.Argument(help="GeoTIFF, PNG or JPEG.")],
+    job_id: Annotated[
+        str | None, typer.Option(help="Its name; an interrupted upload goes on under it.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="name, name@alias or name@digest; the default model else.")
+    ] = None,
+    score: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Keep detections from this score up.")
+    ] = None,
+    webhook: Annotated[str | None, typer.Option(help="URL to call when it has ended.")] = None,
+    email: Annotated[str | None, typer.Option(help="Whom to write to when it has ended.")] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Follow it until it has ended.")] = False,
+    out: Out = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="With --wait: exit code 1 if any image failed.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Upload images and start a job with them."""
+    from frond.client import Client
+
+    with Client() as client:
+        with show.uploading(quiet=json) as progress:
+            job = client.upload(
+                files, job_id, model=model, thresholds=None if score is None else {"score": score},
+                webhook_url=webhook, email=email, progress=progress,
+                began=None if json else _said,
+            )  # fmt: skip
+        figures = client.status(job)
+        if wait or out is not None:
+            figures = show.following(client, job, quiet=json)
+        if out is not None:
+            from frond.client.cli.results import fetch
+
+            fetch(client, job, [], out, quiet=json)
+    if json:
+        show.as_json(figures)
+    elif wait or out is not None:
+        show.job(figures)
+    else:
+        typer.echo(f"Follow it:  frond watch {job}")
+    _exit(figures, strict)
+
+
+def _said(job_id: str) -> None:
+    typer.secho(f"job {job_id}", bold=True)
+
+
+def _exit(figures: dict[str, Any], strict: bool = False) -> None:
+    bad = figures["status"] in ("failed", "dismissed")
+    if bad or (strict and figures["images"]["failed"]):
+        raise typer.Exit(1)
+
+
+def status(job_id: JobId, json: Json = False) -> None:
+    """Where a job stands."""
+    from frond.client import Client
+
+    with Client() as client:
+        figures = client.status(job_id)
+    if json:
+        show.as_json(figures)
+    else:
+        show.job(figures)
+
+
+def watch(job_id: JobId, json: Json = False) -> None:
+    """Follow a job until it has ended; with --json, one event a line."""
+    from frond.client import Client
+
+    with Client() as client:
+        if json:
+            import sys
+            from json import dumps
+
+            from frond.client.watching import within
+
+            for event in within(client.watch(job_id), job_id, None):
+                line = {"event": event.type, "id": event.id, **event.data}
+                sys.stdout.write(dumps(line, ensure_ascii=False) + "\n")
+                sys.stdout.flush()
+            _exit(client.status(job_id))
+            return
+        figures = show.following(client, job_id)
+    show.job(figures)
+    _exit(figures)
+
+
+def jobs(
+    status: Annotated[
+        str | None, typer.Option(help="accepted, running, successful, failed or dismissed.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many, the newest first.")] = 20,
+    json: Json = False,
+) -> None:
+    """List jobs, the newest first."""
+    from frond.client import Client
+
+    with Client() as client:
+        found = client.jobs(status, limit)
+    if json:
+        show.as_json(found)
+        return
+    if not found:
+        typer.echo("There are no jobs.")
+        return
+    rows = [
+        (
+            j["job_id"], j.get("outcome") or j["status"], f"{j['progress']:.0f} %",
+            f"{j['images']['completed'] + j['images']['failed']}/{j['images']['expected'] or '?'}",
+            j["images"]["failed"], sum(j["detections"].values()), show.moment(j["created"]),
+        )
+        for j in found
+    ]  # fmt: skip
+    show.table(
+        ["job", "status", "done", "images", "failed", "detections", "created"], rows,
+        right="done images failed detections",
+    )  # fmt: skip
+
+
+def predict(
+    file: Annotated[Path, typer.Argument(help="GeoTIFF, PNG, JPEG or npy.")],
+    model: Annotated[str | None, typer.Option(help="name, name@alias or name@digest.")] = None,
+    score: Annotated[float | None, typer.Option(min=0, max=1)] = None,
+    json: Json = False,
+) -> None:
+    """Detections in one image, at once, without a job."""
+    from frond.client import Client
+
+    with Client() as client:
+        found = client.predict(file, model=model, score=score)
+    if json:
+        show.as_json(found)
+        return
+    rows = []
+    for d in found["detections"]:
+        place = d.get("lonlat")
+        x, y, w, h = d["bbox"]
+        rows.append(
+            (
+                d["class"], f"{d['score']:.3f}", f"{x:.1f}", f"{y:.1f}", f"{w:.1f}", f"{h:.1f}",
+                f"{place[0]:.7f}, {place[1]:.7f}" if place else "",
+            )
+        )  # fmt: skip
+    show.table(
+        ["class", "score", "x", "y", "width", "height", "lon, lat"], rows,
+        right="score x y width height",
+    )  # fmt: skip
+    model_name = found["model"]["name"]
+    typer.echo(f"{len(rows)} detections, {found['windows']} windows, {model_name}")
+    for note in found.get("notes", ()):
+        typer.echo(f"note: {note}")
+
+
+def cancel(job_id: JobId) -> None:
+    """Stop a job; it ends as dismissed."""
+    from frond.client import Client
+
+    with Client() as client:
+        client.cancel(job_id)
+    typer.echo(f"Job {job_id} is being stopped.")
+
+
+def delete(
+    job_id: JobId,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Stop a job if it runs, and delete its images and results."""
+    from frond.client import Client
+
+    if not yes:
+        typer.confirm(f"Delete job {job_id} with all of its images and results?", abort=True)
+    with Client() as client:
+        client.delete(job_id)
+    typer.echo(f"Job {job_id} is deleted.")

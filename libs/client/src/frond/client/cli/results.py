@@ -1,0 +1,81 @@
+"""results: what a job gave, listed or fetched."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from frond.client.cli import show
+from frond.client.errors import FrondClientError
+
+if TYPE_CHECKING:
+    from frond.client import Client
+
+
+def register(app: typer.Typer) -> None:
+    """Add this command."""
+    app.command()(results)
+
+
+def results(
+    job_id: Annotated[str, typer.Argument(help="The job's id.")],
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(help="Which to fetch, such as coco.json or images/north.tif/stac.json."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Fetch into this folder: NAMES, or all where none is named.")
+    ] = None,
+    timings: Annotated[
+        bool, typer.Option("--timings", help="Where the time went, by stage.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """List a job's results, or fetch them."""
+    from frond.client import Client
+
+    with Client() as client:
+        figures = client.status(job_id)
+        if names or out is not None:
+            fetch(client, job_id, names or [], out or Path(), quiet=json)
+            return
+        found = client.results(job_id)
+    if json:
+        show.as_json({"results": found, "timings": figures["timings"]} if timings else found)
+        return
+    if timings:
+        show.timings(figures)
+        return
+    if not found:
+        typer.echo(f"Job {job_id} has no results yet: {figures['message']}")
+        return
+    rows = [(r["name"], show.size(r["size"]), r["media_type"], r["sha256"][:16]) for r in found]
+    show.table(["name", "size", "type", "sha256"], rows, right="size")
+    typer.echo(f"Fetch them:  frond results {job_id} --out results/")
+
+
+def fetch(
+    client: Client, job_id: str, names: Sequence[str], folder: Path, *, quiet: bool = False
+) -> list[dict[str, Any]]:
+    """Fetch results by name, or all of them, and say so; a file that is there already is kept.
+
+    Returns what was asked for, as the service lists it.
+    """
+    from frond.client.transfer import sha256_of
+
+    listed = {r["name"]: r for r in client.results(job_id)}
+    if not listed and not names:
+        raise FrondClientError(f"Job {job_id} has no results yet. Follow it: frond watch {job_id}")
+    for name in names or listed:
+        known = listed.get(name, {}).get("sha256")
+        target = folder / name
+        if ".." in Path(name).parts or Path(name).is_absolute():
+            raise FrondClientError(f"{name} is no result's name.")
+        if known is None or not target.is_file() or sha256_of(target) != known:
+            client.download(job_id, name, target, sha256=known)
+        if not quiet:
+            typer.echo(f"{target}  {show.size(target.stat().st_size)}")
+    return [listed[n] for n in names or listed if n in listed]

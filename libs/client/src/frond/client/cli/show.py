@@ -1,0 +1,202 @@
+"""Tables and bars for people; JSON for machines."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from frond.client import Client
+    from frond.client.transfer import OnProgress
+    from frond.client.watching import JobEvent
+
+_COLOURS = {
+    "successful": "green", "completed": "green", "failed": "red", "dismissed": "yellow",
+    "completed_with_errors": "yellow",
+}  # fmt: skip
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A console as wide as the terminal; wide enough for one line a row where there is none."""
+    from rich.console import Console
+
+    found = Console(stderr=stderr, highlight=False)
+    return found if found.is_terminal else Console(stderr=stderr, highlight=False, width=160)
+
+
+def as_json(value: object) -> None:
+    """One JSON document on stdout."""
+    json.dump(value, sys.stdout, indent=2, ensure_ascii=False)
+    sys.stdout.write("\n")
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, right: str = "") -> None:
+    """A table; ``right`` names the columns that are numbers, separated by blanks."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    numbers = right.split()
+    for name in columns:
+        is_number = name in numbers
+        made.add_column(
+            name, justify="right" if is_number else "left", no_wrap=is_number, overflow="fold"
+        )
+    for row in rows:
+        made.add_row(*(Text("" if v is None else str(v)) for v in row))
+    console().print(made)
+
+
+def size(count: float) -> str:
+    """Bytes as people say them."""
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if count < 1000 or unit == "TB":
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    raise AssertionError("unreachable")
+
+
+def moment(text: str | None) -> str:
+    """An ISO time without the fraction."""
+    return (text or "")[:19].replace("T", " ")
+
+
+def job(figures: Mapping[str, Any]) -> None:
+    """Where a job stands, with its failures."""
+    from rich.markup import escape
+
+    out = console()
+    images, windows = figures["images"], figures["windows"]
+    told = figures.get("outcome") or figures["status"]
+    colour = _COLOURS.get(told, "cyan")
+    model = figures.get("model") or {}
+    expected = "?" if images["expected"] is None else images["expected"]
+    found = ", ".join(f"{n} {escape(c)}" for c, n in sorted(figures["detections"].items()))
+    version = f"{model.get('name', '-')} {model.get('version', '')}".strip()
+    rows = [
+        ("job", f"[bold]{escape(figures['job_id'])}[/]  [{colour}]{told}[/]"),
+        ("images", f"{images['completed']} completed, {images['failed']} failed, of {expected}"),
+        ("windows", f"{windows['done']} done, {windows['skipped']} skipped, "
+                    f"{windows['failed']} failed, of {windows['total']}"),
+        ("detections", found or "none"),
+        ("model", f"{escape(version)} ({model['digest'][:12]})" if model else "-"),
+        ("created", moment(figures.get("created"))),
+        ("finished", moment(figures.get("finished")) or "-"),
+    ]  # fmt: skip
+    for name, value in rows:
+        out.print(f"[dim]{name:>10}[/]  {value}")
+    if figures.get("failures"):
+        table(
+            ["failed image", "reason", "what is wrong"],
+            [(f["name"], f["reason"], f["detail"]) for f in figures["failures"]],
+        )
+
+
+def timings(figures: Mapping[str, Any]) -> None:
+    """Time by stage, summed over all workers."""
+    spent = figures.get("timings") or {}
+    total = sum(spent.values()) or 1.0
+    rows = [
+        (stage, f"{seconds:.2f}", f"{100 * seconds / total:.0f} %")
+        for stage, seconds in spent.items()
+    ]
+    table(["stage", "seconds", "share"], rows, right="seconds share")
+
+
+@contextmanager
+def uploading(quiet: bool = False) -> Iterator[OnProgress]:
+    """A progress bar for an upload; lines where there is no terminal."""
+    from frond.client.transfer import Progress
+
+    out = console(stderr=True)
+    if quiet or not out.is_terminal:
+        said = [-1]
+
+        def line(p: Progress) -> None:
+            tenth = 10 * p.files_done // max(p.files, 1)
+            if tenth > said[0] and not quiet:
+                said[0] = tenth
+                out.print(f"uploaded {p.files_done} of {p.files} files, {size(p.bytes_done)}")
+
+        yield line
+        return
+    from rich import progress as bars
+
+    with bars.Progress(
+        bars.TextColumn("uploading"), bars.BarColumn(), bars.TextColumn("{task.fields[told]}"),
+        bars.DownloadColumn(), bars.TransferSpeedColumn(), bars.TimeRemainingColumn(),
+        console=out,
+    ) as shown:  # fmt: skip
+        task = shown.add_task("", total=None, told="")
+
+        def update(p: Progress) -> None:
+            shown.update(
+                task, total=p.bytes, completed=p.bytes_done,
+                told=f"{p.files_done}/{p.files} files",
+            )  # fmt: skip
+
+        yield update
+
+
+def following(
+    client: Client, job_id: str, *, quiet: bool = False, timeout: float | None = None
+) -> dict[str, Any]:
+    """Follow a job with live bars until it has ended; returns its status."""
+    from frond.client.watching import within
+
+    out = console(stderr=True)
+    if quiet:
+        return client.wait(job_id, timeout)
+    events = within(client.watch(job_id), job_id, timeout)
+    if not out.is_terminal:
+        _following_in_lines(events, out)
+        return client.status(job_id)
+    from rich import progress as bars
+    from rich.markup import escape
+
+    with bars.Progress(
+        bars.TextColumn("{task.description:>8}"), bars.BarColumn(), bars.MofNCompleteColumn(),
+        bars.TextColumn("{task.fields[told]}"), bars.TimeElapsedColumn(), console=out,
+    ) as shown:  # fmt: skip
+        images = shown.add_task("images", total=None, told="")
+        windows = shown.add_task("windows", total=None, told="")
+        for event in events:
+            data = event.data
+            if event.type == "image":
+                if data.get("status") == "failed":
+                    name, why = escape(str(data.get("name"))), escape(str(data.get("detail")))
+                    shown.console.print(f"[red]failed[/]  {name}: {why}")
+                continue
+            i, w = data["images"], data["windows"]
+            found = ", ".join(f"{n} {c}" for c, n in sorted(data["detections"].items()))
+            shown.update(
+                images, total=i["expected"], completed=i["completed"] + i["failed"],
+                told=f"{i['failed']} failed" if i["failed"] else "",
+            )  # fmt: skip
+            shown.update(
+                windows, total=w["total"] or None,
+                completed=w["done"] + w["skipped"] + w["failed"], told=found,
+            )  # fmt: skip
+    return client.status(job_id)
+
+
+def _following_in_lines(events: Iterator[JobEvent], out: Console) -> None:
+    said = -1
+    for event in events:
+        if event.type == "image":
+            if event.data.get("status") == "failed":
+                name, why = event.data.get("name"), event.data.get("detail")
+                out.print(f"failed: {name}: {why}", markup=False)
+            continue
+        i = event.data["images"]
+        done = i["completed"] + i["failed"]
+        tenth = 10 * done // max(i["expected"] or done or 1, 1)
+        if tenth > said:
+            said = tenth
+            out.print(f"{done} of {i['expected']} images done, {i['failed']} failed", markup=False)

@@ -1,0 +1,362 @@
+"""The client: Frond's REST service as methods. Blocking; safe to use from several threads."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+from urllib.parse import quote
+
+import httpx
+
+from frond.client.environment import frond_env, setting
+from frond.client.errors import FrondClientError
+from frond.client.http import checked, patiently
+from frond.client.transfer import (
+    Journal,
+    LocalFile,
+    Meter,
+    OnProgress,
+    Reading,
+    fetch,
+    in_threads,
+    local_files,
+    sha256_of,
+)
+from frond.client.watching import JobEvent, follow, within
+
+T = TypeVar("T")
+
+
+class Client:
+    """Frond's REST service.
+
+    Args:
+        api_url: where it is; by default ``FROND_API_URL``, or what ``.frond/env`` says.
+        api_key: by default ``FROND_API_KEY``.
+        inference_url: where ``predict`` is answered; by default ``FROND_INFERENCE_URL``.
+        at_once: files that are uploaded side by side.
+        transport: another way to send requests, for tests.
+        sleep: what waits between tries, for tests.
+
+    Every method raises FrondClientError with a sentence that tells what is wrong, and NotReachable
+    when nobody answers for about half a minute.
+    """
+
+    def __init__(
+        self,
+        api_url: str | None = None,
+        api_key: str | None = None,
+        *,
+        inference_url: str | None = None,
+        at_once: int = 4,
+        journal_dir: Path | None = None,
+        transport: httpx.BaseTransport | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        env = frond_env()
+        url = api_url or setting(env, "FROND_API_URL", "http://127.0.0.1:8000")
+        if not url.startswith(("http://", "https://")):
+            raise FrondClientError(f"FROND_API_URL is {url!r}; it begins with http:// or https://.")
+        self.api_url = url.rstrip("/")
+        self.inference_url = inference_url or setting(env, "FROND_INFERENCE_URL")
+        self.at_once = at_once
+        self._journal_dir = journal_dir
+        self._sleep = sleep
+        key = api_key if api_key is not None else setting(env, "FROND_API_KEY")
+        self._http = httpx.Client(
+            headers={"user-agent": "frond-client/0.1"}
+            | ({"authorization": f"Bearer {key}"} if key else {}),
+            # an upload's answer comes when the object store has all of it
+            timeout=httpx.Timeout(30.0, read=120.0, write=120.0),
+            limits=httpx.Limits(max_connections=at_once + 4),
+            transport=transport,
+        )
+
+    def close(self) -> None:
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # -- jobs ----------------------------------------------------------------------------------
+
+    def create_job(
+        self,
+        job_id: str | None = None,
+        *,
+        model: str | None = None,
+        thresholds: Mapping[str, float] | None = None,
+        webhook_url: str | None = None,
+        email: str | None = None,
+        size: int | None = None,
+    ) -> dict[str, Any]:
+        """Begin a job. The same job id with the same settings is the same job.
+
+        Args:
+            model: ``name``, ``name@alias`` or ``name@digest``; None: the default model.
+            thresholds: ``score``, ``nms_iou``, ``merge_iou``; what is left out is the model's.
+            size: how many images it will have, where that is known; then it needs no sealing.
+        """
+        body: dict[str, Any] = {
+            "job_id": job_id, "model": model, "webhook_url": webhook_url, "email": email,
+            "size": size, "thresholds": dict(thresholds) if thresholds else None,
+        }  # fmt: skip
+        return self._json("POST", "/jobs", body)
+
+    def upload(
+        self,
+        files: Sequence[str | Path],
+        job_id: str | None = None,
+        *,
+        model: str | None = None,
+        thresholds: Mapping[str, float] | None = None,
+        webhook_url: str | None = None,
+        email: str | None = None,
+        progress: OnProgress | None = None,
+        began: Callable[[str], None] | None = None,
+    ) -> str:
+        """Create a job, send it these files, seal it; returns the job's id.
+
+        Streams from disk, several files at once. Interrupted, it goes on where it stopped when it
+        is called again with the same ``job_id``: files that the service has are not sent again.
+
+        Args:
+            progress: called as bytes go out and files are done; from other threads, one at a time.
+            began: called with the job's id before the first byte is sent.
+        """
+        found = local_files(files)
+        job = self.create_job(
+            job_id, model=model, thresholds=thresholds, webhook_url=webhook_url, email=email
+        )
+        job_id = str(job["job_id"])
+        if began is not None:
+            began(job_id)
+        journal = Journal(self.api_url, job_id, self._journal_dir)
+        meter = Meter(found, progress)
+        rest = []
+        for file in found:
+            if journal.has(file):
+                meter.add(files=1, size=file.size)
+            else:
+                rest.append(file)
+
+        def send(file: LocalFile) -> None:
+            self.put_image(job_id, file, meter)
+            journal.add(file)
+            meter.add(files=1)
+
+        # the largest first, so that none is left for the end
+        in_threads(send, sorted(rest, key=lambda f: -f.size), self.at_once)
+        self.seal(job_id)
+        journal.forget()
+        return job_id
+
+    def put_image(self, job_id: str, file: LocalFile, meter: Meter | None = None) -> dict[str, Any]:
+        """Add one image to an open job. Doing so again with the same bytes changes nothing."""
+        counted = meter or Meter([file], None)
+        url = f"{self.api_url}/jobs/{quote(job_id)}/images/{quote(file.name)}"
+
+        def once() -> dict[str, Any]:
+            body = Reading(file, counted)
+            headers = {
+                "content-type": "application/octet-stream",
+                "content-length": str(file.size),
+            }
+            try:
+                response = self._http.put(url, content=body, headers=headers)
+                return dict(checked(response).json())
+            except BaseException:
+                body.take_back()
+                raise
+
+        try:
+            return self._patiently(once)
+        except FrondClientError as e:
+            e.detail = f"{file.name}: {e.detail}"
+            raise
+
+    def start_job(self, s3_url: str, **wish: Any) -> dict[str, Any]:
+        """Begin a job with an object, or all rasters under a prefix: ``s3://bucket/key``.
+
+        ``wish``: job_id, model, thresholds, webhook_url, email.
+        """
+        return self._json("POST", "/start-job", {"s3_url": s3_url, **wish})
+
+    def seal(self, job_id: str) -> dict[str, Any]:
+        """No more images will be added."""
+        return self._json("POST", f"/jobs/{quote(job_id)}/seal", {})
+
+    def status(self, job_id: str) -> dict[str, Any]:
+        """Where a job stands."""
+        return self._json("GET", f"/status/{quote(job_id)}")
+
+    def jobs(self, status: str | None = None, limit: int = 20) -> list[dict[str, Any]]:
+        """Jobs, the newest first, at most ``limit`` of them."""
+        query = {"status": status} if status else {}
+        return list(self._pages("/jobs", "jobs", query, limit))
+
+    def images(
+        self, job_id: str, status: str | None = None, limit: int | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """A job's images by name, page by page."""
+        query = {"status": status} if status else {}
+        return self._pages(f"/jobs/{quote(job_id)}/images", "images", query, limit)
+
+    def cancel(self, job_id: str) -> dict[str, Any]:
+        """Stop a job; it ends as ``dismissed``."""
+        return self._json("POST", f"/jobs/{quote(job_id)}/cancel")
+
+    def delete(self, job_id: str) -> None:
+        """Stop a job if it runs, and delete all of it. A job that is gone is deleted."""
+        try:
+            self._request("DELETE", f"/jobs/{quote(job_id)}")
+        except FrondClientError as e:
+            if e.status != 404:
+                raise
+
+    # -- watching ------------------------------------------------------------------------------
+
+    def watch(self, job_id: str) -> Iterator[JobEvent]:
+        """Follow a job until it has ended; the last event is ``completed``.
+
+        Server-sent events; where they do not come through (a proxy that holds them back, say),
+        the status is asked for every second.
+        """
+        yield from follow(self._http, self.api_url, job_id, self.status, self._sleep)
+
+    def wait(self, job_id: str, timeout: float | None = None) -> dict[str, Any]:
+        """Wait until a job has ended; returns its status.
+
+        Raises:
+            FrondClientError: it has not ended after ``timeout`` seconds, give or take a heartbeat.
+        """
+        for _ in within(self.watch(job_id), job_id, timeout):
+            pass
+        return self.status(job_id)
+
+    # -- results -------------------------------------------------------------------------------
+
+    def results(self, job_id: str) -> list[dict[str, Any]]:
+        """A job's files: name, size, sha256, media_type, url; none until it has ended."""
+        return list(self._json("GET", f"/jobs/{quote(job_id)}/results")["results"])
+
+    def download(
+        self,
+        job_id: str,
+        name: str,
+        path: str | Path,
+        *,
+        sha256: str | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> Path:
+        """Fetch one result to a local file, which appears when it is whole.
+
+        A download that was interrupted goes on where it stopped (``path`` with ``.part``).
+
+        Args:
+            name: as ``results`` lists it, or ``images/{image}/{file}``.
+            sha256: what the file must be.
+            progress: called with the bytes that came in.
+        """
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = target.with_name(target.name + ".part")
+        url = f"{self.api_url}/jobs/{quote(job_id)}/results/{quote(name)}"
+        for attempt in (1, 2):
+            self._patiently(lambda: fetch(self._http, url, part, progress))
+            if sha256 is None or sha256_of(part) == sha256:
+                break
+            part.unlink()
+            if attempt == 2:
+                raise FrondClientError(f"{name} arrived with other bytes than the service told.")
+        part.replace(target)
+        return target
+
+    def read(self, job_id: str, name: str) -> bytes:
+        """One small result, whole."""
+        return self._request("GET", f"/jobs/{quote(job_id)}/results/{quote(name)}").content
+
+    def models(self) -> dict[str, Any]:
+        """The registry: ``default``, and ``models`` with their versions and aliases."""
+        return self._json("GET", "/models")
+
+    def predict(
+        self, path: str | Path, *, model: str | None = None, score: float | None = None
+    ) -> dict[str, Any]:
+        """Detections in one image, at once, without a job."""
+        if not self.inference_url:
+            raise FrondClientError(
+                "FROND_INFERENCE_URL is not set: it says where the inference service answers."
+            )
+        file = local_files([path])[0]
+        query = {k: v for k, v in {"model": model, "score": score}.items() if v is not None}
+        base = self.inference_url.rstrip("/")
+
+        def once() -> dict[str, Any]:
+            with file.path.open("rb") as source:
+                response = self._http.post(f"{base}/predict", params=query, content=source)
+            return dict(checked(response).json())
+
+        return self._patiently(once, where=base)
+
+    # -- requests ------------------------------------------------------------------------------
+
+    def _patiently(self, call: Callable[[], T], where: str = "") -> T:
+        return patiently(call, sleep=self._sleep, where=where or self.api_url)
+
+    def _request(self, method: str, path: str, **more: Any) -> httpx.Response:
+        if method == "POST":
+            # the same for each try, so that a lost answer makes nothing twice
+            more["headers"] = {"idempotency-key": uuid.uuid4().hex}
+        return self._patiently(
+            lambda: checked(self._http.request(method, self.api_url + path, **more))
+        )
+
+    def _json(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        more: dict[str, Any] = {}
+        if body is not None:
+            more["json"] = {k: v for k, v in body.items() if v is not None}
+        response = self._request(method, path, **more)
+        try:
+            value = response.json()
+        except ValueError:
+            value = None
+        if not isinstance(value, dict):
+            raise FrondClientError(
+                f"What answers at {self.api_url} is not Frond: {path} is no JSON object. "
+                "Is FROND_API_URL right?"
+            )
+        return value
+
+    def _pages(
+        self, path: str, what: str, query: Mapping[str, Any], limit: int | None
+    ) -> Iterator[dict[str, Any]]:
+        left, cursor = limit, None
+        while left is None or left > 0:
+            page = self._json_query(
+                path, {**query, "limit": min(left or 1000, 1000), "cursor": cursor}
+            )
+            yield from page[what]
+            cursor = page.get("next_cursor")
+            if left is not None:
+                left -= len(page[what])
+            if not cursor:
+                return
+
+    def _json_query(self, path: str, query: Mapping[str, Any]) -> dict[str, Any]:
+        params = {k: v for k, v in query.items() if v is not None}
+        return dict(self._request("GET", path, params=params).json())

@@ -1,0 +1,98 @@
+"""Requests that wait out what passes, and errors as sentences."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import time
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+import httpx
+
+from frond.client.errors import FrondClientError, NotReachable
+
+T = TypeVar("T")
+
+TRIES: Final = 7
+_FIRST_S: Final = 0.5
+_LONGEST_S: Final = 15.0
+PASSING: Final = frozenset({429, 502, 503, 504})
+
+
+class Passing(Exception):
+    """An answer that asks us to come back later."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        super().__init__(response.status_code)
+        self.response = response
+
+
+def patiently(
+    call: Callable[[], T],
+    *,
+    tries: int = TRIES,
+    sleep: Callable[[float], None] = time.sleep,
+    where: str = "",
+) -> T:
+    """Call until there is an answer that stays: lost connections, 429 and 5xx that pass are tried
+    again (after 0.5 s, then twice as long, at most 15 s, and no sooner than Retry-After says).
+
+    Args:
+        call: safe to repeat; raises Passing for an answer that asks to be asked again.
+
+    Raises:
+        NotReachable: the last try failed as well.
+    """
+    for attempt in range(1, tries + 1):
+        try:
+            return call()
+        except Passing as e:
+            asked = retry_after(e.response)
+            if attempt == tries:
+                told = error_of(e.response)
+                raise NotReachable(
+                    told.detail, reason=told.reason, status=told.status, trace_id=told.trace_id
+                ) from None
+        except httpx.TransportError as e:
+            asked = 0.0
+            if attempt == tries or isinstance(e, httpx.UnsupportedProtocol):
+                raise NotReachable(
+                    f"Frond does not answer at {where}: {e or type(e).__name__}. "
+                    "Is it up (`frond stack status`), and is FROND_API_URL right?"
+                ) from e
+        pause = min(_FIRST_S * 2 ** (attempt - 1), _LONGEST_S)
+        # the spread is not for secrets
+        sleep(max(pause * random.uniform(0.75, 1.0), asked))  # noqa: S311
+    raise AssertionError("unreachable")
+
+
+def retry_after(response: httpx.Response) -> float:
+    """Seconds that the answer asks us to wait, at most a minute; 0 when it does not say."""
+    text = response.headers.get("retry-after", "")
+    return min(float(text), 60.0) if text.isdigit() else 0.0
+
+
+def checked(response: httpx.Response) -> httpx.Response:
+    """The answer if it is a good one. Raises Passing or FrondClientError; reads the body then."""
+    if response.is_success:
+        return response
+    response.read()
+    if response.status_code in PASSING:
+        raise Passing(response)
+    raise error_of(response)
+
+
+def error_of(response: httpx.Response) -> FrondClientError:
+    """An answer's problem details (RFC 9457) as an error; a sentence of ours where it has none."""
+    told: dict[str, Any] = {}
+    with contextlib.suppress(ValueError):
+        body = response.json()
+        told = body if isinstance(body, dict) else {}
+    detail = told.get("detail") or told.get("title")
+    if not isinstance(detail, str):
+        detail = f"The service answered {response.status_code} {response.reason_phrase}."
+    return FrondClientError(
+        detail, reason=told.get("reason"), status=response.status_code,
+        trace_id=told.get("trace_id"),
+    )  # fmt: skip
