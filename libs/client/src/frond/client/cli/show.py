@@ -99,14 +99,17 @@ def job(figures: Mapping[str, Any]) -> None:
 
 
 def timings(figures: Mapping[str, Any]) -> None:
-    """Time by stage, summed over all workers."""
-    spent = figures.get("timings") or {}
+    """Time by stage, summed over all workers; waiting in queues has no share in the work."""
+    spent = dict(figures.get("timings") or {})
+    waited = spent.pop("wait", None)
     total = sum(spent.values()) or 1.0
     rows = [
         (stage, f"{seconds:.2f}", f"{100 * seconds / total:.0f} %")
         for stage, seconds in spent.items()
     ]
-    table(["stage", "seconds", "share"], rows, right="seconds share")
+    if waited is not None:
+        rows.append(("waited in queues", f"{waited:.2f}", ""))
+    table(["stage, all workers", "seconds", "share"], rows, right="seconds share")
 
 
 @contextmanager

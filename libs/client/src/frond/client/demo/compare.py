@@ -17,10 +17,14 @@ METRES_A_DEGREE: Final = 111_320.0
 
 @dataclass(frozen=True)
 class Found:
-    """One image's detections: boxes [n, 4] x0, y0, x1, y1 in pixels, scores [n]."""
+    """One image's detections: boxes [n, 4] x0, y0, x1, y1 in pixels, scores [n].
+
+    ``numbers`` are the detections' own within their image, which GeoJSON's features carry as well.
+    """
 
     boxes: Floats
     scores: Floats
+    numbers: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -47,12 +51,17 @@ def found_by_name(coco: Mapping[str, Any]) -> dict[str, Found]:
     names = {i["id"]: i["file_name"] for i in coco["images"]}
     boxes: dict[str, list[list[float]]] = {n: [] for n in names.values()}
     scores: dict[str, list[float]] = {n: [] for n in names.values()}
+    numbers: dict[str, list[int]] = {n: [] for n in names.values()}
     for a in coco["annotations"]:
+        name = names[a["image_id"]]
         x, y, w, h = a["bbox"]
-        boxes[names[a["image_id"]]].append([x, y, x + w, y + h])
-        scores[names[a["image_id"]]].append(a["score"])
+        boxes[name].append([x, y, x + w, y + h])
+        scores[name].append(a["score"])
+        numbers[name].append(a["frond"]["detection"])
     return {
-        n: Found(np.array(b, dtype=np.float64).reshape(-1, 4), np.array(scores[n]))
+        n: Found(
+            np.array(b, dtype=np.float64).reshape(-1, 4), np.array(scores[n]), tuple(numbers[n])
+        )
         for n, b in boxes.items()
     }
 
@@ -114,19 +123,17 @@ def score(matches: Sequence[Match]) -> Score:
 
 
 def map_offsets(
-    geojson: Mapping[str, Any], name: str, matched: Match, centres: Floats
+    features: Mapping[int, Mapping[str, Any]], found: Found, matched: Match, centres: Floats
 ) -> list[float]:
     """Metres on the ground between planted centres and those of their GeoJSON features.
 
     Args:
+        features: one image's, by the number of their detection.
         centres: [n, 2] longitude and latitude of the planted boxes.
     """
-    features = [f for f in geojson["features"] if f["properties"]["image"] == name]
-    # a feature's id ends in the detection's place in its image, as COCO's annotations are ordered
-    by_place = {int(str(f["id"]).rpartition("/")[2]): f for f in features}
     out = []
-    for planted, place in enumerate(matched.planted.tolist()):
-        feature = by_place.get(place)
+    for planted, index in enumerate(matched.planted.tolist()):
+        feature = features.get(found.numbers[index]) if index >= 0 else None
         if feature is None or feature["geometry"] is None:
             continue
         ring = np.array(feature["geometry"]["coordinates"][0][:4])
@@ -134,4 +141,14 @@ def map_offsets(
         east = (lon - centres[planted, 0]) * METRES_A_DEGREE * math.cos(math.radians(lat))
         north = (lat - centres[planted, 1]) * 110_574.0
         out.append(math.hypot(east, north))
+    return out
+
+
+def features_by_name(geojson: Mapping[str, Any]) -> dict[str, dict[int, Mapping[str, Any]]]:
+    """A GeoJSON file's features by image, then by the number of their detection."""
+    out: dict[str, dict[int, Mapping[str, Any]]] = {}
+    for feature in geojson["features"]:
+        told = feature["properties"]
+        number = int(str(told["detection"]).rpartition("/")[2])
+        out.setdefault(told["image"], {})[number] = feature
     return out

@@ -110,11 +110,13 @@ def _caption(panel: Panel) -> tuple[str, str]:
 
 def _picture(panel: Panel) -> Image.Image:
     scene = panel.planted.scene
-    # as much of the middle as fills the panel at about three quarters of its resolution
+    # as much as fills the panel at about three quarters of its resolution
     wide = min(scene.width, PANEL[0] * 4 // 3)
     high = min(scene.height, wide * PANEL[1] // PANEL[0])
     wide = min(wide, high * PANEL[0] // PANEL[1])
-    x0, y0 = (scene.width - wide) // 2, (scene.height - high) // 2
+    # the middle, or where the edge of the flown area is seen
+    across, down = (0.2, 0.6) if scene.edge else (0.5, 0.5)
+    x0, y0 = int((scene.width - wide) * across), int((scene.height - high) * down)
     pixels = _pixels(panel.planted.path, Window(x0, y0, wide, high))
     k = PANEL[0] * _OVER / wide
     big = Image.fromarray(pixels).resize(

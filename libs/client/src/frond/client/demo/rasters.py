@@ -77,7 +77,8 @@ _HONDURAS, _BAHIA, _SABAH = (-87.41, 15.52), (-39.11, -13.42), (117.93, 5.31)
 
 SCENES: Final[tuple[Scene, ...]] = (
     Scene("01-borneo.tif", "EPSG:32649", _BORNEO, palms=110),
-    Scene("02-borneo-nodata.tif", "EPSG:32649", _BORNEO, edge="nodata", palms=110),
+    Scene("02-borneo-nodata.tif", "EPSG:32649", _BORNEO, width=1800, height=1400,
+          edge="nodata", palms=160),
     Scene("03-java-south.tif", "EPSG:32748", _JAVA),
     Scene("04-java-16-bit.tif", "EPSG:32748", _JAVA, dtype="uint16", palms=90),
     Scene("05-java-rotated.tif", "EPSG:32748", _JAVA, rotation=23.5, palms=90),
@@ -159,6 +160,8 @@ def _flown(scene: Scene, seed: int) -> NDArray[np.bool_]:
     y, x = np.mgrid[0 : scene.height, 0 : scene.width]
     u, v = x / scene.width, y / scene.height
     a, b, c, d = rng.uniform(0.05, 0.3, 4)
+    if scene.edge == "nodata":
+        a = 0.62  # so much that whole windows have no data
     ragged = 0.012 * np.sin(u * 37 + a * 90) + 0.01 * np.sin(v * 29 + b * 90)
     inside = (u + ragged > a * v) & (1 - u + ragged > b * (1 - v))
     return np.asarray(inside & (v + ragged > c * (1 - u)) & (1 - v + ragged > d * u))
