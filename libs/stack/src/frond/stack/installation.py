@@ -83,6 +83,8 @@ class Installation:
             "FROND_API_KEY": self.api_key,
             "FROND_WEBHOOK_SECRET": self.webhook_secret,
         }
+        if "inference" in self.ports:
+            env["FROND_INFERENCE_URL"] = f"http://127.0.0.1:{self.ports['inference']}"
         if self.topic_prefix:
             env["FROND_TOPIC_PREFIX"] = self.topic_prefix
         return env
