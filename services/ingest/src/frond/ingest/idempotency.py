@@ -75,8 +75,9 @@ class Once:
             old = now - int(_KEPT_S * 1000)
             await c.execute(delete(idempotency).where(_i.created < old))
             insert = self._db.insert(idempotency).on_conflict_do_nothing()
-            done = await c.execute(insert.values(id=self._id, locked_until=lease, created=now))
-            if done.rowcount == 1:
+            insert = insert.values(id=self._id, locked_until=lease, created=now)
+            # told by a returned row: an insert's row count is not the same everywhere
+            if (await c.execute(insert.returning(_i.id))).first() is not None:
                 return None
             row = (await c.execute(select(idempotency).where(_i.id == self._id))).one()
             if row.status is not None:

@@ -226,7 +226,8 @@ def _finish(row: ImageRow, event: ImageFinished) -> None:
     row.w_total, row.w_done = out.windows.total, out.windows.done
     row.w_skipped, row.w_failed = out.windows.skipped, out.windows.failed
     row.detections = json.dumps(dict(sorted(out.detections.items())))
-    row.chunks_done = b""
+    # chunks are of no more interest, and a late one must not bring them back
+    row.plan_digest, row.chunks, row.chunks_done = None, 0, b""
 
 
 def _image_note(batch: Batch, job: JobRow, before: _State, row: ImageRow) -> None:

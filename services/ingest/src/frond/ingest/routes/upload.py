@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Request, Response
 
-from frond.contracts.errors import UserError
+from frond.contracts.errors import FrondError, UserError
 from frond.ingest import names, uploads, views
 from frond.ingest.context import ingest_of
 from frond.ingest.idempotency import Once
@@ -77,7 +77,7 @@ async def upload(request: Request, key: Annotated[str | None, IdempotencyKey] = 
                 bytes(answer.body).decode(),
             )  # fmt: skip
             return answer
-    except UserError:
+    except FrondError:
         # many clients read no answer before they have sent everything
         left = _DRAINED
         async for piece in body:

@@ -1,0 +1,96 @@
+"""Names, ranges, cursors: decisions without a store or a broker."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from frond.contracts.errors import UserError
+from frond.ingest import names
+from frond.ingest.cursors import read_cursor, write_cursor
+from frond.ingest.problems import Refused
+from frond.ingest.ranges import Slice, Unsatisfiable, etag_matches, parse_range
+
+_files = st.lists(
+    st.tuples(st.sampled_from(["a.tif", "a (2).tif", "b", "x/y.tif"]), st.sampled_from("pqr"))
+)
+
+
+@given(_files)
+def test_distinct_names(files: list[tuple[str, str]]) -> None:
+    """Names never clash, the first of a name keeps it, and equal files become one image."""
+    chosen = names.distinct(files)
+    kept = [c for c in chosen if c is not None]
+    assert len(kept) == len(set(kept)) == len(set(files))
+    first: set[str] = set()
+    for (name, _), c in zip(files, chosen, strict=True):
+        if name not in first:
+            assert c == name
+        first.add(name)
+
+
+def test_second_of_a_name_gets_a_number_before_the_suffix() -> None:
+    assert names.distinct([("s.tif", "1"), ("s.tif", "2"), ("s.tif", "1")]) == [
+        "s.tif", "s (2).tif", None,
+    ]  # fmt: skip
+    assert names.numbered("d/.hidden", 2) == "d/.hidden (2)"
+
+
+def test_job_ids_from_keys_are_stable() -> None:
+    """A request sent again after a database was lost names the same job."""
+    assert names.new_job_id("k", "upload") == names.new_job_id("k", "upload")
+    assert names.new_job_id("k", "upload") != names.new_job_id("k", "jobs")
+    assert names.new_job_id() != names.new_job_id()
+
+
+@pytest.mark.parametrize("url", ["ftp://x/y", "http://", "nonsense", "http://a b/", "http://h:x/"])
+def test_bad_webhooks(url: str) -> None:
+    with pytest.raises(UserError):
+        names.check_webhook(url)
+
+
+def test_good_webhooks_and_emails() -> None:
+    assert names.check_webhook("https://example.org/hook?x=1")
+    assert names.check_webhook("http://127.0.0.1:9999/") and names.check_webhook("") is None
+    assert names.check_email("a@b.c") == "a@b.c"
+    for bad in ("a", "a@", "@b", "a b@c", "a@b\nBcc: x@y"):
+        with pytest.raises(UserError):
+            names.check_email(bad)
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        (None, None), ("bytes=0-0", Slice(0, 1)), ("bytes=2-", Slice(2, 8)),
+        ("bytes=-3", Slice(7, 3)), ("bytes=-30", Slice(0, 10)), ("bytes=5-99", Slice(5, 5)),
+        ("bytes=5-2", None), ("items=0-1", None), ("bytes=0-1,3-4", None), ("bytes=-", None),
+    ],
+)  # fmt: skip
+def test_ranges(header: str | None, expected: Slice | None) -> None:
+    assert parse_range(header, 10) == expected
+
+
+@pytest.mark.parametrize("header", ["bytes=10-", "bytes=99-100", "bytes=-0"])
+def test_unsatisfiable_ranges(header: str) -> None:
+    with pytest.raises(Unsatisfiable):
+        parse_range(header, 10)
+
+
+def test_etags() -> None:
+    assert etag_matches('"a", W/"b"', "b") and etag_matches("*", "x")
+    assert not etag_matches('"a"', "b") and not etag_matches(None, "b")
+
+
+@given(st.integers(-(1 << 52), 1 << 52), st.text())
+def test_cursors_come_back(number: int, text: str) -> None:
+    assert read_cursor(write_cursor(number, text), int, str) == (number, text)
+
+
+@given(st.text())
+def test_foreign_cursors_are_refused(text: str) -> None:
+    """Whatever a client makes up: a problem or, by luck, a cursor; never an exception."""
+    with contextlib.suppress(Refused):
+        read_cursor(text, int, str)
