@@ -32,7 +32,7 @@ class Planted:
     def map_centres(self) -> npt.NDArray[np.float64]:
         """[n, 2] map coordinates of the squares' centres."""
         centres = self.corners + SIDE / 2
-        return np.array([self.transform * (x, y) for x, y in centres])
+        return np.array([self.transform @ (x, y) for x, y in centres])
 
 
 def planted(
