@@ -109,8 +109,9 @@ class _Loop:
             watch.cancel()
             with contextlib.suppress(asyncio.CancelledError, BrokerUnavailable):
                 await watch
-            with contextlib.suppress(KafkaError, OSError, TimeoutError):
-                await asyncio.wait_for(self.consumer.stop(), 10)
+            # in a task of its own: during an outage aiokafka lets a CancelledError of its own out
+            stopping = asyncio.create_task(self.consumer.stop())
+            await asyncio.wait({stopping}, timeout=10)
 
     async def _start(self) -> None:
         try:

@@ -45,8 +45,10 @@ def configure_logs(service: str, level: str = "INFO") -> None:
     root.handlers = [handler]
     root.setLevel(level)
     # these tell at INFO what the metrics tell better
-    for noisy in ("aiokafka", "uvicorn.access", "httpx", "urllib3", "rasterio", "faust", "mode"):
+    for noisy in ("uvicorn.access", "httpx", "urllib3", "rasterio", "faust", "mode"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    # while a broker is away it repeats itself twenty times a second; what matters, it raises
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
 
 
 def get_logger(name: str) -> FilteringBoundLogger:

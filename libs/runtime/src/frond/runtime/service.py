@@ -114,7 +114,7 @@ async def _serve(
     code = 0
     for task in done - {stopping}:
         code = 1
-        error = task.exception()
+        error = RuntimeError("cancelled") if task.cancelled() else task.exception()
         service.health.fatal = f"{task.get_name()} ended: {error!r}"
         _log.error("a part ended; the service exits", part=task.get_name(), exc_info=error)
     service.stop.set()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from typing import Final, cast
 
 from sqlalchemy.exc import InterfaceError, OperationalError
@@ -21,7 +20,7 @@ from frond.runtime import Service, wait_out
 from frond.store import ObjectStore, StoreSettings
 
 SOURCE: Final = "/frond/ingest"
-_KNOCK_S: Final = 1.0
+_KNOCK_S: Final = 2.0
 
 
 class Ingest:
@@ -46,7 +45,6 @@ class Ingest:
         """How many names are claimed in the open jobs that this process has seen."""
         self.listing: set[str] = set()
         """Jobs whose prefix this process is listing right now."""
-        self._knocked = 0.0
         self._preparing = asyncio.Lock()
         self._migrated = False
 
@@ -69,19 +67,16 @@ class Ingest:
 
         Work that was accepted when Kafka went away is sent later, by the sweeper.
         """
-        if time.monotonic() - self._knocked < _KNOCK_S:
-            return
         for address in self.settings.kafka_bootstrap.split(","):
             host, _, port = address.strip().rpartition(":")
             try:
-                async with asyncio.timeout(2):
+                async with asyncio.timeout(_KNOCK_S):
                     _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
             except (OSError, TimeoutError, ValueError):
                 continue
             writer.close()
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
-            self._knocked = time.monotonic()
             return
         raise BrokerUnavailable(self.settings.kafka_bootstrap)
 

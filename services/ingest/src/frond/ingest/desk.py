@@ -29,6 +29,7 @@ from frond.ingest.readmodel.rows import JobRow
 from frond.runtime import get_logger
 
 _DELETE_PATIENCE_S: Final = 15.0
+_SEND_PATIENCE_S: Final = 10.0
 _SPECS: Final = 1000
 _log = get_logger(__name__)
 
@@ -181,8 +182,9 @@ async def seal(
     if stored.get("declared") and not declared:
         await ingest.store.put(keys.job_sealed(job_id), body, "application/json")
     try:
-        await ingest.producer.send(Outgoing(topics.UPLOADED, event), traceparent=traceparent)
-    except BrokerUnavailable as e:
+        async with asyncio.timeout(_SEND_PATIENCE_S):
+            await ingest.producer.send(Outgoing(topics.UPLOADED, event), traceparent=traceparent)
+    except (BrokerUnavailable, TimeoutError) as e:
         _log.warning("sealed, to be sent by the sweeper", job_id=job_id, error=repr(e))
     return size
 

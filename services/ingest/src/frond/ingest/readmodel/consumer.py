@@ -101,8 +101,9 @@ class Reader:
     async def close(self) -> None:
         if self.consumer is not None:
             consumer, self.consumer = self.consumer, None
-            with contextlib.suppress(KafkaError, OSError, TimeoutError):
-                await asyncio.wait_for(consumer.stop(), 10)
+            # in a task of its own: during an outage aiokafka lets a CancelledError of its own out
+            stopping = asyncio.create_task(consumer.stop())
+            await asyncio.wait({stopping}, timeout=10)
 
     async def _assign(self) -> None:
         assert self.consumer is not None
