@@ -41,9 +41,13 @@ async def list_results(request: Request, job_id: str) -> views.ResultList:
     )  # fmt: skip
 
 
-@router.api_route(
-    "/jobs/{job_id}/results/{name:path}", methods=["GET", "HEAD"],
-    response_class=Response, summary="Fetch one result; ranges are served",
+@router.head(
+    "/jobs/{job_id}/results/{name:path}", response_class=Response, operation_id="look_at_result",
+    summary="What fetching one result would tell",
+)  # fmt: skip
+@router.get(
+    "/jobs/{job_id}/results/{name:path}", response_class=Response, operation_id="fetch_result",
+    summary="Fetch one result; ranges are served",
     openapi_extra={"responses": {"200": {"description": "the file"},
                                  "206": {"description": "the range asked for"},
                                  "304": {"description": "as the client has it"}}},
