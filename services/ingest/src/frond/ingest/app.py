@@ -39,4 +39,5 @@ def make_app(ingest: Ingest) -> FastAPI:
     app.include_router(home.router)
     for module in (upload, jobs, images, results, events, models):
         app.include_router(module.router, dependencies=[Depends(require_key)])
+    app.include_router(images.described, dependencies=[Depends(require_key)])
     return app

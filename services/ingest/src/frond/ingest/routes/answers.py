@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Final
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from typing import Any, Final
 
 from fastapi import Header, Request, Response
 from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
 
 from frond.contracts.ids import canonical_json, digest
 from frond.contracts.jobs import JobSpec
+from frond.contracts.reasons import Reason
 from frond.ingest import desk, views
 from frond.ingest.context import Ingest, ingest_of
 from frond.ingest.idempotency import Once, Stored
+from frond.ingest.problems import Refused
 from frond.ingest.readmodel import queries
 
 IdempotencyKey = Header(
     alias="Idempotency-Key",
     description="the same key with the same request gets the first answer again",
 )
+_MAX_JSON: Final = 8 << 20
+_DRAINED: Final = 64 << 20
 PROBLEM: Final = {
     "content": {
         "application/problem+json": {
@@ -40,6 +45,36 @@ PROBLEM: Final = {
     "description": "What is wrong, as RFC 9457 problem details",
 }
 PROBLEMS: Final = {"4XX": PROBLEM, "5XX": PROBLEM}
+
+
+class JsonRoute(APIRoute):
+    """A route whose body is read whole, and is therefore limited to 8 MiB."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handler = super().get_route_handler()
+
+        async def limited(request: Request) -> Response:
+            body, stream = bytearray(), request.stream()
+            async for piece in stream:
+                body += piece
+                if len(body) > _MAX_JSON:
+                    await drain(stream)
+                    raise Refused(
+                        Reason.TOO_LARGE, f"The body may have {_MAX_JSON} bytes; this is JSON."
+                    )
+            request._body = bytes(body)
+            return await handler(request)
+
+        return limited
+
+
+async def drain(body: AsyncIterator[bytes]) -> None:
+    """Read what a client still sends, up to 64 MiB: many read no answer before they are done."""
+    left = _DRAINED
+    async for piece in body:
+        left -= len(piece)
+        if left < 0:
+            return
 
 
 def replay(stored: Stored) -> Response:

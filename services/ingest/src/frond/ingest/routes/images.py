@@ -24,11 +24,16 @@ from frond.ingest.listing import named_object
 from frond.ingest.presigned import begin_parts, finish_parts
 from frond.ingest.problems import Refused
 from frond.ingest.readmodel import queries
-from frond.ingest.routes.answers import PROBLEMS
+from frond.ingest.routes.answers import PROBLEMS, JsonRoute
 from frond.ingest.sinks import ObjectSink
 from frond.ingest.tracing import traceparent
 
 router = APIRouter(tags=["images"], responses=PROBLEMS)  # type: ignore[arg-type] # keys are strings
+described = APIRouter(
+    tags=["images"],
+    responses=PROBLEMS,  # type: ignore[arg-type] # keys are strings
+    route_class=JsonRoute,
+)
 
 _MIB = 1 << 20
 _MAX_PARTS = 10_000
@@ -160,7 +165,7 @@ async def put_image(request: Request, job_id: str, name: str) -> Response:
     return JSONResponse(body.model_dump(mode="json"), 200 if known else 201)
 
 
-@router.post(
+@described.post(
     "/jobs/{job_id}/images/{name:path}/multipart/complete", response_model=Added, status_code=201,
     summary="All parts of an image are in the store",
 )  # fmt: skip
@@ -192,7 +197,7 @@ async def complete_multipart(
     return JSONResponse(answer.model_dump(mode="json"), 201 if new else 200)
 
 
-@router.post(
+@described.post(
     "/jobs/{job_id}/images/{name:path}/multipart", response_model=MultipartBegun, status_code=201,
     summary="Put one large image straight into the store, in parts",
 )  # fmt: skip
@@ -222,7 +227,7 @@ async def begin_multipart(
     )  # fmt: skip
 
 
-@router.post(
+@described.post(
     "/jobs/{job_id}/images", response_model=AddedList, status_code=201,
     summary="Add images that are in the object store already",
 )  # fmt: skip

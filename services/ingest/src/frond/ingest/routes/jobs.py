@@ -21,10 +21,14 @@ from frond.ingest.desk import Wish
 from frond.ingest.readmodel import queries
 from frond.ingest.readmodel.changes import apply_all
 from frond.ingest.readmodel.rows import JobRow
-from frond.ingest.routes.answers import PROBLEMS, IdempotencyKey, job_answer, make_once
+from frond.ingest.routes.answers import PROBLEMS, IdempotencyKey, JsonRoute, job_answer, make_once
 from frond.ingest.tracing import traceparent
 
-router = APIRouter(tags=["jobs"], responses=PROBLEMS)  # type: ignore[arg-type] # keys are strings
+router = APIRouter(
+    tags=["jobs"],
+    responses=PROBLEMS,  # type: ignore[arg-type] # keys are strings
+    route_class=JsonRoute,
+)
 
 
 class _Body(BaseModel):

@@ -11,13 +11,12 @@ from frond.ingest import names, uploads, views
 from frond.ingest.context import ingest_of
 from frond.ingest.idempotency import Once
 from frond.ingest.multipart import boundary_of
-from frond.ingest.routes.answers import PROBLEMS, IdempotencyKey, job_answer, replay
+from frond.ingest.routes.answers import PROBLEMS, IdempotencyKey, drain, job_answer, replay
 from frond.ingest.tracing import traceparent
 from frond.ingest.uploads import Receiver
 
 router = APIRouter(tags=["jobs"], responses=PROBLEMS)  # type: ignore[arg-type] # keys are strings
 
-_DRAINED: Final = 64 << 20
 _TEXT: Final[dict[str, Any]] = {"type": "string"}
 _FORM: Final[dict[str, Any]] = {
     "requestBody": {
@@ -78,10 +77,5 @@ async def upload(request: Request, key: Annotated[str | None, IdempotencyKey] = 
             )  # fmt: skip
             return answer
     except FrondError:
-        # many clients read no answer before they have sent everything
-        left = _DRAINED
-        async for piece in body:
-            left -= len(piece)
-            if left < 0:
-                break
+        await drain(body)
         raise
