@@ -30,7 +30,7 @@ _TICK_S: Final = 0.25
 _READY_S: Final = 180.0
 _BACKOFF_S: Final = (0.5, 1.0, 2.0, 5.0, 10.0, 15.0)
 _STEADY_S: Final = 60.0  # up this long, a service begins its backoff anew
-_HOPELESS: Final = 5  # exits before the first readiness after which `up` gives up
+_HOPELESS: Final = 3  # exits before the first readiness after which `up` gives up
 
 
 @dataclass

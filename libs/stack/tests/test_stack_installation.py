@@ -1,0 +1,81 @@
+"""Keys, ports and environments of an installation."""
+
+from __future__ import annotations
+
+import base64
+import shlex
+import socket
+import stat
+import subprocess
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from frond.stack import Endpoints
+from frond.stack.installation import Installation, read_env_file, write_env_file
+
+ENDPOINTS = Endpoints("127.0.0.1:9092", "http://127.0.0.1:9000", "key", "secret")
+
+
+def test_a_shell_can_source_the_env_file(tmp_path: Path) -> None:
+    """Every variable reaches a POSIX shell as it is, and nobody else can read the file."""
+    path = tmp_path / "env"
+    env = {"FROND_A": "plain", "FROND_B": "a b'c\"d$HOME`x`;#", "FROND_C": ""}
+    write_env_file(path, env)
+    said = subprocess.run(
+        ["sh", "-c", f'. {shlex.quote(str(path))}; printf "%s\\n" "$FROND_A" "$FROND_B" "$FROND_C"'],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert said.stdout.splitlines() == list(env.values())
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+@given(st.dictionaries(st.from_regex(r"FROND_[A-Z]{1,8}", fullmatch=True), st.text("ab '\"$\\=;#")))
+def test_the_env_file_is_read_back_as_it_was_written(env: dict[str, str]) -> None:
+    """Writing and reading are inverse, whatever stands in a value."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "env"
+        write_env_file(path, env)
+        assert read_env_file(path) == env
+
+
+def test_an_installation_keeps_its_keys(tmp_path: Path) -> None:
+    """Keys are random for each installation, and the same at its next start."""
+    first = Installation.load_or_make(tmp_path / "a")
+    again = Installation.load_or_make(tmp_path / "a")
+    other = Installation.load_or_make(tmp_path / "b")
+    assert again == first
+    assert other.secret_key != first.secret_key
+    assert other.api_key != first.api_key
+    secret = first.webhook_secret.removeprefix("whsec_")
+    assert len(base64.b64decode(secret, validate=True)) == 24
+    assert stat.S_IMODE((tmp_path / "a" / "installation.json").stat().st_mode) == 0o600
+
+
+def test_ports_stay_unless_somebody_took_them(tmp_path: Path) -> None:
+    """The next start takes the same ports, and another where one is in use by now."""
+    made = Installation.load_or_make(tmp_path)
+    made.take_ports(("kafka", "s3", "ingest"))
+    before = dict(made.ports)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", before["s3"]))
+        taken.listen()
+        made.take_ports(("kafka", "s3", "ingest"))
+        assert made.ports["kafka"] == before["kafka"]
+        assert made.ports["ingest"] == before["ingest"]
+        assert made.ports["s3"] != before["s3"]
+
+
+def test_each_service_gets_its_own_port(tmp_path: Path) -> None:
+    """ingest listens where clients are told to look; no other service hears of that port."""
+    made = Installation.load_or_make(tmp_path)
+    made.take_ports(("kafka", "s3", "ingest", "tiler"))
+    ingest = made.service_env("ingest", ENDPOINTS, tmp_path)
+    tiler = made.service_env("tiler", ENDPOINTS, tmp_path)
+    assert made.public_env(ENDPOINTS)["FROND_API_URL"].endswith(f":{ingest['API_PORT']}")
+    assert "API_PORT" not in tiler
+    assert tiler["FROND_HTTP_PORT"] == str(made.ports["tiler"])
+    assert tiler["FROND_S3_SECRET_KEY"] == "secret"
