@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import os
 import random
-import sys
 from pathlib import Path
 
+import aggregator_world as world
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 
@@ -24,15 +23,6 @@ from frond.contracts.jobs import JobOutcome, JobStatus
 from frond.contracts.reasons import Reason
 from frond.stack import NativeStack
 from frond.stack import testing as stack_testing
-
-# pytest's importlib mode gives test folders no package to import helpers from
-_spec = importlib.util.spec_from_file_location(
-    "aggregator_world", Path(__file__).with_name("aggregator_world.py")
-)
-assert _spec and _spec.loader
-world = importlib.util.module_from_spec(_spec)
-sys.modules["aggregator_world"] = world
-_spec.loader.exec_module(world)
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
 IMAGES = 8
@@ -137,9 +127,15 @@ async def test_lost_events_and_a_wiped_changelog_are_made_good_from_the_store(
         await _delete_changelogs(w)
         with world.aggregator(service_env, log) as process:
             event = await w.completed()
+            assert event.outcome is JobOutcome.COMPLETED
+            assert event.images.completed == 2
+            # as if it had been killed after storing the event, and before sending it
+            await _until(lambda: _gone(w))
+            await w.store.put(keys.open_marker(w.job_id), b"")
+            await _until(lambda: _gone(w))
             assert process.stop() == 0
-        assert event.outcome is JobOutcome.COMPLETED
-        assert event.images.completed == 2
+        once, again = await w.every(topics.COMPLETED)
+        assert (once.key, once.value, once.headers) == (again.key, again.value, again.headers)
 
 
 async def _delete_changelogs(w: world.World) -> None:
@@ -180,7 +176,8 @@ async def test_what_was_lost_before_the_aggregator_is_sent_again(
 async def test_bytes_that_are_no_event_stop_nothing(
     service_env: dict[str, str], tmp_path: Path
 ) -> None:
-    """Garbage, an empty value and a foreign type become dead letters; the job behind them ends."""
+    """Garbage, an empty value and a foreign type become dead letters; the job behind them ends,
+    also with an image whose stored results cannot be read."""
     async with world.World(service_env) as w:
         garbage = [b"\xff\x00", b"", None, b"[1]", b'{"job_id": "x"}']
         for topic in (topics.DETECTED, topics.IMAGED):
@@ -190,13 +187,18 @@ async def test_bytes_that_are_no_event_stop_nothing(
                     await w.producer.send_raw(topic, key, value, header)
         with world.aggregator(service_env, tmp_path / "log") as process:
             await w.send(await w.detect(0))
-            await w.seal(1)
+            broken = await w.detect(1)
+            await w.store.put(broken[0].result, b"no Arrow file")
+            await w.send(broken)
+            await w.seal(2)
             event = await w.completed()
             assert process.stop() == 0
-        assert event.outcome is JobOutcome.COMPLETED
+        assert (event.images.completed, event.images.failed) == (1, 1)
+        assert event.failures[0].reason is Reason.INTERNAL
         letters = await w.every(topics.DEADLETTER)
-        ids = {dict(m.headers)["dlq_id"] for m in letters}
-        assert len(ids) == len(garbage) * 2 * 3
+        told = [dict(m.headers) for m in letters]
+        assert len({h["dlq_id"] for h in told}) == len(garbage) * 2 * 3 + 1
+        assert {h["dlq_reason"] for h in told} == {b"bad-request", b"internal"}
 
 
 async def test_empty_and_cancelled_jobs_end_and_the_last_status_is_final(
@@ -263,3 +265,29 @@ async def test_the_broker_and_the_store_may_go_and_come_back(
             assert process.running
             assert process.stop() == 0
         assert (event.images.completed, event.images.failed) == (6, 2)
+
+
+async def test_workers_come_and_go(service_env: dict[str, str], tmp_path: Path) -> None:
+    """Partitions move to a second worker and back in the middle of a job; it ends complete, with
+    one completed event in effect."""
+    async with world.World(service_env) as w:
+        events = await _all_events(w)
+        with (
+            world.aggregator(service_env, tmp_path / "one") as one,
+            world.aggregator(service_env, tmp_path / "two") as two,
+        ):
+            await w.send(events[:12])
+            await _until(lambda: _at_least(w, "outcome.json", 1))
+            with world.aggregator(service_env, tmp_path / "three") as three:
+                await w.send(events[12:20])
+                assert one.stop() == 0
+                await w.send(events[20:])
+                two.kill()
+                await w.seal(IMAGES)
+                event = await w.completed()
+                assert three.stop() == 0
+        assert (event.images.completed, event.images.failed) == (6, 2)
+        sent = await w.every(topics.COMPLETED)
+        assert {(m.key, m.value, m.headers) for m in sent} == {
+            (sent[0].key, sent[0].value, sent[0].headers)
+        }

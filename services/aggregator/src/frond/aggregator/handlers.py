@@ -78,7 +78,8 @@ class ImageStage:
 
     async def _chunk(self, event: ChunkDetected, traceparent: str) -> None:
         key = event.image_id.encode()
-        if key not in self.table:
+        # an image of one chunk is looked up when it is finished
+        if key not in self.table and event.chunks > 1:
             outcome = await self.imaging.outcome(event.job_id, event.image_id)
             if outcome is not None:
                 finished = await self.imaging.finish(

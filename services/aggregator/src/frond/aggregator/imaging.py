@@ -100,14 +100,14 @@ class Imaging:
             The event that tells of it; None when the store does not hold the plan or not every
             chunk of it: nothing was written then.
         """
-        stored = await self.outcome(job_id, image_id)
-        plan = await self.plan(job_id, image_id)
+        stored, plan = await asyncio.gather(
+            self.outcome(job_id, image_id), self.plan(job_id, image_id)
+        )
         if stored is not None:
             return self._told(stored, plan, timings, job_size)
         if plan is None:
             _log.warning("an image without a plan", job_id=job_id, image_id=image_id)
             return None
-        began = time.monotonic()
         chunks = await self._chunks(plan)
         holes = chunks.holes(plan.chunks)
         if holes:
@@ -115,13 +115,15 @@ class Imaging:
             return None
         # a chunk that failed whole and was done later by a copy of its event is done
         failures = [f for f in chunks.failures if not (f.whole and f.ordinal in chunks.results)]
+        took = 0.0
         if failures:
             outcome = failed_outcome(plan, failures)
         else:
             async with self._slots:
+                began = time.monotonic()
                 outcome = await self._merge(plan)
-        took = time.monotonic() - began
-        metrics.MERGING.observe(took)
+                took = time.monotonic() - began
+            metrics.MERGING.observe(took)
         return await self._store(
             outcome, plan, (timings or Timings()) + Timings(merge=took), job_size
         )

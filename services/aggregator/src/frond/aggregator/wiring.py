@@ -39,8 +39,10 @@ from frond.store import ObjectStore, StoreSettings
 _PART: Final = "aggregating"
 _ATTEMPTS: Final = 3
 _QUEUED: Final = 2048
-_DRAIN_S: Final = 15.0
-_STOP_S: Final = 10.0
+_DRAIN_S: Final = 8.0
+_STOP_S: Final = 8.0
+# recovering the tables of many large jobs takes its time; nothing takes this long
+_START_S: Final = 600.0
 _CRASHED_S: Final = 2.0
 _PROBE_EVERY_S: Final = 10.0
 _PROBE_PATIENCE_S: Final = 90.0
@@ -323,11 +325,14 @@ class Aggregator:
     async def watch(self) -> None:
         """See that Faust lives and gets on, until asked to stop."""
         progress = _Progress(self)
-        probe_at = time.monotonic() + _PROBE_EVERY_S
+        began = time.monotonic()
+        probe_at = began + _PROBE_EVERY_S
         while not self.service.stop.is_set():
             self._check()
-            self._tell_health()
-            if time.monotonic() >= probe_at:
+            self._tell_health(progress.away)
+            if not self._background and time.monotonic() - began > _START_S:
+                raise FaustCrashed("Faust did not start in time")
+            if self._background and time.monotonic() >= probe_at:
                 await progress.probe()
                 probe_at = time.monotonic() + _PROBE_EVERY_S
             with contextlib.suppress(TimeoutError):
@@ -351,8 +356,10 @@ class Aggregator:
             if task.done():
                 task.result()
 
-    def _tell_health(self) -> None:
-        if self._background and self.app.tables.actives_ready and not self.app.rebalancing:
+    def _tell_health(self, away: str | None) -> None:
+        if away is not None:
+            self.service.health.unready(_PART, away)
+        elif self._background and self.app.tables.actives_ready and not self.app.rebalancing:
             self.service.health.ready(_PART)
         else:
             self.service.health.unready(_PART, "waiting for partitions and their tables")
@@ -375,13 +382,18 @@ class Aggregator:
 
 
 class _Progress:
-    """Whether the offsets of our partitions move while there is something to read."""
+    """Whether the offsets of our partitions move while there is something to read.
+
+    Attributes:
+        away: why the broker could not be asked at the last probe.
+    """
 
     def __init__(self, aggregator: Aggregator) -> None:
         self._aggregator = aggregator
         self._moved_at = time.monotonic()
         self._answered_at = time.monotonic()
         self._committed: dict[Any, int] = {}
+        self.away: str | None = None
 
     async def probe(self) -> None:
         """Look once.
@@ -390,16 +402,17 @@ class _Progress:
             FaustCrashed: behind the end, nothing in hand, and no offset moved for too long.
             BrokerUnavailable: no answer for 90 s.
         """
-        this, health = self._aggregator, self._aggregator.service.health
+        this = self._aggregator
         try:
             ends = await this.offsets.ends((topics.DETECTED, topics.IMAGED))
             committed = await this.offsets.committed(this.group)
         except BrokerUnavailable as e:
-            health.unready(_PART, f"the broker does not answer: {e}")
+            self.away = f"the broker does not answer: {e}"
             if time.monotonic() - self._answered_at > _PROBE_PATIENCE_S:
                 raise
             return
         self._answered_at = time.monotonic()
+        self.away = None
         assigned = {(p.topic, p.partition) for p in this.app.consumer.assignment()}
         mine = {p: end for p, end in ends.items() if (p.topic, p.partition) in assigned}
         prefix = len(this.settings.topic_prefix)
