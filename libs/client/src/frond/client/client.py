@@ -65,6 +65,7 @@ class Client:
         self.inference_url = inference_url or setting(env, "FROND_INFERENCE_URL")
         self.at_once = at_once
         self._journal_dir = journal_dir
+        self._answered = False
         self._sleep = sleep
         key = api_key if api_key is not None else setting(env, "FROND_API_KEY")
         self._http = httpx.Client(
@@ -74,6 +75,7 @@ class Client:
             timeout=httpx.Timeout(30.0, read=120.0, write=120.0),
             limits=httpx.Limits(max_connections=at_once + 4),
             transport=transport,
+            event_hooks={"response": [self._hear]},
         )
 
     def close(self) -> None:
@@ -314,7 +316,12 @@ class Client:
     # -- requests ------------------------------------------------------------------------------
 
     def _patiently(self, call: Callable[[], T], where: str = "") -> T:
-        return patiently(call, sleep=self._sleep, where=where or self.api_url)
+        return patiently(
+            call, answered=lambda: self._answered, sleep=self._sleep, where=where or self.api_url
+        )
+
+    def _hear(self, _: httpx.Response) -> None:
+        self._answered = True
 
     def _request(self, method: str, path: str, **more: Any) -> httpx.Response:
         if method == "POST":

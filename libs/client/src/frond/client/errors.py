@@ -34,6 +34,9 @@ class FrondClientError(FrondError):
         self.status = status
         self.trace_id = trace_id
 
+    def __str__(self) -> str:
+        return self.detail
+
 
 class NotReachable(FrondClientError):
     """The service does not answer, or answers 503 for longer than we wait."""

@@ -15,6 +15,7 @@ from frond.client.errors import FrondClientError, NotReachable
 T = TypeVar("T")
 
 TRIES: Final = 7
+FIRST_TRIES: Final = 3
 _FIRST_S: Final = 0.5
 _LONGEST_S: Final = 15.0
 PASSING: Final = frozenset({429, 502, 503, 504})
@@ -31,7 +32,7 @@ class Passing(Exception):
 def patiently(
     call: Callable[[], T],
     *,
-    tries: int = TRIES,
+    answered: Callable[[], bool] = lambda: True,
     sleep: Callable[[float], None] = time.sleep,
     where: str = "",
 ) -> T:
@@ -40,23 +41,26 @@ def patiently(
 
     Args:
         call: safe to repeat; raises Passing for an answer that asks to be asked again.
+        answered: whether anybody has answered before; an address where nobody ever did is given
+            up after 3 tries, so that whoever mistyped it need not wait.
 
     Raises:
         NotReachable: the last try failed as well.
     """
-    for attempt in range(1, tries + 1):
+    for attempt in range(1, TRIES + 1):
         try:
             return call()
         except Passing as e:
             asked = retry_after(e.response)
-            if attempt == tries:
+            if attempt == TRIES:
                 told = error_of(e.response)
                 raise NotReachable(
                     told.detail, reason=told.reason, status=told.status, trace_id=told.trace_id
                 ) from None
         except httpx.TransportError as e:
             asked = 0.0
-            if attempt == tries or isinstance(e, httpx.UnsupportedProtocol):
+            tries = TRIES if answered() else FIRST_TRIES
+            if attempt >= tries or isinstance(e, httpx.UnsupportedProtocol):
                 raise NotReachable(
                     f"Frond does not answer at {where}: {e or type(e).__name__}. "
                     "Is it up (`frond stack status`), and is FROND_API_URL right?"

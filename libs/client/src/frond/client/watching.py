@@ -88,7 +88,8 @@ def follow(
         failures += 1
         try:
             for event in _stream(http, f"{api_url}/jobs/{quote(job_id)}/events", last):
-                failures, last = 0, event.id or last
+                if event.type != "heartbeat":
+                    failures, last = 0, event.id or last
                 yield event
                 if event.type == "completed":
                     return

@@ -26,7 +26,7 @@ class Group(TyperGroup):
             status = getattr(e, "status", None)
             trace = getattr(e, "trace_id", None)
             told = str(getattr(e, "detail", e)) + (f" (trace {trace})" if trace else "")
-            fail(told, 2 if status is None or status in _ASKED_WRONGLY else 1)
+            fail(told, 2 if _asked_wrongly(e, status) else 1)
         except KeyboardInterrupt:
             fail("Interrupted.", 130)
         except ModuleNotFoundError as e:
@@ -35,6 +35,14 @@ class Group(TyperGroup):
                 "Install frond-client[operator] or frond-client[demo].",
                 1,
             )
+
+
+def _asked_wrongly(error: FrondError, status: int | None) -> bool:
+    from frond.client.errors import FrondClientError, NotReachable
+
+    if not isinstance(error, FrondClientError) or isinstance(error, NotReachable):
+        return False
+    return status is None or status in _ASKED_WRONGLY
 
 
 def fail(sentence: str, code: int) -> None:
@@ -52,6 +60,19 @@ app = typer.Typer(
     "FROND_API_KEY say, or the nearest .frond/env upwards from here.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _register() -> None:
+    from frond.client.cli import dlq, jobs, models, results, run
+
+    jobs.register(app)
+    results.register(app)
+    run.register(app)
+    app.add_typer(models.app, name="models")
+    app.add_typer(dlq.app, name="dlq")
+
+
+_register()
 
 
 @app.command(
@@ -76,19 +97,6 @@ def demo(
     from frond.client.demo import run_demo
 
     raise typer.Exit(run_demo(Path(out)))
-
-
-def _register() -> None:
-    from frond.client.cli import dlq, jobs, models, results, run
-
-    jobs.register(app)
-    results.register(app)
-    run.register(app)
-    app.add_typer(models.app, name="models")
-    app.add_typer(dlq.app, name="dlq")
-
-
-_register()
 
 
 def main() -> None:

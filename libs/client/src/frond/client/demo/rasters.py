@@ -203,11 +203,10 @@ def geotransform(scene: Scene) -> Affine:
     if scene.crs == "EPSG:3857":
         # Web Mercator's metres are longer than the ground's
         pixel /= math.cos(math.radians(lat))
-    return (
-        Affine.translation(round(xs[0], 2), round(ys[0], 2))
-        * Affine.rotation(scene.rotation)
-        * Affine.scale(pixel, -pixel)
-    )
+    # rotation and scale multiplied out: how affines multiply differs between its releases
+    turn = math.radians(scene.rotation)
+    c, s = math.cos(turn) * pixel, math.sin(turn) * pixel
+    return Affine(c, s, round(xs[0], 2), s, -c, round(ys[0], 2))
 
 
 def _share(flown: NDArray[np.bool_], box: NDArray[np.float64]) -> float:

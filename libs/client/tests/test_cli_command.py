@@ -1,0 +1,147 @@
+"""The command as a person meets it: help, errors, exit codes; dead letters on a real broker."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from frond.bus import EventProducer, ensure_topics
+from frond.bus.deadletter import DeadLetter
+from frond.client.cli import app
+from frond.contracts import topics
+
+runner = CliRunner()
+
+
+@pytest.fixture(autouse=True)
+def nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No installation leads anywhere unless a test says so."""
+    for name in list(os.environ):
+        if name.startswith("FROND_"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+def test_every_command_explains_itself() -> None:
+    for words in (
+        [], ["upload"], ["status"], ["watch"], ["jobs"], ["results"], ["predict"], ["cancel"],
+        ["delete"], ["run"], ["demo"], ["models"], ["models", "push"], ["models", "rollback"],
+        ["dlq"], ["dlq", "replay"], ["stack"],
+    ):  # fmt: skip
+        done = runner.invoke(app, [*words, "--help"])
+        assert done.exit_code == 0, done.output
+
+
+def test_help_comes_at_once() -> None:
+    """Nothing heavy is imported for it: no HTTP, no Kafka, no pixels."""
+    code = (
+        "import sys, frond.client.cli\n"
+        "heavy = {'httpx', 'aiokafka', 'numpy', 'rasterio', 'PIL', 'pydantic', 'yaml', 'minio'}\n"
+        "sys.exit(repr(heavy & set(sys.modules)) if heavy & set(sys.modules) else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["upload", "none.tif"], "There is no file none.tif."),
+        (["run", "none.yaml"], "There is no file none.yaml."),
+        (["predict", "x.tif"], "FROND_INFERENCE_URL is not set"),
+        (["dlq", "list"], "FROND_KAFKA_BOOTSTRAP must be set"),
+        (["models", "promote", "x", "12345678"], "FROND_S3_ENDPOINT"),
+    ],
+)
+def test_errors_are_one_sentence(words: list[str], told: str) -> None:
+    """Exit code 2: what was asked for cannot be. Nothing on stdout, no traceback."""
+    done = runner.invoke(app, words)
+    assert done.exit_code == 2
+    assert told in done.stderr
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_service_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told within seconds."""
+    monkeypatch.setenv("FROND_API_URL", "http://127.0.0.1:9")
+    started = time.monotonic()
+    done = runner.invoke(app, ["jobs"])
+    assert done.exit_code == 1
+    assert "does not answer at http://127.0.0.1:9" in done.stderr
+    assert time.monotonic() - started < 15
+
+
+def letter(number: int, value: bytes) -> DeadLetter:
+    return DeadLetter(
+        topic=topics.UPLOADED.name, partition=0, offset=number, group="frond.tiler",
+        reason="bad-request", detail="the value is not JSON", trace_id="", attempts=0,
+        time=f"2026-01-02T03:04:0{number}Z", key=b"k", value=value, headers=[("a", b"\xff")],
+    )  # fmt: skip
+
+
+async def fill(env: dict[str, str], letters: list[DeadLetter]) -> None:
+    bootstrap, prefix = env["FROND_KAFKA_BOOTSTRAP"], env["FROND_TOPIC_PREFIX"]
+    await ensure_topics(bootstrap, prefix)
+    producer = EventProducer(bootstrap, prefix, "/test")
+    await producer.start()
+    for x in letters:
+        await producer.send_raw(topics.DEADLETTER, x.key, x.value, x.to_headers())
+    await producer.stop()
+
+
+def call(env: dict[str, str], *words: str) -> Any:
+    """The command as a process, as a person has it."""
+    done = subprocess.run(
+        [sys.executable, "-c", "from frond.client.cli import main; main()", *words],
+        env=env, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.stack
+async def test_dead_letters(service_env: dict[str, str]) -> None:
+    """Listed, shown, replayed as they were, dropped; what was dealt with is out of the list."""
+    import asyncio
+
+    from aiokafka import AIOKafkaConsumer
+
+    env = service_env
+    letters = [letter(n, f"bad {n}".encode() + b"\xfe") for n in range(3)]
+    await fill(env, letters)
+
+    def listed(*more: str) -> Any:
+        return json.loads(call(env, "dlq", "list", "--json", *more))
+
+    found = await asyncio.to_thread(listed)
+    assert [x["id"] for x in found] == [x.id for x in letters]
+    shown = json.loads(await asyncio.to_thread(call, env, "dlq", "show", letters[0].id, "--json"))
+    assert shown["value"] == "bad 0\\xfe"
+    assert shown["headers"] == {"a": "\\xff"}
+    await asyncio.to_thread(call, env, "dlq", "replay", letters[0].id)
+    await asyncio.to_thread(call, env, "dlq", "drop", letters[1].id)
+    assert [x["id"] for x in await asyncio.to_thread(listed)] == [letters[2].id]
+    assert [x["mark"] for x in await asyncio.to_thread(listed, "--all")] == [
+        "replayed", "dropped", None,
+    ]  # fmt: skip
+    consumer = AIOKafkaConsumer(
+        topics.UPLOADED.named(env["FROND_TOPIC_PREFIX"]), auto_offset_reset="earliest",
+        bootstrap_servers=env["FROND_KAFKA_BOOTSTRAP"],
+    )  # fmt: skip
+    await consumer.start()
+    try:
+        async with asyncio.timeout(30):
+            message = await consumer.getone()
+    finally:
+        await consumer.stop()
+    assert (message.key, message.value) == (b"k", b"bad 0\xfe")
+    assert list(message.headers) == [("a", b"\xff")]

@@ -1,0 +1,139 @@
+"""Pipeline files: what they may say, and that the same file is the same run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from frond.client import Client, FrondClientError
+from frond.client.environment import find_env_file, frond_env, parse_env
+from frond.client.pipelines import load, run_id, start, write_record
+
+GOOD = """
+inputs: [in/*.tif]
+outputs: out
+model: palms
+version: production
+thresholds: {score: 0.4}
+seed: 7
+"""
+
+
+@pytest.fixture
+def pipeline(tmp_path: Path, rasters: list[Path]) -> Path:
+    path = tmp_path / "pipeline.yaml"
+    path.write_text(GOOD)
+    return path
+
+
+def test_paths_are_meant_from_the_files_folder(
+    pipeline: Path, rasters: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir("/")
+    spec = load(pipeline)
+    assert spec.files() == sorted(rasters)
+    assert spec.outputs == pipeline.parent / "out"
+    assert spec.model_ref == "palms@production"
+
+
+def test_the_same_file_is_the_same_job(
+    client: Client, service: Any, pipeline: Path, rasters: list[Path]
+) -> None:
+    """The id depends on what can change the results, and on nothing else."""
+    service.trouble = lambda r: (
+        httpx.Response(404, json={"detail": "There is no such job."})
+        if r.url.path.startswith("/status/")
+        else None
+    )
+    first = start(client, load(pipeline))
+    pipeline.write_text("# a comment\n" + GOOD.replace("outputs: out", "outputs: elsewhere"))
+    assert start(client, load(pipeline)) == first
+    pipeline.write_text(GOOD.replace("0.4", "0.5"))
+    assert start(client, load(pipeline)) != first
+    pipeline.write_text(GOOD)
+    rasters[0].write_bytes(b"other bytes")
+    assert start(client, load(pipeline)) != first
+    # over one set of inputs, the order they were listed in does not count
+    spec = load(pipeline)
+    assert run_id(spec, {"a": "1", "b": "2"}) == run_id(spec, {"b": "2", "a": "1"})
+
+
+def test_a_run_that_has_ended_is_not_uploaded_again(
+    client: Client, service: Any, pipeline: Path
+) -> None:
+    service.statuses[:] = [{"job_id": "x", "status": "successful"}]
+    start(client, load(pipeline))
+    assert {r.method for r in service.seen} == {"GET"}
+
+
+def test_a_run_whose_job_failed_needs_another_name(
+    client: Client, service: Any, pipeline: Path
+) -> None:
+    service.statuses[:] = [{"job_id": "x", "status": "dismissed"}]
+    with pytest.raises(FrondClientError, match="--job-id"):
+        start(client, load(pipeline))
+
+
+def test_the_record_has_no_times(pipeline: Path) -> None:
+    """run.json is the same for each run of the same file."""
+    spec = load(pipeline)
+    spec.outputs.mkdir()
+    told = {"job_id": "x", "model": None, "images": {}, "detections": {}, "created": "now"}
+    path = write_record(spec, told, [{"name": "coco.json", "sha256": "ab"}])
+    record = json.loads(path.read_text())
+    assert record["artifacts"] == {"coco.json": "ab"}
+    assert "created" not in record
+    assert str(pipeline.parent) not in path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("inputs: [x", "is no YAML"),
+        ("", "holds no fields"),
+        ("- a\n- b", "holds no fields"),
+        ("inputs: a\noutputs: b\ntypo: 1", "typo"),
+        ("inputs: []\noutputs: b", "inputs"),
+        ("inputs: a\noutputs: b\nthresholds: {score: 3}", "thresholds.score"),
+        ("outputs: b", "inputs"),
+    ],
+)
+def test_a_bad_file_is_told_in_a_sentence(tmp_path: Path, text: str, told: str) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_text(text)
+    with pytest.raises(FrondClientError, match=told) as caught:
+        load(path)
+    assert "\n" not in caught.value.detail
+
+
+def test_a_pattern_without_a_file_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_text("inputs: '*.tif'\noutputs: b")
+    with pytest.raises(FrondClientError, match=r"No file matches \*\.tif"):
+        load(path).files()
+    with pytest.raises(FrondClientError, match="There is no file"):
+        load(tmp_path / "none.yaml")
+
+
+def test_the_environment_wins_over_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """.frond/env is found upwards; what the process was given counts more."""
+    (tmp_path / ".frond").mkdir()
+    (tmp_path / ".frond" / "env").write_text(
+        "export FROND_API_URL='http://a b'\nFROND_API_KEY=k # note\n"
+    )
+    deep = tmp_path / "x" / "y"
+    deep.mkdir(parents=True)
+    monkeypatch.setenv("FROND_API_KEY", "mine")
+    env = frond_env(deep)
+    assert (env["FROND_API_URL"], env["FROND_API_KEY"]) == ("http://a b", "mine")
+    assert find_env_file(deep) == tmp_path / ".frond" / "env"
+
+
+def test_what_is_no_assignment_is_passed_over() -> None:
+    assert parse_env("hello\nexport A=1 B='2 3'\n'\n=x\n1a=2\n") == {"A": "1", "B": "2 3"}

@@ -1,0 +1,226 @@
+"""The client against the REST contract: what it sends, what it waits out, what it gives up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from frond.client import Client, FrondClientError, NotReachable, Progress
+from frond.client.transfer import local_files
+
+
+def test_an_upload_sends_every_byte_once_and_seals(
+    client: Client, service: Any, rasters: list[Path]
+) -> None:
+    """Names go through the URL unharmed, the key goes along, and the job is sealed once."""
+    told: list[Progress] = []
+    began: list[str] = []
+    job = client.upload(rasters, "survey-7", progress=told.append, began=began.append)
+    assert job == "survey-7"
+    assert began == ["survey-7"]
+    assert service.images == {p.name: p.read_bytes() for p in rasters}
+    assert service.sealed == 1
+    assert {r.headers["authorization"] for r in service.seen} == {"Bearer key-1"}
+    puts = [r for r in service.seen if r.method == "PUT"]
+    # a service that gets the length can refuse before the first byte
+    assert all("content-length" in r.headers for r in puts)
+    assert all("transfer-encoding" not in r.headers for r in puts)
+    size = sum(p.stat().st_size for p in rasters)
+    assert told[-1] == Progress(files=3, files_done=3, bytes=size, bytes_done=size)
+
+
+def test_what_is_asked_for_is_what_is_sent(
+    client: Client, service: Any, rasters: list[Path]
+) -> None:
+    import json
+
+    client.upload(
+        rasters[:1], model="palms@staging", thresholds={"score": 0.4}, webhook_url="http://x/y",
+        email="a@b.example",
+    )  # fmt: skip
+    assert json.loads(service.seen[0].content) == {
+        "model": "palms@staging", "thresholds": {"score": 0.4}, "webhook_url": "http://x/y",
+        "email": "a@b.example",
+    }  # fmt: skip
+
+
+def test_a_service_that_is_away_for_a_while_is_waited_for(
+    client: Client, service: Any, rasters: list[Path], naps: list[float]
+) -> None:
+    """503 with Retry-After, then a lost connection, then the answer: the file is sent whole."""
+    ends = iter(
+        [
+            httpx.Response(503, headers={"retry-after": "3"}, json={"detail": "Kafka is away."}),
+            httpx.ReadError("connection lost"),
+        ]
+    )
+
+    def trouble(request: httpx.Request) -> httpx.Response | None:
+        if request.method != "PUT":
+            return None
+        end = next(ends, None)
+        if isinstance(end, Exception):
+            raise end
+        return end
+
+    service.trouble = trouble
+    told: list[Progress] = []
+    client.upload(rasters[:1], progress=told.append)
+    assert service.images == {rasters[0].name: rasters[0].read_bytes()}
+    assert naps[0] == 3
+    assert len(naps) == 2
+    # what had to be sent again is not counted twice
+    assert told[-1].bytes_done == told[-1].bytes == rasters[0].stat().st_size
+    assert max(t.bytes_done for t in told) == told[-1].bytes
+
+
+def test_the_same_request_keeps_its_idempotency_key(client: Client, service: Any) -> None:
+    """A POST whose answer was lost is sent again under its key; another POST has another."""
+    lost = [True]
+
+    def trouble(request: httpx.Request) -> httpx.Response | None:
+        if lost and request.url.path == "/jobs":
+            lost.pop()
+            raise httpx.ReadError("lost")
+        return None
+
+    service.trouble = trouble
+    client.create_job()
+    client.create_job()
+    keys = [r.headers["idempotency-key"] for r in service.seen]
+    assert keys[0] == keys[1] != keys[2]
+
+
+def test_a_service_that_stays_away_is_given_up(client: Client, service: Any) -> None:
+    service.trouble = lambda r: httpx.Response(503, json={"detail": "The store does not answer."})
+    with pytest.raises(NotReachable, match="The store does not answer"):
+        client.status("survey-7")
+
+
+def test_an_address_where_nobody_is_is_given_up_soon(
+    client: Client, service: Any, naps: list[float]
+) -> None:
+    """Three tries, not half a minute; the sentence says what to look at."""
+
+    def trouble(request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("refused")
+
+    service.trouble = trouble
+    with pytest.raises(NotReachable, match="FROND_API_URL"):
+        client.jobs()
+    assert len(naps) == 2
+
+
+def test_a_problem_becomes_an_error_with_its_sentence(client: Client, service: Any) -> None:
+    """RFC 9457: detail, reason and trace id come through; nothing is tried again."""
+    service.trouble = lambda r: httpx.Response(
+        422, headers={"content-type": "application/problem+json"},
+        json={"detail": "There is no model 'x'.", "reason": "unknown-model", "trace_id": "ab"},
+    )  # fmt: skip
+    with pytest.raises(FrondClientError) as caught:
+        client.create_job(model="x")
+    e = caught.value
+    assert (e.detail, e.reason, e.status, e.trace_id) == (
+        "There is no model 'x'.", "unknown-model", 422, "ab",
+    )  # fmt: skip
+    assert len(service.seen) == 1
+
+
+def test_something_else_than_frond_is_told_apart(client: Client, service: Any) -> None:
+    service.trouble = lambda r: httpx.Response(200, text="<html>welcome to nginx</html>")
+    with pytest.raises(FrondClientError, match="not Frond"):
+        client.status("survey-7")
+    service.trouble = lambda r: httpx.Response(500, text="<html>oh</html>")
+    with pytest.raises(FrondClientError, match="500"):
+        client.status("survey-7")
+
+
+def test_a_refused_file_is_named(client: Client, service: Any, rasters: list[Path]) -> None:
+    """The error names the file; nothing is sealed."""
+
+    def trouble(request: httpx.Request) -> httpx.Response | None:
+        if request.method == "PUT" and "a.tif" in str(request.url):
+            return httpx.Response(409, json={"detail": "It is in the job with other bytes."})
+        return None
+
+    service.trouble = trouble
+    with pytest.raises(FrondClientError, match=r"a\.tif: It is in the job"):
+        client.upload(rasters)
+    assert service.sealed == 0
+
+
+def test_an_interrupted_upload_goes_on(client: Client, service: Any, rasters: list[Path]) -> None:
+    """Files that were confirmed are not sent again; one that was changed since is."""
+
+    def trouble(request: httpx.Request) -> httpx.Response | None:
+        if request.method == "PUT" and "c%231" in str(request.url):
+            return httpx.Response(413, json={"detail": "no"})
+        return None
+
+    service.trouble = trouble
+    client.at_once = 1
+    with pytest.raises(FrondClientError):
+        client.upload(rasters, "survey-7")  # the largest first: c fails before the others
+    service.trouble = lambda r: None
+    # now all but one arrive
+    fails = [rasters[0].name]
+    service.trouble = lambda r: (
+        httpx.Response(413, json={"detail": "no"})
+        if r.method == "PUT" and fails and fails[0] in str(r.url)
+        else None
+    )
+    with pytest.raises(FrondClientError):
+        client.upload(rasters, "survey-7")
+    fails.clear()
+    rasters[1].write_bytes(b"changed")
+    service.seen.clear()
+    told: list[Progress] = []
+    client.upload(rasters, "survey-7", progress=told.append)
+    sent = sorted(r.url.path.rpartition("/")[2] for r in service.seen if r.method == "PUT")
+    assert sent == ["a.tif", "b ü.tif"]
+    assert service.images["b ü.tif"] == b"changed"
+    assert told[-1].files_done == 3
+
+
+def test_pages_are_followed_up_to_the_limit(client: Client, service: Any) -> None:
+    assert [j["job_id"] for j in client.jobs(limit=1205)] == [f"job-{n}" for n in range(1205)]
+    assert [r.url.params["limit"] for r in service.seen] == ["1000", "205"]
+
+
+def test_deleting_what_is_gone_is_no_error(client: Client) -> None:
+    client.delete("survey-7")
+
+
+def test_predict_sends_the_image_itself(client: Client, service: Any, rasters: list[Path]) -> None:
+    service.trouble = lambda r: httpx.Response(200, json={"detections": []})
+    assert client.predict(rasters[0], score=0.5) == {"detections": []}
+    request = service.seen[0]
+    assert request.url == "http://inference.test/predict?score=0.5"
+    assert request.content == rasters[0].read_bytes()
+
+
+def test_names_stay_distinct(tmp_path: Path) -> None:
+    """Two files of one name are told apart by their folders; the same file twice is one."""
+    for folder in ("x", "y"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.tif").write_bytes(b"1")
+    paths = [tmp_path / "x/a.tif", tmp_path / "y/a.tif", tmp_path / "x/../x/a.tif"]
+    assert [f.name for f in local_files(paths)] == ["x/a.tif", "y/a.tif"]
+    assert [f.name for f in local_files(paths[:1])] == ["a.tif"]
+
+
+def test_what_is_no_file_is_told(tmp_path: Path) -> None:
+    with pytest.raises(FrondClientError, match="There is no file"):
+        local_files([tmp_path / "none.tif"])
+    with pytest.raises(FrondClientError, match="is a folder"):
+        local_files([tmp_path])
+    with pytest.raises(FrondClientError, match="no file to upload"):
+        local_files([])
+
+
+def test_the_address_must_be_one() -> None:
+    with pytest.raises(FrondClientError, match="http"):
+        Client("localhost:8000")
