@@ -6,8 +6,12 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -44,8 +48,6 @@ pytestmark = pytest.mark.stack
 
 
 def until(look: Any, seconds: float = 30) -> Any:
-    import time
-
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if found := look():
@@ -164,6 +166,56 @@ def test_idempotency_keys(api: httpx.Client) -> None:
     key = {"Idempotency-Key": secrets.token_hex(8)}
     assert api.post("/jobs", json={"model": "nobody"}, headers=key).status_code == 422
     assert api.post("/jobs", json={"model": "blob"}, headers=key).status_code == 201
+
+
+def test_a_key_in_use_says_when_to_come_back(api: httpx.Client) -> None:
+    """While the first request is under way, the second gets 409 and Retry-After."""
+    key = {"Idempotency-Key": secrets.token_hex(8)}
+    head = {**key, "Content-Type": "multipart/form-data; boundary=x"}
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slowly() -> Iterator[bytes]:
+        yield b'--x\r\nContent-Disposition: form-data; name="f"; filename="a.tif"\r\n\r\n'
+        yield b"a" * 70_000
+        begun.set()
+        go_on.wait(30)
+        yield b"\r\n--x--\r\n"
+
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(api.post, "/upload", content=slowly(), headers=head)
+        assert begun.wait(30)
+        # a form that fails leaves the key free, should it overtake the first request
+        empty = [("model", (None, "blob"))]
+        refused: list[httpx.Response] = []
+
+        def in_use() -> bool:
+            refused.append(api.post("/upload", files=empty, headers=key))
+            return refused[-1].status_code == 409
+
+        until(in_use)
+        assert refused[-1].headers["retry-after"]
+        go_on.set()
+        assert first.result().status_code == 202
+
+
+def test_limits_are_told(stack: Any, tmp_path: Path, start_door: Any) -> None:
+    """Too large: 413. Too many: 422. Each names the limit; nothing is left in the store."""
+    limits = {"FROND_MAX_FILES": "2", "FROND_MAX_FILE_BYTES": "1000"}
+    with start_door(stack, tmp_path, **limits) as door, door.client() as api:
+        large = api.post("/upload", files=files(("a.tif", b"x" * 1001)))
+        assert "1000" in is_problem(large, 413, Reason.TOO_LARGE)["detail"]
+        many = api.post("/upload", files=files(*((f"{n}.tif", b"x") for n in range(3))))
+        assert "2" in is_problem(many, 422, Reason.TOO_MANY)["detail"]
+        job = api.post("/jobs", json={}).json()["job_id"]
+        put = api.put(f"/jobs/{job}/images/a.tif", content=b"x" * 1001)
+        is_problem(put, 413, Reason.TOO_LARGE)
+        streamed = api.put(f"/jobs/{job}/images/a.tif", content=iter([b"x" * 1001]))
+        is_problem(streamed, 413, Reason.TOO_LARGE)
+        for n in range(2):
+            assert api.put(f"/jobs/{job}/images/{n}.tif", content=b"x").status_code == 201
+        is_problem(api.put(f"/jobs/{job}/images/9.tif", content=b"x"), 422, Reason.TOO_MANY)
+        left = list(door.store().s3.list_objects(door.bucket, "uploads/u-", recursive=True))
+        assert left == []
 
 
 async def test_put_images_one_by_one(door: Any, api: httpx.Client) -> None:

@@ -20,7 +20,7 @@ from frond.contracts.events import ImageUploaded
 from frond.contracts.ids import parse_s3_uri
 from frond.contracts.jobs import JobSpec
 from frond.contracts.reasons import Reason
-from frond.ingest import places
+from frond.ingest import metrics, places
 from frond.ingest.context import Ingest
 from frond.ingest.problems import Refused
 from frond.runtime import get_logger
@@ -86,6 +86,7 @@ async def record(ingest: Ingest, events: Sequence[ImageUploaded]) -> None:
         await ingest.store.put(key, body, "application/json")
 
     await in_parallel(events, one)
+    metrics.RECEIVED.inc(len(events))
 
 
 async def publish(ingest: Ingest, events: Sequence[ImageUploaded], traceparent: str) -> None:

@@ -86,6 +86,8 @@ async def sweep_job(ingest: Ingest, job_id: str) -> int:
     """Send what one open job still owes its topic; returns how many events that were."""
     row = await queries.job(ingest.db, job_id)
     if await queries.is_deleted(ingest.db, job_id):
+        # a late event has opened it again
+        await ingest.store.delete(keys.open_marker(job_id))
         return 0
     if row is not None and JobStatus(row.status).final and not row.cancelled:
         return 0

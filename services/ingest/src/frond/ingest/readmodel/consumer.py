@@ -25,6 +25,7 @@ from frond.contracts import topics
 from frond.contracts.envelope import decode
 from frond.contracts.errors import BrokerUnavailable, UnreadableEvent
 from frond.contracts.topics import Topic
+from frond.ingest import metrics
 from frond.ingest.context import Ingest
 from frond.ingest.readmodel import tables
 from frond.ingest.readmodel.changes import Dated, apply_all
@@ -169,6 +170,7 @@ class Reader:
             _log.warning("a batch does not fit; applying its events singly", error=repr(e))
             changed = await self._singly(dated, ends)
         self.positions.update(ends)
+        metrics.EVENTS.inc(len(dated))
         self.ingest.hub.changed(changed)
 
     async def _commit(self, dated: Sequence[Dated], ends: Positions) -> set[str]:
