@@ -220,7 +220,7 @@ def fetch() -> None:
     from frond.stack.native import NativeStack
 
     try:
-        if isinstance(choose_stack(state_dir(), say=lambda line: None), NativeStack):
+        if isinstance(choose_stack(state_dir(), say=lambda _: None), NativeStack):
             ensure_jars(typer.echo)
             ensure_minio(typer.echo)
     except StackError as e:
