@@ -185,6 +185,14 @@ def test_an_interrupted_upload_goes_on(client: Client, service: Any, rasters: li
     assert told[-1].files_done == 3
 
 
+def test_the_same_upload_twice_is_one(client: Client, service: Any, rasters: list[Path]) -> None:
+    """Nothing is sent again, and the job, ended or not, is the answer."""
+    client.upload(rasters, "survey-7")
+    service.seen.clear()
+    assert client.upload(rasters, "survey-7") == "survey-7"
+    assert not [r for r in service.seen if r.method == "PUT"]
+
+
 def test_pages_are_followed_up_to_the_limit(client: Client, service: Any) -> None:
     assert [j["job_id"] for j in client.jobs(limit=1205)] == [f"job-{n}" for n in range(1205)]
     assert [r.url.params["limit"] for r in service.seen] == ["1000", "205"]

@@ -133,6 +133,7 @@ class Client:
 
         Streams from disk, several files at once. Interrupted, it goes on where it stopped when it
         is called again with the same ``job_id``: files that the service has are not sent again.
+        Called once more after its end, it changes nothing.
 
         Args:
             progress: called as bytes go out and files are done; from other threads, one at a time.
@@ -162,7 +163,6 @@ class Client:
         # the largest first, so that none is left for the end
         in_threads(send, sorted(rest, key=lambda f: -f.size), self.at_once)
         self.seal(job_id)
-        journal.forget()
         return job_id
 
     def put_image(self, job_id: str, file: LocalFile, meter: Meter | None = None) -> dict[str, Any]:

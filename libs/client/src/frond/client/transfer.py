@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import suppress
@@ -19,6 +20,7 @@ from frond.client.errors import FrondClientError
 from frond.client.http import checked
 
 PIECE: Final = 1 << 20
+_KEPT_S: Final = 30 * 24 * 3600.0
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,7 @@ class Journal:
         self.path = base / "frond" / "uploads" / f"{tag}.jsonl"
         self._lock = threading.Lock()
         self._known: dict[str, tuple[str, int, int]] = {}
+        self._tidy()
         with suppress(OSError), self.path.open(encoding="utf-8") as lines:
             for line in lines:
                 # the last line may be half a line
@@ -147,8 +150,13 @@ class Journal:
             with self.path.open("a", encoding="utf-8") as out:
                 out.write(json.dumps(row) + "\n")
 
-    def forget(self) -> None:
-        self.path.unlink(missing_ok=True)
+    def _tidy(self) -> None:
+        """Remove journals that nobody has written to for a month."""
+        oldest = time.time() - _KEPT_S
+        with suppress(OSError):
+            for path in self.path.parent.glob("*.jsonl"):
+                if path.stat().st_mtime < oldest:
+                    path.unlink(missing_ok=True)
 
 
 def in_threads(work: Callable[[LocalFile], None], files: Sequence[LocalFile], at_once: int) -> None:
