@@ -164,20 +164,23 @@ def in_threads(work: Callable[[LocalFile], None], files: Sequence[LocalFile], at
     stop = threading.Event()
 
     def one(file: LocalFile) -> None:
-        if not stop.is_set():
+        if stop.is_set():
+            return
+        try:
             work(file)
+        except BaseException:
+            stop.set()
+            raise
 
     with ThreadPoolExecutor(at_once, thread_name_prefix="frond-upload") as pool:
         futures = [pool.submit(one, f) for f in files]
         try:
-            done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+            wait(futures, return_when=FIRST_EXCEPTION)
         except BaseException:
             stop.set()
             raise
-        failed = [f for f in done if f.exception() is not None]
-        if failed:
-            stop.set()
-            failed[0].result()
+    for future in futures:
+        future.result()
 
 
 def sha256_of(path: Path) -> str:
