@@ -8,8 +8,9 @@ import sys
 import threading
 from typing import Final
 
+from frond.aggregator.progress import FaustCrashed
 from frond.aggregator.settings import AggregatorSettings
-from frond.aggregator.wiring import FaustCrashed, aggregate
+from frond.aggregator.wiring import aggregate
 from frond.contracts.errors import BrokerUnavailable
 from frond.runtime import Service, get_logger, serve
 

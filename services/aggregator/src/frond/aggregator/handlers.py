@@ -6,7 +6,7 @@ store; whatever it has forgotten, the store tells.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
@@ -137,12 +137,18 @@ class ImageStage:
 
 
 class JobStage:
-    """Events of ``imaged``, keyed by job: a job that is whole is closed."""
+    """Events of ``imaged``, keyed by job: a job that is whole is closed.
+
+    Attributes:
+        quiet: awaited before a job's last word is said: nothing of it is being sent any more.
+    """
 
     def __init__(self, table: Table, closing: Closing) -> None:
         self.table = table
         self.closing = closing
+        self.quiet: Callable[[str], Awaitable[None]] | None = None
         self._tallies: dict[str, jobs.Tally] = {}
+        self._ending: set[str] = set()
 
     async def handle(self, envelope: Envelope) -> bool:
         """Take an event in; a job that it completes is closed when this returns.
@@ -160,7 +166,13 @@ class JobStage:
         record = await self._taken(record, event)
         tally = self.tally(job_id)
         if jobs.decide(record, tally.images) is jobs.Next.CLOSE:
-            await self._close(job_id, record, tally, envelope.traceparent)
+            self._ending.add(job_id)
+            try:
+                if self.quiet is not None:
+                    await self.quiet(job_id)
+                await self._close(job_id, record, tally, envelope.traceparent)
+            finally:
+                self._ending.discard(job_id)
             return False
         return True
 
@@ -185,9 +197,9 @@ class JobStage:
         self._tallies.clear()
 
     def snapshot(self, job_id: str) -> JobStatusChanged | None:
-        """The job's status of now; None when it has ended."""
+        """The job's status of now; None when it has ended or is about to."""
         record = self.record(job_id)
-        if record is None:
+        if record is None or job_id in self._ending:
             return None
         return jobs.running(job_id, record, self.tally(job_id), datetime.now(UTC))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from functools import partial
 from typing import Any, Final
 
@@ -18,26 +18,23 @@ from aiokafka.admin import NewTopic
 from aiokafka.partitioner import DefaultPartitioner
 
 from frond.aggregator.closing import SOURCE, Closing
+from frond.aggregator.delivery import Delivery, Handle
 from frond.aggregator.handlers import ImageStage, JobStage
 from frond.aggregator.imaging import Imaging
 from frond.aggregator.lanes import Lanes
-from frond.aggregator.offsets import Offsets, behind
+from frond.aggregator.offsets import Offsets
+from frond.aggregator.progress import FaustCrashed, Progress
 from frond.aggregator.reconcile import Reconciler
 from frond.aggregator.settings import AggregatorSettings
 from frond.aggregator.status import StatusBoard
-from frond.bus import DeadLetter, EventProducer, ensure_topics
-from frond.bus import metrics as bus_metrics
-from frond.bus.deadletter import now
+from frond.bus import EventProducer, ensure_topics
 from frond.contracts import topics
-from frond.contracts.envelope import Envelope, decode
-from frond.contracts.errors import BrokerUnavailable, FrondError, UnreadableEvent
-from frond.contracts.reasons import Reason
+from frond.contracts.envelope import Envelope
 from frond.contracts.topics import Topic
 from frond.runtime import Service, get_logger, wait_out
 from frond.store import ObjectStore, StoreSettings
 
 _PART: Final = "aggregating"
-_ATTEMPTS: Final = 3
 _QUEUED: Final = 2048
 _DRAIN_S: Final = 8.0
 _STOP_S: Final = 8.0
@@ -45,7 +42,6 @@ _STOP_S: Final = 8.0
 _START_S: Final = 600.0
 _CRASHED_S: Final = 2.0
 _PROBE_EVERY_S: Final = 10.0
-_PROBE_PATIENCE_S: Final = 90.0
 _ACTIVITIES: Final = 10_000
 # a record nobody asked for in a month belongs to a job that was deleted or cancelled
 _CHANGELOG: Final = {
@@ -55,10 +51,6 @@ _CHANGELOG: Final = {
     "max.message.bytes": str(1 << 20),
 }
 _log = get_logger(__name__)
-
-
-class FaustCrashed(FrondError):
-    """Faust has ended by itself, or gets nowhere: nothing but a new process mends that."""
 
 
 async def aggregate(service: Service) -> None:
@@ -109,6 +101,7 @@ class Aggregator:
         )
         self.job_stage = JobStage(self._table("jobs", topics.IMAGED), self.closing)
         self.board = StatusBoard(self.job_stage.snapshot, self.producer.send)
+        self.job_stage.quiet = self.board.quiet
         self.reconciler = Reconciler(
             settings, self.store, self.producer, imaging, self.closing, self.offsets,
             stall_s=settings.stall_s, owns=self.owns, idle_s=self.idle_s,
@@ -159,101 +152,30 @@ class Aggregator:
             on_recover=self._on_moved,
         )  # fmt: skip
 
-    def _agent(
-        self,
-        topic: Topic,
-        handle: Callable[[Envelope], Awaitable[None]],
-        give_up: Callable[[Envelope], Awaitable[None]],
-    ) -> None:
+    def _agent(self, topic: Topic, handle: Handle, give_up: Handle) -> None:
         source = self.app.topic(
             topic.named(self.settings.topic_prefix),
             key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw",
             allow_empty=True,
         )  # fmt: skip
+        deliver = Delivery(topic, handle, give_up, self.producer, self.group)
 
         async def take(stream: Any) -> None:
             async for event in stream.noack().events():
-                work = partial(self._one, stream, topic, event, handle, give_up)
-                await self.lanes.put(event.message.tp, work)
+                await self.lanes.put(event.message.tp, partial(self._one, stream, deliver, event))
 
         self.app.agent(source, name=f"{self.group}.{topic.name}", concurrency=1)(take)
 
-    async def _one(
-        self,
-        stream: Any,
-        topic: Topic,
-        event: Any,
-        handle: Callable[[Envelope], Awaitable[None]],
-        give_up: Callable[[Envelope], Awaitable[None]],
-    ) -> None:
-        """Handle one message to the end, then acknowledge it."""
-        message = event.message
-        if self._moved(message):
+    async def _one(self, stream: Any, deliver: Delivery, event: Any) -> None:
+        if self._moved(event.message):
             return
-        started = time.monotonic()
-        with bus_metrics.IN_FLIGHT.labels(topic.name).track_inprogress():
-            try:
-                envelope = decode(topic, message.value, message.headers or ())
-            except UnreadableEvent as e:
-                await self._bury(topic, message, Reason.BAD_REQUEST, str(e), "", 0)
-            else:
-                await self._apply(topic, message, envelope, handle, give_up)
-        bus_metrics.HANDLING.labels(topic.name).observe(time.monotonic() - started)
-        if not self._moved(message):
+        await deliver(event.message)
+        if not self._moved(event.message):
             await stream.ack(event)
 
     def _moved(self, message: Any) -> bool:
         # read before a rebalance: whoever has the partition now reads it again
         return bool(message.generation_id != self.app.consumer_generation_id)
-
-    async def _apply(
-        self,
-        topic: Topic,
-        message: Any,
-        envelope: Envelope,
-        handle: Callable[[Envelope], Awaitable[None]],
-        give_up: Callable[[Envelope], Awaitable[None]],
-    ) -> None:
-        event = envelope.event
-        error: Exception | None = None
-        for attempt in range(1, _ATTEMPTS + 1):
-            try:
-                await wait_out(lambda: handle(envelope), what=event.TYPE)
-            except Exception as e:
-                error = e
-                _log.error(
-                    "handling an event failed", attempt=attempt, job_id=event.job_id,
-                    type=event.TYPE, trace_id=envelope.trace_id, exc_info=e,
-                )  # fmt: skip
-            else:
-                bus_metrics.HANDLED.labels(topic.name, event.TYPE).inc()
-                return
-        await self._bury(
-            topic, message, Reason.INTERNAL, f"{type(error).__name__}: {error}",
-            envelope.trace_id, _ATTEMPTS,
-        )  # fmt: skip
-        try:
-            await wait_out(lambda: give_up(envelope), what="closing a ledger")
-        except Exception as e:
-            _log.error("a ledger cannot be closed", job_id=event.job_id, exc_info=e)
-
-    async def _bury(
-        self, topic: Topic, message: Any, reason: Reason, detail: str, trace_id: str, attempts: int
-    ) -> None:
-        letter = DeadLetter(
-            topic=topic.name, partition=message.partition, offset=message.offset,
-            group=self.group, reason=reason.value, detail=detail, trace_id=trace_id,
-            attempts=attempts, time=now(), key=message.key, value=message.value,
-            headers=[(k, v or b"") for k, v in message.headers or ()],
-        )  # fmt: skip
-        bus_metrics.DEAD.labels(topic.name).inc()
-        _log.warning("dead letter", id=letter.id, topic=letter.topic, detail=detail)
-        await wait_out(
-            lambda: self.producer.send_raw(
-                topics.DEADLETTER, letter.key, letter.value, letter.to_headers()
-            ),
-            what="sending a dead letter",
-        )
 
     async def _image_event(self, envelope: Envelope) -> None:
         self._saw(envelope.event.job_id)
@@ -324,7 +246,10 @@ class Aggregator:
 
     async def watch(self) -> None:
         """See that Faust lives and gets on, until asked to stop."""
-        progress = _Progress(self)
+        progress = Progress(
+            self.offsets, self.group, self.settings.topic_prefix, stuck_s=self.settings.stuck_s,
+            assigned=self.app.consumer.assignment, busy=lambda: self.lanes.busy,
+        )  # fmt: skip
         began = time.monotonic()
         probe_at = began + _PROBE_EVERY_S
         while not self.service.stop.is_set():
@@ -379,50 +304,3 @@ class Aggregator:
         with contextlib.suppress(Exception):
             await asyncio.wait_for(self.producer.stop(), 5)
         self.store.close()
-
-
-class _Progress:
-    """Whether the offsets of our partitions move while there is something to read.
-
-    Attributes:
-        away: why the broker could not be asked at the last probe.
-    """
-
-    def __init__(self, aggregator: Aggregator) -> None:
-        self._aggregator = aggregator
-        self._moved_at = time.monotonic()
-        self._answered_at = time.monotonic()
-        self._committed: dict[Any, int] = {}
-        self.away: str | None = None
-
-    async def probe(self) -> None:
-        """Look once.
-
-        Raises:
-            FaustCrashed: behind the end, nothing in hand, and no offset moved for too long.
-            BrokerUnavailable: no answer for 90 s.
-        """
-        this = self._aggregator
-        try:
-            ends = await this.offsets.ends((topics.DETECTED, topics.IMAGED))
-            committed = await this.offsets.committed(this.group)
-        except BrokerUnavailable as e:
-            self.away = f"the broker does not answer: {e}"
-            if time.monotonic() - self._answered_at > _PROBE_PATIENCE_S:
-                raise
-            return
-        self._answered_at = time.monotonic()
-        self.away = None
-        assigned = {(p.topic, p.partition) for p in this.app.consumer.assignment()}
-        mine = {p: end for p, end in ends.items() if (p.topic, p.partition) in assigned}
-        prefix = len(this.settings.topic_prefix)
-        for p, end in mine.items():
-            lag = end - committed.get(p, 0)
-            bus_metrics.LAG.labels(p.topic[prefix:], str(p.partition)).set(lag)
-        of_mine = {p: n for p, n in committed.items() if p in mine}
-        if of_mine != self._committed or this.lanes.busy or not behind(mine, committed):
-            self._committed = of_mine
-            self._moved_at = self._answered_at
-        still = self._answered_at - self._moved_at
-        if still > this.settings.stuck_s:
-            raise FaustCrashed(f"offsets have not moved for {still:.0f} s, behind the end")

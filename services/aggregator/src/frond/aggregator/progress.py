@@ -1,0 +1,81 @@
+"""Whether Faust gets on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from frond.aggregator.offsets import Offsets, behind
+from frond.bus import metrics as bus_metrics
+from frond.contracts import topics
+from frond.contracts.errors import BrokerUnavailable, FrondError
+
+_PATIENCE_S: Final = 90.0
+
+
+class FaustCrashed(FrondError):
+    """Faust has ended by itself, or gets nowhere: nothing but a new process mends that."""
+
+
+class Progress:
+    """Whether the offsets of our partitions move while there is something to read.
+
+    Args:
+        assigned: this worker's partitions.
+        busy: whether an event is in hand: long work is no standstill.
+
+    Attributes:
+        away: why the broker could not be asked at the last probe.
+    """
+
+    def __init__(
+        self,
+        offsets: Offsets,
+        group: str,
+        prefix: str,
+        *,
+        stuck_s: float,
+        assigned: Callable[[], Iterable[Any]],
+        busy: Callable[[], bool],
+    ) -> None:
+        self._offsets = offsets
+        self._group = group
+        self._prefix = prefix
+        self._stuck_s = stuck_s
+        self._assigned = assigned
+        self._busy = busy
+        self._moved_at = time.monotonic()
+        self._answered_at = time.monotonic()
+        self._committed: dict[Any, int] = {}
+        self.away: str | None = None
+
+    async def probe(self) -> None:
+        """Look once.
+
+        Raises:
+            FaustCrashed: behind the end, nothing in hand, and no offset moved for too long.
+            BrokerUnavailable: no answer for 90 s.
+        """
+        try:
+            ends = await self._offsets.ends((topics.DETECTED, topics.IMAGED))
+            committed = await self._offsets.committed(self._group)
+        except BrokerUnavailable as e:
+            self.away = f"the broker does not answer: {e}"
+            if time.monotonic() - self._answered_at > _PATIENCE_S:
+                raise
+            return
+        self._answered_at = time.monotonic()
+        self.away = None
+        assigned = {(p.topic, p.partition) for p in self._assigned()}
+        mine = {p: end for p, end in ends.items() if (p.topic, p.partition) in assigned}
+        for p, end in mine.items():
+            name = p.topic.removeprefix(self._prefix)
+            bus_metrics.LAG.labels(name, str(p.partition)).set(end - committed.get(p, 0))
+        of_mine = {p: n for p, n in committed.items() if p in mine}
+        if of_mine != self._committed or self._busy() or not behind(mine, committed):
+            self._committed = of_mine
+            self._moved_at = self._answered_at
+        still = self._answered_at - self._moved_at
+        if still > self._stuck_s:
+            raise FaustCrashed(f"offsets have not moved for {still:.0f} s, behind the end")
