@@ -7,8 +7,11 @@ on each machine is what a lock is to save: the flat list here is fetched file by
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
+import ssl
 import tempfile
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -70,6 +73,10 @@ def ensure_jars(say: Callable[[str], None] = print) -> Path:
             return folder
         jars = locked()
         say(f"Fetching Kafka {KAFKA_VERSION}: {len(jars)} jars, 45 MB, once")
+        # a machine's own certificate authority is in the system's store, not in certifi's
+        trusted = ssl.get_default_verify_paths().cafile
+        if trusted:
+            os.environ.setdefault("REQUESTS_CA_BUNDLE", trusted)
         with tempfile.TemporaryDirectory(prefix="fetch-", dir=home) as temporary:
             ready = Path(temporary) / "jars"
             ready.mkdir()
@@ -84,6 +91,7 @@ def _fetch(jar: Jar, temporary: Path, into: Path) -> None:
 
     failure = ""
     for attempt in range(_TRIES):
+        time.sleep(attempt**2)  # give a registry that is out of breath some
         # jgo leaves a half-written file where a download breaks off: each try has its own folder
         repository = temporary / f"{jar.artifact}-{attempt}"
         try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -56,16 +55,16 @@ class NativeStack:
 
     def start(self, say: Callable[[str], None] = print) -> None:
         """Fetch or compile what is missing, start both servers, return once both answer."""
-        with ThreadPoolExecutor(2) as pool:
-            binary, jars = pool.submit(ensure_minio, say), pool.submit(ensure_jars, say)
-            self._minio = MinioServer(
-                self.data_dir / "minio", binary.result(), self.access_key, self.secret_key,
-                port=self._s3_port, log=self.logs / "minio.log",
-            )  # fmt: skip
-            self._kafka = KafkaServer(
-                self.data_dir / "kafka", jars.result(),
-                port=self._kafka_port, log=self.logs / "kafka.log",
-            )  # fmt: skip
+        # in this order: what fails, fails before the minutes that a compilation takes
+        jars = ensure_jars(say)
+        binary = ensure_minio(say)
+        self._minio = MinioServer(
+            self.data_dir / "minio", binary, self.access_key, self.secret_key,
+            port=self._s3_port, log=self.logs / "minio.log",
+        )  # fmt: skip
+        self._kafka = KafkaServer(
+            self.data_dir / "kafka", jars, port=self._kafka_port, log=self.logs / "kafka.log"
+        )
         try:
             self._minio.spawn()
             self._kafka.spawn()
