@@ -11,7 +11,9 @@ MEMBERS := $(sort $(wildcard libs/*/pyproject.toml services/*/pyproject.toml))
 STAMP := $(VENV)/.frond-setup
 PYTEST_ARGS ?=
 
-.PHONY: help setup lock up down status demo test test-docker lint format typecheck watch-topics shell bench clean logs
+SERVICE ?= tiler
+
+.PHONY: contracts dev hooks help setup lock up down status demo test test-docker lint format typecheck watch-topics shell bench clean logs
 
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1m%-13s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,8 +65,18 @@ format: setup ## let ruff mend what it can
 	@$(VENV)/bin/ruff check --fix
 	@$(VENV)/bin/ruff format
 
-bench: setup ## the measurements (none yet)
-	@echo "There are no measurements yet."
+bench: setup ## time the merge at 10,000 to 2,000,000 detections
+	@$(PY) bench/merge_quick.py
+
+dev: setup ## one service in this terminal with reload, beside a stack that is up: make dev SERVICE=tiler
+	@$(STACK) run $(SERVICE) --reload
+
+contracts: setup ## write contracts/ anew from the types (golden and frozen files never change)
+	@$(PY) -m frond.contracts.export contracts
+	@$(PY) -W ignore -m frond.ingest.openapi > contracts/openapi.json
+
+hooks: setup ## install the pre-commit hooks
+	@$(VENV)/bin/pre-commit install
 
 lock: setup ## pin and hash what the .in files in requirements/ name
 	@bash tools/lock.sh
