@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from frond.stack import Endpoints
+from frond.stack.develop import line_of
 from frond.stack.installation import Installation, read_env_file, write_env_file
 
 ENDPOINTS = Endpoints("127.0.0.1:9092", "http://127.0.0.1:9000", "key", "secret")
@@ -29,6 +30,24 @@ def test_a_shell_can_source_the_env_file(tmp_path: Path) -> None:
     )  # fmt: skip
     assert said.stdout.splitlines() == list(env.values())
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_the_env_file_puts_the_commands_on_the_path(tmp_path: Path) -> None:
+    """What lies in the folder is found by its name, also when the file is sourced twice; PATH is no
+    variable of the installation."""
+    commands = tmp_path / "it's a $folder" / "bin"
+    commands.mkdir(parents=True)
+    (commands / "frond-here").write_text("#!/bin/sh\necho found\n")
+    (commands / "frond-here").chmod(0o755)
+    path = tmp_path / "env"
+    write_env_file(path, {"FROND_A": "a"}, commands)
+    source = f". {shlex.quote(str(path))}"
+    said = subprocess.run(
+        ["sh", "-c", f"{source}; {source}; frond-here; ls {shlex.quote(str(commands))}"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert said.stdout.split() == ["found", "frond-here"]
+    assert read_env_file(path) == {"FROND_A": "a"}
 
 
 @given(st.dictionaries(st.from_regex(r"FROND_[A-Z]{1,8}", fullmatch=True), st.text("ab '\"$\\=;#")))
@@ -79,3 +98,19 @@ def test_each_service_gets_its_own_port(tmp_path: Path) -> None:
     assert "API_PORT" not in tiler
     assert tiler["FROND_HTTP_PORT"] == str(made.ports["tiler"])
     assert tiler["FROND_S3_SECRET_KEY"] == "secret"
+
+
+def test_an_event_is_told_on_one_line() -> None:
+    """What a developer sees of an event: where it lies, its type, its fields, never two lines."""
+
+    class Message:
+        partition, offset, timestamp = 3, 15, 1_700_000_000_000
+        key, headers = b"k" * 40, [("ce_type", b"frond.chunk.planned.v1")]
+        value = b'{"job_id": "survey-7", "windows": {"done": 1, "failed": 0}, "note": null}'
+
+    line = line_of("tiled", Message)
+    assert "3/15" in line
+    assert "chunk.planned " in line
+    assert line.endswith("job_id=survey-7 windows[2]")
+    Message.value = b"\xff\n\x00"
+    assert "\n" not in line_of("tiled", Message)

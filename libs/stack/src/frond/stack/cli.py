@@ -73,8 +73,8 @@ def up(
         typer.echo("It was running already.")
     here = os.path.relpath(state / "env")
     typer.echo(f"\nFrond is up: {env['FROND_API_URL']} (docs at /docs)\n")
-    typer.echo(f"    source {here}           # FROND_API_URL, FROND_API_KEY, Kafka, S3")
-    typer.echo("    .venv/bin/frond upload my/*.tif --wait")
+    typer.echo(f"    source {here}           # FROND_API_URL, FROND_API_KEY, Kafka, S3, PATH")
+    typer.echo("    frond upload my/*.tif --wait")
     typer.echo("    make watch-topics · make status · make down")
 
 

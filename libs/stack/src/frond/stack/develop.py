@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -89,7 +90,7 @@ async def watch_topics(bootstrap: str, prefix: str, *, from_beginning: bool) -> 
 def line_of(topic: str, message: Any) -> str:
     """One event on one line: time, topic, partition/offset, key, type, the value's fields."""
     headers = {k: v.decode("utf-8", "replace") for k, v in message.headers}
-    kind = headers.get("ce_type", "-").rsplit(".", 1)[-1]
+    kind = re.sub(r"\.v\d+$", "", headers.get("ce_type", "-")).removeprefix("frond.")
     key = (message.key or b"-").decode("utf-8", "replace")
     when = datetime.fromtimestamp(message.timestamp / 1000).strftime("%H:%M:%S.%f")[:-3]
     return (

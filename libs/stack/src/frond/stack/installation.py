@@ -112,20 +112,28 @@ class Installation:
         return env
 
 
-def write_env_file(path: Path, env: Mapping[str, str]) -> None:
-    """``export NAME=value`` lines that a POSIX shell can source; mode 600."""
+def write_env_file(path: Path, env: Mapping[str, str], commands: Path | None = None) -> None:
+    """``export NAME=value`` lines that a POSIX shell can source; mode 600.
+
+    Args:
+        commands: a folder that goes to the front of PATH when the file is sourced.
+    """
     lines = [f"export {name}={shlex.quote(value)}\n" for name, value in env.items()]
+    if commands is not None:
+        # the shell that sources it knows the rest
+        lines.append(f'export PATH={shlex.quote(str(commands))}:"$PATH"\n')
     write_private(path, "".join(lines))
 
 
 def read_env_file(path: Path) -> dict[str, str]:
-    """The variables of a file that ``write_env_file`` wrote."""
+    """The variables of a file that ``write_env_file`` wrote, without PATH."""
     env = {}
     for line in path.read_text().splitlines():
         words = shlex.split(line)
         if len(words) == 2 and words[0] == "export":
             name, _, value = words[1].partition("=")
-            env[name] = value
+            if name != "PATH":
+                env[name] = value
     return env
 
 

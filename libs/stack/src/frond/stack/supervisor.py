@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import sys
+import sysconfig
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -142,7 +143,11 @@ class Supervisor:
         prepare(stack.endpoints, installation.bucket, installation.topic_prefix)
         self.say("Topics and bucket are there")
         push_models(stack.endpoints, installation.bucket, self.models, self.say)
-        write_env_file(self.state / "env", installation.public_env(stack.endpoints))
+        write_env_file(
+            self.state / "env",
+            installation.public_env(stack.endpoints),
+            Path(sysconfig.get_path("scripts")),
+        )
         for name, module in names:
             env = installation.service_env(name, stack.endpoints, self.state)
             if module == "ingest":
