@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from frond.bus import EventProducer, ensure_topics
 from frond.bus.deadletter import DeadLetter
-from frond.client.cli import app
+from frond.client.cli import app, show
+from frond.client.cli.app import Group
 from frond.contracts import topics
+from frond.models.testing import blob_model
 
 runner = CliRunner()
 
@@ -78,6 +81,38 @@ def test_a_service_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     assert done.exit_code == 1
     assert "does not answer at http://127.0.0.1:9" in done.stderr
     assert time.monotonic() - started < 15
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (FileExistsError(17, "File exists", "out"), "out: File exists."),
+        (OSError(28, "No space left on device"), "No space left on device."),
+        (TimeoutError(), "TimeoutError."),
+    ],
+)
+def test_what_the_system_refuses_is_one_sentence(error: OSError, told: str) -> None:
+    """A folder that is a file, a full disk: exit code 1, no traceback."""
+    failing = typer.Typer(cls=Group, pretty_exceptions_enable=False)
+
+    @failing.callback()
+    def root() -> None: ...
+
+    @failing.command()
+    def work() -> None:
+        raise error
+
+    done = runner.invoke(failing, ["work"])
+    assert (done.exit_code, done.stdout, done.stderr) == (1, "", f"{told}\n")
+
+
+def test_stages_without_time_are_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    """Nobody measured them."""
+    show.timings({"timings": {"plan": 0.0, "infer": 2.0, "wait": 0.0}})
+    told = capsys.readouterr().out
+    assert "plan" not in told
+    assert "100 %" in told
+    assert "waited in queues" in told
 
 
 def letter(number: int, value: bytes) -> DeadLetter:
@@ -145,3 +180,30 @@ async def test_dead_letters(service_env: dict[str, str]) -> None:
         await consumer.stop()
     assert (message.key, message.value) == (b"k", b"bad 0\xfe")
     assert list(message.headers) == [("a", b"\xff")]
+
+
+@pytest.mark.stack
+def test_models_are_pushed_promoted_and_rolled_back(
+    service_env: dict[str, str], tmp_path: Path
+) -> None:
+    """Each move changes what the name means, and `show` tells; a digest's beginning is enough."""
+    env = service_env
+
+    def shown() -> Any:
+        return json.loads(call(env, "models", "show", "blob", "--json"))
+
+    call(env, "models", "push", str(blob_model(tmp_path / "one", version="1")))
+    one = shown()
+    assert one["manifest"]["version"] == "1"
+    two = blob_model(tmp_path / "two", version="2")
+    said = call(env, "models", "push", str(two), "--alias", "staging")
+    digest = said.split()[2]
+    assert said.split() == ["blob", "2", digest, "@staging"]
+    assert shown()["digest"] == one["digest"] != digest
+    assert digest[:12] in call(env, "models", "promote", "blob", digest[:8])
+    assert shown()["digest"] == digest
+    assert one["digest"][:12] in call(env, "models", "rollback", "blob")
+    assert shown()["digest"] == one["digest"]
+    assert {a: w["digest"] for a, w in shown()["aliases"].items()} == {
+        "production": one["digest"], "staging": digest,
+    }  # fmt: skip

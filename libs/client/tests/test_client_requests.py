@@ -94,6 +94,30 @@ def test_the_same_request_keeps_its_idempotency_key(client: Client, service: Any
     assert keys[0] == keys[1] != keys[2]
 
 
+def test_a_request_that_is_still_under_way_is_waited_for(
+    client: Client, service: Any, naps: list[float]
+) -> None:
+    """An answer was lost; its request, sent again, meets 409 with Retry-After until the first one
+    has ended."""
+    ends = iter(
+        [
+            httpx.ReadError("lost"),
+            httpx.Response(409, headers={"retry-after": "2"}, json={"detail": "Under way."}),
+        ]
+    )
+
+    def trouble(request: httpx.Request) -> httpx.Response | None:
+        end = next(ends, None)
+        if isinstance(end, Exception):
+            raise end
+        return end
+
+    service.trouble = trouble
+    assert client.create_job()["job_id"] == "job-1"
+    assert len({r.headers["idempotency-key"] for r in service.seen}) == 1
+    assert naps[1] == 2
+
+
 def test_a_service_that_stays_away_is_given_up(client: Client, service: Any) -> None:
     service.trouble = lambda r: httpx.Response(503, json={"detail": "The store does not answer."})
     with pytest.raises(NotReachable, match="The store does not answer"):

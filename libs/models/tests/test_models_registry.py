@@ -85,6 +85,21 @@ async def test_an_empty_registry_says_so(registry: Registry) -> None:
         await registry.resolve()
 
 
+async def test_what_cannot_be_read_does_not_hide_the_rest(
+    registry: Registry, store: ObjectStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A broken manifest and a broken alias are left out of the list, and the log names them."""
+    ref = await registry.push(blob_model(tmp_path / "m"))
+    bad = keys.model_version("bad", "0" * 64) + "model.yaml"
+    await store.put(bad, b"name: [")
+    await store.put(keys.model_alias("blob", "broken"), b"{")
+    (listed,) = await registry.list()
+    assert (listed.name, set(listed.versions)) == ("blob", {ref.digest})
+    assert set(listed.aliases) == {"production"}
+    assert bad in caplog.text
+    assert keys.model_alias("blob", "broken") in caplog.text
+
+
 async def test_aliases_that_could_be_digests_are_refused(
     registry: Registry, tmp_path: Path
 ) -> None:

@@ -18,7 +18,9 @@ def frond_env(start: Path | None = None) -> dict[str, str]:
     found = {k: v for k, v in os.environ.items() if k.startswith("FROND_")}
     path = find_env_file(start or Path.cwd())
     if path is not None:
-        found = {**parse_env(path.read_text(encoding="utf-8")), **found}
+        # the file also leads a shell to the commands, by PATH
+        told = parse_env(path.read_text(encoding="utf-8"))
+        found = {**{k: v for k, v in told.items() if k.startswith("FROND_")}, **found}
     return found
 
 

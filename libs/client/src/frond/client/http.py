@@ -36,7 +36,7 @@ def patiently(
     sleep: Callable[[float], None] = time.sleep,
     where: str = "",
 ) -> T:
-    """Call until there is an answer that stays: lost connections, 429 and 5xx that pass are tried
+    """Call until there is an answer that stays: lost connections and answers that pass are tried
     again (after 0.5 s, then twice as long, at most 15 s, and no sooner than Retry-After says).
 
     Args:
@@ -82,9 +82,14 @@ def checked(response: httpx.Response) -> httpx.Response:
     if response.is_success:
         return response
     response.read()
-    if response.status_code in PASSING:
+    if response.status_code in PASSING or _under_way(response):
         raise Passing(response)
     raise error_of(response)
+
+
+def _under_way(response: httpx.Response) -> bool:
+    """Whether an earlier request with our Idempotency-Key, whose answer was lost, still runs."""
+    return response.status_code == 409 and "retry-after" in response.headers
 
 
 def error_of(response: httpx.Response) -> FrondClientError:

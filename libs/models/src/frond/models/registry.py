@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import re
 import shutil
 import tempfile
@@ -35,6 +36,8 @@ from frond.models.folder import (
 from frond.store import ObjectStore
 
 DEFAULT_ALIAS: Final = "production"
+
+_log = logging.getLogger(__name__)
 
 _NAME = re.compile(NAME_PATTERN)
 _DIGEST = re.compile(r"^[0-9a-f]{64}$")
@@ -105,21 +108,27 @@ class Registry:
         return ref
 
     async def list(self, name: str | None = None) -> Sequence[ModelListing]:
-        """What there is, by name; ``name`` asks for one model alone."""
+        """What there is, by name; ``name`` asks for one model alone.
+
+        A version or alias that cannot be read is left out, with a line in the log.
+        """
         versions: dict[str, dict[str, str]] = {}
         aliases: dict[str, dict[str, Alias]] = {}
         async for found in self._store.list(
             keys.MODELS if name is None else f"{keys.MODELS}{name}/"
         ):
             parts = found.key.removeprefix(keys.MODELS).split("/")
-            if len(parts) == 4 and parts[1] == "versions" and parts[3] == MANIFEST_FILE:
-                manifest = await self._manifest(parts[0], parts[2])
-                versions.setdefault(parts[0], {})[parts[2]] = manifest.version
-            elif len(parts) == 3 and parts[1] == "aliases" and parts[2].endswith(".json"):
-                alias = parts[2].removesuffix(".json")
-                where = await self._alias(parts[0], alias)
-                if where is not None:
-                    aliases.setdefault(parts[0], {})[alias] = where
+            try:
+                if len(parts) == 4 and parts[1] == "versions" and parts[3] == MANIFEST_FILE:
+                    manifest = await self._manifest(parts[0], parts[2])
+                    versions.setdefault(parts[0], {})[parts[2]] = manifest.version
+                elif len(parts) == 3 and parts[1] == "aliases" and parts[2].endswith(".json"):
+                    alias = parts[2].removesuffix(".json")
+                    where = await self._alias(parts[0], alias)
+                    if where is not None:
+                        aliases.setdefault(parts[0], {})[alias] = where
+            except (ModelRejected, ObjectMissing) as e:
+                _log.warning("%s is left out of the list of models: %s", found.key, e)
         return [
             ModelListing(name=n, versions=v, aliases=aliases.get(n, {}))
             for n, v in sorted(versions.items())

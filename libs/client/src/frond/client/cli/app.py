@@ -4,6 +4,7 @@
 did not work.
 """
 
+import errno
 from typing import Annotated, Any
 
 import typer
@@ -35,6 +36,12 @@ class Group(TyperGroup):
                 "Install frond-client[operator] or frond-client[demo].",
                 1,
             )
+        except OSError as e:
+            # whoever reads our output has had enough: click ends quietly
+            if e.errno == errno.EPIPE:
+                raise
+            why = e.strerror or str(e) or type(e).__name__
+            fail(f"{e.filename}: {why}." if e.filename is not None else f"{why}.", 1)
 
 
 def _asked_wrongly(error: FrondError, status: int | None) -> bool:

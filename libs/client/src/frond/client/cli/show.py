@@ -103,9 +103,11 @@ def timings(figures: Mapping[str, Any]) -> None:
     spent = dict(figures.get("timings") or {})
     waited = spent.pop("wait", None)
     total = sum(spent.values()) or 1.0
+    # a stage without any time was not measured
     rows = [
         (stage, f"{seconds:.2f}", f"{100 * seconds / total:.0f} %")
         for stage, seconds in spent.items()
+        if seconds > 0
     ]
     if waited is not None:
         rows.append(("waited in queues", f"{waited:.2f}", ""))
