@@ -37,12 +37,18 @@ class Running:
         self.service = Service("copier", settings)
         self.producer = EventProducer(settings.kafka_bootstrap, settings.topic_prefix, "/copier")
         self.handler = handler
+        self.hooks: dict[str, Any] = {}
 
     async def __aenter__(self) -> Running:
         await self.producer.start()
         self.task = asyncio.create_task(
             consume(
-                self.service, topics.UPLOADED, self.handler, producer=self.producer, concurrency=8
+                self.service,
+                topics.UPLOADED,
+                self.handler,
+                producer=self.producer,
+                concurrency=8,
+                **self.hooks,
             )
         )
         return self
@@ -179,3 +185,43 @@ async def test_two_workers_share_and_take_over(settings: ServiceSettings) -> Non
                 if len(jobs) == 300:
                     break
         await consumer.stop()
+
+
+async def test_the_largest_garbage_still_fits_its_dead_letter(settings: ServiceSettings) -> None:
+    """A message as large as the topic takes is buried whole, and the next one is handled."""
+    producer = AIOKafkaProducer(
+        bootstrap_servers=settings.kafka_bootstrap, max_request_size=2 << 20
+    )
+    await producer.start()
+    name = topics.UPLOADED.named(settings.topic_prefix)
+    await producer.send_and_wait(name, b"\xff" * 1_048_300, partition=0)
+    await producer.send_and_wait(name, seal(1), partition=0)
+    await producer.stop()
+    async with Running(settings, copying):
+        await collect(settings, topics.DETECTED, 1)
+        (dead,) = await collect(settings, topics.DEADLETTER, 1)
+    assert len(dead.value) == 1_048_300
+
+
+async def test_a_ledger_hears_of_what_could_not_be_read_or_handled(
+    settings: ServiceSettings,
+) -> None:
+    """Both hooks' events are sent besides the dead letter."""
+
+    async def unreadable(value: bytes | None, headers: Any, error: Exception) -> Sequence[Outgoing]:
+        return [Outgoing(topics.DETECTED, JobSealed(job_id="unreadable", job_size=0))]
+
+    async def give_up(envelope: Envelope, error: Exception) -> Sequence[Outgoing]:
+        return [Outgoing(topics.DETECTED, JobSealed(job_id="given-up", job_size=0))]
+
+    async def broken(envelope: Envelope) -> Sequence[Outgoing]:
+        raise KeyError("a bug")
+
+    await send(settings, b"{}", seal(1))
+    running = Running(settings, broken)
+    running.hooks = {"unreadable": unreadable, "give_up": give_up}
+    async with running:
+        got = await collect(settings, topics.DETECTED, 2)
+        await collect(settings, topics.DEADLETTER, 2)
+    jobs = {decode(topics.DETECTED, m.value, m.headers).event.job_id for m in got}
+    assert jobs == {"unreadable", "given-up"}

@@ -54,7 +54,9 @@ def test_a_type_of_another_topic_is_refused() -> None:
     "value",
     [None, b"", b"\xff", b"[]", b"1", b"{}", b'{"job_id": "../x", "image": "s3://b/k"}',
      b'{"job_id": "x", "image": "file:///etc/passwd"}', b"[" * 100_000,
-     b'{"job_id":"x","image":"s3://bucket/k\\u0000.tif"}'],
+     b'{"job_id":"x","image":"s3://bucket/k\\u0000.tif"}', b'{"job_id":"x","image":"s3://bucket/a//b"}',
+     b'{"job_id":"x","image":"s3://bucket/a/../b"}', b'{"job_id":"x","image":"s3://bucket/\\ud800"}',
+     b'{"job_id":"x","image":"s3://bucket/k","name":"' + b"n" * 2000 + b'"}'],
 )  # fmt: skip
 def test_bad_messages_say_what_is_wrong(value: bytes | None) -> None:
     """Bytes that are no event raise UnreadableEvent with a sentence."""

@@ -41,6 +41,9 @@ async def test_what_is_not_there_is_missing(store: ObjectStore) -> None:
     for call in (store.get("no"), store.stat("no"), store.stat("x", bucket="no-such-bucket-1")):
         with pytest.raises(ObjectMissing):
             await call
+    for odd in ("a//b.tif", "x/" + "n" * 300, "k" * 1100, "a/../b.tif"):
+        with pytest.raises(ObjectMissing):
+            await store.stat(odd)
     assert not await store.exists("no")
     await store.delete("no")
 
@@ -102,6 +105,16 @@ async def test_listing_is_in_order_over_pages(store: ObjectStore) -> None:
     assert rest == list(itertools.islice(names, 1001, None))
     assert await store.delete_prefix("p/") == 1100
     assert [item async for item in store.list("p/")] == []
+
+
+async def test_refused_in_our_own_bucket_is_no_missing_object(store: ObjectStore) -> None:
+    """A wrong secret is a fault of the installation: it is waited out, never taken for a hole."""
+    s = store.settings
+    wrong = ObjectStore(StoreSettings(s.endpoint, s.access_key, "wrong-secret", s.bucket))
+    for call in (wrong.stat("x"), wrong.get("x"), wrong.put("x", b"")):
+        with pytest.raises(StoreUnavailable):
+            await call
+    wrong.close()
 
 
 async def test_a_store_that_is_away_says_so() -> None:

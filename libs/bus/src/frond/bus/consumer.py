@@ -20,19 +20,20 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from frond.bus import metrics
 from frond.bus.deadletter import DeadLetter, now
 from frond.bus.producer import EventProducer, Outgoing
+from frond.bus.progress import PROBE_EVERY_S, Progress
 from frond.bus.tracker import CommitTracker
 from frond.contracts import topics
-from frond.contracts.envelope import Envelope, decode
+from frond.contracts.envelope import Envelope, Headers, decode
 from frond.contracts.errors import BrokerUnavailable, UnreadableEvent
 from frond.contracts.reasons import Reason
 from frond.contracts.topics import Topic
 from frond.runtime import Service, get_logger, wait_out
 
 Handler = Callable[[Envelope], Awaitable[Sequence[Outgoing]]]
+Unreadable = Callable[[bytes | None, Headers, UnreadableEvent], Awaitable[Sequence[Outgoing]]]
+GiveUp = Callable[[Envelope, Exception], Awaitable[Sequence[Outgoing]]]
 
 _COMMIT_EVERY_S: Final = 1.0
-_PROBE_EVERY_S: Final = 10.0
-_PROBE_PATIENCE_S: Final = 90.0
 _ATTEMPTS: Final = 3
 _log = get_logger(__name__)
 
@@ -46,6 +47,8 @@ async def consume(
     concurrency: int = 4,
     group: str | None = None,
     session_timeout_ms: int = 10_000,
+    unreadable: Unreadable | None = None,
+    give_up: GiveUp | None = None,
 ) -> None:
     """Hand every event of a topic to ``handler`` until the service is asked to stop.
 
@@ -57,11 +60,16 @@ async def consume(
     Args:
         concurrency: how many events are handled at once.
         group: consumer group; ``frond.<service>`` by default.
+        unreadable: what else to send for a message that is no event, so that a ledger it was meant
+            for can close.
+        give_up: what else to send for an event that the handler failed on three times.
 
     Raises:
-        BrokerUnavailable: the broker has not answered for 90 s; the process should exit.
+        BrokerUnavailable: the broker has not answered for 90 s, or nothing was read for 120 s
+            though there is something to read; the process should exit.
     """
     loop = _Loop(service, topic, handler, producer, concurrency)
+    loop.unreadable, loop.on_give_up = unreadable, give_up
     await loop.run(group or service.settings.group(service.name), session_timeout_ms)
 
 
@@ -83,6 +91,8 @@ class _Loop:
         self.trackers: dict[Any, CommitTracker] = {}
         self.tasks: dict[TopicPartition, set[asyncio.Task[None]]] = {}
         self.part = f"consuming {topic.name}"
+        self.unreadable: Unreadable | None = None
+        self.on_give_up: GiveUp | None = None
 
     async def run(self, group: str, session_timeout_ms: int) -> None:
         health, settings = self.service.health, self.service.settings
@@ -176,6 +186,8 @@ class _Loop:
             try:
                 envelope = decode(self.topic, message.value, message.headers)
             except UnreadableEvent as e:
+                if self.unreadable is not None:
+                    await self._also(partial(self.unreadable, message.value, _headers(message), e))
                 await self._bury(message, Reason.BAD_REQUEST, str(e), "", 0)
             else:
                 await self._apply(envelope, message)
@@ -201,10 +213,21 @@ class _Loop:
             else:
                 metrics.HANDLED.labels(self.topic.name, envelope.event.TYPE).inc()
                 return
+        if self.on_give_up is not None and error is not None:
+            await self._also(partial(self.on_give_up, envelope, error))
         await self._bury(
             message, Reason.INTERNAL, f"{type(error).__name__}: {error}", envelope.trace_id,
             _ATTEMPTS,
         )  # fmt: skip
+
+    async def _also(self, hook: Callable[[], Awaitable[Sequence[Outgoing]]]) -> None:
+        async def once() -> None:
+            await self.producer.send(await hook())
+
+        try:
+            await wait_out(once, what="closing a ledger")
+        except Exception as e:
+            _log.error("a ledger could not be told", topic=self.topic.name, exc_info=e)
 
     async def _bury(
         self, message: Any, reason: Reason, detail: str, trace_id: str, attempts: int
@@ -213,7 +236,7 @@ class _Loop:
             topic=self.topic.name, partition=message.partition, offset=message.offset,
             group=self.group, reason=reason.value, detail=detail, trace_id=trace_id,
             attempts=attempts, time=now(), key=message.key, value=message.value,
-            headers=[(k, v or b"") for k, v in message.headers],
+            headers=_headers(message),
         )  # fmt: skip
         metrics.DEAD.labels(self.topic.name).inc()
         _log.warning("dead letter", id=letter.id, topic=letter.topic, detail=detail)
@@ -246,23 +269,13 @@ class _Loop:
         await self.commit()
 
     async def _watch(self) -> None:
-        """Ask the broker for the ends of our partitions: lag, and a sign of life."""
-        last = time.monotonic()
+        progress = Progress(self.consumer, self.topic.name)
         while True:
-            await asyncio.sleep(_PROBE_EVERY_S)
-            try:
-                assigned = self.consumer.assignment()
-                async with asyncio.timeout(_PROBE_EVERY_S):
-                    ends = await self.consumer.end_offsets(assigned) if assigned else {}
-                    for partition, end in ends.items():
-                        at = await self.consumer.position(partition)
-                        metrics.LAG.labels(self.topic.name, str(partition.partition)).set(end - at)
-            except (KafkaError, OSError, TimeoutError) as e:
-                self.service.health.unready(self.part, f"the broker does not answer: {e!r}")
-                if time.monotonic() - last > _PROBE_PATIENCE_S:
-                    raise BrokerUnavailable(f"no answer for {_PROBE_PATIENCE_S:.0f} s") from e
+            await asyncio.sleep(PROBE_EVERY_S)
+            wrong = await progress.probe(busy=any(self.tasks.values()))
+            if wrong:
+                self.service.health.unready(self.part, wrong)
             else:
-                last = time.monotonic()
                 self.service.health.ready(self.part)
 
 
@@ -282,3 +295,7 @@ class _Rebalance(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka sh
             self.loop.trackers[partition] = CommitTracker()
             self.loop.tasks[partition] = set()
         self.loop.service.health.ready(self.loop.part)
+
+
+def _headers(message: Any) -> Headers:
+    return [(k, v or b"") for k, v in message.headers]

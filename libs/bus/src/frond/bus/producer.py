@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
 from frond.contracts.envelope import Headers, encode
-from frond.contracts.errors import BrokerUnavailable
+from frond.contracts.errors import BrokerUnavailable, FrondError
 from frond.contracts.events import Event
-from frond.contracts.topics import Topic
+from frond.contracts.topics import MAX_MESSAGE_BYTES, Topic
 
 _WINDOW: Final = 500
 
@@ -44,7 +44,7 @@ class EventProducer:
         """Connect. Raises BrokerUnavailable."""
         producer = AIOKafkaProducer(
             bootstrap_servers=self.bootstrap, acks="all", linger_ms=2,
-            request_timeout_ms=20_000, max_request_size=1 << 20,
+            request_timeout_ms=20_000, max_request_size=MAX_MESSAGE_BYTES,
         )  # fmt: skip
         try:
             await producer.start()
@@ -80,7 +80,12 @@ class EventProducer:
     async def send_raw(
         self, topic: Topic, key: bytes | None, value: bytes | None, headers: Headers
     ) -> None:
-        """Send bytes as they are (dead letters, replays, stored events)."""
+        """Send bytes as they are (dead letters, replays, stored events).
+
+        Raises:
+            BrokerUnavailable: not acknowledged.
+            FrondError: larger than the topic takes.
+        """
         if self._producer is None:
             raise BrokerUnavailable("the producer is not started")
         if key is None and value is None:
@@ -89,5 +94,8 @@ class EventProducer:
             await self._producer.send_and_wait(
                 topic.named(self.prefix), value, key=key, headers=headers
             )
+        except MessageSizeTooLargeError as e:
+            # no outage: it would never get through
+            raise FrondError(f"{topic.name}: a message of {len(value or b'')} bytes: {e}") from e
         except (KafkaError, OSError) as e:
             raise BrokerUnavailable(f"{topic.name}: {type(e).__name__}: {e}") from e

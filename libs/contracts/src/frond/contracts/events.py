@@ -7,7 +7,7 @@ sent twice has one id.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, ClassVar, Final
+from typing import Annotated, Any, ClassVar, Final
 
 from pydantic import AliasChoices, Field, field_validator, model_validator
 
@@ -29,6 +29,18 @@ from frond.contracts.jobs import (
 from frond.contracts.plan import RasterSource, WindowGrid
 from frond.contracts.reasons import Reason
 from frond.contracts.topics import Topic
+
+MOST_IMAGES: Final = 10_000_000
+"""Images a job, at the very most; services have lower limits of their own."""
+MOST_CHUNKS: Final = 2_000_000
+"""Chunks an image, at the very most: a bitmap of them must stay small."""
+MOST_WINDOWS: Final = 1024
+"""Windows a chunk, at the very most: they are read together."""
+
+Id = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+Name = Annotated[str, Field(max_length=1024)]
+"""What a sender called an image. With this bound no event outgrows a Kafka message."""
+Short = Annotated[str, Field(max_length=2048)]
 
 
 class Event(Contract):
@@ -62,17 +74,20 @@ class ImageUploaded(Event):
 
     image: str = Field(description="s3://bucket/key of the raster")
     job_size: int | None = Field(
-        default=None, ge=1, description="how many images the job has; the first to say it wins"
+        default=None,
+        ge=1,
+        le=MOST_IMAGES,
+        description="how many images the job has; the first to say it wins",
     )
-    name: str | None = Field(default=None, description="what to call it in results")
-    sha256: str | None = None
-    model: str | None = Field(
+    name: Name | None = Field(default=None, description="what to call it in results")
+    sha256: Short | None = None
+    model: Short | None = Field(
         default=None, description="name, name@alias or name@digest; None: the default model"
     )
     thresholds: Thresholds = Thresholds()
-    webhook_url: str | None = None
-    email: str | None = None
-    tenant: str | None = None
+    webhook_url: Short | None = None
+    email: Short | None = None
+    tenant: Short | None = None
 
     @field_validator("image")
     @classmethod
@@ -99,7 +114,7 @@ class JobSealed(Event):
 
     TYPE: ClassVar[str] = "frond.job.sealed.v1"
 
-    job_size: int = Field(ge=0, validation_alias=AliasChoices("job_size", "size"))
+    job_size: int = Field(ge=0, le=MOST_IMAGES, validation_alias=AliasChoices("job_size", "size"))
 
 
 class JobCancelled(Event):
@@ -113,14 +128,18 @@ class ChunkPlanned(Event):
 
     TYPE: ClassVar[str] = "frond.chunk.planned.v1"
 
-    image_id: str
-    image: str
-    name: str
-    plan_digest: str
-    chunk_id: str
-    ordinal: int = Field(ge=0)
-    chunks: int = Field(ge=1, description="how many chunks with windows the image has")
-    windows: tuple[int, ...] = Field(min_length=1, description="indices in the grid, ascending")
+    image_id: Id
+    image: Short
+    name: Name
+    plan_digest: Id
+    chunk_id: Id
+    ordinal: int = Field(ge=0, lt=MOST_CHUNKS)
+    chunks: int = Field(
+        ge=1, le=MOST_CHUNKS, description="how many chunks with windows the image has"
+    )
+    windows: tuple[int, ...] = Field(
+        min_length=1, max_length=MOST_WINDOWS, description="indices in the grid, ascending"
+    )
     windows_total: int = Field(description="of the whole image")
     windows_skipped: int = Field(description="of the whole image")
     source: RasterSource
@@ -138,9 +157,9 @@ class ChunkPlanned(Event):
 
 
 class _ImageEvent(Event):
-    image_id: str
-    image: str
-    name: str
+    image_id: Id
+    image: Short
+    name: Name
     job_size: int | None = None
 
     def partition_key(self) -> str:
@@ -152,10 +171,10 @@ class ChunkDetected(_ImageEvent):
 
     TYPE: ClassVar[str] = "frond.chunk.detected.v1"
 
-    plan_digest: str
-    chunk_id: str
-    ordinal: int = Field(ge=0)
-    chunks: int = Field(ge=1)
+    plan_digest: Id
+    chunk_id: Id
+    ordinal: int = Field(ge=0, lt=MOST_CHUNKS)
+    chunks: int = Field(ge=1, le=MOST_CHUNKS)
     windows: WindowCounts = Field(description="of this chunk: total = done + failed")
     windows_total: int = Field(description="of the whole image")
     windows_skipped: int = Field(description="of the whole image")
@@ -175,7 +194,7 @@ class ImageEmpty(_ImageEvent):
 
     TYPE: ClassVar[str] = "frond.image.empty.v1"
 
-    plan_digest: str
+    plan_digest: Id
     windows_total: int
     windows_skipped: int
 

@@ -58,12 +58,25 @@ def check_job_id(job_id: str) -> str:
     return job_id
 
 
+def _nameable(key: str) -> bool:
+    # S3 allows 1024 bytes; MinIO keeps each part as a folder's name
+    try:
+        parts = [part.encode() for part in key.split("/")]
+    except UnicodeEncodeError:
+        return False
+    return sum(map(len, parts)) + len(parts) <= 1025 and all(
+        0 < len(part) <= 255 and part not in (b".", b"..") for part in parts
+    )
+
+
 def parse_s3_uri(uri: str) -> tuple[str, str]:
     """Split ``s3://bucket/key``. Raises JobRejected when it is none, or names no object."""
     m = _S3_URI.match(uri)
-    if m is None or len(uri) > 2048 or any(ord(c) < 32 for c in uri):
+    if m is None or any(ord(c) < 32 for c in uri) or not _nameable(m.group(2)):
+        shown = uri[:200].encode("utf-8", "replace").decode()
         raise JobRejected(
             Reason.BAD_IMAGE_URI,
-            f"{uri[:200]!r} is no object address. Write s3://bucket/path/to/raster.tif.",
+            f"{shown!r} is no object address. Write s3://bucket/path/to/raster.tif, without empty "
+            "or dotted folders.",
         )
     return m.group(1), m.group(2)

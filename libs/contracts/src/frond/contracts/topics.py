@@ -12,6 +12,10 @@ from typing import Final
 
 _DAY_MS: Final = 24 * 3600 * 1000
 
+MAX_MESSAGE_BYTES: Final = 2 << 20
+"""The most that we ever send in one Kafka message: twice what topics take but the dead-letter topic,
+so that a dead letter fits around whatever a topic took."""
+
 
 @dataclass(frozen=True, slots=True)
 class Topic:
@@ -43,7 +47,7 @@ class Topic:
         return {
             "cleanup.policy": "compact" if self.compacted else "delete",
             "retention.ms": str(self.retention_ms),
-            "max.message.bytes": str(1 << 20),
+            "max.message.bytes": str(MAX_MESSAGE_BYTES // 2),
             **self.config,
         }
 
@@ -72,8 +76,9 @@ COMPLETED: Final = Topic(
     about="One self-contained event a job.",
 )
 DEADLETTER: Final = Topic(
-    "frond.deadletter.v1", 4, retention_ms=30 * _DAY_MS, about="What could not be read, and why."
-)
+    "frond.deadletter.v1", 4, retention_ms=30 * _DAY_MS, about="What could not be read, and why.",
+    config={"max.message.bytes": str(MAX_MESSAGE_BYTES)},
+)  # fmt: skip
 
 ALL: Final[tuple[Topic, ...]] = (
     UPLOADED,

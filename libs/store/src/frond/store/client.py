@@ -68,9 +68,11 @@ class ObjectStore:
         """``s3://bucket/key``."""
         return f"s3://{self.bucket}/{key}"
 
-    async def _run(self, what: str, call: Callable[[], T]) -> T:
+    async def _run(self, what: str, call: Callable[[], T], bucket: str | None = None) -> T:
+        foreign = bucket is not None and bucket != self.bucket
+
         def guarded() -> T:
-            with translated(what):
+            with translated(what, foreign=foreign):
                 return call()
 
         loop = asyncio.get_running_loop()
@@ -105,7 +107,7 @@ class ObjectStore:
                 response.close()
                 response.release_conn()
 
-        return await self._run(f"reading {key}", read)
+        return await self._run(f"reading {key}", read, bucket)
 
     async def stream(
         self, key: str, *, offset: int = 0, length: int = 0, bucket: str | None = None
@@ -114,6 +116,7 @@ class ObjectStore:
         response = await self._run(
             f"reading {key}",
             lambda: self.s3.get_object(bucket or self.bucket, key, offset, length),
+            bucket,
         )
         try:
             while piece := await self._run(f"reading {key}", lambda: response.read(_STREAM_CHUNK)):
@@ -159,7 +162,9 @@ class ObjectStore:
     async def stat(self, key: str, *, bucket: str | None = None) -> Stat:
         """What is known of an object. Raises ObjectMissing."""
         found = await self._run(
-            f"looking at {key}", lambda: self.s3.stat_object(bucket or self.bucket, key)
+            f"looking at {key}",
+            lambda: self.s3.stat_object(bucket or self.bucket, key),
+            bucket,
         )
         meta = {
             k.lower().removeprefix("x-amz-meta-"): str(v)
@@ -196,7 +201,7 @@ class ObjectStore:
                     break
             return out
 
-        while found := await self._run(f"listing {prefix}", page):
+        while found := await self._run(f"listing {prefix}", page, bucket):
             for item in found:
                 yield item
 

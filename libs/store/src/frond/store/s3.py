@@ -21,7 +21,12 @@ from frond.contracts.errors import ObjectMissing, StoreUnavailable
 
 CONNECT_TIMEOUT_S: Final = 5.0
 READ_TIMEOUT_S: Final = 30.0
-_MISSING: Final = {"NoSuchKey", "NoSuchBucket", "NoSuchUpload", "AccessDenied", "InvalidObjectName"}
+_MISSING: Final = {
+    "NoSuchKey", "NoSuchBucket", "NoSuchUpload",
+    # names that the store would never hold: nothing is there, however often one asks
+    "InvalidObjectName", "InvalidBucketName", "KeyTooLongError", "BadRequest", "MethodNotAllowed",
+    "InvalidArgument", "XMinioInvalidObjectName", "XMinioInvalidResourceName",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,15 +95,23 @@ def code_of(error: BaseException) -> str | None:
 
 
 @contextmanager
-def translated(what: str) -> Iterator[None]:
-    """Turn minio-py's and urllib3's errors into ObjectMissing or StoreUnavailable."""
+def translated(what: str, *, foreign: bool = False) -> Iterator[None]:
+    """Turn minio-py's and urllib3's errors into ObjectMissing or StoreUnavailable.
+
+    Args:
+        foreign: the bucket is not our own: what we may not see there is missing. In our own, being
+            refused is a fault of the installation, which is waited out as an outage is.
+    """
     try:
         yield
     except S3Error as e:
-        if e.code in _MISSING:
+        if e.code in _MISSING or (e.code == "AccessDenied" and foreign):
             raise ObjectMissing(f"{what}: {e.code}") from e
         if e.code == "PreconditionFailed":
             raise
         raise StoreUnavailable(f"{what}: {e.code}: {e.message}") from e
     except (urllib3.exceptions.HTTPError, ServerError, InvalidResponseError, OSError) as e:
         raise StoreUnavailable(f"{what}: {type(e).__name__}: {e}") from e
+    except ValueError as e:
+        # minio-py refuses some names by itself
+        raise ObjectMissing(f"{what}: {e}") from e

@@ -1,0 +1,72 @@
+"""Whether a consumer gets on: a sign of life from the broker, and positions that move."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any, Final
+
+from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import KafkaError
+
+from frond.bus import metrics
+from frond.contracts.errors import BrokerUnavailable
+
+PROBE_EVERY_S: Final = 10.0
+SILENT_S: Final = 90.0
+STUCK_S: Final = 120.0
+
+
+class Progress:
+    """Looks at one consumer from time to time.
+
+    aiokafka consumers can go silently dead: they neither raise nor read. What they read is compared
+    with what there is to read.
+    """
+
+    def __init__(self, consumer: AIOKafkaConsumer, topic: str) -> None:
+        self._consumer = consumer
+        self._topic = topic
+        self._answered = self._moved = time.monotonic()
+        self._positions: dict[Any, int] = {}
+
+    async def probe(self, *, busy: bool) -> str | None:
+        """Ask the broker once; returns what is wrong, or None.
+
+        Args:
+            busy: messages are in hand, so that standing still means nothing.
+
+        Raises:
+            BrokerUnavailable: it has not answered for 90 s, or nothing was read for 120 s although
+                there is something to read.
+        """
+        try:
+            async with asyncio.timeout(PROBE_EVERY_S):
+                lag = await self._look()
+        except (KafkaError, OSError, TimeoutError) as e:
+            if time.monotonic() - self._answered > SILENT_S:
+                raise BrokerUnavailable(f"no answer for {SILENT_S:.0f} s") from e
+            return f"the broker does not answer: {e!r}"
+        self._answered = time.monotonic()
+        if busy or not lag:
+            self._moved = self._answered
+        elif self._answered - self._moved > STUCK_S:
+            raise BrokerUnavailable(f"{lag} messages wait, and none was read for {STUCK_S:.0f} s")
+        return None
+
+    async def _look(self) -> int:
+        assigned = self._consumer.assignment()
+        if not assigned:
+            await self._consumer.topics()  # a sign of life, at least
+            return 0
+        lag = 0
+        positions = {}
+        for partition, end in (await self._consumer.end_offsets(assigned)).items():
+            positions[partition] = await self._consumer.position(partition)
+            behind = max(0, end - positions[partition])
+            metrics.LAG.labels(self._topic, str(partition.partition)).set(behind)
+            lag += behind
+        if positions != self._positions:
+            self._positions = positions
+            self._moved = time.monotonic()
+        return lag
