@@ -82,7 +82,13 @@ def test_the_record_has_no_times(pipeline: Path) -> None:
     """run.json is the same for each run of the same file."""
     spec = load(pipeline)
     spec.outputs.mkdir()
-    told = {"job_id": "x", "model": None, "images": {}, "detections": {}, "created": "now"}
+    told: dict[str, Any] = {
+        "job_id": "x",
+        "model": None,
+        "images": {},
+        "detections": {},
+        "created": "now",
+    }
     path = write_record(spec, told, [{"name": "coco.json", "sha256": "ab"}])
     record = json.loads(path.read_text())
     assert record["artifacts"] == {"coco.json": "ab"}

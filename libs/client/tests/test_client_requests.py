@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def test_a_service_that_is_away_for_a_while_is_waited_for(
     client: Client, service: Any, rasters: list[Path], naps: list[float]
 ) -> None:
     """503 with Retry-After, then a lost connection, then the answer: the file is sent whole."""
-    ends = iter(
+    ends: Iterator[httpx.Response | Exception] = iter(
         [
             httpx.Response(503, headers={"retry-after": "3"}, json={"detail": "Kafka is away."}),
             httpx.ReadError("connection lost"),
@@ -99,7 +100,7 @@ def test_a_request_that_is_still_under_way_is_waited_for(
 ) -> None:
     """An answer was lost; its request, sent again, meets 409 with Retry-After until the first one
     has ended."""
-    ends = iter(
+    ends: Iterator[httpx.Response | Exception] = iter(
         [
             httpx.ReadError("lost"),
             httpx.Response(409, headers={"retry-after": "2"}, json={"detail": "Under way."}),

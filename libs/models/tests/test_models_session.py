@@ -68,8 +68,8 @@ def echo(folder: Path, *, batch: Any = "n", **more: Any) -> Path:
     return write(
         folder, nodes, shape, {"out": [batch, 1, 6]},
         {
-            "milli": np.float32(0.001).reshape(()), "last": np.array([3], np.int64),
-            "box0": np.zeros((1, 1, 4), np.float32), "none": np.float32(0).reshape(()),
+            "milli": np.array(0.001, np.float32), "last": np.array([3], np.int64),
+            "box0": np.zeros((1, 1, 4), np.float32), "none": np.array(0, np.float32),
             "box": np.array([[[2, 3, 10, 11]]], np.float32),
         },
         {"decoder": {"name": "yolo-end2end"},
@@ -208,7 +208,7 @@ def test_torchvision_graphs_run_one_image_at_a_time(tmp_path: Path) -> None:
         ],
         [3, 16, 16],
         {"boxes": [1, 4], "labels": [1], "scores": [1]},
-        {"share": np.float32(1 / 255).reshape(()), "zero": np.array([0], np.int64),
+        {"share": np.array(1 / 255, np.float32), "zero": np.array([0], np.int64),
          "box": np.array([[1, 2, 9, 9]], np.float32), "one": np.array([1], np.float32)},
         {"decoder": {"name": "torchvision"}},
     )  # fmt: skip

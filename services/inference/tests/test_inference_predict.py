@@ -225,3 +225,25 @@ async def test_a_form_is_told_to_be_no_form(client: httpx.AsyncClient) -> None:
     answer = await client.post("/predict", files={"file": encoded("png", picture())})
     assert answer.status_code == 400
     assert "--data-binary" in answer.json()["detail"]
+
+
+async def test_slow_senders_keep_nobody_waiting(client: httpx.AsyncClient) -> None:
+    """As many as there is room for send half their image and pause; another is answered."""
+    data = encoded("png", picture())
+    begun = asyncio.Semaphore(0)
+    go_on = asyncio.Event()
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield data[:100]
+        begun.release()
+        await go_on.wait()
+        yield data[100:]
+
+    async with asyncio.timeout(60):
+        slow = [asyncio.create_task(client.post("/predict", content=slowly())) for _ in range(2)]
+        for _ in slow:
+            await begun.acquire()
+        assert len(boxes(await client.post("/predict", content=data))) == len(PLACES)
+        go_on.set()
+        for answer in await asyncio.gather(*slow):
+            assert len(boxes(answer)) == len(PLACES)

@@ -113,14 +113,61 @@ async def test_what_is_no_web_address_is_given_up(url: str, http: httpx.AsyncCli
 
 
 @pytest.mark.parametrize(
-    "host", ["127.0.0.1", "localhost", "[::1]", "127.8.0.1", "0.0.0.0", "a.localhost"]
-)
-def test_loopback_can_be_forbidden(host: str) -> None:
-    """One setting decides; it is on for now, so that the demo's own receiver can be reached."""
+    "host",
+    [
+        "127.0.0.1", "localhost", "[::1]", "127.8.0.1", "0.0.0.0", "a.localhost", "10.1.2.3",
+        "192.168.0.1", "172.16.0.1", "169.254.169.254", "100.64.0.1", "240.0.0.1", "224.0.0.1",
+        "[fe80::1]", "[fd00:ec2::254]", "[::ffff:127.0.0.1]", "[::ffff:10.0.0.1]",
+        "[64:ff9b::7f00:1]", "[2002:7f00:1::]",
+    ],
+)  # fmt: skip
+def test_what_is_not_public_can_be_forbidden(host: str) -> None:
+    """One setting decides; it is on by default, so that the demo's own receiver can be reached."""
     check_target(f"http://{host}:80/hook", settings())
     with pytest.raises(JobRejected, match="machine that Frond runs on"):
         check_target(f"http://{host}:80/hook", settings(webhook_allow_private=False))
     check_target("https://example.org/hook", settings(webhook_allow_private=False))
+    check_target("https://93.184.215.14/hook", settings(webhook_allow_private=False))
+
+
+@pytest.mark.parametrize("host", ["2130706433", "0x7f.1", "127.1"])
+async def test_a_name_that_means_a_private_address_is_given_up(
+    host: str, receiver: Any, http: httpx.AsyncClient
+) -> None:
+    """What the resolver makes of a name decides, and nothing is sent."""
+    url = receiver.url.replace("127.0.0.1", host)
+    answer = await post(http, url, webhook_allow_private=False)
+    assert answer.state is State.GAVE_UP
+    assert "private network" in answer.told
+    assert receiver.posts.empty()
+
+
+async def test_a_name_that_cannot_be_one_is_given_up(http: httpx.AsyncClient) -> None:
+    url = f"http://{'a' * 70}.example/"
+    assert (await post(http, url, webhook_allow_private=False)).state is State.GAVE_UP
+
+
+async def test_a_name_that_cannot_be_resolved_is_tried_again(http: httpx.AsyncClient) -> None:
+    answer = await post(http, "http://none.invalid/", webhook_allow_private=False)
+    assert answer.state is State.PENDING
+
+
+async def test_the_connection_goes_to_the_address_that_was_looked_at() -> None:
+    """By number, with the name in Host and in TLS: a second look-up could tell something else."""
+    seen: list[httpx.Request] = []
+
+    def receive(request: httpx.Request) -> httpx.Response:
+        seen.append(request)
+        return httpx.Response(200)
+
+    # a number that no machine's resolver leaves as it is, so that no network is needed
+    target = "https://0x5db8d70e:8443/hook?x=1"
+    async with httpx.AsyncClient(transport=httpx.MockTransport(receive)) as http:
+        answer = await post(http, target, webhook_allow_private=False)
+    assert answer.state is State.DELIVERED
+    assert str(seen[0].url) == "https://93.184.215.14:8443/hook?x=1"
+    assert seen[0].headers["host"] == "0x5db8d70e:8443"
+    assert seen[0].extensions["sni_hostname"] == "0x5db8d70e"
 
 
 def test_a_bad_secret_is_told_at_the_start() -> None:

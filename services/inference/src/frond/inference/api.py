@@ -2,9 +2,10 @@
 
 import asyncio
 import hmac
+import tempfile
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Annotated
+from typing import IO, Annotated
 
 from fastapi import Depends, FastAPI, Query, Request
 from fastapi.responses import JSONResponse
@@ -32,6 +33,7 @@ _BODY = {
         ),
     }
 }
+_IN_MEMORY = 1 << 20
 _PROBLEM = {"content": {MEDIA_TYPE: {"schema": {"type": "object"}}}}
 
 
@@ -64,27 +66,35 @@ class Predictor:
             )
 
     async def answer(
-        self, read_body: Callable[[int], Awaitable[bytes]], model: str | None, score: float | None
+        self,
+        read_body: Callable[[int], Awaitable[IO[bytes]]],
+        model: str | None,
+        score: float | None,
     ) -> Prediction:
         """The detections of one image.
 
         Args:
-            read_body: reads the request's body, at most as many bytes as given.
+            read_body: reads the request's body, at most as many bytes as given, to a file that
+                stands at its end.
         """
         ref: ModelRef = await self._models.registry.resolve(model)
         session = await self._models.get(ref)
-        async with self._room:
-            data = await read_body(self._settings.predict_max_bytes)
-            loop = asyncio.get_running_loop()
-            try:
-                return await loop.run_in_executor(
-                    self._threads, predict, data, ref, session, self._runner, self._limits, score
-                )
-            except ModelRejected as e:
-                raise ModelRejected(Reason.INFERENCE_FAILED, e.detail) from e
+        # before there is room: a sender may be slow, and must not keep others waiting
+        with await read_body(self._settings.predict_max_bytes) as body:
+            async with self._room:
+                body.seek(0)
+                data = body.read()
+                loop = asyncio.get_running_loop()
+                try:
+                    return await loop.run_in_executor(
+                        self._threads, predict, data, ref, session, self._runner, self._limits,
+                        score,
+                    )  # fmt: skip
+                except ModelRejected as e:
+                    raise ModelRejected(Reason.INFERENCE_FAILED, e.detail) from e
 
 
-async def _body(request: Request, most: int) -> bytes:
+async def _body(request: Request, most: int) -> IO[bytes]:
     if request.headers.get("content-type", "").lower().startswith("multipart/"):
         raise JobRejected(
             Reason.BAD_REQUEST,
@@ -98,12 +108,16 @@ async def _body(request: Request, most: int) -> bytes:
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > most:
         raise too_large
-    got = bytearray()
-    async for piece in request.stream():
-        got += piece
-        if len(got) > most:
-            raise too_large
-    return bytes(got)
+    got = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115 # the caller closes it
+    try:
+        async for piece in request.stream():
+            got.write(piece)
+            if got.tell() > most:
+                raise too_large
+    except BaseException:
+        got.close()
+        raise
+    return got
 
 
 def make_app(find: Callable[[], Predictor]) -> FastAPI:

@@ -16,6 +16,7 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import MemoryFile
 
 from frond.contracts.errors import RasterRejected
+from frond.contracts.ids import image_id
 from frond.contracts.jobs import ModelRef, Thresholds
 from frond.contracts.plan import Georeference, ImagePlan
 from frond.contracts.reasons import Reason
@@ -92,7 +93,7 @@ def predict(
             dataset,
             info,
             PlanRequest(
-                job_id="predict", image_id="predict", image="memory", name="predict",
+                job_id="predict", image_id=image_id("predict", "memory"), image="memory", name="predict",
                 uri="memory", etag="", size=len(data), model=ref, manifest=session.manifest,
                 thresholds=Thresholds(score=score), limits=limits,
             ),

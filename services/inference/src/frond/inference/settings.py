@@ -34,4 +34,6 @@ class InferenceSettings(ServiceSettings):
     gdal_cache_mb: int = Field(default=128, ge=16)
     predict_max_bytes: int = Field(default=64 * MIB, ge=1, description="body of a /predict request")
     predict_max_pixels: int = Field(default=64_000_000, ge=1, description="of a /predict image")
-    predict_at_once: int = Field(default=2, ge=1, description="/predict images in memory")
+    predict_at_once: int = Field(
+        default=2, ge=1, description="/predict images in memory; their bodies wait on disk"
+    )

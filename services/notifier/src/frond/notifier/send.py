@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Protocol
 from urllib.parse import unquote, urlsplit
@@ -14,7 +16,7 @@ from standardwebhooks import Webhook
 from frond.contracts.errors import JobRejected
 from frond.notifier.delivery import Answer, Delivery, State, classify
 from frond.notifier.settings import NotifierSettings
-from frond.notifier.target import check_target
+from frond.notifier.target import check_target, public_address
 from frond.notifier.text import mail, webhook_body
 
 
@@ -59,17 +61,33 @@ class WebhookSender:
         try:
             async with (
                 asyncio.timeout(self.settings.deadline_s),
-                self.http.stream(
-                    "POST", delivery.target, content=body, headers=headers, follow_redirects=False
-                ) as response,
+                self._posted(delivery.target, body, headers) as response,
             ):
                 return classify(response.status_code, response.headers.get("retry-after"), now)
+        except JobRejected as e:
+            return Answer(State.GAVE_UP, e.detail)
         except TimeoutError:
             return Answer(State.PENDING, f"no answer within {self.settings.deadline_s:g} s")
         except httpx.InvalidURL as e:
             return Answer(State.GAVE_UP, f"the address cannot be used: {e}")
         except (httpx.HTTPError, OSError) as e:
             return Answer(State.PENDING, f"{type(e).__name__}: {e}")
+
+    @asynccontextmanager
+    async def _posted(
+        self, target: str, body: bytes, headers: dict[str, str]
+    ) -> AsyncIterator[httpx.Response]:
+        url, extensions = httpx.URL(target), {}
+        if not self.settings.webhook_allow_private:
+            # the address that was looked at is the one connected to; the name stays in Host and TLS
+            headers = {**headers, "host": url.netloc.decode()}
+            extensions = {"sni_hostname": url.raw_host.decode()}
+            url = url.copy_with(host=await public_address(target))
+        async with self.http.stream(
+            "POST", url, content=body, headers=headers, extensions=extensions,
+            follow_redirects=False,
+        ) as response:  # fmt: skip
+            yield response
 
 
 class MailSender:

@@ -31,7 +31,8 @@ class NotifierSettings(ServiceSettings):
         "empty: webhooks are not signed",
     )
     webhook_allow_private: bool = Field(
-        default=True, description="whether webhooks may go to this host (loopback)"
+        default=True,
+        description="whether webhooks may go to this host and into private networks",
     )
     smtp_url: SecretStr = Field(
         default=SecretStr(""), description="smtp://user:password@host:port, smtps:// for TLS"
