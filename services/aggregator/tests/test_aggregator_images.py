@@ -8,9 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from frond.aggregator.images import (
+    NOTHING,
     ChunkFailure,
+    Decision,
     ImageState,
     Next,
+    Stored,
     apply,
     completed_outcome,
     failed_outcome,
@@ -23,10 +26,11 @@ from frond.contracts.plan import ImagePlan, RasterSource, WindowGrid
 from frond.contracts.reasons import Reason
 
 IMAGE = "ab" * 16
+P1, P2 = "1" * 32, "2" * 32
 MODEL = ModelRef(name="palms", digest="0" * 64)
 
 
-def detected(ordinal: int, chunks: int, *, plan: str = "p1", failed: int = 0) -> ChunkDetected:
+def detected(ordinal: int, chunks: int, *, plan: str = P1, failed: int = 0) -> ChunkDetected:
     """A chunk of four windows."""
     return ChunkDetected(
         job_id="job", image_id=IMAGE, image="s3://bucket/a.tif", name="a.tif", plan_digest=plan,
@@ -81,23 +85,42 @@ def test_any_order_and_any_copies_lead_to_the_same_state(
 def test_a_zombies_plan_is_ignored_unless_it_is_the_stored_one() -> None:
     """Which of two plans counts is asked of the store, and the state begins anew with that."""
     mine = apply(None, detected(0, 3)).state
-    stranger = detected(1, 2, plan="p2")
+    stranger = detected(1, 2, plan=P2)
     assert apply(mine, stranger).next is Next.ASK
-    assert apply(mine, stranger, "p1") == apply(mine, stranger, "")
-    assert apply(mine, stranger, "p1").next is Next.IGNORE
-    assert apply(mine, stranger, "p1").state == mine
-    anew = apply(mine, stranger, "p2")
+    assert apply(mine, stranger, Stored(P1, 3)) == apply(mine, stranger, NOTHING)
+    assert apply(mine, stranger, NOTHING).next is Next.IGNORE
+    assert apply(mine, stranger, NOTHING).state == mine
+    anew = apply(mine, stranger, Stored(P2, 2))
     assert anew.next is Next.WAIT
     assert anew.state is not None
-    assert (anew.state.plan, anew.state.chunks, anew.state.seen) == ("p2", 2, 0b10)
+    assert (anew.state.plan, anew.state.chunks, anew.state.seen) == (P2, 2, 0b10)
 
 
 def test_numbers_that_contradict_the_plan_change_nothing() -> None:
-    """An ordinal beyond the chunks, or another number of chunks under one plan, is ignored."""
+    """An ordinal beyond the chunks is ignored, and so is a number of chunks that is not the
+    stored plan's, whichever of two came first."""
     state = apply(None, detected(0, 3)).state
     assert apply(state, detected(3, 3)).next is Next.IGNORE
-    assert apply(state, detected(1, 4)).next is Next.IGNORE
+    assert apply(state, detected(1, 4)).next is Next.ASK
+    assert apply(state, detected(1, 4), Stored(P1, 3)) == Decision(state, Next.IGNORE)
+    right = apply(state, detected(1, 4), Stored(P1, 4)).state
+    assert right is not None
+    assert (right.chunks, right.seen) == (4, 0b10)
     assert apply(None, detected(5, 5)).state is None
+
+
+def test_no_bitmap_is_made_for_a_number_that_nobody_stored() -> None:
+    """A bitmap as long as an event says would be gigabytes; one as long as the plan's is made."""
+    most = 2_000_000
+    huge = detected(0, 1).model_copy(update={"chunks": 10**11, "ordinal": 10**11 - 1})
+    assert apply(None, huge) == Decision(None, Next.ASK)
+    for stored in (NOTHING, Stored(P1, 3), Stored(P2, 10**11)):
+        assert apply(None, huge, stored) == Decision(None, Next.IGNORE)
+    large = detected(0, 1).model_copy(update={"chunks": most, "ordinal": most - 1})
+    believed = apply(None, large, Stored(P1, most))
+    assert believed.next is Next.WAIT
+    assert believed.state is not None
+    assert believed.state.seen == 1 << (most - 1)
 
 
 @given(cols=st.integers(1, 50), data=st.data())

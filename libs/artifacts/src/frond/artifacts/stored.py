@@ -9,6 +9,7 @@ import asyncio
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from typing import Final
 
 from frond.artifacts.common import ImageResult, JobInfo
@@ -31,7 +32,7 @@ async def write_image_artifacts(
     detections: Detections,
     manifest: ModelManifest,
 ) -> Sequence[Artifact]:
-    """Write one completed image's files to ``images/{image}/``.
+    """Write one completed image's files to ``images/{image}/``, side by side.
 
     Raises:
         StoreUnavailable: the store does not take them; files that are there are whole.
@@ -41,10 +42,19 @@ async def write_image_artifacts(
     def key(name: str) -> str:
         return keys.image_artifact(plan.job_id, plan.image_id, name)
 
-    def open_sink(name: str, media_type: str) -> MultipartWriter:
-        return store.writer(key(name), media_type)
+    written: list[MultipartWriter] = []
 
-    return await asyncio.to_thread(
+    @contextmanager
+    def open_sink(name: str, media_type: str) -> Iterator[MultipartWriter]:
+        writer = store.writer(key(name), media_type)
+        try:
+            yield writer
+        except BaseException:
+            writer.abort()
+            raise
+        written.append(writer)
+
+    made = await asyncio.to_thread(
         write_image,
         ImageResult(outcome, plan, detections),
         job,
@@ -52,6 +62,8 @@ async def write_image_artifacts(
         lambda name: store.uri(key(name)),
         bucket=store.bucket,
     )
+    await asyncio.gather(*(asyncio.to_thread(writer.close) for writer in written))
+    return made
 
 
 async def write_job_artifacts(

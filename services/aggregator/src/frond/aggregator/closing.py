@@ -12,7 +12,7 @@ import contextlib
 import json
 import time
 from base64 import b64decode, b64encode
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
@@ -49,6 +49,7 @@ MAX_FAILURES: Final = 100
 _READS: Final = 16
 _BATCH: Final = 512
 _AT_ONCE: Final = 2
+_ENDED: Final = 10_000
 _log = get_logger(__name__)
 
 
@@ -144,7 +145,11 @@ def completed_event(
 
 
 class Closing:
-    """Ends jobs. Safe to run twice, at once, and beside a zombie."""
+    """Ends jobs. Safe to run twice, at once, and beside a zombie.
+
+    Attributes:
+        quiet: awaited before a job's last word is said: nothing of it is being sent any more.
+    """
 
     def __init__(self, store: ObjectStore, producer: EventProducer, imaging: Imaging) -> None:
         self.store = store
@@ -152,6 +157,17 @@ class Closing:
         self.imaging = imaging
         # each holds a thread that waits for others
         self._slots = asyncio.Semaphore(_AT_ONCE)
+        self.quiet: Callable[[str], Awaitable[None]] | None = None
+        # in the order in which they ended
+        self._ended: dict[str, None] = {}
+
+    def has_ended(self, job_id: str) -> bool:
+        """Whether this process has said the job's last word, or is about to; of the latest jobs."""
+        return job_id in self._ended
+
+    def forget(self, job_id: str) -> None:
+        """The job was deleted and has begun anew."""
+        self._ended.pop(job_id, None)
 
     async def size(self, job_id: str, said: int) -> int:
         """The job's size as stored; what was said now, if nothing was stored before."""
@@ -277,6 +293,12 @@ class Closing:
         """Send a stored completed event as it is stored, and the final status."""
         raw = await self.store.get(keys.job_completed(job_id))
         event = JobCompleted.model_validate_json(raw)
+        # whatever ends a job comes here: no snapshot may follow the last word
+        self._ended[job_id] = None
+        while len(self._ended) > _ENDED:
+            del self._ended[next(iter(self._ended))]
+        if self.quiet is not None:
+            await self.quiet(job_id)
         headers = await self._headers(event, traceparent)
         await self.producer.send_raw(topics.COMPLETED, job_id.encode(), raw, headers)
         final = JobStatusChanged(

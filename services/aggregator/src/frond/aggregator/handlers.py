@@ -6,7 +6,7 @@ store; whatever it has forgotten, the store tells.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import Iterator, MutableMapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
@@ -34,8 +34,8 @@ from frond.runtime import get_logger
 Table = MutableMapping[bytes, bytes]
 
 _INTERNAL: Final = (
-    "Frond itself failed on this image; its operator finds why in the logs under the trace id "
-    "{trace}. Sending the image again is worth a try."
+    "Frond itself failed on this image; its operator finds why in the logs and among the dead "
+    "letters. Sending the image again is worth a try."
 )
 _log = get_logger(__name__)
 
@@ -69,9 +69,14 @@ class ImageStage:
         """Close the ledger of an image whose event cannot be handled."""
         event = envelope.event
         if isinstance(event, ChunkDetected | ImageRejected | ImageEmpty):
+            # the trace is another one in every run: it must not get into what is stored
+            _log.error(
+                "an image is given up", job_id=event.job_id, image_id=event.image_id,
+                trace_id=envelope.trace_id,
+            )  # fmt: skip
             finished = await self.imaging.fail(
                 event.job_id, event.image_id, event.image, event.name, Reason.INTERNAL,
-                _INTERNAL.format(trace=envelope.trace_id), event.job_size,
+                _INTERNAL, event.job_size,
             )  # fmt: skip
             await self._tell(finished, envelope.traceparent)
             self._forget(event.image_id)
@@ -92,7 +97,8 @@ class ImageStage:
         decision = images.apply(self._state(key), event)
         if decision.next is images.Next.ASK:
             plan = await self.imaging.plan(event.job_id, event.image_id)
-            decision = images.apply(self._state(key), event, plan.plan_digest if plan else "")
+            known = images.Stored(plan.plan_digest, plan.chunks) if plan else images.NOTHING
+            decision = images.apply(self._state(key), event, known)
         if decision.next is images.Next.IGNORE:
             metrics.STRANGERS.inc()
             _log.warning(
@@ -100,14 +106,16 @@ class ImageStage:
                 image_id=event.image_id, plan=event.plan_digest,
             )  # fmt: skip
             return
-        assert decision.state is not None
-        self.table[key] = decision.state.to_bytes()
+        state = decision.state
+        assert state is not None
         if decision.next is not images.Next.FINISH:
+            self.table[key] = state.to_bytes()
             return
+        # the state of a whole image is not written: the event counts as unread until it is finished
         try:
             finished = await self.imaging.finish(
-                event.job_id, event.image_id, timings=decision.state.timings,
-                job_size=event.job_size,
+                event.job_id, event.image_id, timings=state.timings, job_size=event.job_size,
+                seen="" if state.failed else state.plan,
             )  # fmt: skip
         except UserError as e:
             finished = await self.imaging.fail(
@@ -137,18 +145,12 @@ class ImageStage:
 
 
 class JobStage:
-    """Events of ``imaged``, keyed by job: a job that is whole is closed.
-
-    Attributes:
-        quiet: awaited before a job's last word is said: nothing of it is being sent any more.
-    """
+    """Events of ``imaged``, keyed by job: a job that is whole is closed."""
 
     def __init__(self, table: Table, closing: Closing) -> None:
         self.table = table
         self.closing = closing
-        self.quiet: Callable[[str], Awaitable[None]] | None = None
         self._tallies: dict[str, jobs.Tally] = {}
-        self._ending: set[str] = set()
 
     async def handle(self, envelope: Envelope) -> bool:
         """Take an event in; a job that it completes is closed when this returns.
@@ -159,20 +161,19 @@ class JobStage:
         event = envelope.event
         job_id = event.job_id
         record = self.record(job_id)
-        if record is None:
+        # a record may outlive its job: the reconciler closes jobs too, here or where the partition
+        # was before
+        if record is None or job_id not in self._tallies or self.closing.has_ended(job_id):
             if await self._over(event, envelope.traceparent):
+                self._drop(job_id)
                 return False
+            self.closing.forget(job_id)
+        if record is None:
             record = await self._begin(job_id)
         record = await self._taken(record, event)
         tally = self.tally(job_id)
         if jobs.decide(record, tally.images) is jobs.Next.CLOSE:
-            self._ending.add(job_id)
-            try:
-                if self.quiet is not None:
-                    await self.quiet(job_id)
-                await self._close(job_id, record, tally, envelope.traceparent)
-            finally:
-                self._ending.discard(job_id)
+            await self._close(job_id, record, tally, envelope.traceparent)
             return False
         return True
 
@@ -197,9 +198,9 @@ class JobStage:
         self._tallies.clear()
 
     def snapshot(self, job_id: str) -> JobStatusChanged | None:
-        """The job's status of now; None when it has ended or is about to."""
+        """The job's status of now; None when it has ended."""
         record = self.record(job_id)
-        if record is None or job_id in self._ending:
+        if record is None or self.closing.has_ended(job_id):
             return None
         return jobs.running(job_id, record, self.tally(job_id), datetime.now(UTC))
 
@@ -265,10 +266,9 @@ class JobStage:
     async def _close(
         self, job_id: str, record: jobs.JobRecord, tally: jobs.Tally, traceparent: str
     ) -> None:
-        found = list(self._buckets(job_id))
         ended = await self.closing.close(
             job_id,
-            (image for _, b in found for image in b.completed | b.failed),
+            (image for _, b in self._buckets(job_id) for image in b.completed | b.failed),
             size=record.size,
             cancelled=record.cancelled,
             timings=tally.timings,
@@ -277,9 +277,14 @@ class JobStage:
         if not ended:
             # outcomes that the table counts are not in the store: begin again from the store
             _log.error("the ledger and the store disagree", job_id=job_id)
-        for key, _ in found:
-            del self.table[key]
-        key = jobs.record_key(job_id)
-        if key in self.table:
-            del self.table[key]
+        self._drop(job_id)
+
+    def _drop(self, job_id: str) -> None:
+        # the record first: whatever is left when we are killed here is no job any more, and the
+        # event, when it comes again, finds that the job is over
         self._tallies.pop(job_id, None)
+        if self.table.get(jobs.record_key(job_id)) is None:
+            return
+        del self.table[jobs.record_key(job_id)]
+        for key in [key for key, _ in self._buckets(job_id)]:
+            del self.table[key]

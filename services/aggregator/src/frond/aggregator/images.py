@@ -10,6 +10,7 @@ import base64
 import json
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
+from typing import Final, NamedTuple
 
 from pydantic import BaseModel
 
@@ -29,7 +30,21 @@ class Next(Enum):
     IGNORE = auto()
     """The event belongs to no plan of this image that counts."""
     ASK = auto()
-    """The event's plan is not the one we know: which of them is stored?"""
+    """The event's plan is not the one we know, or too large to be believed: what is stored?"""
+
+
+class Stored(NamedTuple):
+    """What the store says of an image's plan: its digest, and how many chunks it has."""
+
+    plan: str
+    chunks: int
+
+
+NOTHING: Final = Stored("", 0)
+"""No plan is stored."""
+
+_BELIEVED: Final = 100_000
+"""A plan of more chunks is looked up first: its bitmap is as long as an event says it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,28 +113,24 @@ class Decision:
     next: Next
 
 
-def apply(
-    state: ImageState | None, event: ChunkDetected, stored_plan: str | None = None
-) -> Decision:
+def apply(state: ImageState | None, event: ChunkDetected, stored: Stored | None = None) -> Decision:
     """Take a chunk's event into the ledger.
 
     Args:
         state: what is known; None for an image never heard of.
-        stored_plan: digest of the image's stored plan, where a former answer was ``ASK``;
-            empty when no plan is stored.
+        stored: what is stored of the image's plan, where a former answer was ``ASK``.
     """
-    if event.ordinal >= event.chunks:
+    said = Stored(event.plan_digest, event.chunks)
+    if not 0 <= event.ordinal < event.chunks:
         return Decision(state, Next.IGNORE)
-    if state is None:
-        state = ImageState(event.plan_digest, event.chunks)
-    elif event.plan_digest != state.plan:
-        if stored_plan is None:
+    if state is None and event.chunks <= _BELIEVED:
+        state = ImageState(*said)
+    elif state is None or said != (state.plan, state.chunks):
+        if stored is None:
             return Decision(state, Next.ASK)
-        if event.plan_digest != stored_plan:
+        if said != stored:
             return Decision(state, Next.IGNORE)
-        state = ImageState(event.plan_digest, event.chunks)
-    if event.chunks != state.chunks:
-        return Decision(state, Next.IGNORE)
+        state = ImageState(*said)
     bit = 1 << event.ordinal
     if not state.seen & bit:
         state = replace(state, seen=state.seen | bit, timings=state.timings + event.timings)
@@ -131,6 +142,11 @@ def apply(
 def has_failed(event: ChunkDetected) -> bool:
     """Whether windows of this chunk failed."""
     return event.result is None or event.windows.failed > 0
+
+
+def is_dismissed(event: ChunkDetected) -> bool:
+    """Whether this chunk was not run because its job was cancelled."""
+    return event.result is None and event.reason is Reason.DISMISSED
 
 
 class ChunkFailure(BaseModel):

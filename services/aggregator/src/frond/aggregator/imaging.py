@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,6 +17,7 @@ from frond.aggregator.images import (
     ChunkFailure,
     completed_outcome,
     failed_outcome,
+    is_dismissed,
     rejected_outcome,
 )
 from frond.artifacts import write_image_artifacts
@@ -42,12 +44,18 @@ _log = get_logger(__name__)
 class _Chunks:
     """What the store holds of a plan's chunks."""
 
-    results: frozenset[int]
-    failures: tuple[ChunkFailure, ...]
+    missing: int = 0
+    failures: tuple[ChunkFailure, ...] = ()
+    dismissed: ChunkFailure | None = None
 
-    def holes(self, chunks: int) -> list[int]:
-        there = self.results | {f.ordinal for f in self.failures}
-        return [n for n in range(chunks) if n not in there]
+    def outcome(self, plan: ImagePlan) -> ImageOutcome | None:
+        """The image's outcome if a chunk of it failed, or was not run in a cancelled job."""
+        if self.missing and self.dismissed is not None:
+            return rejected_outcome(
+                plan.job_id, plan.image_id, plan.image, plan.name, self.dismissed.reason,
+                self.dismissed.detail, plan,
+            )  # fmt: skip
+        return failed_outcome(plan, list(self.failures)) if self.failures else None
 
 
 class Imaging:
@@ -79,12 +87,16 @@ class Imaging:
         return ImagePlan.model_validate_json(raw)
 
     async def note_failure(self, event: ChunkDetected) -> None:
-        """Store that windows of a chunk failed, before the ledger counts it."""
-        await self.store.put(
-            failure_key(event.job_id, event.image_id, event.chunk_id),
-            ChunkFailure.of(event).model_dump_json().encode(),
-            "application/json",
-        )
+        """Store that windows of a chunk failed, before the ledger counts it.
+
+        A cancelled job's image has one record for all chunks that were not run.
+        """
+        key = failure_key(event.job_id, event.image_id, event.chunk_id)
+        record = ChunkFailure.of(event).model_dump_json().encode()
+        if is_dismissed(event):
+            await self.store.put_if_absent(dismissal_key(event.job_id, event.image_id), record)
+        else:
+            await self.store.put(key, record, "application/json")
 
     async def finish(
         self,
@@ -93,8 +105,13 @@ class Imaging:
         *,
         timings: Timings | None = None,
         job_size: int | None = None,
+        seen: str = "",
     ) -> ImageFinished | None:
         """Merge an image's chunks, write what it gives, and store its outcome.
+
+        Args:
+            seen: digest of a plan of which every chunk was seen and none failed: its chunks are
+                not listed then.
 
         Returns:
             The event that tells of it; None when the store does not hold the plan or not every
@@ -108,21 +125,21 @@ class Imaging:
         if plan is None:
             _log.warning("an image without a plan", job_id=job_id, image_id=image_id)
             return None
-        chunks = await self._chunks(plan)
-        holes = chunks.holes(plan.chunks)
-        if holes:
-            _log.warning("chunks are missing", job_id=job_id, image_id=image_id, missing=len(holes))
+        chunks = _Chunks() if seen == plan.plan_digest else await self._chunks(plan)
+        if chunks.missing and chunks.dismissed is None:
+            _log.warning(
+                "chunks are missing", job_id=job_id, image_id=image_id, missing=chunks.missing
+            )
             return None
-        # a chunk that failed whole and was done later by a copy of its event is done
-        failures = [f for f in chunks.failures if not (f.whole and f.ordinal in chunks.results)]
+        outcome = chunks.outcome(plan)
         took = 0.0
-        if failures:
-            outcome = failed_outcome(plan, failures)
-        else:
+        if outcome is None:
             async with self._slots:
                 began = time.monotonic()
                 outcome = await self._merge(plan)
                 took = time.monotonic() - began
+            if outcome is None:
+                return None
             metrics.MERGING.observe(took)
         return await self._store(
             outcome, plan, (timings or Timings()) + Timings(merge=took), job_size
@@ -201,32 +218,58 @@ class Imaging:
         digest = plan.plan_digest
         ordinals = {chunk_id(plan.image_id, digest, n): n for n in range(plan.chunks)}
         results: set[int] = set()
-        failures: list[ChunkFailure] = []
+        failed: list[str] = []
+        dismissal, dismissed = dismissal_key(plan.job_id, plan.image_id), None
         async for item in self.store.list(keys.chunks_prefix(plan.job_id, plan.image_id)):
             name, _, kind = item.key.rsplit("/", 1)[-1].partition(".")
             ordinal = ordinals.get(name)
-            if ordinal is None:
+            if item.key == dismissal:
+                dismissed = ChunkFailure.model_validate_json(await self.store.get(item.key))
+            elif ordinal is None:
                 continue  # of another plan of this image
-            if kind == "arrow":
+            elif kind == "arrow":
                 results.add(ordinal)
             elif kind == "failed.json":
-                failures.append(ChunkFailure.model_validate_json(await self.store.get(item.key)))
-        return _Chunks(frozenset(results), tuple(failures))
+                failed.append(item.key)
+        failures = [ChunkFailure.model_validate_json(raw) for raw in await self._read(failed)]
+        there = results | {f.ordinal for f in failures}
+        # a chunk that failed whole and was done later by a copy of its event is done
+        failures = [f for f in failures if not (f.whole and f.ordinal in results)]
+        return _Chunks(plan.chunks - len(there), tuple(failures), dismissed)
 
-    async def _merge(self, plan: ImagePlan) -> ImageOutcome:
+    async def _read(self, names: Iterable[str]) -> list[bytes]:
+        reading = asyncio.Semaphore(_READS)
+
+        async def one(name: str) -> bytes:
+            async with reading:
+                return await self.store.get(name)
+
+        return await asyncio.gather(*(one(name) for name in names))
+
+    async def _merge(self, plan: ImagePlan) -> ImageOutcome | None:
+        """What the image's chunks give, written; None where one of them is not there."""
         manifest = await self.registry.manifest(plan.model)
-        parts = await self._load(plan)
+        try:
+            parts = await self._load(plan)
+        except ObjectMissing as e:
+            _log.warning("a chunk is missing", image_id=plan.image_id, error=str(e))
+            return None
         iou = effective_thresholds(manifest, plan.thresholds).merge_iou
         merged = await asyncio.to_thread(_merged, parts, plan, iou)
         del parts
+        outcome = completed_outcome(plan, _by_class(merged, manifest.classes))
+        await asyncio.gather(
+            self._write_detections(plan, merged),
+            write_image_artifacts(self.store, plan, outcome, merged, manifest),
+        )
+        return outcome
+
+    async def _write_detections(self, plan: ImagePlan, merged: Detections) -> None:
         data = await asyncio.to_thread(to_ipc, merged, self._metadata(plan))
         await self.store.put(
             keys.image_detections(plan.job_id, plan.image_id), data,
             "application/vnd.apache.arrow.file",
         )  # fmt: skip
-        outcome = completed_outcome(plan, _by_class(merged, manifest.classes))
-        await write_image_artifacts(self.store, plan, outcome, merged, manifest)
-        return outcome
 
     async def _load(self, plan: ImagePlan) -> list[Detections]:
         digest = plan.plan_digest
@@ -252,6 +295,16 @@ class Imaging:
 def failure_key(job_id: str, image_id: str, chunk: str) -> str:
     """Where it is kept that windows of a chunk failed."""
     return f"{keys.chunks_prefix(job_id, image_id)}{chunk}.failed.json"
+
+
+def dismissal_key(job_id: str, image_id: str) -> str:
+    """Where it is kept that chunks were not run because the job was cancelled."""
+    return f"{keys.chunks_prefix(job_id, image_id)}dismissed.json"
+
+
+def warm_up() -> None:
+    """Load what the first image would wait for: pyarrow imports pandas where it is installed."""
+    from_ipc(to_ipc(Detections.empty()))
 
 
 def _merged(parts: list[Detections], plan: ImagePlan, iou: float) -> Detections:

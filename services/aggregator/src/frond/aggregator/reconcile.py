@@ -127,7 +127,7 @@ class Reconciler:
         began = time.monotonic()
         if before is not None and began < before.due:
             return
-        ends = await self.offsets.ends(t for ts in _READERS.values() for t in ts)
+        ends = await self._ends()
         found = await survey(job_id, self.store.list(keys.job_prefix(job_id)))
         # a long listing must not become all that is done
         pause = max(self.stall_s, 10 * (time.monotonic() - began))
@@ -138,10 +138,14 @@ class Reconciler:
             return
         again = min(before.pause * 2, _LONGEST_S)
         drives = before.drives + 1
-        self._looks[job_id] = _Look(
-            found.fingerprint, ends, time.monotonic() + again, again, drives
-        )
+        look = _Look(found.fingerprint, ends, time.monotonic() + again, again, drives)
+        self._looks[job_id] = look
         await self.drive(job_id, found, give_up=drives > _DRIVES)
+        # what was sent now must be handled before it counts as fruitless
+        look.ends = await self._ends()
+
+    async def _ends(self) -> Ends:
+        return await self.offsets.ends(t for ts in _READERS.values() for t in ts)
 
     async def _waiting(self, ends: Ends) -> bool:
         """Whether an event that was there at the former look has not been handled."""

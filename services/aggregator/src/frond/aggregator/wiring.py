@@ -20,7 +20,7 @@ from aiokafka.partitioner import DefaultPartitioner
 from frond.aggregator.closing import SOURCE, Closing
 from frond.aggregator.delivery import Delivery, Handle
 from frond.aggregator.handlers import ImageStage, JobStage
-from frond.aggregator.imaging import Imaging
+from frond.aggregator.imaging import Imaging, warm_up
 from frond.aggregator.lanes import Lanes
 from frond.aggregator.offsets import Offsets
 from frond.aggregator.progress import FaustCrashed, Progress
@@ -101,7 +101,7 @@ class Aggregator:
         )
         self.job_stage = JobStage(self._table("jobs", topics.IMAGED), self.closing)
         self.board = StatusBoard(self.job_stage.snapshot, self.producer.send)
-        self.job_stage.quiet = self.board.quiet
+        self.closing.quiet = self.board.quiet
         self.reconciler = Reconciler(
             settings, self.store, self.producer, imaging, self.closing, self.offsets,
             stall_s=settings.stall_s, owns=self.owns, idle_s=self.idle_s,
@@ -226,6 +226,7 @@ class Aggregator:
                 what="making topics",
             )
             await wait_out(self.producer.start, what="starting the producer")
+            await asyncio.to_thread(warm_up)
 
         if not await self._unless_stopped(prepare()):
             return False

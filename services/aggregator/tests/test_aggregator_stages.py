@@ -1,0 +1,271 @@
+"""The two stages over a plain dict, with the real store and the real broker behind them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+
+import aggregator_world as world
+import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from frond.aggregator.closing import Closing
+from frond.aggregator.handlers import ImageStage, JobStage
+from frond.aggregator.imaging import Imaging, dismissal_key
+from frond.aggregator.jobs import record_key
+from frond.aggregator.offsets import Offsets
+from frond.aggregator.reconcile import Reconciler
+from frond.aggregator.settings import AggregatorSettings
+from frond.contracts import keys, topics
+from frond.contracts.envelope import Envelope, decode, new_traceparent
+from frond.contracts.events import ChunkDetected, Event, ImageFinished, JobStatusChanged
+from frond.contracts.jobs import ImageStatus, JobStatus
+from frond.contracts.reasons import Reason
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(120)]
+
+
+@pytest.fixture
+async def w(service_env: dict[str, str]) -> AsyncIterator[world.World]:
+    async with world.World(service_env) as made:
+        yield made
+
+
+def told(event: Event) -> Envelope:
+    return Envelope(event, new_traceparent())
+
+
+class Killed(BaseException):
+    """The process is no more."""
+
+
+class Table(dict[bytes, bytes]):
+    """Counts what is written, and dies after so many deletions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes = 0
+        self.dies_after = 1 << 30
+
+    def __setitem__(self, key: bytes, value: bytes) -> None:
+        self.writes += 1
+        super().__setitem__(key, value)
+
+    def __delitem__(self, key: bytes) -> None:
+        if self.dies_after <= 0:
+            raise Killed
+        self.dies_after -= 1
+        super().__delitem__(key)
+
+
+def stages(w: world.World) -> tuple[ImageStage, JobStage]:
+    imaging = Imaging(w.store, 2)
+    return (
+        ImageStage(Table(), imaging, w.producer),
+        JobStage(Table(), Closing(w.store, w.producer, imaging)),
+    )
+
+
+async def finished(w: world.World) -> list[ImageFinished]:
+    found = [decode(topics.IMAGED, m.value, m.headers).event for m in await w.every(topics.IMAGED)]
+    return [e for e in found if isinstance(e, ImageFinished)]
+
+
+async def images_done(w: world.World, count: int) -> list[ImageFinished]:
+    stage, _ = stages(w)
+    for n in range(count):
+        await stage.handle(told(w.rejected(n)))
+    return await finished(w)
+
+
+async def last_status(w: world.World) -> JobStatus:
+    last = (await w.every(topics.STATUS))[-1]
+    event = decode(topics.STATUS, last.value, last.headers).event
+    assert isinstance(event, JobStatusChanged)
+    return event.status
+
+
+@pytest.mark.parametrize("deletions", range(4))
+async def test_a_kill_while_a_job_is_dropped_leaves_no_running_job(
+    w: world.World, deletions: int
+) -> None:
+    """Wherever among the deletions it was: the event comes again, and nothing runs any more."""
+    done = await images_done(w, 3)
+    _, stage = stages(w)
+    for event in done[:-1]:
+        assert await stage.handle(told(event))
+    await stage.closing.size(w.job_id, 3)
+    last = told(done[-1].model_copy(update={"job_size": 3}))
+    assert isinstance(stage.table, Table)
+    stage.table.dies_after = deletions
+    with pytest.raises(Killed):
+        await stage.handle(last)
+
+    _, again = stages(w)
+    dict.update(again.table, stage.table)
+    assert not await again.handle(last)
+    assert again.snapshot(w.job_id) is None
+    assert record_key(w.job_id) not in again.table
+    assert await last_status(w) is JobStatus.FAILED
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_nothing_runs_after_the_reconciler_closed_a_job(
+    w: world.World, restarted: bool
+) -> None:
+    """A late copy of an event finds a record of the job, and says nothing more of it."""
+    done = await images_done(w, 2)
+    _, stage = stages(w)
+    assert await stage.handle(told(done[0]))
+    assert stage.snapshot(w.job_id) is not None
+    ids = [bytes.fromhex(e.outcome.image_id) for e in done]
+    ended = await stage.closing.close(
+        w.job_id, ids, size=2, cancelled=False, timings=done[0].timings
+    )
+    assert ended
+    assert stage.snapshot(w.job_id) is None
+    if restarted:
+        table = stage.table
+        _, stage = stages(w)
+        dict.update(stage.table, table)
+    assert not await stage.handle(told(done[0]))
+    assert stage.snapshot(w.job_id) is None
+    assert not stage.table
+    assert await last_status(w) is JobStatus.FAILED
+
+
+async def test_a_job_that_was_deleted_may_begin_anew(w: world.World) -> None:
+    """Its name is remembered as ended, but the store knows better."""
+    done = await images_done(w, 1)
+    _, stage = stages(w)
+    await stage.closing.close(
+        w.job_id, [bytes.fromhex(done[0].outcome.image_id)], size=1, cancelled=False,
+        timings=done[0].timings,
+    )  # fmt: skip
+    await w.wipe()
+    assert await stage.handle(told(done[0]))
+    snapshot = stage.snapshot(w.job_id)
+    assert snapshot is not None
+    assert snapshot.images.failed == 1
+
+
+async def test_the_last_chunk_of_an_image_writes_no_state(w: world.World) -> None:
+    """The table is written for chunks that wait, and forgotten; a lost result ends nothing."""
+    stage, _ = stages(w)
+    assert isinstance(stage.table, Table)
+    events = await w.detect(0)
+    for event in events:
+        await stage.handle(told(event))
+    assert stage.table.writes == len(events) - 1
+    assert not stage.table
+    outcome = await stage.imaging.outcome(w.job_id, w.image(0)[0])
+    assert outcome is not None
+    assert outcome.status is ImageStatus.COMPLETED
+
+    events = await w.detect(1)
+    lost = events[0]
+    assert isinstance(lost, ChunkDetected)
+    assert lost.result is not None
+    await w.store.delete(lost.result)
+    for event in events:
+        await stage.handle(told(event))
+    assert not stage.table
+    assert await stage.imaging.outcome(w.job_id, w.image(1)[0]) is None
+    assert len(await finished(w)) == 1
+
+
+async def test_a_cancelled_jobs_image_has_one_record_of_what_was_not_run(w: world.World) -> None:
+    """However many chunks: one object, an outcome that says so, and windows that add up."""
+    stage, _ = stages(w)
+    events = await w.detect(0, failing=[1, 2, 3])
+    for event in events:
+        assert isinstance(event, ChunkDetected)
+        gone = {} if event.result else {"reason": Reason.DISMISSED, "detail": "Cancelled."}
+        await stage.handle(told(event.model_copy(update=gone)))
+    ident = w.image(0)[0]
+    listing = w.store.list(keys.chunks_prefix(w.job_id, ident))
+    assert [i.key async for i in listing if i.key.endswith(".json")] == [
+        dismissal_key(w.job_id, ident)
+    ]
+    outcome = await stage.imaging.outcome(w.job_id, ident)
+    assert outcome is not None
+    assert (outcome.status, outcome.reason) == (ImageStatus.FAILED, Reason.DISMISSED)
+    counts = outcome.windows
+    assert counts.total == counts.done + counts.skipped + counts.failed
+
+
+async def test_what_is_stored_of_a_bug_is_the_same_in_every_run(w: world.World) -> None:
+    """No trace gets into an outcome."""
+    stored: list[bytes] = []
+    for _ in range(2):
+        stage, _ = stages(w)
+        event = (await w.detect(0))[0]
+        await stage.give_up(told(event))
+        stored.append(await w.store.get(keys.image_outcome(w.job_id, w.image(0)[0])))
+        await w.wipe()
+    assert stored[0] == stored[1]
+    assert json.loads(stored[0])["reason"] == "internal"
+
+
+async def test_an_image_of_which_nothing_comes_fails_in_the_end(
+    w: world.World, service_env: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Five times its chunks are sent again and handled in vain; then it fails, and says so."""
+    for name, value in service_env.items():
+        if name.startswith("FROND_"):
+            monkeypatch.setenv(name, value)
+    settings = AggregatorSettings()
+    stage, job_stage = stages(w)
+    offsets = Offsets(w.bootstrap, w.prefix)
+    reconciler = Reconciler(
+        settings, w.store, w.producer, stage.imaging, job_stage.closing, offsets, stall_s=0.001,
+        owns=lambda _: True, idle_s=lambda _: 1e9,
+    )  # fmt: skip
+    plan = w.plan(0)
+    await w.store_plan(plan)
+    try:
+        await reconciler.round()
+        for n in range(1, 6):
+            await _all_handled(w, settings, offsets)
+            _due_now(reconciler)
+            await reconciler.round()
+            assert len(await w.every(topics.TILED)) == n * plan.chunks
+            assert await finished(w) == []
+        # what was sent has not been handled yet: that is waiting, not standing still
+        _due_now(reconciler)
+        await reconciler.round()
+        assert await finished(w) == []
+        await _all_handled(w, settings, offsets)
+        _due_now(reconciler)
+        await reconciler.round()
+    finally:
+        await offsets.close()
+    (event,) = await finished(w)
+    assert (event.outcome.status, event.outcome.reason) == (ImageStatus.FAILED, Reason.INTERNAL)
+    assert event.outcome == await stage.imaging.outcome(w.job_id, plan.image_id)
+
+
+def _due_now(reconciler: Reconciler) -> None:
+    # the pauses double; nobody wants to wait for them
+    for look in reconciler._looks.values():
+        look.due = 0.0
+
+
+async def _all_handled(w: world.World, settings: AggregatorSettings, offsets: Offsets) -> None:
+    """Commit the ends of everything, as services do that have handled what they read."""
+    read = {
+        "tiler": [topics.UPLOADED], "inference": [topics.TILED],
+        "aggregator": [topics.DETECTED, topics.IMAGED],
+    }  # fmt: skip
+    for service, of in read.items():
+        ends = await offsets.ends(of)
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=w.bootstrap, group_id=settings.group(service),
+            enable_auto_commit=False,
+        )  # fmt: skip
+        consumer.assign([TopicPartition(p.topic, p.partition) for p in ends])
+        await consumer.start()
+        try:
+            await consumer.commit(dict(ends))
+        finally:
+            await consumer.stop()
