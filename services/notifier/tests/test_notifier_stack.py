@@ -223,6 +223,29 @@ async def test_the_same_event_twice_is_one_delivery(store: ObjectStore, receiver
     assert receiver.posts.qsize() == 1
 
 
+async def test_a_job_without_a_spec_tells_whom_its_images_named(
+    store: ObjectStore, receiver: Any
+) -> None:
+    """Every image was refused, so nothing was pinned; a spec's own address goes before."""
+    elsewhere = f"{receiver.url}/other"
+    for job_id, url in (("refused", receiver.url), ("pinned", elsewhere), ("partly", receiver.url)):
+        stored = json.dumps({"webhook_url": url, "email": None}).encode()
+        await store.put(keys.job_notify(job_id), stored)
+    await job(store, "pinned", receiver.url)
+    await job(store, "partly")
+    async with httpx.AsyncClient(trust_env=False) as http:
+        outbox = Outbox(
+            store, {Kind.WEBHOOK: WebhookSender(NotifierSettings(), http)}, Policy(3, 0.2)
+        )
+        for job_id in ("refused", "pinned", "partly"):
+            await outbox.take(completed(job_id))
+        await outbox.idle()
+    posts = [receiver.next() for _ in range(3)]
+    assert {json.loads(p.body)["data"]["job_id"] for p in posts} == {"refused", "pinned", "partly"}
+    assert {p.path for p in posts} == {"/hook"}
+    assert receiver.posts.empty()
+
+
 async def test_410_ends_it(store: ObjectStore, receiver: Any) -> None:
     receiver.script[:] = [410]
     expected = await job(store, "survey-2", receiver.url)

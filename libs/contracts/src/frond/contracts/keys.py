@@ -39,6 +39,12 @@ def job_spec(job_id: str) -> str:
     return f"{JOBS}{job_id}/job.json"
 
 
+def job_notify(job_id: str) -> str:
+    """``{webhook_url, email}`` of the first image that came with either: known even where the job
+    was given no spec."""
+    return f"{JOBS}{job_id}/notify.json"
+
+
 def job_sealed(job_id: str) -> str:
     return f"{JOBS}{job_id}/sealed.json"
 

@@ -79,9 +79,28 @@ class Policy(NamedTuple):
     delay_s: float
 
 
-def deliveries_of(event: JobCompleted, spec: JobSpec, now: datetime) -> list[Delivery]:
+class Addresses(BaseModel):
+    """Whom a job's end is told: part of its spec, and of ``notify.json``."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    webhook_url: str | None = None
+    email: str | None = None
+
+    @property
+    def complete(self) -> bool:
+        return bool(self.webhook_url and self.email)
+
+    def filled(self, other: Addresses) -> Addresses:
+        """With the other's addresses where these have none."""
+        return Addresses(
+            webhook_url=self.webhook_url or other.webhook_url, email=self.email or other.email
+        )
+
+
+def deliveries_of(event: JobCompleted, to: Addresses | JobSpec, now: datetime) -> list[Delivery]:
     """The notices that a completed job asks for. The same event gives the same ids."""
-    wanted = ((Kind.WEBHOOK, spec.webhook_url), (Kind.EMAIL, spec.email))
+    wanted = ((Kind.WEBHOOK, to.webhook_url), (Kind.EMAIL, to.email))
     return [
         Delivery(
             id=digest("delivery", event.event_id, kind, target)[:20],

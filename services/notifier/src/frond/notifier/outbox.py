@@ -20,9 +20,9 @@ from typing import Final
 from frond.contracts import keys
 from frond.contracts.errors import ObjectMissing
 from frond.contracts.events import JobCompleted
-from frond.contracts.jobs import JobSpec
 from frond.notifier import metrics
 from frond.notifier.delivery import (
+    Addresses,
     Answer,
     Delivery,
     Kind,
@@ -82,12 +82,11 @@ class Outbox:
 
         An event that was taken before promises nothing new.
         """
-        try:
-            raw = await self.store.get(keys.job_spec(event.job_id))
-        except ObjectMissing:
-            _log.info("the job asks for no notice: it has no spec", job_id=event.job_id)
-            return
-        for fresh in deliveries_of(event, JobSpec.model_validate_json(raw), self.now()):
+        to = await self._addresses(keys.job_spec(event.job_id))
+        if not to.complete:
+            # a job of which every image was refused has no spec
+            to = to.filled(await self._addresses(keys.job_notify(event.job_id)))
+        for fresh in deliveries_of(event, to, self.now()):
             stored = Delivery.model_validate_json(
                 await self.store.put_if_absent(
                     keys.delivery(fresh.job_id, fresh.id), fresh.model_dump_json().encode()
@@ -97,6 +96,12 @@ class Outbox:
                 marker = keys.delivery_marker(stored.job_id, stored.id)
                 await self.store.put_if_absent(marker, b"{}")
                 self.attend(stored.job_id, stored.id)
+
+    async def _addresses(self, key: str) -> Addresses:
+        try:
+            return Addresses.model_validate_json(await self.store.get(key))
+        except ObjectMissing:
+            return Addresses()
 
     async def resume(self) -> int:
         """Attend to every delivery that has a marker; returns how many there are."""

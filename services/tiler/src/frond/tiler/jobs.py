@@ -64,6 +64,14 @@ class Jobs:
             await self.seal(job_id, size)
             self._remember("sealed", job_id, True)
 
+    async def keep_addresses(self, event: ImageUploaded) -> None:
+        """Store whom the job's end is to be told, whether or not the job is ever given a spec."""
+        at, _ = self._seen.get(("notify", event.job_id), (-_OPEN_S, False))
+        if time.monotonic() - at >= _OPEN_S:
+            addresses = event.model_dump_json(include={"webhook_url", "email"})
+            await self._store.put_if_absent(keys.job_notify(event.job_id), addresses.encode())
+            self._remember("notify", event.job_id, True)
+
     async def pinned(self, event: ImageUploaded) -> JobSpec:
         """The job's spec: that of the first image that could be given a model.
 
