@@ -109,6 +109,37 @@ class ObjectStore:
 
         return await self._run(f"reading {key}", read, bucket)
 
+    async def head_bytes(
+        self, key: str, length: int, *, bucket: str | None = None
+    ) -> tuple[Stat, bytes]:
+        """An object's size and ETag, and its first ``length`` bytes, all of one state of it.
+
+        Raises ObjectMissing.
+        """
+
+        def read() -> tuple[Stat, bytes] | None:
+            try:
+                response = self.s3.get_object(bucket or self.bucket, key, 0, length)
+            except S3Error as e:
+                if e.code == "InvalidRange":
+                    return None
+                raise
+            try:
+                data = bytes(response.read())
+                told = response.headers
+            finally:
+                response.close()
+                response.release_conn()
+            whole = told.get("content-range", "").rpartition("/")[2]
+            size = int(whole) if whole.isdigit() else len(data)
+            kind = told.get("content-type", "application/octet-stream")
+            return Stat(key, size, told.get("etag", "").strip('"'), kind), data
+
+        # an object of no bytes has no first ones
+        return await self._run(f"reading {key}", read, bucket) or (
+            await self.stat(key, bucket=bucket), b"",
+        )  # fmt: skip
+
     async def stream(
         self, key: str, *, offset: int = 0, length: int = 0, bucket: str | None = None
     ) -> AsyncIterator[bytes]:
