@@ -78,7 +78,7 @@ def plan_of(manifest: Callable[..., ModelManifest]) -> Callable[..., ImagePlan]:
             info = inspect(dataset, size)
             request = PlanRequest(
                 job_id="job",
-                image_id="image",
+                image_id="1" * 32,
                 image="s3://bucket/" + path.name,
                 name=path.name,
                 uri=str(path),

@@ -41,7 +41,7 @@ def test_chunks(make_raster: Make, scene: Scene, plan_of: PlanOf) -> None:
     assert [c.ordinal for c in chunks] == list(range(plan.chunks))
     assert {c.chunks for c in chunks} == {plan.chunks}
     assert sorted(w for c in chunks for w in c.windows) == list(range(plan.grid.count))
-    assert chunks[2].chunk_id == chunk_id("image", plan.plan_digest, 2)
+    assert chunks[2].chunk_id == chunk_id(plan.image_id, plan.plan_digest, 2)
 
 
 @pytest.mark.parametrize(

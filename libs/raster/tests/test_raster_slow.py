@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -94,3 +96,33 @@ def test_a_copy_of_gcps_and_palette(make_raster: Make, plan_of: PlanOf, tmp_path
     assert b.source.palette and b.georeference == a.georeference
     with RasterReader(a.source, a.grid) as one, RasterReader(b.source, b.grid) as two:
         assert np.array_equal(one.read(0).data, two.read(0).data)
+
+
+_ON_A_FULL_DISK = """
+import resource, signal, sys
+from pathlib import Path
+from frond.contracts.errors import StoreUnavailable
+from frond.raster import inspect, make_tiled, open_raster
+from frond.raster.gdal import configure_formats
+configure_formats()
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+with open_raster(sys.argv[1]) as ds:
+    try:
+        make_tiled(ds, inspect(ds), Path(sys.argv[2]))
+    except StoreUnavailable:
+        print("waits")
+"""
+
+
+def test_a_full_disk_is_not_the_rasters_fault(make_raster: Make, tmp_path: Path) -> None:
+    """A copy that cannot be written is waited for, and leaves nothing behind."""
+    noise = np.random.default_rng(0).integers(0, 256, (3, 1200, 1200)).astype(np.uint8)
+    copy = tmp_path / "copies" / "cog.tif"
+    copy.parent.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", _ON_A_FULL_DISK, str(make_raster(noise)), str(copy)],
+        capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.stdout.strip() == "waits", done.stderr[-2000:]
+    assert not list(copy.parent.iterdir())

@@ -4,21 +4,25 @@ from datetime import UTC, datetime
 
 import pytest
 
+from frond.contracts.envelope import encode
 from frond.contracts.events import ChunkPlanned, ImageEmpty, ImageUploaded
 from frond.contracts.jobs import ModelRef, Thresholds
 from frond.contracts.plan import ImagePlan, RasterSource, WindowGrid
 from frond.contracts.reasons import Reason
 from frond.tiler.decide import (
     completed_spec,
+    given_up,
     image_name,
     other_model,
     planned,
     refused,
     rejected,
     spec_of,
+    thresholds_of,
 )
 
 NOW = datetime(2025, 1, 1, tzinfo=UTC)
+IMAGE = "1" * 32
 MODEL = ModelRef(name="m", digest="0" * 64)
 
 
@@ -31,7 +35,7 @@ def uploaded(**kwargs: object) -> ImageUploaded:
 def plan(chunks: int, job_size: int | None = None) -> ImagePlan:
     grid = WindowGrid(width=1000, height=1000, size=256, margin=32)
     return ImagePlan(
-        job_id="survey-7", image_id="i", image="s3://frond/x.tif", name="x.tif",
+        job_id="survey-7", image_id=IMAGE, image="s3://frond/x.tif", name="x.tif",
         job_size=job_size,
         source=RasterSource(
             uri="s3://frond/x.tif", etag="e", size=1, bands=(1, 2, 3), dtype="uint8",
@@ -45,7 +49,6 @@ def test_names() -> None:
     """The sender's name, else the last part of the key."""
     assert image_name(uploaded()) == "scene 1.tif"
     assert image_name(uploaded(name="North 4")) == "North 4"
-    assert image_name(uploaded(image="s3://frond/folder/")) == "folder"
 
 
 def test_refused_at_the_door() -> None:
@@ -112,3 +115,20 @@ def test_a_plan_without_chunks_is_an_empty_image(
     assert isinstance(event, ImageEmpty)
     assert event.job_size == told
     assert event.windows_total == 25
+
+
+def test_an_images_own_thresholds_come_first() -> None:
+    """What its event leaves open is the job's, said by whichever image began it."""
+    first = uploaded(thresholds={"score": 0.3, "nms_iou": 0.4})
+    spec = spec_of(first, MODEL, NOW)
+    assert thresholds_of(uploaded(), spec) == spec.thresholds
+    other = uploaded(thresholds={"score": 0.0, "merge_iou": 0.2})
+    assert thresholds_of(other, spec) == Thresholds(score=0.0, nms_iou=0.4, merge_iou=0.2)
+
+
+def test_a_rejection_can_always_be_sent() -> None:
+    """And says the same each time: nothing of one run of ours is in it."""
+    no = rejected(uploaded(), Reason.CORRUPT, "bad \udc80 byte" + "x" * 9999)
+    assert len(encode(no, source="/t").value) < 5000
+    assert given_up(uploaded()) == given_up(uploaded())
+    assert given_up(uploaded()).reason is Reason.INTERNAL

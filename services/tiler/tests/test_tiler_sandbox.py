@@ -64,3 +64,31 @@ async def test_readers_end_with_the_sandbox(sandbox: Sandbox) -> None:
     with pytest.raises((ReaderFailed, asyncio.CancelledError)):
         await running
     assert children and not alive(children)
+
+
+def _slowly(path: str) -> None:
+    time.sleep(0.3)
+    Path(path).write_bytes(b"a copy")
+
+
+async def test_an_abandoned_call_is_cleared_up_after(sandbox: Sandbox, tmp_path: Path) -> None:
+    """What it leaves when its caller is gone is removed once it has ended, and not before."""
+    await sandbox.run(abs, 1, 60)
+    left, ended = tmp_path / "copy.tif", asyncio.Event()
+    seen: list[bool] = []
+    loop = asyncio.get_running_loop()
+
+    def clear() -> None:
+        seen.append(left.exists())
+        left.unlink()
+        loop.call_soon_threadsafe(ended.set)
+
+    calling = asyncio.create_task(sandbox.run(_slowly, str(left), 60, abandoned=clear))
+    await asyncio.sleep(0.1)
+    calling.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await calling
+    async with asyncio.timeout(60):
+        await ended.wait()
+    assert seen == [True]
+    assert not left.exists()

@@ -239,11 +239,33 @@ async def test_sealing_and_cancelling(tiler: Tiler) -> None:
     assert isinstance(late, ImageRejected) and late.reason is Reason.DISMISSED
 
 
+async def test_a_message_that_is_no_event_closes_its_image(tiler: Tiler) -> None:
+    """The ledger hears of it once, and its job is one to look after; what was sent rightly before
+    is not failed by a botched copy."""
+    job = "botched"
+    good = await tiler.upload(job, "good.tif", tiff())
+    await tiler.until(lambda got: bool(of(got, good)))
+    await tiler.send(job_id=job, image=tiler.store.uri("in/good.tif"), webhook_url=5)
+    await tiler.send(job_id=job, image="http://x/y.tif", job_size=2, email="a@b.c")
+    (no,) = await tiler.until(lambda got: len(got) == 1)
+    assert isinstance(no, ImageRejected)
+    assert (no.image, no.reason, no.job_size) == ("http://x/y.tif", Reason.BAD_IMAGE_URI, 2)
+    assert json.loads(await tiler.store.get(keys.job_sealed(job))) == {"job_size": 2}
+    assert await tiler.store.exists(keys.open_marker(job))
+    assert json.loads(await tiler.store.get(keys.job_notify(job)))["email"] == "a@b.c"
+
+
 async def test_an_unknown_model_is_a_rejection(tiler: Tiler) -> None:
-    image = await tiler.upload("ghost", "a.tif", tiff(), model="no-such-model")
+    """Nothing is pinned then, but whom the job's end is to be told is kept."""
+    image = await tiler.upload(
+        "ghost", "a.tif", tiff(), model="no-such-model", email="gis@example.org"
+    )
     (event,) = await tiler.until(lambda got: bool(of(got, image)))
     assert isinstance(event, ImageRejected) and event.reason is Reason.UNKNOWN_MODEL
     assert "no-such-model" in event.detail
+    assert not await tiler.store.exists(keys.job_spec("ghost"))
+    kept = json.loads(await tiler.store.get(keys.job_notify("ghost")))
+    assert kept == {"webhook_url": None, "email": "gis@example.org"}
 
 
 async def test_a_slow_raster_is_read_from_its_copy(tiler: Tiler) -> None:

@@ -21,6 +21,8 @@ _AWAY = re.compile(
     r"|SlowDown|ServiceUnavailable|InternalError|XMinioServerNotInitialized",
     re.IGNORECASE,
 )
+# only copies are written: a disk that is full is no fault of the raster's
+_FULL = re.compile(r"No space left|Disk quota|Write error|Write failed", re.IGNORECASE)
 _MISSING = re.compile(
     r"NoSuchKey|NoSuchBucket|(response|error) code\s*(on .*)?:?\s*404|does not exist"
     r"|No such file|The specified key|not exist in the file system",
@@ -75,7 +77,7 @@ def configure_gdal(
             "GDAL_HTTP_RETRY_DELAY": "0.5",
             "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
             "GDAL_HTTP_MULTIPLEX": "YES",
-            "GDAL_INGESTED_BYTES_AT_OPEN": "32768",
+            "GDAL_INGESTED_BYTES_AT_OPEN": "262144",
             "CPL_VSIL_CURL_CACHE_SIZE": str(32 << 20),
             # an object may be replaced, or appear after it was looked for: nothing that was
             # learned about it outlives its handle
@@ -121,7 +123,7 @@ def gdal_errors(*, reading: bool) -> Iterator[None]:
 
     Raises:
         RasterRejected: the raster is at fault.
-        StoreUnavailable: the store could not be asked.
+        StoreUnavailable: the store could not be asked, or the disk is full.
     """
     try:
         yield
@@ -141,6 +143,8 @@ def _translated(e: BaseException, reading: bool) -> FrondError:
     said = _chain(e)
     if _AWAY.search(said):
         return StoreUnavailable(f"the object store did not answer while a raster was read: {said}")
+    if _FULL.search(said):
+        return StoreUnavailable(f"a temporary file could not be written: {said}")
     if _FORBIDDEN.search(said):
         return RasterRejected(
             Reason.OBJECT_MISSING,

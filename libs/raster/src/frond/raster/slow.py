@@ -47,7 +47,7 @@ def make_tiled(dataset: Dataset, info: RasterInfo, path: Path) -> None:
 
     Raises:
         RasterRejected: the raster's pixels are missing or damaged.
-        StoreUnavailable: the store could not be asked.
+        StoreUnavailable: the store could not be asked, or the disk is full.
     """
     partial = path.with_name(path.name + ".partial")
     try:
@@ -135,3 +135,10 @@ def free_bytes(folder: Path) -> int:
     """Bytes free where temporary files are made."""
     stat = os.statvfs(folder)
     return stat.f_bavail * stat.f_frsize
+
+
+def total_bytes(folder: Path) -> int:
+    """Bytes that would be free there if nothing were on the disk."""
+    stat = os.statvfs(folder)
+    reserved = stat.f_bfree - stat.f_bavail
+    return (stat.f_blocks - reserved) * stat.f_frsize

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Set
 from datetime import datetime
+from typing import Final
 
 from frond.contracts.events import Event, ImageEmpty, ImageRejected, ImageUploaded
 from frond.contracts.ids import parse_s3_uri
-from frond.contracts.jobs import JobSpec, ModelRef
+from frond.contracts.jobs import JobSpec, ModelRef, Thresholds
 from frond.contracts.plan import ImagePlan
 from frond.contracts.reasons import Reason
 from frond.raster import chunks_of
+from frond.tiler.salvage import encodable
+
+_MOST_DETAIL: Final = 2000
 
 
 def image_name(event: ImageUploaded) -> str:
@@ -45,8 +49,23 @@ def rejected(event: ImageUploaded, reason: Reason, detail: str) -> ImageRejected
         name=image_name(event),
         job_size=event.job_size,
         reason=reason,
-        detail=detail,
+        detail=encodable(detail)[:_MOST_DETAIL],
     )
+
+
+def given_up(event: ImageUploaded) -> ImageRejected:
+    """The rejection of an image that we failed on for a reason of our own."""
+    return rejected(
+        event,
+        Reason.INTERNAL,
+        "Something went wrong on our side while the image was read. Send it again in another job; "
+        "if that fails too, its operator finds why in the tiler's logs, under the image's id.",
+    )
+
+
+def thresholds_of(event: ImageUploaded, spec: JobSpec) -> Thresholds:
+    """The image's own thresholds; those that its event leaves open are the job's."""
+    return spec.thresholds.model_copy(update=event.thresholds.model_dump(exclude_none=True))
 
 
 def spec_of(event: ImageUploaded, model: ModelRef, now: datetime) -> JobSpec:
@@ -66,7 +85,7 @@ def completed_spec(spec: JobSpec, event: ImageUploaded) -> JobSpec:
     """The spec with what it lacks of addresses and the image's event has.
 
     Images of one job come in any order, and a sender may name the webhook in one of them only.
-    What is pinned, model and thresholds, never changes.
+    What is pinned, the model and the job's thresholds, never changes.
     """
     told = {
         field: getattr(event, field)

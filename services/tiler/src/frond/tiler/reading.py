@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from frond.contracts.errors import RasterRejected
+from frond.contracts.errors import RasterRejected, StoreUnavailable
 from frond.contracts.plan import ImagePlan
 from frond.contracts.reasons import Reason
 from frond.raster import (
@@ -18,7 +18,7 @@ from frond.raster import (
     open_raster,
     plan_image,
 )
-from frond.raster.slow import free_bytes
+from frond.raster.slow import free_bytes, total_bytes
 
 _SPARE_BYTES = 1 << 30
 
@@ -51,7 +51,7 @@ def plan_raster(task: Task) -> ImagePlan | Copied:
 
     Raises:
         RasterRejected: it cannot be processed.
-        StoreUnavailable: the store did not answer.
+        StoreUnavailable: the store did not answer, or the disk has no room for a copy just now.
     """
     request = task.request
     with open_raster(task.path, head=task.head, size=request.size) as dataset:
@@ -65,10 +65,16 @@ def plan_raster(task: Task) -> ImagePlan | Copied:
 
 
 def _need_room(info: RasterInfo, folder: Path) -> None:
-    decoded = info.pixels * info.count * info.itemsize
-    if free_bytes(folder) < decoded + _SPARE_BYTES:
-        raise RasterRejected(
-            Reason.TOO_LARGE,
-            "Parts of this image cannot be read by themselves, and there is no room to make a "
-            "tiled copy. Send it tiled, for example after gdal_translate -of COG.",
+    needed = info.pixels * info.count * info.itemsize + _SPARE_BYTES
+    if free_bytes(folder) >= needed:
+        return
+    # what happens to be free just now must not decide what becomes of an image
+    if total_bytes(folder) >= needed:
+        raise StoreUnavailable(
+            f"no room for a tiled copy: it may need {needed >> 20} MiB in {folder.parent}"
         )
+    raise RasterRejected(
+        Reason.TOO_LARGE,
+        "Parts of this image cannot be read by themselves, and there is no room to make a "
+        "tiled copy. Send it tiled, for example after gdal_translate -of COG.",
+    )

@@ -43,16 +43,32 @@ class Sandbox:
         self._children: set[_Child] = set()
         self._closing = False
 
-    async def run(self, call: Callable[[A], R], argument: A, timeout_s: float) -> R:
+    async def run(
+        self,
+        call: Callable[[A], R],
+        argument: A,
+        timeout_s: float,
+        abandoned: Callable[[], None] | None = None,
+    ) -> R:
         """Run ``call(argument)`` in a child; both, and the result, must pickle.
+
+        Args:
+            abandoned: called in some thread once the child has ended a call whose caller was
+                cancelled meanwhile; clears away what the call has left.
 
         Raises:
             RasterRejected: as the call says; READ_TIMEOUT; READER_DIED after three deaths.
             StoreUnavailable: as the call says.
             ReaderFailed: the call raised anything else.
         """
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._pool, self._run, call, argument, timeout_s)
+        future = self._pool.submit(self._run, call, argument, timeout_s)
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            if abandoned is not None:
+                clear = abandoned
+                future.add_done_callback(lambda _: clear())
+            raise
 
     def close(self) -> None:
         """End the children, whatever they are doing."""

@@ -15,12 +15,13 @@ from typing import Final
 
 from frond.bus import EventProducer, Outgoing, consume
 from frond.contracts import keys, topics
-from frond.contracts.envelope import Envelope
+from frond.contracts.envelope import Envelope, Headers
 from frond.contracts.errors import (
     BrokerUnavailable,
     ObjectMissing,
     RasterRejected,
     StoreUnavailable,
+    UnreadableEvent,
     UserError,
 )
 from frond.contracts.events import ChunkPlanned, Event, ImageUploaded, JobCancelled, JobSealed
@@ -33,9 +34,18 @@ from frond.raster import HEAD_BYTES, PlanRequest, configure_gdal
 from frond.runtime import Service, get_logger, wait_out
 from frond.store import ObjectStore, Stat, StoreSettings
 from frond.tiler import metrics
-from frond.tiler.decide import image_name, other_model, planned, refused, rejected
+from frond.tiler.decide import (
+    given_up,
+    image_name,
+    other_model,
+    planned,
+    refused,
+    rejected,
+    thresholds_of,
+)
 from frond.tiler.jobs import Jobs
 from frond.tiler.reading import Copied, Task, plan_raster
+from frond.tiler.salvage import addresses, salvage
 from frond.tiler.sandbox import Sandbox
 from frond.tiler.settings import TilerSettings
 
@@ -44,6 +54,7 @@ _BATCH: Final = 500
 _ATTEMPTS: Final = 2
 # an outage in the middle of a read can look like any of these
 _DOUBTFUL: Final = {Reason.TRUNCATED, Reason.CORRUPT, Reason.OBJECT_MISSING, Reason.NOT_A_RASTER}
+_AGAIN: Final = _DOUBTFUL | {Reason.OBJECT_CHANGED}
 _log = get_logger(__name__)
 
 
@@ -82,6 +93,34 @@ class Tiler:
                 return _to_detected(event)
         return ()
 
+    async def unreadable(
+        self, value: bytes | None, headers: Headers, error: UnreadableEvent
+    ) -> Sequence[Outgoing]:
+        """What goes to the ledger for a message of the ingest topic that is no event."""
+        no = salvage(value, headers, str(error))
+        if no is None or not await self._keep_open(no.job_id):
+            return ()
+        if (told := addresses(value, no)) is not None:
+            await self.jobs.keep_addresses(told)
+        if no.job_size is not None:
+            await self.jobs.sealed_once(no.job_id, no.job_size)
+        # an image that was sent before, and rightly, is not failed by a botched copy of its event
+        if await self.store.exists(keys.image_plan(no.job_id, no.image_id)):
+            return ()
+        metrics.IMAGES.labels(no.reason.value).inc()
+        _log.info(
+            "image rejected", job_id=no.job_id, image_id=no.image_id, reason=no.reason.value,
+            detail=no.detail,
+        )  # fmt: skip
+        return _to_detected(no)
+
+    async def give_up(self, envelope: Envelope, _: Exception) -> Sequence[Outgoing]:
+        """What goes to the ledger for an event that cannot be handled."""
+        if not isinstance(envelope.event, ImageUploaded):
+            return ()
+        metrics.IMAGES.labels(Reason.INTERNAL.value).inc()
+        return _to_detected(given_up(envelope.event))
+
     async def _keep_open(self, job_id: str) -> bool:
         if await self.jobs.completed(job_id):
             return False
@@ -93,11 +132,10 @@ class Tiler:
         if not await self._keep_open(event.job_id):
             log.info("the job has ended: image left out", image=event.image)
             return ()
+        if event.webhook_url or event.email:
+            await self.jobs.keep_addresses(event)
         if event.job_size is not None:
             await self.jobs.sealed_once(event.job_id, event.job_size)
-        if await self.store.exists(keys.image_outcome(event.job_id, event.image_id)):
-            log.info("the image is done already")
-            return ()
         no = refused(
             event, self.settings.buckets, cancelled=await self.jobs.cancelled(event.job_id)
         )
@@ -110,7 +148,12 @@ class Tiler:
             if no is not None:
                 metrics.IMAGES.labels(no.reason.value).inc()
                 return _to_detected(no)
-            plan = await self._plan(event, spec)
+            plan = await self._stored_plan(event)
+            if plan is None:
+                plan = await self._plan(event, spec)
+            elif await self.store.exists(keys.image_outcome(event.job_id, event.image_id)):
+                log.info("the image is done already")
+                return ()
         except UserError as e:
             metrics.IMAGES.labels(e.reason.value).inc()
             log.info("image rejected", reason=e.reason.value, detail=e.detail)
@@ -120,11 +163,7 @@ class Tiler:
         except Exception as e:
             metrics.IMAGES.labels(Reason.INTERNAL.value).inc()
             log.error("planning an image failed", exc_info=e)
-            detail = (
-                "Something went wrong on our side while the image was read. "
-                f"It is in the logs under trace {envelope.trace_id}."
-            )
-            return _to_detected(rejected(event, Reason.INTERNAL, detail))
+            return _to_detected(given_up(event))
         metrics.IMAGES.labels("planned" if plan.chunks else "empty").inc()
         log.info(
             "image planned", windows=plan.grid.count, skipped=plan.windows_skipped,
@@ -142,20 +181,23 @@ class Tiler:
             ]
             await self.producer.send(out, traceparent=traceparent)
 
-    async def _plan(self, event: ImageUploaded, spec: JobSpec) -> ImagePlan:
-        """The image's plan: the one that is stored, or a new one, stored before it is used."""
-        key = keys.image_plan(event.job_id, event.image_id)
+    async def _stored_plan(self, event: ImageUploaded) -> ImagePlan | None:
         try:
-            return ImagePlan.model_validate_json(await self.store.get(key))
+            raw = await self.store.get(keys.image_plan(event.job_id, event.image_id))
         except ObjectMissing:
-            pass
+            return None
+        return ImagePlan.model_validate_json(raw)
+
+    async def _plan(self, event: ImageUploaded, spec: JobSpec) -> ImagePlan:
+        """A new plan, stored before it is used; another's, if that was stored first."""
+        key = keys.image_plan(event.job_id, event.image_id)
         began = time.monotonic()
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 plan = await self._make_plan(event, spec)
                 break
             except (UserError, StoreUnavailable, BrokerUnavailable) as e:
-                if not isinstance(e, RasterRejected) or e.reason not in _DOUBTFUL:
+                if not isinstance(e, RasterRejected) or e.reason not in _AGAIN:
                     raise
                 if attempt == _ATTEMPTS:
                     # raises when the store is away: then the raster is not to blame
@@ -185,7 +227,7 @@ class Tiler:
             size=stat.size,
             model=spec.model,
             manifest=await self.registry.manifest(spec.model),
-            thresholds=spec.thresholds,
+            thresholds=thresholds_of(event, spec),
             job_size=event.job_size,
             checksum=stat.etag,
             windows_per_chunk=self.settings.windows_per_chunk,
@@ -193,31 +235,38 @@ class Tiler:
         )
         copy = self.scratch / f"{event.image_id}-{next(self._copies)}.tif"
         timeout = self.settings.tiler_timeout_s + stat.size / 1e6
+
+        def clear() -> None:
+            # also what a reader has left that was killed on its way
+            for left in self.scratch.glob(copy.name + "*"):
+                left.unlink(missing_ok=True)
+
         try:
             task = Task(request, event.image, head, copy)
-            made = await self.sandbox.run(plan_raster, task, timeout)
-            if isinstance(made, Copied):
-                made = await self._plan_copy(request, made.path, timeout)
-            return made
+            made = await self.sandbox.run(plan_raster, task, timeout, abandoned=clear)
+            if not isinstance(made, Copied):
+                return made
+            plan = await self._plan_copy(request, made.path, timeout)
         finally:
-            copy.unlink(missing_ok=True)
+            clear()
+        # inference sees the copy alone: an image replaced while it was copied shows only here
+        if (await self._head(bucket, key))[0].etag != stat.etag:
+            raise RasterRejected(
+                Reason.OBJECT_CHANGED,
+                "The image was replaced in the store while it was read. Send it in another job, "
+                "once its upload is done.",
+            )
+        return plan
 
     async def _head(self, bucket: str, key: str) -> tuple[Stat, bytes]:
         try:
-            stat = await self.store.stat(key, bucket=bucket)
-            length = min(HEAD_BYTES, stat.size)
-            pieces = (
-                [p async for p in self.store.stream(key, length=length, bucket=bucket)]
-                if length
-                else []
-            )
+            return await self.store.head_bytes(key, HEAD_BYTES, bucket=bucket)
         except ObjectMissing:
             raise RasterRejected(
                 Reason.OBJECT_MISSING,
                 f"There is no object s3://{bucket}/{key}, or Frond may not read it. "
                 "Upload it, then send its event again under another job.",
             ) from None
-        return stat, b"".join(pieces)
 
     async def _plan_copy(self, request: PlanRequest, path: Path, timeout: float) -> ImagePlan:
         metrics.COPIES.inc()
@@ -279,6 +328,8 @@ async def tile(service: Service) -> None:
             tiler.handle,
             producer=producer,
             concurrency=settings.tiler_images,
+            unreadable=tiler.unreadable,
+            give_up=tiler.give_up,
         )
     finally:
         sandbox.close()
