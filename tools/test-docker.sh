@@ -5,7 +5,7 @@ set -euo pipefail
 die() { printf '\n%s\n' "$*" >&2; exit 1; }
 say() { printf '[%3ds] %s\n' "$SECONDS" "$*"; }
 
-docker info >/dev/null 2>&1 || die "No Docker engine answers. Where images cannot be pulled, docker-stand-ins.sh (see CONTRIBUTING.md) starts one with local images."
+docker info >/dev/null 2>&1 || die "No Docker engine answers. Start one first: this builds and runs containers."
 if docker compose version >/dev/null 2>&1; then compose=(docker compose)
 elif command -v docker-compose >/dev/null; then compose=(docker-compose)
 else die "There is neither 'docker compose' nor 'docker-compose'."; fi
