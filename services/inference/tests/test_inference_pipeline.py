@@ -46,7 +46,7 @@ def plan_of(path: Path, session: ModelSession, windows_per_chunk: int = 8) -> Im
     with open_raster(str(path)) as dataset:
         info = inspect(dataset)
         request = PlanRequest(
-            job_id="j", image_id="i", image="s3://bucket/i.tif", name="i", uri=str(path), etag="e",
+            job_id="j", image_id="1" * 32, image="s3://bucket/i.tif", name="i", uri=str(path), etag="e",
             size=path.stat().st_size, model=ModelRef(name="blob", digest="0" * 64),
             manifest=session.manifest, windows_per_chunk=windows_per_chunk,
         )  # fmt: skip

@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -20,15 +21,18 @@ from rasterio.transform import from_origin
 from frond.bus import EventProducer, Outgoing, ensure_topics
 from frond.contracts import keys, topics
 from frond.contracts.envelope import decode
+from frond.contracts.errors import ModelRejected, RasterRejected
 from frond.contracts.events import ChunkDetected, ChunkPlanned
 from frond.contracts.jobs import ModelRef, Thresholds
-from frond.contracts.plan import ImagePlan
+from frond.contracts.plan import ImagePlan, RasterSource, WindowGrid
 from frond.contracts.reasons import Reason
 from frond.inference.settings import InferenceSettings
-from frond.inference.wiring import Inference
+from frond.inference.wiring import Inference, StoreResults
+from frond.inference.worker import Worker
 from frond.merge import Detections, from_ipc, merge
+from frond.models.session import ModelSession
 from frond.models.testing import MAGENTA, blob_model
-from frond.raster import PlanRequest, chunks_of, inspect, open_raster, plan_image
+from frond.raster import PlanRequest, RasterReader, chunks_of, inspect, open_raster, plan_image
 from frond.stack import Endpoints
 from frond.store import ObjectStore
 
@@ -91,7 +95,7 @@ async def bench(stack: Endpoints, bucket: str, tmp_path: Path) -> AsyncIterator[
         plan = plan_image(
             dataset, inspect(dataset),
             PlanRequest(
-                job_id="job", image_id="image", image=store.uri(KEY), name="scene.tif",
+                job_id="job", image_id="1" * 32, image=store.uri(KEY), name="scene.tif",
                 uri=store.uri(KEY), etag=there.etag, size=there.size, model=model,
                 manifest=await inference.registry.manifest(model), windows_per_chunk=4,
             ),
@@ -179,6 +183,89 @@ async def test_failures_are_told_with_their_reason(bench: Bench, tmp_path: Path)
     await bench.store.put(keys.job_cancelled("job"), b"")
     bench.inference.worker._results._cancelled.clear()  # type: ignore[attr-defined]
     await fails(chunk, Reason.DISMISSED)
+
+
+class Shortage:
+    """Fails the first few times, each time with the next error, then stands aside."""
+
+    def __init__(self, *errors: Exception) -> None:
+        self.errors = list(errors)
+        self.calls = 0
+
+    def __call__(self) -> None:
+        self.calls += 1
+        if self.errors:
+            raise self.errors.pop(0)
+
+
+class ShortModels:
+    """The models of the bench, when there is memory for them."""
+
+    def __init__(self, inference: Inference, shortage: Shortage) -> None:
+        self._inference = inference
+        self._shortage = shortage
+
+    async def get(self, ref: ModelRef) -> ModelSession:
+        self._shortage()
+        return await self._inference.models.get(ref)
+
+
+def short_worker(
+    bench: Bench, models: Shortage | None = None, reading: Shortage | None = None
+) -> Worker:
+    """A worker of the bench's that does not pause."""
+
+    def open_reader(
+        source: RasterSource, grid: WindowGrid, layout: Literal["CHW", "HWC"]
+    ) -> RasterReader:
+        if reading is not None:
+            reading()
+        return RasterReader(source, grid, layout=layout)
+
+    inference = bench.inference
+    return Worker(
+        StoreResults(bench.store, inference.settings.buckets),
+        ShortModels(inference, models or Shortage()), inference.runner, open_reader,
+        pauses_s=(0, 0, 0),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "reason", [Reason.TOO_LARGE, Reason.OBJECT_MISSING, Reason.NOT_A_RASTER, Reason.READER_DIED]
+)
+async def test_a_passing_shortage_fails_nothing(bench: Bench, reason: Reason) -> None:
+    """Too little memory, a model that would not load, a store that restarts: tried again."""
+    reading = Shortage(RasterRejected(reason, "x"), RasterRejected(reason, "x"), MemoryError())
+    worker = short_worker(bench, reading=reading)
+    assert (await worker.handle(bench.chunks[0])).reason is None
+    assert reading.calls == 4
+    models = Shortage(ModelRejected(Reason.BAD_MODEL, "CUDA out of memory"), MemoryError())
+    worker = short_worker(bench, models=models)
+    assert (await worker.handle(bench.chunks[1])).reason is None
+    assert models.calls == 3
+
+
+async def test_what_lasts_is_told(bench: Bench) -> None:
+    """With its own reason; the image's other chunks do not wait as long for the same."""
+    models = Shortage(*(ModelRejected(Reason.BAD_MODEL, "no graph") for _ in range(50)))
+    worker = short_worker(bench, models=models)
+    told = [await worker.handle(chunk) for chunk in bench.chunks[:3]]
+    assert [t.reason for t in told] == [Reason.BAD_MODEL] * 3
+    assert told[0].detail == "no graph"
+    assert models.calls == 4 + 1 + 1
+    models.errors.clear()
+    assert (await worker.handle(bench.chunks[0])).reason is None
+
+
+async def test_the_rasters_own_fault_is_told_at_once(bench: Bench) -> None:
+    """So is an image of which the store itself says that it is gone."""
+    reading = Shortage(RasterRejected(Reason.TRUNCATED, "cut"))
+    told = await short_worker(bench, reading=reading).handle(bench.chunks[0])
+    assert (told.reason, reading.calls) == (Reason.TRUNCATED, 1)
+    await bench.store.delete(KEY)
+    gone = Shortage()
+    told = await short_worker(bench, reading=gone).handle(bench.chunks[0])
+    assert (told.reason, gone.calls) == (Reason.OBJECT_MISSING, 1)
 
 
 async def test_a_new_version_loads_without_a_restart(bench: Bench, tmp_path: Path) -> None:

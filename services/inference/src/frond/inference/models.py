@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 
+from frond.contracts.errors import StoreUnavailable
 from frond.contracts.jobs import ModelRef
 from frond.inference import metrics
 from frond.models import Registry
@@ -52,7 +54,7 @@ class ModelCache:
 
         Raises:
             ModelRejected: there is no such version, or it cannot be run.
-            StoreUnavailable: the registry did not answer.
+            StoreUnavailable: the registry did not answer, or the disk has no room just now.
         """
         if (found := self._known(ref.digest)) is not None:
             return found
@@ -60,7 +62,12 @@ class ModelCache:
             if (found := self._known(ref.digest)) is not None:
                 return found
             started = time.monotonic()
-            folder = await self.registry.fetch(ref, self._cache_dir)
+            try:
+                folder = await self.registry.fetch(ref, self._cache_dir)
+            except OSError as e:
+                if e.errno in (errno.ENOSPC, errno.EDQUOT):
+                    raise StoreUnavailable(f"no room for {ref.name} in {self._cache_dir}") from e
+                raise
             session = await asyncio.to_thread(self._open, folder)
             took = time.monotonic() - started
             metrics.LOADING.observe(took)

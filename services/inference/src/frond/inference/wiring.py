@@ -45,14 +45,18 @@ class StoreResults:
     async def put_if_absent(self, key: str, data: bytes, content_type: str) -> bytes:
         return await self._store.put_if_absent(key, data, content_type)
 
-    async def etag(self, uri: str) -> str:
-        bucket, key = parse_s3_uri(uri)
+    def check(self, uri: str) -> None:
+        bucket, _ = parse_s3_uri(uri)
         if bucket not in self._buckets:
             raise JobRejected(
                 Reason.BUCKET_NOT_ALLOWED,
                 f"Rasters may not lie in the bucket {bucket}. Ask whoever runs this installation "
                 "to add it to FROND_ALLOWED_BUCKETS.",
             )
+
+    async def etag(self, uri: str) -> str:
+        self.check(uri)
+        bucket, key = parse_s3_uri(uri)
         return (await self._store.stat(key, bucket=bucket)).etag
 
     async def is_cancelled(self, job_id: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -33,8 +34,15 @@ from frond.runtime import get_logger
 
 _log = get_logger(__name__)
 
-_ATTEMPTS: Final = 3
-_PAUSE_S: Final = 0.5
+_PAUSES_S: Final = (1.0, 5.0, 15.0)
+# what the event says, or what was read of the very object that was planned: a second look tells the
+# same. The planner has opened the raster and the model before: anything else may be a shortage of
+# memory or disk, or a store that restarts
+_FOR_GOOD: Final = {
+    Reason.TRUNCATED, Reason.CORRUPT, Reason.OBJECT_CHANGED, Reason.BAD_REQUEST,
+    Reason.BAD_IMAGE_URI, Reason.BUCKET_NOT_ALLOWED, Reason.UNKNOWN_MODEL, Reason.DISMISSED,
+}  # fmt: skip
+_REMEMBERED: Final = 1000
 RESULT_TYPE: Final = "application/vnd.apache.arrow.file"
 
 
@@ -60,8 +68,12 @@ class Results(Protocol):
         """What is stored under the key afterwards: the first writer wins."""
         ...
 
+    def check(self, uri: str) -> None:
+        """Raises JobRejected for a place where rasters may not lie."""
+        ...
+
     async def etag(self, uri: str) -> str:
-        """The ETag of a raster. Raises ObjectMissing, or JobRejected for where it may not lie."""
+        """The ETag of a raster. Raises ObjectMissing, or JobRejected as :meth:`check`."""
         ...
 
     async def is_cancelled(self, job_id: str) -> bool: ...
@@ -73,12 +85,17 @@ class Models(Protocol):
     async def get(self, ref: ModelRef) -> ModelSession: ...
 
 
+class _Gone(ObjectMissing):
+    """The store itself says that the image is not there."""
+
+
 class Worker:
     """Runs chunks. Safe to run twice on one chunk, at once, and beside a zombie.
 
     Args:
         open_reader: opens a plan's raster.
         chunks_in_flight: threads that read ahead; the caller bounds how many chunks are handled.
+        pauses_s: before each new attempt at a chunk that failed for what may pass.
     """
 
     def __init__(
@@ -89,11 +106,14 @@ class Worker:
         open_reader: OpenReader,
         *,
         chunks_in_flight: int = 4,
+        pauses_s: Sequence[float] = _PAUSES_S,
     ) -> None:
         self._results = results
         self._models = models
         self._runner = runner
         self._open_reader = open_reader
+        self._pauses_s = pauses_s
+        self._failed_before: OrderedDict[tuple[str, Reason], None] = OrderedDict()
         self._readers = ThreadPoolExecutor(chunks_in_flight, thread_name_prefix="read")
         self._workers = ThreadPoolExecutor(2, thread_name_prefix="chunk")
         # in order of arrival: the chunk that was read first is run first
@@ -107,30 +127,42 @@ class Worker:
         """Run a chunk unless its result is there, and tell of it.
 
         A chunk that cannot be run is told of all the same, with its reason: the ledger closes.
+        What may be a passing shortage is tried again, after longer and longer pauses.
 
         Raises:
             StoreUnavailable: call again; nothing is lost.
         """
-        for attempt in range(1, _ATTEMPTS + 1):
+        for pause in (*self._pauses_s, None):
             try:
                 return await self._handle(event)
             except (StoreUnavailable, BrokerUnavailable):
                 raise
-            except UserError as e:
-                return self._failed(event, e.reason, e.detail)
-            except ObjectMissing as e:
+            except _Gone as e:
                 return self._failed(event, Reason.OBJECT_MISSING, str(e))
-            except Exception as e:
-                # a full disk or a lack of memory may be over in a moment; a bug is not
-                _log.error(
-                    "a chunk failed for a reason of our own", attempt=attempt,
-                    job_id=event.job_id, image_id=event.image_id, chunk_id=event.chunk_id,
-                    exc_info=e,
+            except UserError as e:
+                if e.reason in _FOR_GOOD:
+                    return self._failed(event, e.reason, e.detail)
+                reason, detail = e.reason, e.detail
+                _log.warning(
+                    "a chunk failed for what may pass", job_id=event.job_id,
+                    image_id=event.image_id, chunk_id=event.chunk_id, reason=reason.value,
+                    detail=detail,
                 )  # fmt: skip
-                await asyncio.sleep(_PAUSE_S * attempt)
-        return self._failed(
-            event, Reason.INTERNAL, "Something went wrong on our side; it is in the logs."
-        )
+            except Exception as e:
+                reason = Reason.INTERNAL
+                detail = "Something went wrong on our side; it is in the logs."
+                _log.error(
+                    "a chunk failed for a reason of our own", job_id=event.job_id,
+                    image_id=event.image_id, chunk_id=event.chunk_id, exc_info=e,
+                )  # fmt: skip
+            # one failed chunk fails its image: the others need not wait as long for the same
+            if pause is None or (event.image_id, reason) in self._failed_before:
+                break
+            await asyncio.sleep(pause)
+        self._failed_before[event.image_id, reason] = None
+        while len(self._failed_before) > _REMEMBERED:
+            self._failed_before.popitem(last=False)
+        return self._failed(event, reason, detail)
 
     async def _handle(self, event: ChunkPlanned) -> ChunkDetected:
         began = time.perf_counter()
@@ -196,8 +228,7 @@ class Worker:
 
         _check_fit(event, session)
         started = time.perf_counter()
-        # before, so that nothing is read from where it may not be
-        await self._unchanged(event)
+        self._results.check(event.source.uri)
         try:
             windows = await asyncio.get_running_loop().run_in_executor(self._readers, read)
         except RasterRejected:
@@ -212,9 +243,8 @@ class Worker:
         try:
             etag = await self._results.etag(event.source.uri)
         except ObjectMissing:
-            raise RasterRejected(
-                Reason.OBJECT_MISSING,
-                "The image was deleted from the store before it was processed. Send it again.",
+            raise _Gone(
+                "The image was deleted from the store before it was processed. Send it again."
             ) from None
         if etag.strip('"') != event.source.etag.strip('"'):
             raise RasterRejected(
