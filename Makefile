@@ -12,6 +12,7 @@ STAMP := $(VENV)/.frond-setup
 PYTEST_ARGS ?=
 
 SERVICE ?= tiler
+ONLY ?=
 
 .PHONY: contracts dev hooks help setup lock up down status demo test test-docker lint format typecheck watch-topics shell bench clean logs
 
@@ -65,8 +66,8 @@ format: setup ## let ruff mend what it can
 	@$(VENV)/bin/ruff check --fix
 	@$(VENV)/bin/ruff format
 
-bench: setup ## time the merge at 10,000 to 2,000,000 detections
-	@$(PY) bench/merge_quick.py
+bench: setup ## measure against what others use: bench/results.json, docs/performance.md; ONLY=merge,raster
+	@$(PY) bench/run.py $(ONLY)
 
 dev: setup ## one service in this terminal with reload, beside a stack that is up: make dev SERVICE=tiler
 	@$(STACK) run $(SERVICE) --reload

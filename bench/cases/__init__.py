@@ -1,0 +1,1 @@
+"""One module a benchmark: ``run(rounds, quick)`` gives results.json lines and a section."""

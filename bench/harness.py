@@ -1,0 +1,146 @@
+"""Contenders in processes of their own, with caps on time and memory, in interleaved rounds."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import selectors
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+WORK: Final = ROOT / ".frond" / "bench"
+BENCH_PYTHON: Final = ROOT / ".frond" / "bench-venv" / "bin" / "python"
+
+CAP_S: Final = 60.0
+CAP_MB: Final = 4096.0
+_START_S: Final = 120.0
+
+
+@dataclass
+class Contender:
+    """One way to do a case's work.
+
+    ``target`` is MODULE:FUNCTION under bench/contenders, called with ``args``. ``over`` says
+    which cap it exceeded or why it failed; it is not run again then.
+    """
+
+    name: str
+    target: str
+    args: dict[str, Any]
+    frond: bool = False
+    rounds: list[dict[str, Any]] = field(default_factory=list)
+    over: str | None = None
+
+    def median(self, figure: str) -> float | None:
+        values = [r[figure] for r in self.rounds]
+        return statistics.median(values) if values and not self.over else None
+
+    def spread(self, figure: str) -> list[float]:
+        values = [r[figure] for r in self.rounds]
+        return [min(values), max(values)] if values else []
+
+
+def interleave(contenders: Sequence[Contender], rounds: int, cap_s: float = CAP_S) -> None:
+    """Run each once a round; a round starts where the one before it did not."""
+    for n in range(rounds):
+        turn = n % len(contenders)
+        for one in [*contenders[turn:], *contenders[:turn]]:
+            if one.over is None:
+                _run(one, cap_s)
+                last = one.over or f"{one.rounds[-1]['seconds']:.3f} s"
+                print(f"    round {n + 1}: {one.name}: {last}", flush=True)
+
+
+def _run(one: Contender, cap_s: float) -> None:
+    python = sys.executable if one.frond else str(BENCH_PYTHON)
+    behind = str(Path(sys.prefix) / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}")
+    env = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
+    if not one.frond:
+        env["FROND_SITE"] = behind + "/site-packages"
+    process = subprocess.Popen(
+        [python, str(ROOT / "bench" / "worker.py"), one.target, json.dumps(one.args)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env, cwd=ROOT,
+        # a matrix of all pairs is refused here; what grows slowly is caught by _watch
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (12 << 30, 12 << 30)),
+    )  # fmt: skip
+    try:
+        figures = _watch(process, one, cap_s)
+    finally:
+        if process.poll() is None:
+            process.kill()
+        _, errors = process.communicate()
+    if figures is not None:
+        one.rounds.append(figures)
+    elif one.over is None:
+        said = errors.strip().splitlines()
+        last = said[-1] if said else f"exit code {process.returncode}"
+        # an allocation beyond the limit was an attempt to hold more than the cap
+        one.over = f"> {CAP_MB / 1024:.0f} GB" if "MemoryError" in last else f"failed: {last[:160]}"
+
+
+def _watch(process: subprocess.Popen[str], one: Contender, cap_s: float) -> dict[str, Any] | None:
+    assert process.stdout is not None
+    deadline, started = time.monotonic() + _START_S, False
+    with selectors.DefaultSelector() as selector:
+        selector.register(process.stdout, selectors.EVENT_READ)
+        while True:
+            if selector.select(0.05):
+                line = process.stdout.readline()
+                if not line:
+                    return None
+                if line.startswith("{"):
+                    return dict(json.loads(line))
+                if line.strip() == "ready":
+                    deadline, started = time.monotonic() + cap_s, True
+            elif time.monotonic() > deadline:
+                one.over = f"> {cap_s:.0f} s" if started else "did not start"
+                return None
+            elif started and _rss_mb(process.pid) > CAP_MB:
+                one.over = f"> {CAP_MB / 1024:.0f} GB"
+                return None
+
+
+def _rss_mb(pid: int) -> float:
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    except (OSError, IndexError):
+        return 0.0
+    return pages * resource.getpagesize() / 2**20
+
+
+def entry(
+    name: str, case: str, ours: Contender, theirs: Contender, figure: str, unit: str, target: float
+) -> dict[str, Any]:
+    """One line of results.json. ``ratio``: theirs ÷ ours, above 1 where Frond is better."""
+    mine, other = ours.median(figure), theirs.median(figure)
+    ratio = other / mine if mine and other else None
+    # who was stopped at a cap needs at least the cap
+    floor = CAP_S if figure == "seconds" and theirs.over == f"> {CAP_S:.0f} s" else None
+    met = None
+    if mine:
+        if ratio is not None:
+            met = ratio > target
+        elif floor is not None:
+            met = floor / mine > target
+        elif theirs.over == f"> {CAP_MB / 1024:.0f} GB":
+            met = figure == "seconds" or CAP_MB / mine > target
+    return {
+        "name": name,
+        "case": case,
+        "ours": mine if mine is not None else ours.over,
+        "theirs": other if other is not None else theirs.over,
+        "unit": unit,
+        "ratio": ratio,
+        "target": f"> {target:g}",
+        "met": met,
+        "spread": {"ours": ours.spread(figure), "theirs": theirs.spread(figure)},
+        "rounds": len(ours.rounds),
+    }

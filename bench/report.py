@@ -1,0 +1,137 @@
+"""docs/performance.md and its plots, from what the runs gave."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("svg")
+import matplotlib.pyplot as plt
+
+from harness import ROOT
+
+_DOC = ROOT / "docs" / "performance.md"
+_IMAGES = ROOT / "docs" / "img" / "bench"
+
+_HEAD = """\
+# Performance
+
+Written by `make bench` from its own run; not edited by hand. `make bench ONLY=merge` repeats one
+benchmark and leaves the others' figures as they were. Every figure is also in `bench/results.json`
+(`ratio`: theirs ÷ ours, above 1 where Frond is better).
+
+The machines are shared and noisy. Contenders run interleaved, each in a process of its own, in
+turn to be first; figures are medians of the rounds, with the smallest and largest beside them.
+Seconds are good for comparing rows of one table with each other and for nothing else.
+
+Measured here so far: merging, and a whole raster on one machine. What is not measured yet:
+saturation and many small files through the whole system, latency, messaging, `POST /predict`,
+scaling over workers, growth over images, memory at 60,000², segmentation, GPUs.
+"""
+
+
+def short(lines: list[dict[str, Any]]) -> str:
+    return "; ".join(f"{x['name']} {x['case']}" for x in lines if x["met"] is False) or "nothing"
+
+
+def write(lines: list[dict[str, Any]], details: dict[str, Any]) -> None:
+    out = [_HEAD, "## What falls short", ""]
+    missed = [x for x in lines if x["met"] is False]
+    if missed:
+        out += ["| benchmark | case | Frond | the other | target |", "|---|---|---|---|---|"]
+        out += [
+            f"| {x['name']} | {x['case']} | {_number(x['ours'])} {x['unit']} "
+            f"| {_number(x['theirs'])} | {_target(x)} |"
+            for x in missed
+        ]
+    else:
+        out.append("Nothing of what has been measured.")
+    met = sum(1 for x in lines if x["met"])
+    undecided = sum(1 for x in lines if x["met"] is None)
+    out += ["", f"{met} comparisons met their target, {len(missed)} fell short, {undecided} could "
+            "not be decided.", ""]  # fmt: skip
+    for name, part in details.items():
+        versions = ", ".join(f"{k} {v}" for k, v in part["versions"].items())
+        out += [
+            f"## {name.capitalize()}", "", part["about"],
+            f"`make bench ONLY={name}`, {part['when']}, commit {part['commit']}; {part['machine']}; "
+            f"{versions}.", "",
+        ]  # fmt: skip
+        for table in part["tables"]:
+            out += [f"### {table['title']}", "", *_rows(table["rows"]), ""]
+            if image := _plot(table):
+                out += [f"![{table['title']}](img/bench/{image})", ""]
+            if note := table.get("note"):
+                out += [note, ""]
+    _DOC.write_text("\n".join(out).rstrip() + "\n")
+
+
+def _target(line: dict[str, Any]) -> str:
+    if line["ratio"] is None:
+        return str(line["target"])
+    return f"ratio {line['target']}, is {_number(line['ratio'])}"
+
+
+def _rows(rows: list[dict[str, Any]]) -> list[str]:
+    columns = [
+        k for k in rows[0]
+        if k not in ("over", "spread") and any(r.get(k) is not None for r in rows)
+    ]  # fmt: skip
+    out = [f"| {' | '.join(columns)} |", "|---" + "|--:" * (len(columns) - 1) + "|"]
+    for r in rows:
+        cells = [_cell(r, k) for k in columns]
+        out.append(f"| {' | '.join(cells)} |")
+    return out
+
+
+def _cell(row: dict[str, Any], column: str) -> str:
+    if column == "seconds":
+        if row["over"]:
+            return f"**{row['over']}**"
+        low, high = row["spread"]
+        return f"{_number(row['seconds'])} ({_number(low)}–{_number(high)})"
+    return _number(row.get(column))
+
+
+def _number(value: object) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, str):
+        return value
+    number = float(value)  # type: ignore[arg-type]
+    if number == int(number) or abs(number) >= 1000:
+        return f"{number:,.0f}"
+    return f"{number:.3g}"
+
+
+def _plot(table: dict[str, Any]) -> str | None:
+    rows = [r for r in table["rows"] if r.get("seconds") and not r["over"]]
+    if not rows:
+        return None
+    _IMAGES.mkdir(parents=True, exist_ok=True)
+    name = re.sub(r"[^a-z0-9]+", "-", table["title"].lower()).strip("-") + ".svg"
+    plt.rcParams.update({"svg.hashsalt": "frond", "svg.fonttype": "none", "font.size": 9})
+    figure, axes = plt.subplots(figsize=(6.4, 0.3 * len(rows) + 0.8))
+    seconds = [r["seconds"] for r in rows]
+    low = [r["seconds"] - r["spread"][0] for r in rows]
+    high = [r["spread"][1] - r["seconds"] for r in rows]
+    colours = ["#2f7d4f" if "Frond" in r["contender"] else "#9a9a9a" for r in rows]
+    if table["title"].endswith("alone"):
+        colours = ["#2f7d4f"] * len(rows)
+    axes.barh(range(len(rows)), seconds, xerr=[low, high], color=colours, ecolor="#555555")
+    axes.set_yticks(range(len(rows)), [r["contender"] for r in rows])
+    axes.invert_yaxis()
+    if max(seconds) > 20 * min(seconds):
+        axes.set_xscale("log")
+    axes.set_xlabel("seconds, median and range")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    path = Path(_IMAGES / name)
+    figure.savefig(path, metadata={"Date": None, "Creator": None})
+    plt.close(figure)
+    # matplotlib ends lines with spaces
+    path.write_text("\n".join(x.rstrip() for x in path.read_text().splitlines()) + "\n")
+    return name

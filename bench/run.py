@@ -1,0 +1,61 @@
+"""``make bench`` or ``make bench ONLY=merge,raster``: bench/results.json, docs/performance.md.
+
+What is not run keeps the figures of the run before, with their date.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from datetime import UTC, datetime
+
+import environment
+import report
+from harness import ROOT, WORK
+
+CASES = ("merge", "raster")
+_RESULTS = ROOT / "bench" / "results.json"
+_DETAILS = ROOT / "bench" / "details.json"
+
+
+def main() -> None:
+    only = [x for x in ",".join(sys.argv[1:]).split(",") if x] or list(CASES)
+    if unknown := set(only) - set(CASES):
+        sys.exit(
+            f"There is no benchmark {', '.join(sorted(unknown))}. There are: {', '.join(CASES)}."
+        )
+    environment.prepare()
+    WORK.mkdir(parents=True, exist_ok=True)
+    lines = json.loads(_RESULTS.read_text()) if _RESULTS.exists() else []
+    details = json.loads(_DETAILS.read_text()) if _DETAILS.exists() else {}
+    for name in only:
+        print(name, flush=True)
+        about = {
+            "when": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+            "machine": environment.machine(),
+            "commit": environment.commit(),
+            "versions": environment.versions(),
+        }
+        module = importlib.import_module(f"cases.{name}")
+        fresh, tables = module.run()
+        lines = [x for x in lines if x["name"] != name] + fresh
+        details[name] = {**about, "about": module.ABOUT, "tables": tables}
+        _RESULTS.write_text(json.dumps(_rounded(lines), indent=1, ensure_ascii=False) + "\n")
+        _DETAILS.write_text(json.dumps(_rounded(details), indent=1, ensure_ascii=False) + "\n")
+        report.write(_rounded(lines), details)
+    print(f"bench/results.json and docs/performance.md; short of target: {report.short(lines)}")
+
+
+def _rounded(value: object) -> object:
+    if isinstance(value, float):
+        return float(f"{value:.4g}")
+    if isinstance(value, dict):
+        return {k: _rounded(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_rounded(v) for v in value]
+    return value
+
+
+if __name__ == "__main__":
+    main()
