@@ -1,47 +1,64 @@
-"""Fixtures of the tests that go across services."""
+"""Fixtures of the tests that go across services.
+
+One installation of five services serves the tests of a module: starting it takes longer than most
+of them. It has topics and a bucket of its own, and tests use job ids of their own.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+import asyncio
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from frond.stack import Endpoints
+from frond.stack import testing as stack_testing
 from frond.store import ObjectStore
 from support.services import Services, open_store, prepare
 
 
+@pytest.fixture(scope="module")
+def frond(stack: Endpoints, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
+    """All five services, running and ready, with the blob model as default."""
+    folder = tmp_path_factory.mktemp("services")
+    prefix = stack_testing.new_prefix()
+    with stack_testing.fresh_bucket(stack) as bucket:
+        env = {
+            **{k: v for k, v in os.environ.items() if not k.startswith("FROND_")},
+            **stack_testing.environment(stack, prefix, bucket),
+            "FROND_DEFAULT_MODEL": "blob",
+            "FROND_API_KEY": "test-key",
+            "DATABASE_PATH": str(folder / "ingest.db"),
+            "FROND_CACHE_DIR": str(folder / "cache"),
+            "FROND_RECONCILE_EVERY_S": "2",
+            "FROND_STALL_S": "10",
+        }
+        services = Services(env, folder)
+
+        async def start() -> None:
+            store = open_store(env)
+            await prepare(env, store, folder / "blob")
+            store.close()
+            services.start()
+            await services.ready()
+
+        try:
+            asyncio.run(start())
+            yield services
+        finally:
+            services.close()
+            stack_testing.delete_topics(stack.kafka_bootstrap, prefix)
+
+
 @pytest.fixture
-def store(service_env: dict[str, str]) -> Iterator[ObjectStore]:
-    """This test's bucket."""
-    opened = open_store(service_env)
+def store(frond: Services) -> Iterator[ObjectStore]:
+    """The bucket of the installation that this test uses."""
+    opened = open_store(frond.env)
     yield opened
     opened.close()
-
-
-@pytest.fixture
-async def frond(
-    service_env: dict[str, str], store: ObjectStore, tmp_path: Path
-) -> AsyncIterator[Services]:
-    """All five services, running and ready, with the blob model as default."""
-    env = {
-        **service_env,
-        "FROND_DEFAULT_MODEL": "blob",
-        "FROND_API_KEY": "test-key",
-        "DATABASE_PATH": str(tmp_path / "ingest.db"),
-        "FROND_CACHE_DIR": str(tmp_path / "cache"),
-        "FROND_RECONCILE_EVERY_S": "2",
-        "FROND_STALL_S": "10",
-    }
-    await prepare(env, store, tmp_path / "blobs")
-    services = Services(env, tmp_path)
-    services.start()
-    try:
-        await services.ready()
-        yield services
-    finally:
-        services.close()
 
 
 @pytest.fixture
