@@ -21,7 +21,7 @@ from frond.contracts.events import (
     JobSealed,
     JobStatusChanged,
 )
-from frond.contracts.ids import image_id
+from frond.contracts.ids import digest, image_id
 from frond.contracts.jobs import (
     ImageCounts,
     ImageFailure,
@@ -38,6 +38,7 @@ from frond.ingest.readmodel.rows import Batch
 from frond.ingest.readmodel.summary import summary
 
 MODEL = ModelRef(name="palm", digest="d" * 64, version="1")
+PLAN = digest("plan")
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -53,7 +54,7 @@ def about(n: int) -> dict[str, Any]:
 
 def chunk(n: int, ordinal: int, chunks: int = 3) -> ChunkDetected:
     return ChunkDetected(
-        **about(n), plan_digest="p", chunk_id=f"{n}-{ordinal}", ordinal=ordinal, chunks=chunks,
+        **about(n), plan_digest=PLAN, chunk_id=digest(str(n), str(ordinal)), ordinal=ordinal, chunks=chunks,
         windows=WindowCounts(total=4, done=4), windows_total=14, windows_skipped=2, model=MODEL,
     )  # fmt: skip
 
@@ -74,7 +75,7 @@ def finished(n: int, status: ImageStatus = ImageStatus.COMPLETED) -> ImageFinish
 HISTORY: list[Event] = [
     *(ImageUploaded(job_id="j", image=uri(n), name=f"scene-{n}.tif", job_size=4) for n in range(4)),
     *(chunk(n, o) for n in range(2) for o in range(3)),
-    ImageEmpty(**about(2), plan_digest="p", windows_total=14, windows_skipped=14),
+    ImageEmpty(**about(2), plan_digest=PLAN, windows_total=14, windows_skipped=14),
     ImageRejected(**about(3), reason=Reason.TRUNCATED, detail="cut off"),
     finished(0), finished(1), finished(2), finished(3, ImageStatus.FAILED),
     JobSealed(job_id="j", job_size=4),
@@ -150,7 +151,7 @@ def test_notes_for_live_readers() -> None:
 
 def test_a_new_plan_counts_anew() -> None:
     """An image that was planned again does not count the old plan's chunks."""
-    other = chunk(0, 1).model_copy(update={"plan_digest": "q"})
+    other = chunk(0, 1).model_copy(update={"plan_digest": digest("another plan")})
     batch = play([chunk(0, 0), chunk(0, 1), other])
     assert batch.jobs["j"].w_done == 4
 

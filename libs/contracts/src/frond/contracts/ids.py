@@ -49,7 +49,7 @@ def event_id(event_type: str, *parts: str) -> str:
 
 def check_job_id(job_id: str) -> str:
     """Return the job id, or raise JobRejected when it could not name an object."""
-    if not _JOB_ID.match(job_id):
+    if not _JOB_ID.fullmatch(job_id):
         raise JobRejected(
             Reason.BAD_JOB_ID,
             "A job id has 1 to 128 letters, digits, dots, dashes and underscores, "

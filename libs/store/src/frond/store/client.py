@@ -190,6 +190,23 @@ class ObjectStore:
             return data
         return await self.get(key)
 
+    async def replace(
+        self, key: str, data: bytes, etag: str, content_type: str = "application/json"
+    ) -> bool:
+        """Write over the object that has this ETag; False when it is another one, or gone."""
+        headers = {"Content-Type": content_type, "If-Match": f'"{etag.strip(chr(34))}"'}
+
+        def write() -> bool:
+            try:
+                self.s3.put_bytes(self.bucket, key, data, headers)
+            except S3Error as e:
+                if code_of(e) in ("PreconditionFailed", "NoSuchKey"):
+                    return False
+                raise
+            return True
+
+        return await self._run(f"writing {key}", write)
+
     async def stat(self, key: str, *, bucket: str | None = None) -> Stat:
         """What is known of an object. Raises ObjectMissing."""
         found = await self._run(
@@ -240,11 +257,13 @@ class ObjectStore:
         """Remove an object; it need not be there."""
         await self._run(f"deleting {key}", lambda: self.s3.remove_object(self.bucket, key))
 
-    async def delete_prefix(self, prefix: str) -> int:
-        """Remove all objects under a prefix; returns how many there were."""
+    async def delete_prefix(self, prefix: str, *, spare: str | None = None) -> int:
+        """Remove all objects under a prefix but ``spare``; returns how many there were."""
         count = 0
         batch: list[str] = []
         async for item in self.list(prefix):
+            if item.key == spare:
+                continue
             batch.append(item.key)
             count += 1
             if len(batch) == _LIST_PAGE:

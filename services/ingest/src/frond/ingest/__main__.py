@@ -8,7 +8,7 @@ from frond.ingest.app import make_app
 from frond.ingest.context import Ingest, keep_connected
 from frond.ingest.readmodel.consumer import keep_read_model
 from frond.ingest.settings import IngestSettings
-from frond.ingest.sweeper import sweep_forever
+from frond.ingest.sweeper import remember_first, sweep_forever
 from frond.runtime import Service, serve
 
 
@@ -26,6 +26,7 @@ def main() -> None:
 
     async def read_model(service: Service) -> None:
         await made[0].prepared()
+        await remember_first(made[0])
         await keep_read_model(service, made[0])
 
     async def sweeper(service: Service) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Final, cast
 
 from sqlalchemy.exc import InterfaceError, OperationalError
@@ -17,7 +19,9 @@ from frond.ingest.readmodel.database import Database
 from frond.ingest.settings import IngestSettings
 from frond.models.registry import Registry
 from frond.runtime import Service, wait_out
-from frond.store import ObjectStore, StoreSettings
+from frond.store import Listed, ObjectStore, StoreSettings
+from frond.store.client import Stat
+from frond.store.s3 import S3, connect
 
 SOURCE: Final = "/frond/ingest"
 _KNOCK_S: Final = 2.0
@@ -34,6 +38,11 @@ class Ingest:
                 settings.s3_secret_key.get_secret_value(), settings.s3_bucket, settings.s3_region,
             )
         )  # fmt: skip
+        public = replace(
+            self.store.settings, endpoint=settings.s3_public_endpoint or settings.s3_endpoint
+        )
+        self.signer: S3 = connect(public)
+        """Signs URLs for clients, who may reach the store by another name than we do."""
         self.producer = EventProducer(settings.kafka_bootstrap, settings.topic_prefix, SOURCE)
         self.db = Database(settings.database)
         self.registry = Registry(self.store, default_model=settings.default_model)
@@ -93,6 +102,13 @@ class Ingest:
         await self.producer.stop()
         await self.db.close()
         self.store.close()
+
+
+def age(found: Listed | Stat) -> float:
+    """Seconds since an object was written."""
+    if found.last_modified is None:
+        return float("inf")
+    return (datetime.now(UTC) - found.last_modified).total_seconds()
 
 
 def ingest_of(connection: HTTPConnection) -> Ingest:

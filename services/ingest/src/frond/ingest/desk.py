@@ -21,7 +21,7 @@ from frond.contracts.events import JobCancelled, JobSealed
 from frond.contracts.ids import check_job_id, parse_s3_uri
 from frond.contracts.jobs import JobSpec, JobStatus, Thresholds
 from frond.contracts.reasons import Reason
-from frond.ingest import names, places
+from frond.ingest import intake, names, places
 from frond.ingest.context import Ingest
 from frond.ingest.problems import Refused, not_found
 from frond.ingest.readmodel import queries
@@ -135,6 +135,7 @@ async def sealed_size(ingest: Ingest, job_id: str) -> int | None:
 
 async def row_of(ingest: Ingest, job_id: str) -> JobRow:
     """A job as the read model has it, or as the store does where that is behind. Refused (404)."""
+    check_job_id(job_id)
     row = await queries.job(ingest.db, job_id)
     if row is not None:
         return row
@@ -215,14 +216,9 @@ async def delete(ingest: Ingest, job_id: str, traceparent: str) -> None:
         await _ended(ingest, job_id)
     at = int(time.time() * 1000)
     await ingest.store.put(places.tombstone(job_id), b"", "application/octet-stream")
-    # uploads lie under a prefix of their own, which the input records tell
-    async for found in ingest.store.list(keys.job_inputs(job_id)):
-        record = json.loads(await ingest.store.get(found.key))
-        bucket, key = parse_s3_uri(record["image"])
-        if bucket == ingest.store.bucket and key.startswith(keys.UPLOADS):
-            await ingest.store.delete(key)
-    await ingest.store.delete_prefix(f"{keys.UPLOADS}{job_id}/")
-    await ingest.store.delete_prefix(keys.job_prefix(job_id))
+    for prefix in sorted(await _upload_prefixes(ingest, job_id)):
+        await ingest.store.delete_prefix(prefix)
+    await delete_objects(ingest, job_id)
     await ingest.store.delete(keys.open_marker(job_id))
     await queries.tombstone(ingest.db, job_id, at)
     # the compacted topic forgets a key that is sent without a value
@@ -230,6 +226,33 @@ async def delete(ingest: Ingest, job_id: str, traceparent: str) -> None:
     ingest.counts.pop(job_id, None)
     ingest.specs.pop(job_id, None)
     ingest.hub.changed([job_id])
+
+
+async def delete_objects(ingest: Ingest, job_id: str) -> None:
+    """Remove all objects of a deleted job but ``cancelled``: by it, workers whom one of the job's
+    events still reaches know that there is nothing to do."""
+    cancelled = keys.job_cancelled(job_id)
+    await ingest.store.put_if_absent(cancelled, b"", "application/octet-stream")
+    await ingest.store.delete_prefix(keys.job_prefix(job_id), spare=cancelled)
+
+
+async def _upload_prefixes(ingest: Ingest, job_id: str) -> set[str]:
+    """Where the job's uploads lie: forms have prefixes of their own, which its records tell."""
+    records = [f.key async for f in ingest.store.list(keys.job_inputs(job_id))]
+
+    async def prefix_of(key: str) -> str | None:
+        try:
+            record = json.loads(await ingest.store.get(key))
+        except ObjectMissing:
+            return None
+        bucket, image = parse_s3_uri(record["image"])
+        folder, _, file = image.removeprefix(keys.UPLOADS).partition("/")
+        # with a hash: it came through here as this job's, and was not merely named by it
+        form = image.startswith(f"{keys.UPLOADS}u-") and file and record.get("sha256")
+        return places.upload_prefix(folder) if form and bucket == ingest.store.bucket else None
+
+    found = await intake.in_parallel(records, prefix_of)
+    return {p for p in found if p} | {f"{keys.UPLOADS}{job_id}/"}
 
 
 async def _ended(ingest: Ingest, job_id: str) -> None:

@@ -7,7 +7,9 @@ recorded and never seen.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import secrets
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final, TypeVar
 
@@ -17,11 +19,11 @@ from frond.bus import Outgoing
 from frond.contracts import keys, topics
 from frond.contracts.errors import BrokerUnavailable, ObjectMissing
 from frond.contracts.events import ImageUploaded
-from frond.contracts.ids import parse_s3_uri
+from frond.contracts.ids import image_id, parse_s3_uri
 from frond.contracts.jobs import JobSpec
 from frond.contracts.reasons import Reason
 from frond.ingest import metrics, places
-from frond.ingest.context import Ingest
+from frond.ingest.context import Ingest, age
 from frond.ingest.problems import Refused
 from frond.runtime import get_logger
 
@@ -29,6 +31,10 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 _AT_ONCE: Final = 24
+LEASE_S: Final = 120.0
+"""How old a claim is when whoever made it, and stored nothing, has certainly died."""
+SEALING_S: Final = 60.0
+"""How old a mark of sealing is when whoever set it has certainly died."""
 _log = get_logger(__name__)
 
 
@@ -36,12 +42,14 @@ class File(BaseModel):
     """One image given to a job.
 
     ``mark`` identifies its bytes: ``sha256:…`` when they passed through here, else ``etag:…``.
+    ``by`` is the attempt that claimed its name.
     """
 
     name: str
     image: str
     mark: str
     size: int
+    by: str = ""
 
     @property
     def sha256(self) -> str | None:
@@ -100,26 +108,85 @@ async def publish(ingest: Ingest, events: Sequence[ImageUploaded], traceparent: 
         _log.warning("recorded, to be sent by the sweeper", events=len(events), error=repr(e))
 
 
-async def claim(ingest: Ingest, job_id: str, file: File) -> File:
-    """Take a name for these bytes. Returns the file that has the name, with the same bytes.
+async def claim(ingest: Ingest, job_id: str, files: Sequence[File]) -> list[File]:
+    """Take names for these files. Returns the files that have the names, with the same bytes.
 
     Raises:
-        Refused: CONFLICT: other bytes have it.
+        Refused: CONFLICT: other bytes have one of the names. JOB_CLOSED, see :func:`require_place`.
+            Then no name is taken.
     """
+    by = secrets.token_hex(8)
+    mine = [f.model_copy(update={"by": by}) for f in files]
+    try:
+        won = await in_parallel(mine, lambda f: _win(ingest, job_id, f))
+        # only now: whoever seals the job from now on sees the claims
+        await require_place(ingest, job_id, won)
+    except Refused:
+        await in_parallel(mine, lambda f: _release_own(ingest, job_id, f))
+        raise
+    return won
+
+
+async def require_place(ingest: Ingest, job_id: str, files: Sequence[File]) -> None:
+    """Look again, once names are claimed, whether the job takes files that it has no record of.
+
+    Raises:
+        Refused: JOB_CLOSED: it was sealed, or is being sealed.
+    """
+    try:
+        closing = age(await ingest.store.stat(places.sealing(job_id))) < SEALING_S
+    except ObjectMissing:
+        closing = False
+    # after the marker: it is taken away when the job is sealed
+    try:
+        sealed = json.loads(await ingest.store.get(keys.job_sealed(job_id)))
+    except ObjectMissing:
+        sealed = None
+    if sealed is not None:
+        full = ingest.counts.get(job_id, 0) > int(sealed["job_size"])
+        closing = closing or full or not sealed.get("declared")
+    if not closing:
+        return
+    records = [keys.job_input_record(job_id, image_id(job_id, f.image)) for f in files]
+    if not all(await in_parallel(records, ingest.store.exists)):
+        raise Refused(Reason.JOB_CLOSED, f"Job {job_id!r} was sealed and takes no more images.")
+
+
+async def _win(ingest: Ingest, job_id: str, file: File) -> File:
     key = places.claim(job_id, file.name)
     body = file.model_dump_json().encode()
     winner = File.model_validate_json(await ingest.store.put_if_absent(key, body))
     if winner.mark == file.mark:
         return winner
-    bucket, stored = parse_s3_uri(winner.image)
-    if bucket == ingest.store.bucket and not await ingest.store.exists(stored):
-        # whoever claimed it never finished: nothing was published under this name
-        await ingest.store.put(key, body, "application/json")
-        return file
+    if not await stored(ingest, winner):
+        with contextlib.suppress(ObjectMissing):
+            held = await ingest.store.stat(key)
+            # whoever claimed it has died: nothing was published under this name
+            if age(held) > LEASE_S and await ingest.store.replace(key, body, held.etag):
+                return file
     raise Refused(
         Reason.CONFLICT,
         f"{file.name.strip()!r} is in job {job_id!r} already, with other bytes. Choose another name.",
     )
+
+
+async def _release_own(ingest: Ingest, job_id: str, file: File) -> None:
+    held = await claimed(ingest, job_id, file.name)
+    if held is not None and held.by == file.by:
+        await ingest.store.delete(places.claim(job_id, file.name))
+
+
+async def release(ingest: Ingest, job_id: str, file: File) -> None:
+    """Give back a name whose bytes (those of ``file.mark``) will never come."""
+    held = await claimed(ingest, job_id, file.name)
+    if held is not None and held.mark == file.mark:
+        await ingest.store.delete(places.claim(job_id, file.name))
+
+
+async def stored(ingest: Ingest, file: File) -> bool:
+    """Whether the object of a claim may be there: only our own bucket's are looked at."""
+    bucket, key = parse_s3_uri(file.image)
+    return bucket != ingest.store.bucket or await ingest.store.exists(key)
 
 
 async def claimed(ingest: Ingest, job_id: str, name: str) -> File | None:

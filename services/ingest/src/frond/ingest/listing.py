@@ -6,14 +6,21 @@ again from the start; every step of it may be done twice.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from pydantic import BaseModel
 
-from frond.contracts import keys
-from frond.contracts.errors import ObjectMissing, StoreUnavailable
-from frond.contracts.ids import parse_s3_uri
+from frond.bus import Outgoing
+from frond.contracts import keys, topics
+from frond.contracts.errors import (
+    BrokerUnavailable,
+    JobRejected,
+    ObjectMissing,
+    StoreUnavailable,
+)
+from frond.contracts.events import ImageRejected
+from frond.contracts.ids import image_id, parse_s3_uri
 from frond.contracts.jobs import JobSpec
 from frond.contracts.reasons import Reason
 from frond.ingest import desk, intake, names, places
@@ -22,16 +29,24 @@ from frond.ingest.desk import Wish
 from frond.ingest.intake import File
 from frond.ingest.problems import Refused
 from frond.runtime import get_logger
+from frond.store import Listed
 
 _PAGE: Final = 500
+_OWN: Final = (
+    keys.JOBS, keys.MODELS, keys.OPEN, keys.UPLOADS, keys.DELIVERIES, places.DELETED,
+)  # fmt: skip
 _log = get_logger(__name__)
 
 
 class Listing(BaseModel):
-    """What a job was started with, stored at ``listing.json``; ``done`` once it is sealed."""
+    """What a job was started with, stored at ``listing.json``; ``done`` once it is sealed.
+
+    ``single``: ``prefix`` is the key of the job's one object.
+    """
 
     bucket: str
     prefix: str
+    single: bool = False
     done: bool = False
 
 
@@ -44,7 +59,10 @@ def source_of(ingest: Ingest, s3_url: str) -> tuple[str, str]:
         bucket, _ = parse_s3_uri(f"s3://{whole}/x")
         key = ""
     else:
-        bucket, key = parse_s3_uri(bare)
+        # nor does a prefix that ends with a slash name an object
+        filler = "x" if bare.endswith("/") else ""
+        bucket, key = parse_s3_uri(bare + filler)
+        key = key.removesuffix(filler)
     require_bucket(ingest, bucket)
     return bucket, key
 
@@ -85,49 +103,58 @@ async def start(ingest: Ingest, s3_url: str, job_id: str, wish: Wish, traceparen
         except ObjectMissing:
             pass
         else:
-            return await _start_one(ingest, f"s3://{bucket}/{key}", job_id, wish, traceparent)
-    if not await _any_raster(ingest, bucket, key):
+            mine = Listing(bucket=bucket, prefix=key, single=True)
+            spec = await _begin(ingest, mine, job_id, wish)
+            await expand(ingest, job_id, traceparent)
+            return spec
+    limit = ingest.settings.max_files
+    found = await _rasters(ingest, bucket, key, limit + 1)
+    if found > limit:
+        raise Refused(
+            Reason.TOO_MANY,
+            f"There are more than {limit} rasters under s3://{bucket}/{key}, and a job may have "
+            f"{limit} here. Start a job for each of several longer prefixes.",
+        )
+    if not found:
         raise Refused(
             Reason.OBJECT_MISSING,
             f"There is no raster at s3://{bucket}/{key}, and none under it "
             f"({', '.join(names.RASTER_SUFFIXES[:6])}, …).",
         )
+    return await _begin(ingest, Listing(bucket=bucket, prefix=key), job_id, wish)
+
+
+async def _begin(ingest: Ingest, mine: Listing, job_id: str, wish: Wish) -> JobSpec:
     spec = await desk.pin(ingest, job_id, wish)
-    mine = Listing(bucket=bucket, prefix=key)
     stored = Listing.model_validate_json(
         await ingest.store.put_if_absent(places.listing(job_id), mine.model_dump_json().encode())
     )
-    if (stored.bucket, stored.prefix) != (bucket, key):
+    if stored.model_copy(update={"done": False}) != mine:
         raise Refused(Reason.CONFLICT, f"Job {job_id!r} was started with another address.")
     if not stored.done:
-        await desk.open_for_work(ingest, spec, None)
+        await desk.open_for_work(ingest, spec, 1 if mine.single else None)
     return spec
 
 
-async def _start_one(
-    ingest: Ingest, uri: str, job_id: str, wish: Wish, traceparent: str
-) -> JobSpec:
-    file = await named_object(ingest, uri)
-    spec = await desk.pin(ingest, job_id, wish)
-    await desk.open_for_work(ingest, spec, 1)
-    events = [intake.uploaded(spec, file, 1)]
-    await intake.record(ingest, events)
-    await desk.seal(ingest, job_id, 1, traceparent)
-    await intake.publish(ingest, events, traceparent)
-    return spec
-
-
-async def _any_raster(ingest: Ingest, bucket: str, prefix: str) -> bool:
+async def _rasters(ingest: Ingest, bucket: str, prefix: str, most: int) -> int:
+    """How many rasters are under a prefix, counted up to ``most``."""
+    count = 0
+    wanted = _wanted(ingest, bucket, prefix)
     async for found in ingest.store.list(prefix, bucket=bucket):
-        if _wanted(found.key, found.size):
-            return True
-    return False
+        count += wanted(found)
+        if count >= most:
+            break
+    return count
 
 
-def _wanted(key: str, size: int) -> bool:
-    # what the services themselves keep in the bucket is nobody's input
-    own = key.startswith((keys.JOBS, keys.MODELS, keys.OPEN, places.DELETED))
-    return names.is_raster(key) and size > 0 and not own
+def _wanted(ingest: Ingest, bucket: str, prefix: str) -> Callable[[Listed], bool]:
+    # what the services themselves keep in their bucket is nobody's input unless asked for
+    own = tuple(p for p in _OWN if bucket == ingest.store.bucket and not prefix.startswith(p))
+
+    def wanted(found: Listed) -> bool:
+        return names.is_raster(found.key) and found.size > 0 and not found.key.startswith(own)
+
+    return wanted
 
 
 async def expand(ingest: Ingest, job_id: str, traceparent: str) -> None:
@@ -150,25 +177,12 @@ async def _expand(ingest: Ingest, job_id: str, traceparent: str) -> None:
     if listing.done:
         return
     spec = await desk.spec_of(ingest, job_id)
-    count = 0
-    page: list[File] = []
-    async for found in ingest.store.list(listing.prefix, bucket=listing.bucket):
-        if not _wanted(found.key, found.size) or count >= ingest.settings.max_files:
-            continue
-        name = found.key.removeprefix(listing.prefix).lstrip("/") or found.key
-        uri = f"s3://{listing.bucket}/{found.key}"
-        page.append(File(name=name[-names.MAX_NAME :], image=uri, mark="", size=found.size))
-        count += 1
-        if len(page) == _PAGE:
-            await _publish(ingest, spec, page, traceparent)
-            page = []
-    await _publish(ingest, spec, page, traceparent)
+    if listing.single:
+        total = await _one(ingest, spec, listing, traceparent)
+    else:
+        total = await _all(ingest, spec, listing, traceparent)
     if await ingest.store.exists(keys.job_cancelled(job_id)):
         return
-    # a listing that was taken up again may see other objects than the first time: count records
-    total = 0
-    async for _ in ingest.store.list(keys.job_inputs(job_id)):
-        total += 1
     await desk.seal(ingest, job_id, total, traceparent)
     done = listing.model_copy(update={"done": True})
     await ingest.store.put(
@@ -177,14 +191,75 @@ async def _expand(ingest: Ingest, job_id: str, traceparent: str) -> None:
     await desk.show(ingest, spec, total)
 
 
+async def _one(ingest: Ingest, spec: JobSpec, listing: Listing, traceparent: str) -> int:
+    uri = f"s3://{listing.bucket}/{listing.prefix}"
+    base = listing.prefix.rsplit("/", 1)[-1] or listing.prefix
+    event = intake.uploaded(spec, File(name=base[-names.MAX_NAME :], image=uri, mark="", size=0), 1)
+    await intake.record(ingest, [event])
+    await intake.publish(ingest, [event], traceparent)
+    return 1
+
+
+async def _all(ingest: Ingest, spec: JobSpec, listing: Listing, traceparent: str) -> int:
+    """Record and publish every raster; returns how many images the job has."""
+    wanted = _wanted(ingest, listing.bucket, listing.prefix)
+    page: list[File] = []
+    async for found in ingest.store.list(listing.prefix, bucket=listing.bucket):
+        if not wanted(found):
+            continue
+        name = found.key.removeprefix(listing.prefix).lstrip("/") or found.key
+        uri = f"s3://{listing.bucket}/{found.key}"
+        page.append(File(name=name[-names.MAX_NAME :], image=uri, mark="", size=found.size))
+        if len(page) == _PAGE:
+            await _publish(ingest, spec, page, traceparent)
+            page = []
+    await _publish(ingest, spec, page, traceparent)
+    # a listing that was taken up again may see other objects than the first time: count records
+    total = 0
+    for prefix in (keys.job_inputs(spec.job_id), places.refused(spec.job_id)):
+        async for _ in ingest.store.list(prefix):
+            total += 1
+    return total
+
+
 async def _publish(ingest: Ingest, spec: JobSpec, page: Sequence[File], traceparent: str) -> None:
-    if page:
-        await intake.add(ingest, spec, page, traceparent)
+    good: list[File] = []
+    bad: list[ImageRejected] = []
+    for file in page:
+        try:
+            parse_s3_uri(file.image)
+        except JobRejected:
+            bad.append(_rejected(spec.job_id, file))
+        else:
+            good.append(file)
+    if good:
+        await intake.add(ingest, spec, good, traceparent)
+    if not bad:
+        return
+
+    async def keep(event: ImageRejected) -> None:
+        key = places.refused_record(spec.job_id, event.image_id)
+        await ingest.store.put(key, event.model_dump_json().encode(), "application/json")
+
+    await intake.in_parallel(bad, keep)
+    # not left to the sweeper: while this fails the listing is not done, and is gone over again
+    await ingest.producer.send([Outgoing(topics.DETECTED, e) for e in bad], traceparent=traceparent)
+
+
+def _rejected(job_id: str, file: File) -> ImageRejected:
+    """An object whose address no event can hold: a failed image, not one that is left out."""
+    return ImageRejected(
+        job_id=job_id, image_id=image_id(job_id, file.image), image=file.image, name=file.name,
+        reason=Reason.BAD_IMAGE_URI,
+        detail="The object's key has control characters, or is too long. Rename the object.",
+    )  # fmt: skip
 
 
 async def expand_in_background(ingest: Ingest, job_id: str, traceparent: str) -> None:
     """:func:`expand`, leaving what fails to the sweeper."""
     try:
         await expand(ingest, job_id, traceparent)
-    except (StoreUnavailable, ObjectMissing, Refused) as e:
+    except (StoreUnavailable, BrokerUnavailable, ObjectMissing, Refused) as e:
         _log.warning("a listing waits for the sweeper", job_id=job_id, error=repr(e))
+    except Exception as e:
+        _log.error("a listing fails", job_id=job_id, exc_info=e)

@@ -55,20 +55,23 @@ def distinct(files: Sequence[tuple[str, str]]) -> list[str | None]:
     The same name with the same bytes is one image: its later copies get None. The same name with
     other bytes gets a number before its suffix.
     """
-    taken: dict[str, str] = {}
+    taken: set[str] = set()
     seen: set[tuple[str, str]] = set()
     originals = {name for name, _ in files}
+    last: dict[str, int] = {}
     out: list[str | None] = []
     for name, sha in files:
         if (name, sha) in seen:
             out.append(None)
             continue
         seen.add((name, sha))
-        chosen, n = name, 1
+        n = last.get(name, 0) + 1
+        chosen = name if n == 1 else numbered(name, n)
         while chosen in taken or (n > 1 and chosen in originals):
             n += 1
             chosen = numbered(name, n)
-        taken[chosen] = sha
+        last[name] = n
+        taken.add(chosen)
         out.append(chosen)
     return out
 

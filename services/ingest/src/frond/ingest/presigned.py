@@ -12,22 +12,26 @@ from frond.contracts.errors import ObjectMissing, StoreUnavailable
 from frond.contracts.reasons import Reason
 from frond.ingest.problems import Refused
 from frond.store import ObjectStore
-from frond.store.s3 import code_of, translated
+from frond.store.s3 import S3, code_of, translated
 
 _SENDERS_FAULT: Final = {"InvalidPart", "InvalidPartOrder", "EntityTooSmall", "MalformedXML"}
 
 
 async def begin_parts(
-    store: ObjectStore, key: str, count: int, expires: timedelta
+    store: ObjectStore, signer: S3, key: str, count: int, expires: timedelta
 ) -> tuple[str, list[str]]:
-    """Begin an upload of so many parts: its id, and a URL to PUT each part to, in order."""
+    """Begin an upload of so many parts: its id, and a URL to PUT each part to, in order.
+
+    ``signer``: a client of the address that the sender reaches the store at; a URL is signed for
+    one address.
+    """
 
     def begin() -> tuple[str, list[str]]:
         headers = {"Content-Type": "application/octet-stream"}
         with translated(f"beginning {key}"):
             upload_id = store.s3.begin_multipart(store.bucket, key, headers)
             urls = [
-                store.s3.get_presigned_url(
+                signer.get_presigned_url(
                     "PUT", store.bucket, key, expires,
                     extra_query_params={"partNumber": str(n), "uploadId": upload_id},
                 )

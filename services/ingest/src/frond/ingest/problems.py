@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import http
+import json
 from collections.abc import Mapping
 from typing import Any, Final
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DataError, DBAPIError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
@@ -97,7 +98,13 @@ def problem(
         "trace_id": trace_id(request.scope),
         **(more or {}),
     }
-    return JSONResponse(body, status, headers=dict(headers or {}), media_type=MEDIA_TYPE)
+    return _ProblemResponse(body, status, headers=dict(headers or {}), media_type=MEDIA_TYPE)
+
+
+class _ProblemResponse(JSONResponse):
+    def render(self, content: Any) -> bytes:
+        # a problem may quote text that is no Unicode
+        return json.dumps(content, ensure_ascii=False).encode("utf-8", "replace")
 
 
 def add_problems(app: FastAPI) -> None:
@@ -127,6 +134,21 @@ def add_problems(app: FastAPI) -> None:
             request, 503, Reason.UNAVAILABLE,
             f"{told.get(type(e), 'The database')} does not answer at the moment. Nothing is lost; try again.",
             headers={"Retry-After": str(RETRY_AFTER_S)},
+        )  # fmt: skip
+
+    @app.exception_handler(UnicodeEncodeError)
+    async def half(request: Request, _: UnicodeEncodeError) -> JSONResponse:
+        return problem(
+            request, 422, Reason.BAD_REQUEST,
+            "A text has half a surrogate pair, which is no character.",
+        )  # fmt: skip
+
+    @app.exception_handler(DataError)
+    async def unfit(request: Request, e: DataError) -> JSONResponse:
+        _log.info("a value no column can hold", error=repr(e), trace_id=trace_id(request.scope))
+        return problem(
+            request, 422, Reason.BAD_REQUEST,
+            "A value cannot be stored: a number is out of range, or a text has a NUL character.",
         )  # fmt: skip
 
     @app.exception_handler(ObjectMissing)

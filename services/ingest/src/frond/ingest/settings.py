@@ -35,6 +35,9 @@ class IngestSettings(ServiceSettings):
     public_url: str = Field(
         default="", description="how clients reach this service; empty: as the request came"
     )
+    s3_public_endpoint: str = Field(
+        default="", description="how clients reach the store; empty: at s3_endpoint, as we do"
+    )
     max_files: int = Field(default=100_000, ge=1, description="images a job may have")
     max_file_bytes: int = Field(default=250 * GIB, ge=1, description="bytes of one image")
     presign_seconds: int = Field(default=6 * 3600, ge=60, le=7 * 24 * 3600)

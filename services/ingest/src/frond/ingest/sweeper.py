@@ -10,8 +10,9 @@ import asyncio
 import contextlib
 import json
 import time
-from datetime import UTC, datetime
 from typing import Final
+
+from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 
 from frond.bus import Outgoing
 from frond.contracts import keys, topics
@@ -20,33 +21,46 @@ from frond.contracts.errors import BrokerUnavailable, ObjectMissing, StoreUnavai
 from frond.contracts.events import ImageUploaded, JobCancelled
 from frond.contracts.jobs import JobStatus
 from frond.ingest import desk, intake, listing, metrics, places, uploads
-from frond.ingest.context import Ingest
+from frond.ingest.context import Ingest, age
 from frond.ingest.problems import Refused
 from frond.ingest.readmodel import queries
 from frond.ingest.routes.jobs import caught_up
-from frond.runtime import Service, get_logger
+from frond.runtime import Service, get_logger, wait_out
 from frond.store import Listed
 
 _PAGE: Final = 400
 _DELETED_S: Final = 3600.0
+_OUTAGES: Final = (StoreUnavailable, BrokerUnavailable, OperationalError, InterfaceError)
 _log = get_logger(__name__)
 
 
 async def sweep_forever(service: Service, ingest: Ingest) -> None:
-    """Sweep every minute until the service is asked to stop."""
-    fresh = await queries.count_offsets(ingest.db) == 0
+    """Sweep every minute until the service is asked to stop. Outages cut a sweep short."""
     while not service.stop.is_set():
         if not service.health.waiting_for:
             try:
-                if fresh:
-                    await remember(ingest)
-                    fresh = False
                 await sweep(ingest)
-            except (StoreUnavailable, BrokerUnavailable) as e:
-                _log.warning("a sweep was cut short", error=str(e))
-        pause = ingest.settings.sweep_seconds if not fresh else 1.0
+            except (StoreUnavailable, BrokerUnavailable, SQLAlchemyError) as e:
+                _log.warning("a sweep was cut short", error=repr(e))
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(service.stop.wait(), pause)
+            await asyncio.wait_for(service.stop.wait(), ingest.settings.sweep_seconds)
+
+
+async def remember_first(ingest: Ingest) -> None:
+    """:func:`remember`, if the database is new: before the first event is applied to it.
+
+    Whether it is new is told by its offsets, which the reader writes; so this comes before it.
+    """
+
+    async def once() -> None:
+        try:
+            if await queries.count_offsets(ingest.db) == 0:
+                await ingest.store.ensure_bucket()
+                await remember(ingest)
+        except (OperationalError, InterfaceError) as e:
+            raise StoreUnavailable(f"the database: {e}") from e
+
+    await wait_out(once, what="reading what only the store knows")
 
 
 async def remember(ingest: Ingest) -> None:
@@ -55,8 +69,13 @@ async def remember(ingest: Ingest) -> None:
         job_id = found.key.removeprefix(places.DELETED)
         await queries.tombstone(ingest.db, job_id, int(time.time() * 1000))
     async for found in ingest.store.list(keys.OPEN):
-        with contextlib.suppress(Refused):
-            await desk.row_of(ingest, found.key.removeprefix(keys.OPEN))
+        job_id = found.key.removeprefix(keys.OPEN)
+        try:
+            await desk.row_of(ingest, job_id)
+        except _OUTAGES:
+            raise
+        except Exception as e:
+            _log.info("not remembered", job_id=job_id, error=repr(e))
 
 
 async def sweep(ingest: Ingest) -> int:
@@ -64,21 +83,29 @@ async def sweep(ingest: Ingest) -> int:
     sent = 0
     async for found in ingest.store.list(keys.OPEN):
         job_id = found.key.removeprefix(keys.OPEN)
-        if _age(found) < ingest.settings.sweep_after_seconds:
+        if age(found) < ingest.settings.sweep_after_seconds:
             continue
         try:
             sent += await sweep_job(ingest, job_id)
+        except _OUTAGES:
+            raise
         except (Refused, ObjectMissing) as e:
             _log.info("not swept", job_id=job_id, error=str(e))
+        except Exception as e:
+            # one job that cannot be read must not keep the others from being swept
+            _log.error("a job cannot be swept", job_id=job_id, exc_info=e)
     for row in await queries.open_jobs(ingest.db):
         # a job whose completed event has left Kafka is still in the store
-        await caught_up(ingest, row)
+        try:
+            await caught_up(ingest, row)
+        except _OUTAGES:
+            raise
+        except Exception as e:
+            _log.error("a completed event cannot be read", job_id=row.job_id, exc_info=e)
     async for found in ingest.store.list(places.DELETED):
-        if _age(found) < _DELETED_S:
+        if age(found) < _DELETED_S:
             # a worker that held the job while it was deleted may have written since
-            await ingest.store.delete_prefix(
-                keys.job_prefix(found.key.removeprefix(places.DELETED))
-            )
+            await desk.delete_objects(ingest, found.key.removeprefix(places.DELETED))
     return sent
 
 
@@ -147,7 +174,7 @@ async def _resend_inputs(ingest: Ingest, job_id: str, trace: str) -> int:
         return len(events)
 
     async for found in ingest.store.list(keys.job_inputs(job_id)):
-        if _age(found) < ingest.settings.sweep_after_seconds:
+        if age(found) < ingest.settings.sweep_after_seconds:
             continue
         page.append(found)
         if len(page) == _PAGE:
@@ -166,9 +193,3 @@ async def _resend_seal(ingest: Ingest, job_id: str, trace: str) -> int:
         ingest, job_id, int(sealed["job_size"]), trace, declared=bool(sealed.get("declared"))
     )
     return 0
-
-
-def _age(found: Listed) -> float:
-    if found.last_modified is None:
-        return float("inf")
-    return (datetime.now(UTC) - found.last_modified).total_seconds()

@@ -81,6 +81,7 @@ class Receiver:
         self._names: list[str] = []
         self._sinks: list[Sink] = []
         self._sums: list[asyncio.Task[str]] = []
+        self._finishing: set[asyncio.Task[str]] = set()
         self._slots = asyncio.Semaphore(_FINISHING)
         self._field: str | None = None
         self._value = bytearray()
@@ -141,11 +142,14 @@ class Receiver:
             self.fields[self._field] = self._value.decode("utf-8", "replace").strip()
             return
         # the next file arrives while this one is being finished
-        for done in [t for t in self._sums if t.done()]:
+        for done in [t for t in self._finishing if t.done()]:
+            self._finishing.remove(done)
             done.result()
         await self._slots.acquire()
         n = len(self._sinks) - 1
-        self._sums.append(asyncio.create_task(self._finish(self._sinks[n], self._names[n])))
+        task = asyncio.create_task(self._finish(self._sinks[n], self._names[n]))
+        self._sums.append(task)
+        self._finishing.add(task)
 
     async def _finish(self, sink: Sink, name: str) -> str:
         try:
@@ -249,7 +253,7 @@ async def _add(ingest: Ingest, spec: JobSpec, received: Received, traceparent: s
         await desk.require_open(ingest, spec.job_id)
         give_back = await intake.make_room(ingest, spec.job_id, len(new))
         try:
-            won = [await intake.claim(ingest, spec.job_id, f) for f in new]
+            won = await intake.claim(ingest, spec.job_id, new)
         except BaseException:
             give_back()
             raise

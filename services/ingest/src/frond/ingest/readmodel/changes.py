@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Final, TypeVar
 
@@ -27,7 +27,10 @@ async def apply_all(db: Database, connection: AsyncConnection, dated: Sequence[D
     Returns the ids of the jobs that changed.
     """
     keys = {k for event, _ in dated if (k := image_key(event)) is not None}
-    batch = await load(db, connection, {e.job_id for e, _ in dated}, keys, dated[0][1])
+    began: dict[str, int] = {}
+    for event, at in dated:
+        began[event.job_id] = min(at, began.get(event.job_id, at))
+    batch = await load(db, connection, began, keys)
     for event, at in dated:
         apply(batch, event, at)
     close(batch)
@@ -38,15 +41,18 @@ async def apply_all(db: Database, connection: AsyncConnection, dated: Sequence[D
 async def load(
     db: Database,
     connection: AsyncConnection,
-    job_ids: set[str],
+    began: Mapping[str, int],
     image_keys: set[ImageKey],
-    at: int,
 ) -> Batch:
-    """The rows of these jobs and images. Jobs' rows are made where they are missing, and locked."""
+    """The rows of these jobs and images. Jobs' rows are made where they are missing, and locked.
+
+    ``began``: each job's earliest time in ms, for a row that is made.
+    """
+    job_ids = sorted(began)
     batch = Batch()
     insert = db.insert(tables.jobs).on_conflict_do_nothing()
-    await connection.execute(insert, [asdict(JobRow(j, at, at)) for j in sorted(job_ids)])
-    for some in _pieces(sorted(job_ids)):
+    await connection.execute(insert, [asdict(JobRow(j, began[j], began[j])) for j in job_ids])
+    for some in _pieces(job_ids):
         query = select(tables.jobs).where(tables.jobs.c.job_id.in_(some))
         query = query.order_by(tables.jobs.c.job_id).with_for_update()
         for found in await connection.execute(query):

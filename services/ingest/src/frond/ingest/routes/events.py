@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
-from typing import Annotated
+from typing import Annotated, Final
 
-from fastapi import APIRouter, Header, Request
+from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import StreamingResponse
 
 from frond.ingest import desk
@@ -18,6 +19,8 @@ router = APIRouter(tags=["jobs"], responses=PROBLEMS)  # type: ignore[arg-type] 
 
 _LOOK_EVERY_S = 2.0  # another process may have changed the rows
 _RETRY_MS = 2000
+_PAGE: Final = 500
+_NUMBER: Final = re.compile(r"[0-9]{1,18}")
 
 
 @router.get(
@@ -26,18 +29,21 @@ _RETRY_MS = 2000
     openapi_extra={"responses": {"200": {
         "description": "events: progress (the job's figures), image (one image has ended), "
         "completed (the job has ended; the stream ends)",
-        "content": {"text/event-stream": {"schema": {"type": "string"}}}}}},
+        "content": {"text/event-stream": {"schema": {"type": "string"}}}},
+        "204": {"description": "the job has ended, and Last-Event-ID was its last event"}}},
 )  # fmt: skip
 async def follow(
     request: Request,
     job_id: str,
     last_event_id: Annotated[str | None, Header(alias="Last-Event-ID")] = None,
-) -> StreamingResponse:
+) -> Response:
     ingest = ingest_of(request)
     row = await desk.row_of(ingest, job_id)
-    after = int(last_event_id) if last_event_id and last_event_id.isdecimal() else 0
+    after = int(last_event_id) if last_event_id and _NUMBER.fullmatch(last_event_id) else 0
     if after > row.last_seq:
         after = 0  # numbered by a database that is no more
+    if after and after == row.last_seq and row.completion is not None:
+        return Response(status_code=204)  # tells an EventSource not to come back
     return StreamingResponse(
         _stream(ingest, job_id, after), media_type="text/event-stream",
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
@@ -56,12 +62,15 @@ async def _stream(ingest: Ingest, job_id: str, after: int) -> AsyncIterator[str]
     with ingest.hub.watching(job_id) as bell:
         while not ingest.hub.closing:
             bell.clear()
-            for seq, kind, data in await queries.events(ingest.db, job_id, after):
+            page = await queries.events(ingest.db, job_id, after, _PAGE)
+            for seq, kind, data in page:
                 after = seq
                 spoken = loop.time()
                 yield event_text(seq, kind, data)
                 if kind == "completed":
                     return
+            if len(page) == _PAGE:
+                continue
             row = await queries.job(ingest.db, job_id)
             if row is None or (row.completion is not None and after >= row.last_seq):
                 return

@@ -148,13 +148,15 @@ async def put_image(request: Request, job_id: str, name: str) -> Response:
         if told.isdigit() and int(told) != sink.size:
             raise Refused(Reason.BAD_REQUEST, "The body is shorter than its Content-Length.")
         mine = File(name=name, image=ingest.store.uri(key), mark=f"sha256:{sha}", size=sink.size)
-        file = await intake.claim(ingest, job_id, mine)
+        (file,) = await intake.claim(ingest, job_id, [mine])
         recorded = keys.job_input_record(job_id, image_id(job_id, file.image))
         known = await ingest.store.exists(recorded)
         if known:
             await sink.drop()
         else:
             await sink.keep()
+            # a large object may have taken its time
+            await intake.require_place(ingest, job_id, [file])
     except BaseException:
         give_back()
         await sink.drop()
@@ -182,12 +184,16 @@ async def complete_multipart(
     give_back = await _admit(ingest, job_id, name)
     try:
         # the name is taken first: nobody else's bytes under it can be replaced
-        await intake.claim(ingest, job_id, mine)
-        if new := not await ingest.store.exists(key):
-            await finish_parts(
-                ingest.store, key, body.upload_id, [(p.number, p.etag) for p in body.parts]
-            )
+        await intake.claim(ingest, job_id, [mine])
+        new = not await ingest.store.exists(key) and await _finish(ingest, job_id, mine, key, body)
         found = await ingest.store.stat(key)
+        if found.size > (limit := ingest.settings.max_file_bytes):
+            await ingest.store.delete(key)
+            await intake.release(ingest, job_id, mine)
+            raise Refused(
+                Reason.TOO_LARGE, f"An image may have {limit} bytes here, not {found.size}."
+            )
+        await intake.require_place(ingest, job_id, [mine])
     except BaseException:
         give_back()
         raise
@@ -195,6 +201,23 @@ async def complete_multipart(
     await intake.add(ingest, spec, [file], traceparent(request))
     answer = _added(spec, file, new)
     return JSONResponse(answer.model_dump(mode="json"), 201 if new else 200)
+
+
+async def _finish(
+    ingest: Ingest, job_id: str, file: File, key: str, body: CompleteMultipart
+) -> bool:
+    """Make the object of its parts; False: another request has just done so."""
+    parts = [(p.number, p.etag) for p in body.parts]
+    try:
+        await finish_parts(ingest.store, key, body.upload_id, parts)
+    except Refused as e:
+        if e.reason is not Reason.OBJECT_MISSING:
+            raise
+        if await ingest.store.exists(key):
+            return False
+        await intake.release(ingest, job_id, file)
+        raise
+    return True
 
 
 @described.post(
@@ -211,7 +234,8 @@ async def begin_multipart(
     if body.size > settings.max_file_bytes:
         limit = settings.max_file_bytes
         raise Refused(Reason.TOO_LARGE, f"An image may have {limit} bytes here, not {body.size}.")
-    if await intake.claimed(ingest, job_id, name) is not None:
+    had = await intake.claimed(ingest, job_id, name)
+    if had is not None and await intake.stored(ingest, had):
         raise Refused(
             Reason.CONFLICT, f"{name!r} is in job {job_id!r} already. Choose another name."
         )
@@ -219,7 +243,9 @@ async def begin_multipart(
     size = max(body.part_size, -(-body.size // _MAX_PARTS))
     key = keys.job_upload(job_id, name)
     expires = timedelta(seconds=settings.presign_seconds)
-    upload_id, urls = await begin_parts(ingest.store, key, -(-body.size // size), expires)
+    upload_id, urls = await begin_parts(
+        ingest.store, ingest.signer, key, -(-body.size // size), expires
+    )
     return MultipartBegun(
         upload_id=upload_id, part_size=size, part_urls=urls,
         complete=f"{views.base(request)}/jobs/{job_id}/images/{quote(name)}/multipart/complete",
@@ -248,10 +274,8 @@ async def add_objects(request: Request, job_id: str, body: NamedObjects) -> Adde
         give_back = await intake.make_room(ingest, job_id, len(new))
         try:
             # an object is one image whatever it is called, so its address is what is claimed
-            await intake.in_parallel(
-                new,
-                lambda f: intake.claim(ingest, job_id, f.model_copy(update={"name": _tag(f)})),
-            )
+            tagged = [f.model_copy(update={"name": _tag(f)}) for f in new]
+            await intake.claim(ingest, job_id, tagged)
         except BaseException:
             give_back()
             raise

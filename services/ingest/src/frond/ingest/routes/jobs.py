@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from datetime import datetime
-from typing import Annotated
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Final
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from frond.contracts import keys
 from frond.contracts.errors import ObjectMissing
-from frond.contracts.events import JobCompleted
+from frond.contracts.events import MOST_IMAGES, JobCompleted
 from frond.contracts.jobs import JobSpec, JobStatus, Thresholds
-from frond.ingest import desk, listing, names, places, views
+from frond.ingest import desk, listing, names, places, sealing, views
 from frond.ingest.context import Ingest, ingest_of
 from frond.ingest.cursors import read_cursor, write_cursor
 from frond.ingest.desk import Wish
@@ -46,7 +46,10 @@ class NewJob(_Body):
     webhook_url: str | None = None
     email: str | None = None
     size: int | None = Field(
-        default=None, ge=1, description="how many images it will have; then it needs no sealing"
+        default=None,
+        ge=1,
+        le=MOST_IMAGES,
+        description="how many images it will have; then it needs no sealing",
     )
 
 
@@ -66,7 +69,7 @@ class Seal(_Body):
     """The job has all of its images."""
 
     size: int | None = Field(
-        default=None, ge=0, alias="job_size",
+        default=None, ge=0, le=MOST_IMAGES, alias="job_size",
         description="how many; by default as many as were added",
     )  # fmt: skip
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
@@ -146,8 +149,16 @@ async def list_jobs(
     )
 
 
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
 def _ms(moment: datetime | None) -> int | None:
-    return None if moment is None else int(moment.timestamp() * 1000)
+    if moment is None:
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    # exact, and defined for every year that can be written; Python's timestamp() is not
+    return (moment - _EPOCH) // timedelta(milliseconds=1)
 
 
 @router.get("/status/{job_id}", response_model=views.JobDetail, summary="Where a job stands")
@@ -184,14 +195,7 @@ async def seal(request: Request, job_id: str, body: Seal | None = None) -> Respo
     ingest = ingest_of(request)
     spec = await desk.spec_of(ingest, job_id)
     await ingest.require_broker()
-    size = body.size if body else None
-    if size is None:
-        size = await desk.sealed_size(ingest, job_id)
-    if size is None:
-        size = 0
-        async for _ in ingest.store.list(keys.job_inputs(job_id)):
-            size += 1
-    await desk.seal(ingest, job_id, size, traceparent(request))
+    size = await sealing.seal(ingest, job_id, body.size if body else None, traceparent(request))
     await desk.show(ingest, spec, size)
     return await job_answer(request, job_id, 200)
 
