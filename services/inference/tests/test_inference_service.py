@@ -231,7 +231,7 @@ def short_worker(
 
 
 @pytest.mark.parametrize(
-    "reason", [Reason.TOO_LARGE, Reason.OBJECT_MISSING, Reason.NOT_A_RASTER, Reason.READER_DIED]
+    "reason", [Reason.TOO_LARGE, Reason.OBJECT_MISSING, Reason.NOT_A_RASTER, Reason.UNAVAILABLE]
 )
 async def test_a_passing_shortage_fails_nothing(bench: Bench, reason: Reason) -> None:
     """Too little memory, a model that would not load, a store that restarts: tried again."""
@@ -317,3 +317,11 @@ async def test_the_process_runs_chunks_from_the_topic(
         if process.returncode is None:
             process.kill()
             await process.wait()
+
+
+async def test_a_chunk_that_crashes_readers_is_told(bench: Bench) -> None:
+    """Not read a third time: its image is rejected, and what lies behind it is run."""
+    bench.inference.crashes.deaths[bench.chunks[0].chunk_id] = 2
+    told = await bench.inference.worker.handle(bench.chunks[0])
+    assert told.reason is Reason.READER_DIED
+    assert (await bench.inference.worker.handle(bench.chunks[1])).reason is None

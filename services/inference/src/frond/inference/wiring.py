@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import OrderedDict
 from typing import Final, Literal
@@ -17,6 +18,7 @@ from frond.contracts.ids import parse_s3_uri
 from frond.contracts.plan import RasterSource, WindowGrid
 from frond.contracts.reasons import Reason
 from frond.inference.api import Predictor, make_app
+from frond.inference.crashes import CrashJournal
 from frond.inference.models import ModelCache
 from frond.inference.pipeline import Runner
 from frond.inference.settings import InferenceSettings
@@ -101,12 +103,14 @@ class Inference:
             batch=settings.batch,
         )
         self.runner = Runner()
+        self.crashes = CrashJournal(settings.cache / "inference-crashes")
         self.worker = Worker(
             StoreResults(self.store, settings.buckets),
             self.models,
             self.runner,
             _open_reader,
             chunks_in_flight=settings.chunks_in_flight,
+            noted=self.crashes.reading,
         )
         self.predictor = Predictor(settings, self.models, self.runner)
 
@@ -130,6 +134,7 @@ class Inference:
     async def consume_chunks(self, service: Service) -> None:
         """Run chunks until the service is asked to stop."""
         settings = self.settings
+        await asyncio.to_thread(self.crashes.watch)
         producer = EventProducer(settings.kafka_bootstrap, settings.topic_prefix, SOURCE)
         service.health.expect("broker")
         service.health.expect("store")
@@ -153,6 +158,7 @@ class Inference:
         finally:
             await producer.stop()
             self.close()
+            self.crashes.close()
 
 
 def _open_reader(

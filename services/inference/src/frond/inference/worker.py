@@ -7,7 +7,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from typing import Final, Literal, Protocol
 
@@ -41,6 +41,7 @@ _PAUSES_S: Final = (1.0, 5.0, 15.0)
 _FOR_GOOD: Final = {
     Reason.TRUNCATED, Reason.CORRUPT, Reason.OBJECT_CHANGED, Reason.BAD_REQUEST,
     Reason.BAD_IMAGE_URI, Reason.BUCKET_NOT_ALLOWED, Reason.UNKNOWN_MODEL, Reason.DISMISSED,
+    Reason.READER_DIED,
 }  # fmt: skip
 _REMEMBERED: Final = 1000
 RESULT_TYPE: Final = "application/vnd.apache.arrow.file"
@@ -96,6 +97,8 @@ class Worker:
         open_reader: opens a plan's raster.
         chunks_in_flight: threads that read ahead; the caller bounds how many chunks are handled.
         pauses_s: before each new attempt at a chunk that failed for what may pass.
+        noted: entered by the thread that reads the chunk of this id, while it does; may refuse it
+            with RasterRejected.
     """
 
     def __init__(
@@ -107,12 +110,14 @@ class Worker:
         *,
         chunks_in_flight: int = 4,
         pauses_s: Sequence[float] = _PAUSES_S,
+        noted: Callable[[str], AbstractContextManager[None]] = lambda _: nullcontext(),
     ) -> None:
         self._results = results
         self._models = models
         self._runner = runner
         self._open_reader = open_reader
         self._pauses_s = pauses_s
+        self._noted = noted
         self._failed_before: OrderedDict[tuple[str, Reason], None] = OrderedDict()
         self._readers = ThreadPoolExecutor(chunks_in_flight, thread_name_prefix="read")
         self._workers = ThreadPoolExecutor(2, thread_name_prefix="chunk")
@@ -223,7 +228,10 @@ class Worker:
         """The chunk's windows, in order, surely of the object that was planned."""
 
         def read() -> list[WindowPixels]:
-            with self._open_reader(event.source, event.grid, session.layout) as reader:
+            with (
+                self._noted(event.chunk_id),
+                self._open_reader(event.source, event.grid, session.layout) as reader,
+            ):
                 return reader.read_block(event.windows)
 
         _check_fit(event, session)
