@@ -112,6 +112,16 @@ async def test_a_dead_requests_claim_does_not_count(api: httpx.Client, store: Ob
     assert api.put(f"/jobs/{job}/images/c.tif", content=b"c").status_code == 201
 
 
+async def test_a_claim_is_taken_over_once(store: ObjectStore) -> None:
+    """Of several who find it abandoned, the first; the others see that it is another one now."""
+    key = f"x/{secrets.token_hex(4)}"
+    etag = (await store.put(key, b"dead")).etag
+    assert await store.replace(key, b"first", etag)
+    assert not await store.replace(key, b"second", etag)
+    assert await store.get(key) == b"first"
+    assert not await store.replace(f"{key}-none", b"x", etag)
+
+
 def test_sizes_of_a_seal(api: httpx.Client) -> None:
     """Too small: refused, the job stays open. Too large: what is missing may still come."""
     job = new_job(api)
