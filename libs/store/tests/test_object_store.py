@@ -117,6 +117,18 @@ async def test_refused_in_our_own_bucket_is_no_missing_object(store: ObjectStore
     wrong.close()
 
 
+async def test_head_bytes_tell_what_a_stat_tells(store: ObjectStore) -> None:
+    """In one request; also of objects shorter than asked for, and of none."""
+    for data in (b"0123456789" * 100, b"abc", b""):
+        await store.put("h/x", data)
+        stat, head = await store.head_bytes("h/x", 512)
+        there = await store.stat("h/x")
+        assert head == data[:512]
+        assert (stat.key, stat.size, stat.etag) == (there.key, there.size, there.etag)
+    with pytest.raises(ObjectMissing):
+        await store.head_bytes("h/none", 512)
+
+
 async def test_a_store_that_is_away_says_so() -> None:
     """Nothing listens there: StoreUnavailable, which the caller waits out."""
     away = ObjectStore(StoreSettings("http://127.0.0.1:9", "a", "b" * 8, "bucket"))
