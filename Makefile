@@ -47,7 +47,7 @@ shell: setup ## a shell with .venv and, when it is up, .frond/env
 	@set +u; source $(VENV)/bin/activate; [ ! -f .frond/env ] || source .frond/env; exec $${SHELL:-bash} -i
 
 test: setup lint typecheck ## lint, types, and every test on real Kafka and MinIO, with coverage
-	@$(STACK) fetch # before the clock of a single test runs
+	@$(STACK) fetch # before any test's clock runs; some kill a native stack, Docker or not
 	@rm -f .coverage .coverage.*
 	@$(PY) -m pytest --cov --cov-report= $(PYTEST_ARGS)
 	@$(PY) -m coverage report --sort=cover | tail -n 25

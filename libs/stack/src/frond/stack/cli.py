@@ -210,19 +210,13 @@ def logs(
 
 @app.command()
 def fetch() -> None:
-    """Fetch Kafka and fetch or compile MinIO now, so that the first start is a quick one.
-
-    Does nothing where the stack will run in containers.
-    """
-    from frond.stack.choose import choose_stack
+    """Fetch Kafka and fetch or compile MinIO now, so that the first start is a quick one."""
     from frond.stack.kafka_jars import ensure_jars
     from frond.stack.minio_binary import ensure_minio
-    from frond.stack.native import NativeStack
 
     try:
-        if isinstance(choose_stack(state_dir(), say=lambda _: None), NativeStack):
-            ensure_jars(typer.echo)
-            ensure_minio(typer.echo)
+        ensure_jars(typer.echo)
+        ensure_minio(typer.echo)
     except StackError as e:
         raise _fail(e) from None
 
