@@ -45,10 +45,16 @@ def push_models(
             for manifest in manifests:
                 ref = await registry.push(manifest.parent, alias=None)
                 listed = await registry.list(ref.name)
-                if not any("production" in m.aliases for m in listed):
+                now = {m.aliases["production"].digest for m in listed if "production" in m.aliases}
+                if not now:
                     await registry.promote(ref.name, "production", ref.digest)
                 pushed.append(f"{ref.name}@{ref.digest[:12]}")
                 say(f"Model {ref.name} {ref.version} is in the registry")
+                if now - {ref.digest}:
+                    say(
+                        f"  production stays with {now.pop()[:12]}; to move it: "
+                        f"frond models promote {ref.name} {ref.digest[:12]}"
+                    )
             return pushed
         finally:
             store.close()
