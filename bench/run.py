@@ -9,6 +9,7 @@ import importlib
 import json
 import sys
 from datetime import UTC, datetime
+from typing import Any
 
 import environment
 import report
@@ -38,16 +39,23 @@ def main() -> None:
             "versions": environment.versions(),
         }
         module = importlib.import_module(f"cases.{name}")
-        fresh, tables = module.run()
-        lines = [x for x in lines if x["name"] != name] + fresh
-        details[name] = {**about, "about": module.ABOUT, "tables": tables}
-        _RESULTS.write_text(json.dumps(_rounded(lines), indent=1, ensure_ascii=False) + "\n")
-        _DETAILS.write_text(json.dumps(_rounded(details), indent=1, ensure_ascii=False) + "\n")
-        report.write(_rounded(lines), details)
+        lines = [x for x in lines if x["name"] != name]
+        details[name] = {**about, "about": module.ABOUT, "tables": []}
+        # after each case, so that a run that is stopped leaves what it has measured
+        for fresh, table in module.run():
+            lines += fresh
+            details[name]["tables"].append(table)
+            _save(lines, details)
     print(f"bench/results.json and docs/performance.md; short of target: {report.short(lines)}")
 
 
-def _rounded(value: object) -> object:
+def _save(lines: list[dict[str, Any]], details: dict[str, Any]) -> None:
+    for path, value in ((_RESULTS, lines), (_DETAILS, details)):
+        path.write_text(json.dumps(_rounded(value), indent=1, ensure_ascii=False) + "\n")
+    report.write(json.loads(_RESULTS.read_text()), details)
+
+
+def _rounded(value: Any) -> Any:
     if isinstance(value, float):
         return float(f"{value:.4g}")
     if isinstance(value, dict):
