@@ -37,7 +37,8 @@ is stopped and listed as such.
 - **geodeep**: `non_max_suppression_fast`, then `non_max_kdtree`: over all classes at once, so it
   keeps fewer; there is nothing to compare row by row.
 
-*Added MB* is the peak of resident memory during the call above what the process held before it.
+*Added MB* is the peak of resident memory during the call above what the process held before it;
+below a few MB it says little, for what the process had freed before is used again unseen.
 *CPU s* tells on a busy machine what the wall clock does not.
 """
 
@@ -83,9 +84,10 @@ def run() -> Iterator[tuple[list[dict[str, Any]], dict[str, Any]]]:
                     entry("merge", f"{case}, added memory, vs {other.name}", every[0], other, "added", "MB", 1),
                 ]  # fmt: skip
             rival = every[2]
-            lines.append(
-                entry("merge", f"{case}, time, plain NMS vs {rival.name}", every[1], rival, "seconds", "s", 1)
-            )  # fmt: skip
+            lines += [
+                entry("merge", f"{case}, time, plain NMS vs {rival.name}", every[1], rival, "seconds", "s", 1),
+                entry("merge", f"{case}, added memory, plain NMS vs {rival.name}", every[1], rival, "added", "MB", 1),
+            ]  # fmt: skip
             lines.append(_same(case, rival.name, differ[rival.name]))
             yield lines, _table(f"Merge: {n:,} detections, {kind}", every, differ)
     yield _growth()
