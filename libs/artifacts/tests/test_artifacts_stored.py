@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import Iterator
 from hashlib import sha256
 
@@ -13,7 +14,7 @@ from artifact_support import JOB, MANIFEST, MODEL, detections, failure, image, j
 from frond.artifacts import ImageResult, write_image_artifacts, write_job_artifacts
 from frond.contracts import keys
 from frond.contracts.errors import ObjectMissing
-from frond.contracts.jobs import JobSpec
+from frond.contracts.jobs import ImageOutcome, JobSpec
 from frond.merge import Detections, to_ipc
 from frond.store import ObjectStore, StoreSettings
 
@@ -73,9 +74,24 @@ async def test_a_gap_in_the_store_is_named_and_leaves_nothing(store: ObjectStore
 async def test_a_cancelled_writing_ends_and_leaves_nothing(store: ObjectStore) -> None:
     """Cancelled in the middle, its thread ends by itself and no file appears."""
     await asyncio.gather(*(stored(store, r) for r in RESULTS))
-    endless = [o for _ in range(2000) for o in OUTCOMES]
+    begun = threading.Event()
+
+    class Endless(list[ImageOutcome]):
+        """Tells when its hundredth outcome is asked for again: the writing is under way then."""
+
+        passes = 0
+
+        def __iter__(self) -> Iterator[ImageOutcome]:
+            self.passes += 1
+            for n, outcome in enumerate(super().__iter__()):
+                if self.passes == 2 and n == 100:
+                    begun.set()
+                yield outcome
+
+    endless = Endless(o for _ in range(2000) for o in OUTCOMES)
     task = asyncio.create_task(write_job_artifacts(store, JOB.job_id, endless, SPEC, MANIFEST))
-    await asyncio.sleep(0.5)
+    assert await asyncio.to_thread(begun.wait, 60)
+    assert not task.done()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
