@@ -13,6 +13,7 @@ from frond.ingest import names
 from frond.ingest.cursors import read_cursor, write_cursor
 from frond.ingest.problems import Refused
 from frond.ingest.ranges import Slice, Unsatisfiable, etag_matches, parse_range
+from frond.runtime import Egress
 
 _files = st.lists(
     st.tuples(st.sampled_from(["a.tif", "a (2).tif", "b", "x/y.tif"]), st.sampled_from("pqr"))
@@ -56,12 +57,19 @@ def test_job_ids_from_keys_are_stable() -> None:
 @pytest.mark.parametrize("url", ["ftp://x/y", "http://", "nonsense", "http://a b/", "http://h:x/"])
 def test_bad_webhooks(url: str) -> None:
     with pytest.raises(UserError):
-        names.check_webhook(url)
+        names.check_webhook(url, Egress())
+
+
+def test_webhooks_into_private_networks_are_refused_at_the_door() -> None:
+    """What can be told without resolving; the operator's list lets it pass."""
+    with pytest.raises(UserError, match="FROND_EGRESS_ALLOW"):
+        names.check_webhook("http://169.254.169.254/latest", Egress())
+    assert names.check_webhook("http://127.0.0.1:9999/", Egress("127.0.0.0/8"))
 
 
 def test_good_webhooks_and_emails() -> None:
-    assert names.check_webhook("https://example.org/hook?x=1")
-    assert names.check_webhook("http://127.0.0.1:9999/") and names.check_webhook("") is None
+    assert names.check_webhook("https://example.org/hook?x=1", Egress())
+    assert names.check_webhook("", Egress()) is None
     assert names.check_email("a@b.c") == "a@b.c"
     for bad in ("a", "a@", "@b", "a b@c", "a@b\nBcc: x@y"):
         with pytest.raises(UserError):

@@ -213,7 +213,7 @@ async def test_the_same_event_twice_is_one_delivery(store: ObjectStore, receiver
     """Two notifiers at once, and the same event again later: one request."""
     await job(store, "survey-1", receiver.url)
     async with httpx.AsyncClient(trust_env=False) as http:
-        senders = {Kind.WEBHOOK: WebhookSender(NotifierSettings(), http)}
+        senders = {Kind.WEBHOOK: WebhookSender(NotifierSettings(egress_allow="127.0.0.0/8"), http)}
         outboxes = [Outbox(store, senders, Policy(3, 0.2)) for _ in range(3)]
         await asyncio.gather(*(o.take(completed("survey-1")) for o in outboxes))
         await asyncio.gather(*(o.idle() for o in outboxes))
@@ -235,7 +235,9 @@ async def test_a_job_without_a_spec_tells_whom_its_images_named(
     await job(store, "partly")
     async with httpx.AsyncClient(trust_env=False) as http:
         outbox = Outbox(
-            store, {Kind.WEBHOOK: WebhookSender(NotifierSettings(), http)}, Policy(3, 0.2)
+            store,
+            {Kind.WEBHOOK: WebhookSender(NotifierSettings(egress_allow="127.0.0.0/8"), http)},
+            Policy(3, 0.2),
         )
         for job_id in ("refused", "pinned", "partly"):
             await outbox.take(completed(job_id))
@@ -251,7 +253,9 @@ async def test_410_ends_it(store: ObjectStore, receiver: Any) -> None:
     expected = await job(store, "survey-2", receiver.url)
     async with httpx.AsyncClient(trust_env=False) as http:
         outbox = Outbox(
-            store, {Kind.WEBHOOK: WebhookSender(NotifierSettings(), http)}, Policy(3, 0.2)
+            store,
+            {Kind.WEBHOOK: WebhookSender(NotifierSettings(egress_allow="127.0.0.0/8"), http)},
+            Policy(3, 0.2),
         )
         await outbox.take(completed("survey-2"))
         await outbox.idle()
@@ -268,7 +272,9 @@ async def test_a_job_deleted_meanwhile_ends_its_deliveries(
     expected = await job(store, "survey-3", receiver.url)
     async with httpx.AsyncClient(trust_env=False) as http:
         outbox = Outbox(
-            store, {Kind.WEBHOOK: WebhookSender(NotifierSettings(), http)}, Policy(3, 0.5)
+            store,
+            {Kind.WEBHOOK: WebhookSender(NotifierSettings(egress_allow="127.0.0.0/8"), http)},
+            Policy(3, 0.5),
         )
         await outbox.take(completed("survey-3"))
         await recorded(store, expected, lambda d: d.attempts == 1)

@@ -1,5 +1,6 @@
 """What every service shares: settings, JSON logs, metrics, health, lifecycle, patience."""
 
+from frond.runtime.egress import Egress
 from frond.runtime.health import Health
 from frond.runtime.logs import configure_logs, get_logger
 from frond.runtime.patience import wait_out
@@ -7,6 +8,7 @@ from frond.runtime.service import Service, serve
 from frond.runtime.settings import ServiceSettings
 
 __all__ = [
+    "Egress",
     "Health",
     "Service",
     "ServiceSettings",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from frond.runtime.egress import Egress
 
 
 class ServiceSettings(BaseSettings):
@@ -26,8 +28,25 @@ class ServiceSettings(BaseSettings):
     allowed_buckets: str = Field(
         default="", description="comma-separated: where rasters may lie besides s3_bucket"
     )
+    egress_allow: str = Field(
+        default="",
+        description="comma-separated networks, addresses and host names that are not public and "
+        "that users' webhooks may lead to all the same; empty: none",
+    )
     http_host: str = "127.0.0.1"
     http_port: int = Field(default=0, description="health, metrics, API; 0 takes a free port")
+    lookahead: int = Field(
+        default=10_000, ge=1,
+        description="events that a consumer reads ahead, to serve jobs in turn; 32 MiB at most",
+    )  # fmt: skip
+    drain_s: float = Field(
+        default=25.0, gt=0, description="how long work in hand may take after a SIGTERM"
+    )
+    http_fd: str = Field(
+        default="",
+        description="numbers of inherited listening sockets, comma-separated, in place of "
+        "http_host and http_port",
+    )
     log_level: str = "INFO"
     cache_dir: Path = Field(default=Path("~/.cache/frond"), description="models, temporary files")
     default_model: str = "palm-detector"
@@ -37,6 +56,17 @@ class ServiceSettings(BaseSettings):
         """Every bucket that image URIs may name."""
         more = (b.strip() for b in self.allowed_buckets.split(","))
         return frozenset({self.s3_bucket, *(b for b in more if b)})
+
+    @field_validator("egress_allow")
+    @classmethod
+    def _is_a_list(cls, value: str) -> str:
+        Egress(value)
+        return value
+
+    @property
+    def egress(self) -> Egress:
+        """The guard of whatever is sent to an address that a user named."""
+        return Egress(self.egress_allow)
 
     @property
     def cache(self) -> Path:

@@ -71,4 +71,6 @@ def environment(endpoints: Endpoints, prefix: str, bucket: str) -> dict[str, str
         **endpoints.env(),
         "FROND_TOPIC_PREFIX": prefix,
         "FROND_S3_BUCKET": bucket,
+        # receivers of webhooks are the tests' own, on loopback
+        "FROND_EGRESS_ALLOW": "127.0.0.0/8,::1",
     }

@@ -32,6 +32,7 @@ class Ingest:
 
     def __init__(self, settings: IngestSettings) -> None:
         self.settings = settings
+        self.egress = settings.egress
         self.store = ObjectStore(
             StoreSettings(
                 settings.s3_endpoint, settings.s3_access_key,

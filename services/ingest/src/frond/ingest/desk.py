@@ -24,9 +24,9 @@ from frond.contracts.reasons import Reason
 from frond.ingest import intake, names, places
 from frond.ingest.context import Ingest
 from frond.ingest.problems import Refused, not_found
-from frond.ingest.readmodel import queries
+from frond.ingest.readmodel import queries, rebuild
 from frond.ingest.readmodel.rows import JobRow
-from frond.runtime import get_logger
+from frond.runtime import Egress, get_logger
 
 _DELETE_PATIENCE_S: Final = 15.0
 _SEND_PATIENCE_S: Final = 10.0
@@ -43,11 +43,11 @@ class Wish(BaseModel):
     webhook_url: str | None = None
     email: str | None = None
 
-    def check(self) -> None:
+    def check(self, egress: Egress) -> None:
         """Raise Refused or JobRejected when something in it cannot be."""
         if self.job_id is not None:
             check_job_id(self.job_id)
-        names.check_webhook(self.webhook_url)
+        names.check_webhook(self.webhook_url, egress)
         names.check_email(self.email)
 
 
@@ -58,7 +58,7 @@ async def pin(ingest: Ingest, job_id: str, wish: Wish) -> JobSpec:
         ModelRejected: nobody knows the model.
         Refused: the job is there already and was begun with other settings, or was deleted.
     """
-    wish.check()
+    wish.check(ingest.egress)
     check_job_id(job_id)
     if await queries.is_deleted(ingest.db, job_id):
         raise Refused(Reason.CONFLICT, f"Job {job_id!r} was deleted; its id cannot be used again.")
@@ -124,15 +124,6 @@ async def spec_of(ingest: Ingest, job_id: str) -> JobSpec:
     return ingest.specs[job_id]
 
 
-async def sealed_size(ingest: Ingest, job_id: str) -> int | None:
-    """How many images the job was sealed with; None while it is open."""
-    try:
-        sealed = json.loads(await ingest.store.get(keys.job_sealed(job_id)))
-    except ObjectMissing:
-        return None
-    return int(sealed["job_size"])
-
-
 async def row_of(ingest: Ingest, job_id: str) -> JobRow:
     """A job as the read model has it, or as the store does where that is behind. Refused (404)."""
     check_job_id(job_id)
@@ -141,10 +132,8 @@ async def row_of(ingest: Ingest, job_id: str) -> JobRow:
         return row
     if await queries.is_deleted(ingest.db, job_id):
         raise not_found(job_id)
-    spec = await spec_of(ingest, job_id)
-    if not await ingest.store.exists(keys.open_marker(job_id)):
+    if not await rebuild.show(ingest, job_id):
         raise not_found(job_id)
-    await show(ingest, spec, await sealed_size(ingest, job_id))
     row = await queries.job(ingest.db, job_id)
     if row is None:
         raise not_found(job_id)

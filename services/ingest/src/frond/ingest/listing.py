@@ -95,7 +95,7 @@ async def start(ingest: Ingest, s3_url: str, job_id: str, wish: Wish, traceparen
     Raises:
         Refused: nothing is there, the bucket is not allowed, the job was begun otherwise.
     """
-    wish.check()
+    wish.check(ingest.egress)
     bucket, key = source_of(ingest, s3_url)
     if key and not key.endswith("/"):
         try:

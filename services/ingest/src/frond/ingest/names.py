@@ -7,11 +7,12 @@ import secrets
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
-from urllib.parse import urlsplit
 
+from frond.contracts.errors import JobRejected
 from frond.contracts.ids import digest
 from frond.contracts.reasons import Reason
 from frond.ingest.problems import Refused
+from frond.runtime import Egress
 
 RASTER_SUFFIXES: Final = (
     ".tif", ".tiff", ".gtiff", ".png", ".jpg", ".jpeg", ".jp2", ".j2k", ".webp", ".img", ".bmp",
@@ -83,22 +84,25 @@ def new_job_id(idempotency_key: str | None = None, scope: str = "") -> str:
     return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"
 
 
-def check_webhook(url: str | None) -> str | None:
-    """A webhook address, or None for none. Raises Refused when nothing could be sent there."""
+def check_webhook(url: str | None, egress: Egress) -> str | None:
+    """A webhook address, or None for none.
+
+    Raises:
+        Refused: nothing could be sent there, or nothing may be. What a name resolves to is looked
+            at when something is sent.
+    """
     if not url:
         return None
-    try:
-        parts = urlsplit(url)
-        good = parts.scheme in ("http", "https") and bool(parts.hostname)
-        _ = parts.port
-    except ValueError:
-        good = False
-    if not good or len(url) > 2048 or any(c.isspace() or ord(c) < 33 for c in url):
+    if len(url) > 2048 or any(c.isspace() or ord(c) < 33 for c in url):
         raise Refused(
             Reason.BAD_REQUEST,
             f"webhook_url {url[:200]!r} is no http:// or https:// address.",
             status=422,
         )
+    try:
+        egress.check(url)
+    except JobRejected as e:
+        raise Refused(e.reason, e.detail, status=422) from None
     return url
 
 

@@ -203,7 +203,7 @@ async def accept(
         ModelRejected: nobody knows the model.
     """
     wish = received.wish()
-    wish.check()
+    wish.check(ingest.egress)
     there = await _exists(ingest, job_id)
     if there and not await ingest.store.exists(places.manifest(job_id)):
         plain = wish.model_copy(update={"job_id": None}) == Wish()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime
 from typing import Protocol
 from urllib.parse import unquote, urlsplit
@@ -16,7 +16,6 @@ from standardwebhooks import Webhook
 from frond.contracts.errors import JobRejected
 from frond.notifier.delivery import Answer, Delivery, State, classify
 from frond.notifier.settings import NotifierSettings
-from frond.notifier.target import check_target, public_address
 from frond.notifier.text import mail, webhook_body
 
 
@@ -44,13 +43,10 @@ class WebhookSender:
 
     def __init__(self, settings: NotifierSettings, http: httpx.AsyncClient) -> None:
         self.settings = settings
+        self.egress = settings.egress
         self.http = http
 
     async def __call__(self, delivery: Delivery, now: datetime) -> Answer:
-        try:
-            check_target(delivery.target, self.settings)
-        except JobRejected as e:
-            return Answer(State.GAVE_UP, e.detail)
         body = webhook_body(delivery, self.settings.public_url)
         secrets = self.settings.webhook_secret.get_secret_value()
         headers = {
@@ -77,16 +73,26 @@ class WebhookSender:
     async def _posted(
         self, target: str, body: bytes, headers: dict[str, str]
     ) -> AsyncIterator[httpx.Response]:
-        url, extensions = httpx.URL(target), {}
-        if not self.settings.webhook_allow_private:
-            # the address that was looked at is the one connected to; the name stays in Host and TLS
-            headers = {**headers, "host": url.netloc.decode()}
-            extensions = {"sni_hostname": url.raw_host.decode()}
-            url = url.copy_with(host=await public_address(target))
-        async with self.http.stream(
-            "POST", url, content=body, headers=headers, extensions=extensions,
-            follow_redirects=False,
-        ) as response:  # fmt: skip
+        url = httpx.URL(target)
+        # the address that was looked at is the one connected to; the name stays in Host and TLS
+        headers = {**headers, "host": url.netloc.decode()}
+        extensions = {"sni_hostname": url.raw_host.decode()}
+        addresses = await self.egress.addresses(target)
+        async with AsyncExitStack() as stack:
+            for left, address in zip(reversed(range(len(addresses))), addresses, strict=True):
+                there = url.copy_with(host=address)
+                try:
+                    response = await stack.enter_async_context(
+                        self.http.stream(
+                            "POST", there, content=body, headers=headers, extensions=extensions,
+                            follow_redirects=False,
+                        )
+                    )  # fmt: skip
+                except httpx.ConnectError:
+                    if not left:
+                        raise
+                else:
+                    break
             yield response
 
 

@@ -30,10 +30,6 @@ class NotifierSettings(ServiceSettings):
         description="whsec_… ; several, separated by blanks, while one replaces another; "
         "empty: webhooks are not signed",
     )
-    webhook_allow_private: bool = Field(
-        default=True,
-        description="whether webhooks may go to this host and into private networks",
-    )
     smtp_url: SecretStr = Field(
         default=SecretStr(""), description="smtp://user:password@host:port, smtps:// for TLS"
     )
