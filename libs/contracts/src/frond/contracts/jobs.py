@@ -5,16 +5,19 @@ from __future__ import annotations
 from datetime import datetime
 from enum import StrEnum
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from frond.contracts.ids import JOB_ID_PATTERN
 from frond.contracts.reasons import Reason
 
 
 class Contract(BaseModel):
-    """Base of all contract types: immutable; unknown fields of newer versions are ignored."""
+    """Base of all contract types: immutable; unknown fields of newer versions are ignored.
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    JSON has no infinity and no NaN: what took them in could not be read back.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
 
 class JobStatus(StrEnum):
@@ -66,6 +69,14 @@ class Thresholds(Contract):
     score: float | None = Field(default=None, ge=0, le=1)
     nms_iou: float | None = Field(default=None, ge=0, le=1)
     merge_iou: float | None = Field(default=None, ge=0, le=1)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_value(cls, value: object) -> object:
+        # pydantic would take true for 1
+        if isinstance(value, bool):
+            raise ValueError("a threshold is a number from 0 to 1")
+        return value
 
 
 class JobSpec(Contract):

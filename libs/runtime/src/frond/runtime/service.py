@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import uvicorn
 from fastapi import FastAPI, Response
+from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from frond.runtime.health import Health
@@ -60,7 +61,10 @@ def add_operations(app: FastAPI, health: Health) -> None:
             return {"status": "starting", "waiting_for": waiting}
         return {"status": "ready"}
 
-    @app.get("/metrics", tags=["operations"], summary="Prometheus metrics")
+    @app.get(
+        "/metrics", tags=["operations"], summary="Prometheus metrics",
+        response_class=PlainTextResponse,
+    )  # fmt: skip
     async def metrics() -> Response:
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 

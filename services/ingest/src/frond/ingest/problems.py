@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse
 from sqlalchemy.exc import DataError, DBAPIError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import compile_path
 
 from frond.contracts.errors import (
     BrokerUnavailable,
@@ -107,6 +108,14 @@ class _ProblemResponse(JSONResponse):
         return json.dumps(content, ensure_ascii=False).encode("utf-8", "replace")
 
 
+def _allowed(request: Request) -> dict[str, str]:
+    """Every method that the document has for the path; starlette names those of one route."""
+    for template, operations in request.app.openapi()["paths"].items():
+        if compile_path(template)[0].match(request.url.path):
+            return {"Allow": ", ".join(sorted(m.upper() for m in operations))}
+    return {}
+
+
 def add_problems(app: FastAPI) -> None:
     """Answer every exception with a problem document; nothing shows a stack trace."""
 
@@ -172,7 +181,8 @@ def add_problems(app: FastAPI) -> None:
             detail = f"Nothing is at {request.url.path}; /docs lists what there is."
         elif e.status_code == 405:
             detail = f"{request.method} is not allowed on {request.url.path}; /docs lists what is."
-        return problem(request, e.status_code, reason, detail, headers=e.headers)
+        headers = {**(e.headers or {}), **_allowed(request)} if e.status_code == 405 else e.headers
+        return problem(request, e.status_code, reason, detail, headers=headers)
 
     @app.exception_handler(ClientDisconnect)
     async def gone(request: Request, _: ClientDisconnect) -> JSONResponse:

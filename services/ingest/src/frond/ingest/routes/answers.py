@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from typing import Any, Final
+from datetime import datetime
+from typing import Annotated, Any, Final
 
 from fastapi import Header, Request, Response
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
+from pydantic import BeforeValidator, WithJsonSchema
 
-from frond.contracts.ids import canonical_json, digest
+from frond.contracts.ids import JOB_ID_PATTERN, canonical_json, digest
 from frond.contracts.jobs import JobSpec
 from frond.contracts.reasons import Reason
 from frond.ingest import desk, views
@@ -21,7 +23,20 @@ from frond.ingest.readmodel import queries
 IdempotencyKey = Header(
     alias="Idempotency-Key",
     description="the same key with the same request gets the first answer again",
+    json_schema_extra={"minLength": 1, "maxLength": 255},
 )
+# told in the document and checked by check_job_id, whose sentence says more than a pattern
+JobId = Annotated[str, WithJsonSchema({"type": "string", "pattern": JOB_ID_PATTERN})]
+
+
+def _rfc3339(value: object) -> object:
+    if isinstance(value, str) and "-" not in value[1:]:
+        raise ValueError("write a date and a time, such as 2026-03-01T12:00:00Z")
+    return value
+
+
+Moment = Annotated[datetime, BeforeValidator(_rfc3339)]
+S3Url = Annotated[str, WithJsonSchema({"type": "string", "pattern": "^s3://[^/]+/.+"})]
 _MAX_JSON: Final = 8 << 20
 _DRAINED: Final = 64 << 20
 PROBLEM: Final = {

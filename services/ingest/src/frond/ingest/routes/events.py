@@ -13,7 +13,7 @@ from fastapi.responses import StreamingResponse
 from frond.ingest import desk
 from frond.ingest.context import Ingest, ingest_of
 from frond.ingest.readmodel import queries
-from frond.ingest.routes.answers import PROBLEMS
+from frond.ingest.routes.answers import PROBLEMS, JobId
 
 router = APIRouter(tags=["jobs"], responses=PROBLEMS)  # type: ignore[arg-type] # keys are strings
 
@@ -29,12 +29,12 @@ _NUMBER: Final = re.compile(r"[0-9]{1,18}")
     openapi_extra={"responses": {"200": {
         "description": "events: progress (the job's figures), image (one image has ended), "
         "completed (the job has ended; the stream ends)",
-        "content": {"text/event-stream": {"schema": {"type": "string"}}}},
+        "content": {"text/event-stream": {}}},
         "204": {"description": "the job has ended, and Last-Event-ID was its last event"}}},
 )  # fmt: skip
 async def follow(
     request: Request,
-    job_id: str,
+    job_id: JobId,
     last_event_id: Annotated[str | None, Header(alias="Last-Event-ID")] = None,
 ) -> Response:
     ingest = ingest_of(request)

@@ -24,7 +24,7 @@ from frond.ingest.listing import named_object
 from frond.ingest.presigned import begin_parts, finish_parts
 from frond.ingest.problems import Refused
 from frond.ingest.readmodel import queries
-from frond.ingest.routes.answers import PROBLEMS, JsonRoute
+from frond.ingest.routes.answers import PROBLEMS, JobId, JsonRoute, S3Url
 from frond.ingest.sinks import ObjectSink
 from frond.ingest.tracing import traceparent
 
@@ -56,7 +56,7 @@ class NamedObject(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    image: str = Field(description="s3://bucket/key.tif")
+    image: S3Url = Field(description="s3://bucket/key.tif")
     name: str | None = None
 
 
@@ -65,7 +65,7 @@ class NamedObjects(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    images: list[NamedObject | str] = Field(min_length=1, max_length=10_000)
+    images: list[NamedObject | S3Url] = Field(min_length=1, max_length=10_000)
 
 
 class AddedList(BaseModel):
@@ -129,7 +129,7 @@ async def _admit(ingest: Ingest, job_id: str, name: str) -> Callable[[], None]:
     openapi_extra={"requestBody": {"content": {"application/octet-stream": {
         "schema": {"type": "string", "format": "binary"}}}}},
 )  # fmt: skip
-async def put_image(request: Request, job_id: str, name: str) -> Response:
+async def put_image(request: Request, job_id: JobId, name: str) -> Response:
     ingest = ingest_of(request)
     name = names.display_name(name)
     spec = await desk.require_open(ingest, job_id)
@@ -172,7 +172,7 @@ async def put_image(request: Request, job_id: str, name: str) -> Response:
     summary="All parts of an image are in the store",
 )  # fmt: skip
 async def complete_multipart(
-    request: Request, job_id: str, name: str, body: CompleteMultipart
+    request: Request, job_id: JobId, name: str, body: CompleteMultipart
 ) -> Response:
     ingest = ingest_of(request)
     name = names.display_name(name)
@@ -225,7 +225,7 @@ async def _finish(
     summary="Put one large image straight into the store, in parts",
 )  # fmt: skip
 async def begin_multipart(
-    request: Request, job_id: str, name: str, body: BeginMultipart
+    request: Request, job_id: JobId, name: str, body: BeginMultipart
 ) -> MultipartBegun:
     ingest = ingest_of(request)
     name = names.display_name(name)
@@ -257,7 +257,7 @@ async def begin_multipart(
     "/jobs/{job_id}/images", response_model=AddedList, status_code=201,
     summary="Add images that are in the object store already",
 )  # fmt: skip
-async def add_objects(request: Request, job_id: str, body: NamedObjects) -> AddedList:
+async def add_objects(request: Request, job_id: JobId, body: NamedObjects) -> AddedList:
     ingest = ingest_of(request)
     spec = await desk.require_open(ingest, job_id)
     await ingest.require_broker()
@@ -293,7 +293,7 @@ def _tag(file: File) -> str:
 )
 async def list_images(
     request: Request,
-    job_id: str,
+    job_id: JobId,
     status: ImageStatus | None = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     cursor: str | None = None,

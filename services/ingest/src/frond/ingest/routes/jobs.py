@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from frond.contracts import keys
 from frond.contracts.errors import ObjectMissing
@@ -21,7 +21,16 @@ from frond.ingest.desk import Wish
 from frond.ingest.readmodel import queries
 from frond.ingest.readmodel.changes import apply_all
 from frond.ingest.readmodel.rows import JobRow
-from frond.ingest.routes.answers import PROBLEMS, IdempotencyKey, JsonRoute, job_answer, make_once
+from frond.ingest.routes.answers import (
+    PROBLEMS,
+    IdempotencyKey,
+    JobId,
+    JsonRoute,
+    Moment,
+    S3Url,
+    job_answer,
+    make_once,
+)
 from frond.ingest.tracing import traceparent
 
 router = APIRouter(
@@ -35,11 +44,19 @@ class _Body(BaseModel):
     # a misspelt field must not pass in silence
     model_config = ConfigDict(extra="forbid")
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_value(cls, value: object) -> object:
+        # pydantic would take true for 1
+        if isinstance(value, bool):
+            raise ValueError("true and false are no value of this field")
+        return value
+
 
 class NewJob(_Body):
     """A job to which images are added one by one, until it is sealed."""
 
-    job_id: str | None = None
+    job_id: JobId | None = None
     model: str | None = Field(default=None, description="name, name@alias or name@digest")
     thresholds: Thresholds = Thresholds()
     score: float | None = Field(default=None, ge=0, le=1, description="thresholds.score, for short")
@@ -56,11 +73,11 @@ class NewJob(_Body):
 class StartJob(_Body):
     """A job out of an object, or of all rasters under a prefix."""
 
-    s3_url: str = Field(description="s3://bucket/key.tif or s3://bucket/prefix/")
+    s3_url: S3Url = Field(description="s3://bucket/key.tif or s3://bucket/prefix/")
     email: str | None = None
     webhook_url: str | None = None
     model: str | None = None
-    job_id: str | None = None
+    job_id: JobId | None = None
     thresholds: Thresholds = Thresholds()
     score: float | None = Field(default=None, ge=0, le=1)
 
@@ -126,8 +143,8 @@ async def start_job(
 async def list_jobs(
     request: Request,
     status: Annotated[list[JobStatus] | None, Query()] = None,
-    since: datetime | None = None,
-    until: datetime | None = None,
+    since: Moment | None = None,
+    until: Moment | None = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     cursor: str | None = None,
 ) -> views.JobList:
@@ -163,7 +180,7 @@ def _ms(moment: datetime | None) -> int | None:
 
 @router.get("/status/{job_id}", response_model=views.JobDetail, summary="Where a job stands")
 @router.get("/jobs/{job_id}", response_model=views.JobDetail, summary="Where a job stands")
-async def show(request: Request, job_id: str) -> views.JobDetail:
+async def show(request: Request, job_id: JobId) -> views.JobDetail:
     ingest = ingest_of(request)
     row = await caught_up(ingest, await desk.row_of(ingest, job_id))
     failed = await queries.failures(ingest.db, job_id) if row.failed else ()
@@ -191,7 +208,7 @@ async def caught_up(ingest: Ingest, row: JobRow) -> JobRow:
     "/jobs/{job_id}/seal", response_model=views.JobDetail,
     summary="No more images will be added",
 )  # fmt: skip
-async def seal(request: Request, job_id: str, body: Seal | None = None) -> Response:
+async def seal(request: Request, job_id: JobId, body: Seal | None = None) -> Response:
     ingest = ingest_of(request)
     spec = await desk.spec_of(ingest, job_id)
     await ingest.require_broker()
@@ -201,7 +218,7 @@ async def seal(request: Request, job_id: str, body: Seal | None = None) -> Respo
 
 
 @router.post("/jobs/{job_id}/cancel", response_model=views.JobDetail, summary="Stop a job")
-async def cancel(request: Request, job_id: str) -> views.JobDetail:
+async def cancel(request: Request, job_id: JobId) -> views.JobDetail:
     ingest = ingest_of(request)
     row = await desk.cancel(ingest, job_id, traceparent(request))
     return views.detail(request, row, await queries.failures(ingest.db, job_id))
@@ -210,6 +227,6 @@ async def cancel(request: Request, job_id: str) -> views.JobDetail:
 @router.delete(
     "/jobs/{job_id}", status_code=204, summary="Stop a job if it runs, and delete all of it"
 )
-async def delete(request: Request, job_id: str) -> Response:
+async def delete(request: Request, job_id: JobId) -> Response:
     await desk.delete(ingest_of(request), job_id, traceparent(request))
     return Response(status_code=204)

@@ -18,7 +18,7 @@ from frond.ingest.context import Ingest, ingest_of
 from frond.ingest.problems import Refused
 from frond.ingest.ranges import Slice, Unsatisfiable, etag_matches, parse_range
 from frond.ingest.readmodel import queries
-from frond.ingest.routes.answers import PROBLEMS
+from frond.ingest.routes.answers import PROBLEMS, JobId
 from frond.ingest.routes.jobs import caught_up
 
 router = APIRouter(tags=["results"], responses=PROBLEMS)  # type: ignore[arg-type] # keys are strings
@@ -32,7 +32,7 @@ _TYPES: Final = {
 
 
 @router.get("/jobs/{job_id}/results", response_model=views.ResultList, summary="List results")
-async def list_results(request: Request, job_id: str) -> views.ResultList:
+async def list_results(request: Request, job_id: JobId) -> views.ResultList:
     ingest = ingest_of(request)
     row = await caught_up(ingest, await desk.row_of(ingest, job_id))
     return views.ResultList(
@@ -52,7 +52,7 @@ async def list_results(request: Request, job_id: str) -> views.ResultList:
                                  "206": {"description": "the range asked for"},
                                  "304": {"description": "as the client has it"}}},
 )  # fmt: skip
-async def fetch(request: Request, job_id: str, name: str) -> Response:
+async def fetch(request: Request, job_id: JobId, name: str) -> Response:
     """coco.json, coco-results.json, detections.geojson, detections.parquet, summary.json, and per
     image images/{name or image id}/…; with nothing after the image, a list of its files."""
     ingest = ingest_of(request)

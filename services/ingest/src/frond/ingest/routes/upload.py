@@ -37,6 +37,8 @@ _FORM: Final[dict[str, Any]] = {
                         "email": _TEXT,
                         "score": {"type": "number", "minimum": 0, "maximum": 1},
                     },
+                    "required": ["files"],
+                    "additionalProperties": {"type": "string", "format": "binary"},
                 }
             }
         },
