@@ -1,0 +1,159 @@
+"""A webhook receiver that writes down what it gets, and can be told to behave badly."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from standardwebhooks import Webhook
+
+from frond.stack.paths import free_port
+
+
+class Mode(StrEnum):
+    """How the receiver behaves."""
+
+    OK = "ok"
+    DOWN = "down"
+    """Nobody listens: connections are refused."""
+    ERROR = "500"
+    HANG = "hang"
+    """The connection is taken and nothing is answered."""
+    REDIRECT = "redirect"
+    """302 to ``location``."""
+    GONE = "410"
+    BUSY = "busy"
+    """503 with ``Retry-After``."""
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """One request that came in, whatever was answered."""
+
+    job_id: str
+    webhook_id: str
+    signed: bool
+    body: str
+    """SHA-256 of the body."""
+    answered: str
+    at: float
+    path: str
+
+
+class Receiver:
+    """An HTTP server on one loopback port for the whole run; threads of its own.
+
+    Args:
+        note: is told every delivery, from any thread.
+
+    Attributes:
+        url: what jobs name as ``webhook_url``; the same for every installation of a run.
+        deliveries: what came in, oldest first.
+    """
+
+    def __init__(
+        self, secret: str, port: int = 0, note: Callable[[Delivery], None] | None = None
+    ) -> None:
+        self.secret = secret
+        self.port = port or free_port()
+        self.url = f"http://127.0.0.1:{self.port}/hook"
+        self.note = note
+        self.deliveries: list[Delivery] = []
+        self.mode = Mode.OK
+        self.location = ""
+        self.retry_after = 1
+        self._webhook = Webhook(secret)
+        self._server: ThreadingHTTPServer | None = None
+        self._waking = threading.Event()
+
+    def behave(self, mode: Mode, *, location: str = "", retry_after: int = 1) -> None:
+        """From now on; requests that hang are let go with an error."""
+        self.mode, self.location, self.retry_after = mode, location, retry_after
+        self._waking.set()
+        self._waking = threading.Event()
+        if mode is Mode.DOWN:
+            self._close()
+        else:
+            self.start()
+
+    def start(self) -> None:
+        """Listen, if it does not already."""
+        if self._server is None:
+            self._server = _Server(("127.0.0.1", self.port), _handler(self))
+            threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self._waking.set()
+        self._close()
+
+    def of(self, job_id: str) -> list[Delivery]:
+        """The deliveries of one job."""
+        return [d for d in list(self.deliveries) if d.job_id == job_id]
+
+    def _close(self) -> None:
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+            self._server = None
+
+    def take(self, path: str, headers: dict[str, str], body: bytes) -> tuple[int, dict[str, str]]:
+        """Write a delivery down and say what is answered."""
+        mode = self.mode
+        try:
+            self._webhook.verify(body, headers)
+            signed = True
+        except Exception:
+            signed = False
+        try:
+            job_id = str(json.loads(body)["data"]["job_id"])
+        except (ValueError, KeyError, TypeError):
+            job_id = ""
+        got = Delivery(
+            job_id, headers.get("webhook-id", ""), signed, hashlib.sha256(body).hexdigest(),
+            mode.value, time.time(), path,
+        )  # fmt: skip
+        self.deliveries.append(got)
+        if self.note is not None:
+            self.note(got)
+        if mode is Mode.HANG:
+            self._waking.wait(300)
+        answers: dict[Mode, tuple[int, dict[str, str]]] = {
+            Mode.OK: (200, {}), Mode.GONE: (410, {}),
+            Mode.REDIRECT: (302, {"Location": self.location}),
+            Mode.BUSY: (503, {"Retry-After": str(self.retry_after)}),
+        }  # fmt: skip
+        return answers.get(mode, (500, {}))
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    allow_reuse_address = True
+    block_on_close = False
+
+
+def _handler(receiver: Receiver) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers.get("content-length", 0)))
+            headers = {k.lower(): v for k, v in self.headers.items()}
+            status, more = receiver.take(self.path, headers, body)
+            try:
+                self.send_response(status)
+                for name, value in more.items():
+                    self.send_header(name, value)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+            except OSError:
+                pass  # who hangs is hung up on
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    return Handler

@@ -1,0 +1,1 @@
+"""After a scenario, from outside: is everything there, once, and nothing else?"""

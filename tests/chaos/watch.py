@@ -1,0 +1,135 @@
+"""What goes by on the topics, read from outside by a plain consumer of no group."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+
+from frond.contracts import topics
+from frond.contracts.topics import Topic
+
+WATCHED: Final = (
+    topics.UPLOADED, topics.TILED, topics.DETECTED, topics.IMAGED, topics.COMPLETED,
+)  # fmt: skip
+_SILENT_S: Final = 15.0
+
+
+class Watch:
+    """Distinct events of each topic, counted as they come; survives the broker.
+
+    Args:
+        completed: is told of every message on ``completed``: job id, ``ce_id``, digest of its value.
+
+    Attributes:
+        ended: ids of the jobs of which a completed event was seen.
+    """
+
+    def __init__(
+        self, bootstrap: str, completed: Callable[[str, str, str], None] | None = None
+    ) -> None:
+        self.bootstrap = bootstrap
+        self.ended: set[str] = set()
+        self._completed = completed
+        self._ids: dict[str, set[bytes]] = {t.name: set() for t in WATCHED}
+        self._at: dict[TopicPartition, int] = {
+            TopicPartition(t.name, p): 0 for t in WATCHED for p in range(t.partitions)
+        }
+        self._changed = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._run())
+
+    async def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    def count(self, topic: Topic) -> int:
+        """How many distinct events were seen on a topic."""
+        return len(self._ids[topic.name])
+
+    async def more(self, topic: Topic, more: int, within: float) -> None:
+        """Wait for further distinct events. Raises AssertionError when they do not come."""
+        wanted = self.count(topic) + more
+        await self._until(
+            lambda: self.count(topic) >= wanted, within,
+            lambda: f"{topic.name}: {self.count(topic)} events, {wanted} were awaited",
+        )  # fmt: skip
+
+    async def end_of(self, job_ids: Iterable[str], within: float) -> None:
+        """Wait for the completed events of these jobs. Raises AssertionError."""
+        wanted = set(job_ids)
+        await self._until(
+            lambda: wanted <= self.ended, within,
+            lambda: f"no completed event of {sorted(wanted - self.ended)[:10]}",
+        )  # fmt: skip
+
+    async def any_change(self, within: float) -> None:
+        """Wait until anything new is seen, or the time is over."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._changed.wait(), within)
+
+    async def _until(
+        self, done: Callable[[], bool], within: float, told: Callable[[], str]
+    ) -> None:
+        try:
+            async with asyncio.timeout(within):
+                while not done():
+                    await self._changed.wait()
+        except TimeoutError:
+            raise AssertionError(f"{told()} within {within:.0f} s") from None
+
+    async def _run(self) -> None:
+        logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+        while True:
+            consumer = AIOKafkaConsumer(
+                bootstrap_servers=self.bootstrap, enable_auto_commit=False,
+                request_timeout_ms=10_000,
+            )  # fmt: skip
+            try:
+                await consumer.start()
+                consumer.assign(list(self._at))
+                for tp, offset in self._at.items():
+                    consumer.seek(tp, offset)
+                await self._read(consumer)
+            except (KafkaError, OSError, TimeoutError):
+                await asyncio.sleep(0.3)  # nothing announces that a broker is back
+            finally:
+                with contextlib.suppress(Exception):
+                    await consumer.stop()
+
+    async def _read(self, consumer: AIOKafkaConsumer) -> None:
+        """Until nothing has come for a while: then a fresh consumer goes on where this one was."""
+        silent = 0.0
+        while silent < _SILENT_S:
+            found = await consumer.getmany(timeout_ms=1000, max_records=2000)
+            silent = 0.0 if found else silent + 1
+            for tp, messages in found.items():
+                for message in messages:
+                    self._take(tp.topic, message)
+                self._at[tp] = messages[-1].offset + 1
+            if found:
+                self._changed.set()
+                self._changed = asyncio.Event()
+
+    def _take(self, topic: str, message: object) -> None:
+        headers = {str(k): v or b"" for k, v in message.headers}  # type: ignore[attr-defined]
+        ce_id = headers.get("ce_id")
+        if ce_id is None:
+            # a publisher's message without headers; it is itself
+            ce_id = hashlib.sha256(message.value or b"").hexdigest()[:32].encode()  # type: ignore[attr-defined]
+        self._ids[topic].add(ce_id[:32])
+        if topic == topics.COMPLETED.name:
+            job_id = headers.get("ce_subject", b"").decode("utf-8", "replace")
+            self.ended.add(job_id)
+            if self._completed is not None:
+                value = hashlib.sha256(message.value or b"").hexdigest()  # type: ignore[attr-defined]
+                self._completed(job_id, ce_id.decode("utf-8", "replace"), value)

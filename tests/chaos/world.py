@@ -1,0 +1,77 @@
+"""What a scenario is given."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from chaos.feeder import Feeder
+from chaos.figures import Figures
+from chaos.installation import Installation, Needs
+from chaos.oracle import Oracle
+from chaos.receiver import Mode, Receiver
+from chaos.watch import Watch
+from frond.contracts.topics import Topic
+
+__all__ = ["Mode", "Needs", "World"]
+
+
+@dataclass
+class World:
+    """An installation, a client that feeds it, and a ledger outside it.
+
+    Attributes:
+        figures: ``kills`` are counted by the installation, ``faults`` by :meth:`fault`.
+        rng: seeded by the run's seed and the scenario's name.
+        short: the short matrix of ``make test``: a few jobs, one pass.
+        until: ``time.monotonic()`` at which a long run should stop making trouble.
+        strangers: ``fnmatch`` patterns of object keys that the scenario itself brings in, besides
+            those of the jobs it submits; they count as no orphans.
+        dead_letters: whether dead letters are expected: a scenario that sends rubbish sets it.
+        receiver_lived: cleared by a scenario after which deliveries need not have arrived.
+        comparable: cleared by a scenario whose artifacts cannot be those of a calm run.
+    """
+
+    installation: Installation
+    feeder: Feeder
+    oracle: Oracle
+    receiver: Receiver
+    figures: Figures
+    watch: Watch
+    rng: random.Random
+    short: bool
+    until: float
+    say: Callable[[str], None] = print
+    strangers: list[str] = field(default_factory=list)
+    dead_letters: bool = False
+    receiver_lived: bool = True
+    comparable: bool = True
+
+    @property
+    def time_left(self) -> float:
+        """Seconds in which more trouble may be made; 0 when the time is over."""
+        return max(0.0, self.until - time.monotonic())
+
+    def fault(self, what: str, **more: object) -> None:
+        """Count a fault that is no kill, and write it down."""
+        self.figures.faults += 1
+        self.oracle.note("fault", fault=what, **more)
+
+    async def progress(self, topic: Topic, more: int, within: float = 120) -> None:
+        """Wait for ``more`` further distinct events on a topic: gate every kill on it.
+
+        Raises:
+            AssertionError: they did not come.
+        """
+        await self.watch.more(topic, more, within)
+
+    async def ended(self, job_ids: Iterable[str] | None = None, within: float = 300) -> None:
+        """Wait for the completed events of these jobs; of all that were acknowledged by default.
+
+        Raises:
+            AssertionError: one did not come.
+        """
+        wanted = self.oracle.acknowledged if job_ids is None else job_ids
+        await self.watch.end_of(list(wanted), within)
