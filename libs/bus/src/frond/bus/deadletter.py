@@ -6,6 +6,7 @@ that begin with ``dlq_``.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -13,6 +14,7 @@ from frond.contracts.envelope import Headers
 from frond.contracts.ids import digest
 
 PREFIX = "dlq_"
+_NUMBER = re.compile(r"-?[0-9]{1,18}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,23 +46,31 @@ class DeadLetter:
             "detail": self.detail[:2000], "trace_id": self.trace_id,
             "attempts": str(self.attempts), "time": self.time,
         }  # fmt: skip
-        return [*self.headers, *((PREFIX + k, v.encode()) for k, v in told.items())]
+        return [*self.headers, *((PREFIX + k, _utf8(v)) for k, v in told.items())]
 
     @classmethod
     def from_message(cls, key: bytes | None, value: bytes | None, headers: Headers) -> DeadLetter:
-        """Read one back from the dead-letter topic."""
+        """Read one back from the dead-letter topic. What is no number there counts as unknown."""
         told = {k: v.decode("utf-8", "replace") for k, v in headers if k.startswith(PREFIX)}
 
         def get(name: str) -> str:
             return told.get(PREFIX + name, "")
 
         return cls(
-            topic=get("topic"), partition=int(get("partition") or -1),
-            offset=int(get("offset") or -1), group=get("group"), reason=get("reason"),
-            detail=get("detail"), trace_id=get("trace_id"), attempts=int(get("attempts") or 0),
+            topic=get("topic"), partition=_number(get("partition"), -1),
+            offset=_number(get("offset"), -1), group=get("group"), reason=get("reason"),
+            detail=get("detail"), trace_id=get("trace_id"), attempts=_number(get("attempts"), 0),
             time=get("time"), key=key, value=value,
             headers=[(k, v) for k, v in headers if not k.startswith(PREFIX)],
         )  # fmt: skip
+
+
+def _utf8(text: str) -> bytes:
+    return text.encode("utf-8", "backslashreplace")
+
+
+def _number(text: str, unknown: int) -> int:
+    return int(text) if _NUMBER.fullmatch(text) else unknown
 
 
 def now() -> str:

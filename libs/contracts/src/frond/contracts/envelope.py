@@ -109,6 +109,9 @@ def decode(
         raise UnreadableEvent(f"the value is not JSON: {e}") from None
     if not isinstance(data, dict):
         raise UnreadableEvent(f"the value is a JSON {type(data).__name__}, not an object")
+    if not head.get("ce_specversion", "1.0").startswith("1."):
+        told = head["ce_specversion"][:20]
+        raise UnreadableEvent(f"the message is of CloudEvents {told!r}; 1.0 is read here")
     cls = _class_of(topic, head, data)
     try:
         event = cls.model_validate(data)
@@ -135,13 +138,15 @@ def _class_of(topic: Topic, head: dict[str, str], data: dict[str, object]) -> ty
         return bare
     cls = EVENTS.get(declared)
     if cls is None or cls not in CARRIES[topic.name]:
-        raise UnreadableEvent(f"{topic.name} carries no {declared[:100]!r}")
+        there = ", ".join(c.TYPE for c in CARRIES[topic.name])
+        raise UnreadableEvent(f"{topic.name} carries no {declared[:100]!r}, only: {there}")
     return cls
 
 
 def _told(e: ValidationError) -> str:
     parts = [".".join(str(p) for p in err["loc"]) + ": " + err["msg"] for err in e.errors()[:5]]
-    return "; ".join(parts)[:1000]
+    # a field's name may hold what no UTF-8 text can
+    return "; ".join(parts)[:1000].encode("utf-8", "backslashreplace").decode()
 
 
 def _time(text: str | None) -> datetime | None:

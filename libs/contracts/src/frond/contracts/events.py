@@ -6,6 +6,7 @@ sent twice has one id.
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import Annotated, Any, ClassVar, Final
 
@@ -37,6 +38,7 @@ MOST_CHUNKS: Final = 2_000_000
 MOST_WINDOWS: Final = 1024
 """Windows a chunk, at the very most: they are read together."""
 
+_ID: Final = re.compile(r"[0-9a-f]{32}")
 Id = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 Name = Annotated[str, Field(max_length=1024)]
 """What a sender called an image. With this bound no event outgrows a Kafka message."""
@@ -223,6 +225,15 @@ class ImageFinished(Event):
     job_size: int | None = None
     model: ModelRef | None = None
     timings: Timings = Timings()
+
+    @model_validator(mode="after")
+    def _of_one_job(self) -> ImageFinished:
+        # the ledger keeps ids as 16 bytes each
+        if not _ID.fullmatch(self.outcome.image_id):
+            raise ValueError("outcome.image_id has not 32 hex digits")
+        if self.outcome.job_id != self.job_id:
+            raise ValueError("outcome.job_id is another job's")
+        return self
 
     def natural_key(self) -> tuple[str, ...]:
         return (self.outcome.image_id,)

@@ -173,6 +173,7 @@ class Registry:
         Raises:
             ModelRejected: UNKNOWN_MODEL: there is no such version.
         """
+        await self._check(ref)
         try:
             return await self._manifest(ref.name, ref.digest)
         except ObjectMissing:
@@ -188,6 +189,7 @@ class Registry:
             ModelRejected: UNKNOWN_MODEL: there is none; BAD_MODEL: the stored files are not those
                 of the digest.
         """
+        await self._check(ref)
         target = cache_dir / "models" / ref.name / ref.digest
         if await asyncio.to_thread(_is_whole, target, ref.digest):
             return target
@@ -287,6 +289,11 @@ class Registry:
             raw = await self._store.get(keys.model_version(name, digest) + MANIFEST_FILE)
             found = self._manifests[digest] = parse_manifest(raw)
         return found
+
+    async def _check(self, ref: ModelRef) -> None:
+        # events carry references too, and both parts become parts of paths
+        if not _NAME.fullmatch(ref.name) or not _DIGEST.fullmatch(ref.digest):
+            raise await self._unknown(f"{ref.name}@{ref.digest}")
 
     async def _unknown(self, asked: str) -> ModelRejected:
         there = [
