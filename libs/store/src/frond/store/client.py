@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -238,6 +238,25 @@ class ObjectStore:
         pages = self.s3.list_objects(
             bucket or self.bucket, prefix=prefix, recursive=True, start_after=start_after
         )
+        async for item in self._paged(prefix, pages, bucket):
+            yield item
+
+    async def folders(self, prefix: str, *, after: str = "") -> AsyncIterator[str]:
+        """The names that come next under a prefix ending with a slash, each once, in order, from
+        the one after ``after`` on: a request for each thousand of them, however many objects lie
+        under each."""
+        # "0" follows "/"
+        start_after = f"{prefix}{after}0" if after else None
+        pages = self.s3.list_objects(
+            self.bucket, prefix=prefix, recursive=False, start_after=start_after
+        )
+        async for item in self._paged(prefix, pages, None):
+            if item.key.endswith("/"):
+                yield item.key.removeprefix(prefix).removesuffix("/")
+
+    async def _paged(
+        self, prefix: str, pages: Iterator[Any], bucket: str | None
+    ) -> AsyncIterator[Listed]:
 
         def page() -> Sequence[Listed]:
             out: list[Listed] = []

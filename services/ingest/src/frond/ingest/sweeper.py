@@ -125,7 +125,8 @@ async def sweep_job(ingest: Ingest, job_id: str) -> int:
         event = JobCancelled(job_id=job_id)
         await ingest.producer.send(Outgoing(topics.UPLOADED, event), traceparent=trace)
         return 1
-    if row is not None and row.expected is not None and row.seen >= row.expected:
+    whole = row is not None and row.expected is not None and row.seen >= row.expected
+    if whole and not await queries.any_unsent(ingest.db, job_id):
         return 0
     await _finish_manifest(ingest, job_id, trace)
     with contextlib.suppress(ObjectMissing):

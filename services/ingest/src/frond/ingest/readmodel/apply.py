@@ -23,12 +23,16 @@ from frond.contracts.events import (
     JobSealed,
     JobStatusChanged,
 )
-from frond.contracts.jobs import ImageStatus, JobStatus, ModelRef
+from frond.contracts.jobs import ImageStatus, JobSpec, JobStatus, ModelRef
 from frond.ingest.names import MAX_NAME, clean_text
 from frond.ingest.readmodel.rows import Batch, ImageKey, ImageRow, JobRow
 from frond.ingest.readmodel.summary import summary
 
 MAX_CHUNKS = 1 << 24
+
+
+class ImageRecorded(ImageUploaded):
+    """What ingest has recorded of an image, read from the store: it may never have been sent."""
 
 
 def image_key(event: Event) -> ImageKey | None:
@@ -51,7 +55,7 @@ def apply(batch: Batch, event: Event, at: int) -> None:
         case ImageUploaded():
             _sized(job, event.job_size)
             row, before = _image(batch, event.job_id, event.image_id, event.image, at)
-            row.uploaded = True
+            row.uploaded |= not isinstance(event, ImageRecorded)
             row.name = _named(event.name, event.image)
             _tally(job, before, row)
         case JobSealed():
@@ -85,11 +89,22 @@ def apply(batch: Batch, event: Event, at: int) -> None:
             pass
 
 
+def pin(batch: Batch, job_id: str, spec: JobSpec | None, at: int) -> None:
+    """What a job's stored settings say of it. ``at``: when it began, ms since the epoch."""
+    job = batch.job(job_id, at)
+    if spec is not None and not job.deleted:
+        _model(job, spec.model)
+
+
 def close(batch: Batch) -> None:
     """After a batch: derive each changed job's status and note its progress, once."""
     for job_id in batch.touched():
         job = batch.jobs[job_id]
-        if job.deleted or job.completion is not None:
+        if job.deleted:
+            continue
+        if job.completion is not None:
+            # a copy of an event that comes after the end is no news
+            job.updated = job.finished or job.updated
             continue
         job.status = _status(job)
         if job.started is None and job.status == JobStatus.RUNNING.value:

@@ -1,7 +1,8 @@
 """Keeps the read model: all partitions of the topics, offsets in the transaction of the rows.
 
 No consumer group: what was read is remembered where it was written, so that an event counts once
-whatever is killed, and an empty database replays everything. Where several ingest processes share
+whatever is killed, and an empty database replays everything; what the topics have lost is read
+from objects beside it (:mod:`frond.ingest.readmodel.rebuild`). Where several ingest processes share
 a PostgreSQL, each reads all; the first to advance an offset applies, the others skip.
 """
 
@@ -27,7 +28,7 @@ from frond.contracts.errors import BrokerUnavailable, UnreadableEvent
 from frond.contracts.topics import Topic
 from frond.ingest import metrics
 from frond.ingest.context import Ingest
-from frond.ingest.readmodel import tables
+from frond.ingest.readmodel import rebuild, tables
 from frond.ingest.readmodel.changes import Dated, apply_all
 from frond.runtime import Service, get_logger, wait_out
 
@@ -55,10 +56,13 @@ class _Silent(Exception):
 async def keep_read_model(service: Service, ingest: Ingest) -> None:
     """Apply events until the service is asked to stop. Outages of Kafka and SQL are waited out."""
     service.health.expect(PART, "connecting")
+    rebuilding: asyncio.Task[None] | None = None
     while not service.stop.is_set():
         reader = Reader(ingest)
         try:
             await wait_out(reader.start, what="starting the read model")
+            if rebuilding is None or rebuilding.done():
+                rebuilding = await _rebuild_if_due(ingest, reader.cluster)
             service.health.ready(PART)
             await reader.run(service.stop)
         except (_Overtaken, _Silent, KafkaError, OperationalError, InterfaceError, OSError) as e:
@@ -69,6 +73,14 @@ async def keep_read_model(service: Service, ingest: Ingest) -> None:
                     await asyncio.wait_for(service.stop.wait(), 1)
         finally:
             await reader.close()
+
+
+async def _rebuild_if_due(ingest: Ingest, cluster: str) -> asyncio.Task[None] | None:
+    if not await rebuild.is_due(ingest, cluster):
+        return None
+    task = asyncio.create_task(rebuild.rebuild(ingest, cluster))
+    ingest.spawn(task)
+    return task
 
 
 class Reader:
@@ -244,6 +256,8 @@ class Reader:
                     )
                     .values(offset=0)
                 )
+        # what was on them and never read is told by objects alone
+        await rebuild.mark(self.ingest, self.cluster, done=False)
 
 
 def _when(told: datetime | None, logged: int) -> int:

@@ -108,11 +108,31 @@ async def image_of(db: Database, job_id: str, name: str) -> str | None:
 
 
 async def uploaded_ids(db: Database, job_id: str, image_ids: Sequence[str]) -> set[str]:
-    """Those of these images whose uploaded event was seen on the topic."""
+    """Those of these images whose uploaded event was seen on the topic, or came to something."""
     i = tables.images.c
     query = select(i.image_id).where(
-        i.job_id == job_id, i.uploaded.is_(True), i.image_id.in_(image_ids)
+        i.job_id == job_id,
+        or_(i.uploaded.is_(True), i.status != ImageStatus.UPLOADED.value),
+        i.image_id.in_(image_ids),
     )
+    async with db.read() as c:
+        return set((await c.execute(query)).scalars())
+
+
+async def any_unsent(db: Database, job_id: str) -> bool:
+    """Whether an image is known by its record alone: nothing tells that its event was sent."""
+    i = tables.images.c
+    query = select(i.image_id).where(
+        i.job_id == job_id, i.status == ImageStatus.UPLOADED.value, i.uploaded.is_(False)
+    )
+    async with db.read() as c:
+        return (await c.execute(query.limit(1))).first() is not None
+
+
+async def known_ids(db: Database, job_id: str, image_ids: Sequence[str]) -> set[str]:
+    """Those of these images that the read model has."""
+    i = tables.images.c
+    query = select(i.image_id).where(i.job_id == job_id, i.image_id.in_(image_ids))
     async with db.read() as c:
         return set((await c.execute(query)).scalars())
 
