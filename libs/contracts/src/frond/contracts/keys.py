@@ -13,6 +13,7 @@ UPLOADS = "uploads/"
 JOBS = "jobs/"
 MODELS = "models/"
 DELIVERIES = "deliveries/"
+KEYS = "keys/"
 
 
 def safe_name(name: str) -> str:
@@ -114,6 +115,11 @@ def result(job_id: str, name: str) -> str:
     return f"{JOBS}{job_id}/results/{name}"
 
 
+def deliveries(job_id: str) -> str:
+    """Prefix of a job's deliveries and of who attempts them."""
+    return f"{JOBS}{job_id}/deliveries/"
+
+
 def delivery(job_id: str, delivery_id: str) -> str:
     """How far a webhook or an e-mail of a job has come."""
     return f"{JOBS}{job_id}/deliveries/{delivery_id}.json"
@@ -140,3 +146,8 @@ def model_version(name: str, digest: str) -> str:
 
 def model_alias(name: str, alias: str) -> str:
     return f"{MODELS}{name}/aliases/{alias}.json"
+
+
+def api_key(key_id: str) -> str:
+    """What is kept of an API key: whose it is, what it may do, a hash of its secret."""
+    return f"{KEYS}{key_id}.json"

@@ -1,0 +1,30 @@
+"""Who may come in: API keys, JSON Web Tokens, tenants, limits a key."""
+
+from frond.auth.gate import FIRST_KEY, Gate
+from frond.auth.keys import KeyRecord, KeyStore
+from frond.auth.limits import Rates, Throttled
+from frond.auth.principal import (
+    ANYBODY,
+    DEFAULT_TENANT,
+    INSTALLATION,
+    Principal,
+    Scope,
+    check_tenant,
+)
+from frond.auth.settings import AuthSettings
+
+__all__ = [
+    "ANYBODY",
+    "DEFAULT_TENANT",
+    "FIRST_KEY",
+    "INSTALLATION",
+    "AuthSettings",
+    "Gate",
+    "KeyRecord",
+    "KeyStore",
+    "Principal",
+    "Rates",
+    "Scope",
+    "Throttled",
+    "check_tenant",
+]

@@ -1,0 +1,187 @@
+"""Keys in the real object store, and the gate that asks for them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from auth_issuer import AUDIENCE, Issuer
+from pydantic import SecretStr, ValidationError
+
+from frond.auth import ANYBODY, INSTALLATION, AuthSettings, Gate, KeyStore, Scope
+from frond.auth.cache import KEEP_S, KeyCache
+from frond.auth.keys import parse
+from frond.contracts import keys
+from frond.contracts.errors import JobRejected, ObjectMissing
+from frond.contracts.reasons import Reason
+from frond.stack import Endpoints
+from frond.store import ObjectStore, StoreSettings
+
+pytestmark = pytest.mark.stack
+BOTH = (Scope.SUBMIT, Scope.READ)
+
+
+@pytest.fixture
+async def store(stack: Endpoints, bucket: str) -> AsyncIterator[ObjectStore]:
+    made = ObjectStore(
+        StoreSettings(stack.s3_endpoint, stack.access_key, stack.secret_key, bucket), threads=4
+    )
+    yield made
+    made.close()
+
+
+def gate_of(store: ObjectStore, **settings: Any) -> Gate:
+    return Gate(AuthSettings(**settings), store, lambda _: None)
+
+
+async def denied(gate: Gate, header: str | None) -> str:
+    with pytest.raises(JobRejected) as caught:
+        await gate.identify(header)
+    assert caught.value.reason is Reason.UNAUTHORIZED
+    return caught.value.detail
+
+
+async def test_a_key_is_made_used_and_revoked(store: ObjectStore) -> None:
+    """The store never has the secret; the key opens the gate until it is revoked."""
+    made = KeyStore(store)
+    record, key = await made.create("laptop", tenant="acme", scopes=BOTH)
+    parsed = parse(key)
+    assert parsed is not None and parsed.id == record.id and len(parsed.secret) == 43
+    raw = await store.get(keys.api_key(record.id))
+    assert parsed.secret.encode() not in raw and key.encode() not in raw
+    assert json.loads(raw)["sha256"] != parsed.secret
+    gate = gate_of(store)
+    who = await gate.identify(f"Bearer {key}")
+    assert (who.subject, who.tenant, who.scopes) == (f"key:{record.id}", "acme", set(BOTH))
+    await made.revoke(record.id)
+    again = await made.revoke(record.id)
+    assert again.revoked is not None
+    assert "revoked" in await denied(gate_of(store), f"Bearer {key}")
+    assert [r.state(datetime.now(UTC)) for r in await made.list()] == ["revoked"]
+
+
+async def test_two_keys_are_never_alike(store: ObjectStore) -> None:
+    """Ids and secrets are drawn anew, and a secret opens only under its own id."""
+    made = KeyStore(store)
+    keys_made = [await made.create("n", tenant="a", scopes=BOTH) for _ in range(3)]
+    assert len({k for _, k in keys_made}) == len({r.id for r, _ in keys_made}) == 3
+    (first, key), (other, _), _ = keys_made
+    assert "not known" in await denied(gate_of(store), f"Bearer {key.replace(first.id, other.id)}")
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ({"scopes": ()}, "scope"), ({"tenant": "a b"}, "tenant"), ({"tenant": None}, "tenant"),
+        ({"name": " "}, "name"), ({"name": "x" * 201}, "name"), ({"name": "a\x1b[2J"}, "name"),
+        ({"expires": datetime(2020, 1, 1, tzinfo=UTC)}, "expired"),
+    ],
+)  # fmt: skip
+async def test_keys_that_cannot_be(store: ObjectStore, more: dict[str, Any], told: str) -> None:
+    with pytest.raises(JobRejected, match=told):
+        await KeyStore(store).create(
+            **{"name": "n", "tenant": "acme", "scopes": BOTH, **more}  # type: ignore[arg-type]
+        )
+    assert not await KeyStore(store).any()
+
+
+async def test_an_expired_key_is_denied(store: ObjectStore) -> None:
+    """Expiry counts at each use, also for a record that is remembered."""
+    soon = datetime.now(UTC) + timedelta(seconds=0.4)
+    _, key = await KeyStore(store).create("n", tenant="acme", scopes=BOTH, expires=soon)
+    gate = gate_of(store)
+    await gate.identify(f"Bearer {key}")
+    await asyncio.sleep(max(0.0, (soon - datetime.now(UTC)).total_seconds()))
+    assert "expired" in await denied(gate, f"Bearer {key}")
+
+
+async def test_a_record_is_remembered_for_seconds_only(store: ObjectStore) -> None:
+    """Within five seconds nobody asks the store; after them a revoked key is refused."""
+    now = [100.0]
+    made = KeyStore(store)
+    cache = KeyCache(made, clock=lambda: now[0])
+    record, _ = await made.create("n", tenant="acme", scopes=BOTH)
+    assert (await cache.get(record.id)) == record
+    await made.revoke(record.id)
+    now[0] += KEEP_S - 0.01
+    assert (await cache.get(record.id)) == record
+    now[0] += 0.02
+    looked = await cache.get(record.id)
+    assert looked is not None and looked.revoked is not None
+
+
+async def test_guessed_ids_push_no_key_out(store: ObjectStore) -> None:
+    """Unknown ids are remembered apart, and no more than a thousand of them."""
+    made = KeyStore(store)
+    cache = KeyCache(made)
+    record, _ = await made.create("n", tenant="acme", scopes=BOTH)
+    await cache.get(record.id)
+    await asyncio.gather(*(cache.get(f"{n:016x}") for n in range(1200)))
+    assert len(cache._unknown) <= 1000
+    assert record.id in cache._known and not cache._asking
+
+
+async def test_ids_name_no_other_object(store: ObjectStore) -> None:
+    """An id that climbs, or a record under another's name, finds nothing."""
+    made = KeyStore(store)
+    record, _ = await made.create("n", tenant="acme", scopes=(Scope.ADMIN,))
+    raw = await store.get(keys.api_key(record.id))
+    await store.put(keys.api_key("0" * 16), raw)
+    await store.put(keys.api_key("1" * 16), b"no json")
+    for key_id in ("0" * 16, "1" * 16, "../jobs/x", "", record.id.upper() + "x"):
+        with pytest.raises(ObjectMissing):
+            await made.get(key_id)
+    assert [r.id for r in await made.list()] == [record.id]
+
+
+async def test_the_gate_is_shut_by_default(store: ObjectStore) -> None:
+    """With nothing configured everyone is refused, and told how to make the first key."""
+    gate = gate_of(store)
+    for header in (None, "", "Bearer ", "Basic YTpi", "Bearer x", "Bearer frond_x_y"):
+        assert "frond keys create --store" in await denied(gate, header)
+    _, key = await KeyStore(store).create("first", tenant=None, scopes=(Scope.ADMIN,))
+    assert (await gate.identify(f"bearer {key}")).admin
+    assert "frond keys create" not in await denied(gate_of(store), None)
+
+
+async def test_the_installations_own_key(store: ObjectStore) -> None:
+    """FROND_API_KEY is admin; anything else, of any length, is not."""
+    gate = gate_of(store, api_key=SecretStr("own-ключ"))
+    assert await gate.identify("Bearer own-ключ") == INSTALLATION
+    for wrong in ("own", "own-ключ2", "OWN-КЛЮЧ", "\udcff"):
+        assert "make" not in await denied(gate, f"Bearer {wrong}")
+    assert INSTALLATION.admin and INSTALLATION.tenant is None
+
+
+async def test_off_is_for_loopback(store: ObjectStore) -> None:
+    """FROND_AUTH=off lets everybody in, and only where nobody but this machine can come."""
+    warned: list[str] = []
+    gate = Gate(AuthSettings(auth="off"), store, warned.append)
+    assert await gate.identify(None) == ANYBODY and "off" in warned[0]
+
+    class Here(AuthSettings):
+        http_host: str
+
+    for host in ("127.0.0.1", "::1", "localhost", "127.8.8.8"):
+        Here(auth="off", http_host=host)
+    for host in ("0.0.0.0", "::", "192.168.1.4", "example.org", ""):
+        with pytest.raises(ValidationError, match="loopback"):
+            Here(auth="off", http_host=host)
+    with pytest.raises(ValidationError, match="AUDIENCE"):
+        AuthSettings(jwt_issuer="https://issuer.example")
+
+
+async def test_keys_and_tokens_side_by_side(store: ObjectStore) -> None:
+    """With an issuer configured, its tokens and stored keys open the same gate."""
+    _, key = await KeyStore(store).create("n", tenant="acme", scopes=BOTH)
+    with Issuer() as issuer:
+        issuer.add("one")
+        gate = gate_of(store, jwt_issuer=issuer.url, jwt_audience=AUDIENCE)
+        assert (await gate.identify(f"Bearer {issuer.token('one')}")).subject == "jwt:ana"
+        assert (await gate.identify(f"Bearer {key}")).tenant == "acme"
+        await denied(gate, f"Bearer {issuer.token('one', aud='x')}")
+        await denied(gate_of(store), f"Bearer {issuer.token('one')}")
