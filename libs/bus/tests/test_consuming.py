@@ -10,7 +10,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.structs import TopicPartition
 
-from frond.bus import DeadLetter, EventProducer, Outgoing, consume, ensure_topics
+from frond.bus import DeadLetter, EventProducer, Outgoing, consume, ensure_topics, metrics
 from frond.contracts import topics
 from frond.contracts.envelope import Envelope, decode
 from frond.contracts.errors import StoreUnavailable
@@ -225,3 +225,62 @@ async def test_a_ledger_hears_of_what_could_not_be_read_or_handled(
         await collect(settings, topics.DEADLETTER, 2)
     jobs = {decode(topics.DETECTED, m.value, m.headers).event.job_id for m in got}
     assert jobs == {"unreadable", "given-up"}
+
+
+async def read_ahead(count: int) -> None:
+    """Wait until so many events were read and wait their turn."""
+    async with asyncio.timeout(30):
+        while metrics.AHEAD.labels(topics.UPLOADED.name)._value.get() < count:  # noqa: ASYNC110 # a gauge
+            await asyncio.sleep(0.05)
+
+
+async def test_a_small_job_behind_a_big_one_has_its_turns(settings: ServiceSettings) -> None:
+    """Of 400 events of one job with 5 of another behind them, the 5 are handled among the first
+    20; and with all of them handled, all is committed."""
+    big = [JobSealed(job_id="big", job_size=i).model_dump_json().encode() for i in range(400)]
+    small = [JobSealed(job_id="small", job_size=i).model_dump_json().encode() for i in range(5)]
+    await send(settings, *big, *small)
+    order: list[str] = []
+    gate = asyncio.Event()
+
+    async def handler(envelope: Envelope) -> Sequence[Outgoing]:
+        await gate.wait()
+        order.append(envelope.event.job_id)
+        return [Outgoing(topics.DETECTED, envelope.event)]
+
+    running = Running(settings, handler)
+    async with running:
+        # all is read while the first few are held up: then order is the queue's alone
+        await read_ahead(405 - 8)
+        gate.set()
+        await collect(settings, topics.DETECTED, 405)
+    assert len(order) == 405
+    assert [i for i, job in enumerate(order) if job == "small"][-1] < 8 + 2 * 5 + 2
+
+
+async def test_a_held_job_waits_and_nothing_else_does(settings: ServiceSettings) -> None:
+    """While a job is held back another one passes it; released, it is handled too."""
+    holding = True
+    await send(settings, *(seal(1) for _ in range(50)), seal(2))
+    running = Running(settings, copying)
+    running.hooks = {"held": lambda job: holding and job == "job-1"}
+    async with running:
+        (first,) = await collect(settings, topics.DETECTED, 1)
+        assert decode(topics.DETECTED, first.value, first.headers).event.job_id == "job-2"
+        holding = False
+        await collect(settings, topics.DETECTED, 51)
+
+
+async def test_no_more_is_read_ahead_than_may_be(settings: ServiceSettings) -> None:
+    """With everything held back a consumer reads its look-ahead and no more; then it goes on."""
+    small = settings.model_copy(update={"lookahead": 80})
+    await send(settings, *(seal(1) for _ in range(600)))
+    holding = True
+    running = Running(small, copying)
+    running.hooks = {"held": lambda _: holding}
+    async with running:
+        await read_ahead(80)
+        await asyncio.sleep(1)
+        assert metrics.AHEAD.labels(topics.UPLOADED.name)._value.get() == 80
+        holding = False
+        await collect(settings, topics.DETECTED, 600)

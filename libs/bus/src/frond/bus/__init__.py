@@ -2,8 +2,12 @@
 done, dead letters."""
 
 from frond.bus.admin import ensure_topics
-from frond.bus.consumer import Handler, consume
+from frond.bus.consumer import consume
 from frond.bus.deadletter import DeadLetter
+from frond.bus.handling import Handler
 from frond.bus.producer import EventProducer, Outgoing
+from frond.bus.records import read_on
 
 __all__ = ["DeadLetter", "EventProducer", "Handler", "Outgoing", "consume", "ensure_topics"]
+
+read_on()

@@ -17,4 +17,5 @@ HANDLING: Final = Histogram(
     buckets=(0.002, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300),
 )  # fmt: skip
 IN_FLIGHT: Final = Gauge("frond_events_in_flight", "Events being handled", ["topic"])
+AHEAD: Final = Gauge("frond_events_read_ahead", "Events read and waiting their turn", ["topic"])
 LAG: Final = Gauge("frond_consumer_lag", "Messages behind the end", ["topic", "partition"])

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Any, Final
 
-from aiokafka import AIOKafkaConsumer
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from frond.bus import metrics
@@ -22,11 +23,21 @@ class Progress:
 
     aiokafka consumers can go silently dead: they neither raise nor read. What they read is compared
     with what there is to read.
+
+    Args:
+        in_hand: how many messages of a partition were read and wait: the lag that is shown has
+            them in it.
     """
 
-    def __init__(self, consumer: AIOKafkaConsumer, topic: str) -> None:
+    def __init__(
+        self,
+        consumer: AIOKafkaConsumer,
+        topic: str,
+        in_hand: Callable[[TopicPartition], int] = lambda _: 0,
+    ) -> None:
         self._consumer = consumer
         self._topic = topic
+        self._in_hand = in_hand
         self._answered = self._moved = time.monotonic()
         self._positions: dict[Any, int] = {}
 
@@ -64,7 +75,9 @@ class Progress:
         for partition, end in (await self._consumer.end_offsets(assigned)).items():
             positions[partition] = await self._consumer.position(partition)
             behind = max(0, end - positions[partition])
-            metrics.LAG.labels(self._topic, str(partition.partition)).set(behind)
+            metrics.LAG.labels(self._topic, str(partition.partition)).set(
+                behind + self._in_hand(partition)
+            )
             lag += behind
         if positions != self._positions:
             self._positions = positions
