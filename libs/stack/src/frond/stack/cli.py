@@ -210,12 +210,14 @@ def logs(
 
 @app.command()
 def fetch() -> None:
-    """Fetch Kafka and fetch or compile MinIO now, so that the first start is a quick one."""
+    """Fetch Kafka, and find or compile Toxiproxy and MinIO now: the first start is a quick one."""
     from frond.stack.kafka_jars import ensure_jars
     from frond.stack.minio_binary import ensure_minio
+    from frond.stack.toxiproxy_binary import ensure_toxiproxy
 
     try:
         ensure_jars(typer.echo)
+        ensure_toxiproxy(typer.echo)
         ensure_minio(typer.echo)
     except StackError as e:
         raise _fail(e) from None

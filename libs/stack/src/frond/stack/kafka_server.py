@@ -15,16 +15,17 @@ from frond.stack.errors import StackError
 from frond.stack.java import find_java
 from frond.stack.paths import free_port
 from frond.stack.process import Child
+from frond.stack.small_disk import SmallDisk
 
 _SETTINGS: Final = """\
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller}
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+listeners={listeners},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners={advertised}
 inter.broker.listener.name=PLAINTEXT
 controller.listener.names=CONTROLLER
-listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT
 log.dirs={logs}
 auto.create.topics.enable=false
 num.partitions=1
@@ -67,16 +68,34 @@ logger.kafka.level=info
 class KafkaServer:
     """One broker on a fixed loopback port, over a data directory that outlives it.
 
+    Args:
+        proxy_port: of a proxy in front of it. Whoever bootstraps through the proxy is told that
+            address of the broker, and stays on the proxy; ``proxied_port`` is where it must lead.
+        disk: where topics lie in place of ``data``.
+
     Attributes:
         bootstrap: ``host:port`` for clients; the same after every restart.
     """
 
-    def __init__(self, data: Path, jars: Path, *, port: int = 0, log: Path | None = None) -> None:
+    def __init__(
+        self,
+        data: Path,
+        jars: Path,
+        *,
+        port: int = 0,
+        log: Path | None = None,
+        proxy_port: int = 0,
+        proxied_port: int = 0,
+        disk: SmallDisk | None = None,
+    ) -> None:
         self.data = data
         self.jars = jars
         self.port = port or free_port()
         self.bootstrap = f"127.0.0.1:{self.port}"
         self.log = log or data / "kafka.log"
+        self._proxy_port = proxy_port
+        self._proxied_port = proxied_port
+        self.disk = disk
         self._controller = free_port()
         self.child: Child | None = None
 
@@ -84,16 +103,25 @@ class KafkaServer:
         """Start the process (formatting an empty data directory first), without waiting."""
         self.data.mkdir(parents=True, exist_ok=True)
         settings = self.data / "server.properties"
-        settings.write_text(
-            _SETTINGS.format(port=self.port, controller=self._controller, logs=self.data / "logs")
-        )
+        settings.write_text(self._settings())
         (self.data / "log4j2.properties").write_text(_LOG4J)
-        if not (self.data / "logs" / "meta.properties").exists():
+        seen = self.disk.inside if self.disk else self.data
+        if not (seen / "logs" / "meta.properties").exists():
             self._format(settings)
         self.child = Child(
             "Kafka", [*self._java(), "kafka.Kafka", settings], log=self.log, env=self._env()
         )
         return self.child
+
+    def _settings(self) -> str:
+        listeners = advertised = f"PLAINTEXT://127.0.0.1:{self.port}"
+        if self._proxied_port:
+            listeners += f",PROXIED://127.0.0.1:{self._proxied_port}"
+            advertised += f",PROXIED://127.0.0.1:{self._proxy_port}"
+        return _SETTINGS.format(
+            listeners=listeners, advertised=advertised, controller=self._controller,
+            logs=(self.disk.at if self.disk else self.data) / "logs",
+        )  # fmt: skip
 
     def wait_ready(self, deadline_s: float = 90.0) -> None:
         """Return once the broker answers a metadata request with itself in it."""
@@ -134,7 +162,8 @@ class KafkaServer:
         if major >= 23:
             # Kafka 4.1 unmaps files by a method that newer JVMs warn about on every start
             options.append("--sun-misc-unsafe-memory-access=allow")
-        return [str(java), *options, "-cp", f"{self.jars}/*"]
+        enter = self.disk.enter() if self.disk else []
+        return [*enter, str(java), *options, "-cp", f"{self.jars}/*"]
 
     def _env(self) -> dict[str, str]:
         hidden = ("JAVA_TOOL_OPTIONS", "CLASSPATH", "KAFKA_OPTS", "KAFKA_HEAP_OPTS")

@@ -9,10 +9,14 @@ from pathlib import Path
 
 from frond.stack.paths import free_port
 from frond.stack.process import Child
+from frond.stack.small_disk import SmallDisk
 
 
 class MinioServer:
     """One object store on a fixed loopback port, over a data directory that outlives it.
+
+    Args:
+        disk: where objects lie in place of ``data``.
 
     Attributes:
         endpoint: ``http://host:port``; the same after every restart.
@@ -27,8 +31,10 @@ class MinioServer:
         *,
         port: int = 0,
         log: Path | None = None,
+        disk: SmallDisk | None = None,
     ) -> None:
         self.data = data
+        self.disk = disk
         self.binary = binary
         self.access_key = access_key
         self.secret_key = secret_key
@@ -51,8 +57,9 @@ class MinioServer:
         }
         self.child = Child(
             "MinIO",
-            [self.binary, "server", self.data / "drive", "--quiet", "--address", f"127.0.0.1:{self.port}",
-             "--certs-dir", self.data / "certs"],
+            [*(self.disk.enter() if self.disk else ()), self.binary, "server",
+             (self.disk.at if self.disk else self.data) / "drive", "--quiet",
+             "--address", f"127.0.0.1:{self.port}", "--certs-dir", self.data / "certs"],
             log=self.log, env=env,
         )  # fmt: skip
         return self.child

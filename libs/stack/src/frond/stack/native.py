@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -14,6 +15,9 @@ from frond.stack.kafka_server import KafkaServer
 from frond.stack.minio_binary import ensure_minio
 from frond.stack.minio_server import MinioServer
 from frond.stack.paths import free_port
+from frond.stack.small_disk import SmallDisk
+from frond.stack.toxiproxy_binary import ensure_toxiproxy
+from frond.stack.toxiproxy_server import Proxy, ToxiproxyServer
 
 
 class NativeStack:
@@ -26,6 +30,14 @@ class NativeStack:
         data_dir: keeps topics, objects and the servers' logs; may hold those of an earlier run.
         kafka_port: 0 takes a free one. So does ``s3_port``.
         keys: access and secret key; random ones where none are given.
+        proxied: put Toxiproxy in front of both, for whoever uses ``through_proxies``.
+        small_disk_mb: let topics and objects lie on two disks of this size, which can be filled;
+            what is on them is gone after ``stop``.
+
+    Attributes:
+        through_proxies: the endpoints of whoever is to suffer; those of all where not proxied.
+        proxies: ``kafka`` and ``s3``, where proxied.
+        disks: ``kafka`` and ``s3``, where small; there once started.
     """
 
     kind: Final = "native"
@@ -38,14 +50,32 @@ class NativeStack:
         s3_port: int = 0,
         keys: tuple[str, str] | None = None,
         logs: Path | None = None,
+        proxied: bool = False,
+        small_disk_mb: int = 0,
     ) -> None:
         self.data_dir = data_dir.resolve()
         self.logs = (logs or data_dir).resolve()
         self.access_key, self.secret_key = keys or new_keys()
         self._kafka_port = kafka_port or free_port()
         self._s3_port = s3_port or free_port()
+        self._small_disk_mb = small_disk_mb
+        self.disks: dict[str, SmallDisk] = {}
         self.kafka_bootstrap = f"127.0.0.1:{self._kafka_port}"
         self.s3_endpoint = f"http://127.0.0.1:{self._s3_port}"
+        self.through_proxies = self.endpoints
+        # of each proxy the port it listens on, and the one it leads to
+        self._routes: dict[str, tuple[int, int]] = {}
+        if proxied:
+            self._routes = {
+                "kafka": (free_port(), free_port()),
+                "s3": (free_port(), self._s3_port),
+            }
+            self.through_proxies = replace(
+                self.endpoints,
+                kafka_bootstrap=f"127.0.0.1:{self._routes['kafka'][0]}",
+                s3_endpoint=f"http://127.0.0.1:{self._routes['s3'][0]}",
+            )
+        self._toxiproxy: ToxiproxyServer | None = None
         self._kafka: KafkaServer | None = None
         self._minio: MinioServer | None = None
 
@@ -53,19 +83,35 @@ class NativeStack:
     def endpoints(self) -> Endpoints:
         return Endpoints(self.kafka_bootstrap, self.s3_endpoint, self.access_key, self.secret_key)
 
+    @property
+    def proxies(self) -> dict[str, Proxy]:
+        return self._toxiproxy.proxies if self._toxiproxy else {}
+
     def start(self, say: Callable[[str], None] = print) -> None:
         """Fetch or compile what is missing, start both servers, return once both answer."""
         # in this order: what fails, fails before the minutes that a compilation takes
         jars = ensure_jars(say)
+        toxiproxy = ensure_toxiproxy(say) if self._routes else None
         binary = ensure_minio(say)
-        self._minio = MinioServer(
-            self.data_dir / "minio", binary, self.access_key, self.secret_key,
-            port=self._s3_port, log=self.logs / "minio.log",
-        )  # fmt: skip
-        self._kafka = KafkaServer(
-            self.data_dir / "kafka", jars, port=self._kafka_port, log=self.logs / "kafka.log"
-        )
         try:
+            if self._small_disk_mb:
+                self.disks = {
+                    "kafka": SmallDisk(self.data_dir / "kafka-disk", self._small_disk_mb),
+                    "s3": SmallDisk(self.data_dir / "minio-disk", self._small_disk_mb),
+                }
+            if toxiproxy:
+                log = self.logs / "toxiproxy.log"
+                self._toxiproxy = ToxiproxyServer(toxiproxy, self._routes, log=log)
+                self._toxiproxy.start()
+            self._minio = MinioServer(
+                self.data_dir / "minio", binary, self.access_key, self.secret_key,
+                port=self._s3_port, log=self.logs / "minio.log", disk=self.disks.get("s3"),
+            )  # fmt: skip
+            proxy_port, proxied_port = self._routes.get("kafka", (0, 0))
+            self._kafka = KafkaServer(
+                self.data_dir / "kafka", jars, port=self._kafka_port, log=self.logs / "kafka.log",
+                proxy_port=proxy_port, proxied_port=proxied_port, disk=self.disks.get("kafka"),
+            )  # fmt: skip
             self._minio.spawn()
             self._kafka.spawn()
             self._minio.wait_ready()
@@ -81,6 +127,11 @@ class NativeStack:
         for server in (self._kafka, self._minio):
             if server:
                 server.stop()
+        if self._toxiproxy:
+            self._toxiproxy.stop()
+        for disk in self.disks.values():
+            disk.close()
+        self.disks = {}
 
     @property
     def kafka(self) -> KafkaServer:
