@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from frond.aggregator.imaging import failure_key
 from frond.aggregator.lanes import Lanes
-from frond.aggregator.offsets import behind
 from frond.aggregator.spill import Outcomes
 from frond.aggregator.status import StatusBoard
 from frond.aggregator.survey import survey
 from frond.bus import Outgoing
+from frond.bus.offsets import behind
 from frond.contracts import keys
 from frond.contracts.events import JobStatusChanged
 from frond.contracts.jobs import ImageOutcome, ImageStatus, JobStatus

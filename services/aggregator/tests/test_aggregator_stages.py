@@ -13,9 +13,9 @@ from frond.aggregator.closing import Closing
 from frond.aggregator.handlers import ImageStage, JobStage
 from frond.aggregator.imaging import Imaging, dismissal_key
 from frond.aggregator.jobs import record_key
-from frond.aggregator.offsets import Offsets
 from frond.aggregator.reconcile import Reconciler
 from frond.aggregator.settings import AggregatorSettings
+from frond.bus.offsets import Offsets
 from frond.contracts import keys, topics
 from frond.contracts.envelope import Envelope, decode, new_traceparent
 from frond.contracts.events import ChunkDetected, Event, ImageFinished, JobStatusChanged

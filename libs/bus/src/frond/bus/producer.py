@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
@@ -25,6 +25,13 @@ class Outgoing:
     topic: Topic
     event: Event
     key: str | None = None
+
+
+class Sent(NamedTuple):
+    """Where an acknowledged message lies."""
+
+    partition: int
+    offset: int
 
 
 class EventProducer:
@@ -61,25 +68,27 @@ class EventProducer:
 
     async def send(
         self, out: Outgoing | Sequence[Outgoing], *, traceparent: str | None = None
-    ) -> None:
-        """Send events and wait until the broker has them all.
+    ) -> list[Sent]:
+        """Send events and wait until the broker has them all; returns where each of them lies.
 
         Raises:
             BrokerUnavailable: not all of them were acknowledged; sending them again is right.
         """
         batch = [out] if isinstance(out, Outgoing) else out
+        sent: list[Sent] = []
         for i in range(0, len(batch), _WINDOW):
-            await asyncio.gather(
+            sent += await asyncio.gather(
                 *(self._send_event(o, traceparent) for o in batch[i : i + _WINDOW])
             )
+        return sent
 
-    async def _send_event(self, out: Outgoing, traceparent: str | None) -> None:
+    async def _send_event(self, out: Outgoing, traceparent: str | None) -> Sent:
         message = encode(out.event, source=self.source, traceparent=traceparent, key=out.key)
-        await self.send_raw(out.topic, message.key, message.value, message.headers)
+        return await self.send_raw(out.topic, message.key, message.value, message.headers)
 
     async def send_raw(
         self, topic: Topic, key: bytes | None, value: bytes | None, headers: Headers
-    ) -> None:
+    ) -> Sent:
         """Send bytes as they are (dead letters, replays, stored events).
 
         Raises:
@@ -91,7 +100,7 @@ class EventProducer:
         if key is None and value is None:
             key = b""  # aiokafka refuses what Kafka allows, and a dead letter may have neither
         try:
-            await self._producer.send_and_wait(
+            told = await self._producer.send_and_wait(
                 topic.named(self.prefix), value, key=key, headers=headers
             )
         except MessageSizeTooLargeError as e:
@@ -99,3 +108,4 @@ class EventProducer:
             raise FrondError(f"{topic.name}: a message of {len(value or b'')} bytes: {e}") from e
         except (KafkaError, OSError) as e:
             raise BrokerUnavailable(f"{topic.name}: {type(e).__name__}: {e}") from e
+        return Sent(told.partition, told.offset)

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from frond.aggregator.offsets import Offsets, behind
 from frond.bus import metrics as bus_metrics
+from frond.bus.offsets import Offsets, behind
 from frond.contracts import topics
 from frond.contracts.errors import BrokerUnavailable, FrondError
 

@@ -19,9 +19,9 @@ from pydantic import ValidationError
 from frond.aggregator import metrics
 from frond.aggregator.closing import Closing
 from frond.aggregator.imaging import Imaging
-from frond.aggregator.offsets import Ends, Offsets, behind
 from frond.aggregator.survey import Survey, survey
 from frond.bus import EventProducer, Outgoing
+from frond.bus.offsets import Ends, Offsets, behind
 from frond.contracts import keys, topics
 from frond.contracts.errors import BrokerUnavailable, ObjectMissing, StoreUnavailable
 from frond.contracts.events import Event, ImageUploaded

@@ -16,7 +16,7 @@ EVERY_S: Final = 0.25
 _log = get_logger(__name__)
 
 Snapshot = Callable[[str], JobStatusChanged | None]
-Send = Callable[[list[Outgoing]], Awaitable[None]]
+Send = Callable[[list[Outgoing]], Awaitable[object]]
 
 
 class StatusBoard:

@@ -22,12 +22,12 @@ from frond.aggregator.delivery import Delivery, Handle
 from frond.aggregator.handlers import ImageStage, JobStage
 from frond.aggregator.imaging import Imaging, warm_up
 from frond.aggregator.lanes import Lanes
-from frond.aggregator.offsets import Offsets
 from frond.aggregator.progress import FaustCrashed, Progress
 from frond.aggregator.reconcile import Reconciler
 from frond.aggregator.settings import AggregatorSettings
 from frond.aggregator.status import StatusBoard
 from frond.bus import EventProducer, ensure_topics
+from frond.bus.offsets import Offsets
 from frond.contracts import topics
 from frond.contracts.envelope import Envelope
 from frond.contracts.topics import Topic
@@ -127,8 +127,8 @@ class Aggregator:
             topic_disable_leader=True,
             consumer_auto_offset_reset="earliest",
             broker_commit_interval=1.0,
-            broker_session_timeout=10.0,
-            broker_heartbeat_interval=2.5,
+            broker_session_timeout=self.settings.session_timeout_s,
+            broker_heartbeat_interval=self.settings.session_timeout_s / 4,
             # work has its own limits, and heartbeats do not wait for it
             broker_max_poll_interval=24 * 3600.0,
             stream_wait_empty=False,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 IMAGES: Final = Counter(
     "frond_tiler_images_total", "Images by what became of them.", ["outcome"]
@@ -19,3 +19,4 @@ COPIES: Final = Counter("frond_tiler_copies_total", "Tiled copies made of slow r
 READERS_LOST: Final = Counter(
     "frond_tiler_readers_lost_total", "Reader processes that died or were stopped.", ["why"]
 )
+BACKLOG: Final = Gauge("frond_tiled_backlog", "Chunks waiting for inference, as the tiler sees it")

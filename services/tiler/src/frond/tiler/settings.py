@@ -20,6 +20,10 @@ class TilerSettings(ServiceSettings):
     tiler_timeout_s: float = Field(
         default=900.0, gt=0, description="for one image, besides a second a megabyte"
     )
+    tiled_backlog: int = Field(
+        default=5_000, ge=1,
+        description="chunks waiting for inference at which planning waits; below FROND_LOOKAHEAD",
+    )  # fmt: skip
     windows_per_chunk: int = Field(default=32, ge=1, le=1024)
     max_pixels: int = Field(default=Limits().max_pixels, ge=1)
     max_windows: int = Field(default=Limits().max_windows, ge=1)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from frond.bus import EventProducer, Outgoing, consume
+from frond.bus.offsets import Offsets
 from frond.contracts import keys, topics
 from frond.contracts.envelope import Envelope, Headers
 from frond.contracts.errors import (
@@ -34,6 +35,7 @@ from frond.raster import HEAD_BYTES, PlanRequest, configure_gdal
 from frond.runtime import Service, get_logger, wait_out
 from frond.store import ObjectStore, Stat, StoreSettings
 from frond.tiler import metrics
+from frond.tiler.backpressure import Backlog
 from frond.tiler.decide import (
     given_up,
     image_name,
@@ -68,12 +70,14 @@ class Tiler:
         producer: EventProducer,
         sandbox: Sandbox,
         scratch: Path,
+        backlog: Backlog | None = None,
     ) -> None:
         self.settings = settings
         self.store = store
         self.producer = producer
         self.sandbox = sandbox
         self.scratch = scratch
+        self.backlog = backlog or Backlog(settings.tiled_backlog)
         self.registry = Registry(store, default_model=settings.default_model)
         self.jobs = Jobs(store, self.registry)
         self._copies = itertools.count()
@@ -179,7 +183,10 @@ class Tiler:
                 Outgoing(topics.TILED if isinstance(e, ChunkPlanned) else topics.DETECTED, e)
                 for e in batch
             ]
-            await self.producer.send(out, traceparent=traceparent)
+            sent = await self.producer.send(out, traceparent=traceparent)
+            for one, where in zip(out, sent, strict=True):
+                if one.topic is topics.TILED:
+                    self.backlog.sent(one.event.job_id, *where)
 
     async def _stored_plan(self, event: ImageUploaded) -> ImagePlan | None:
         try:
@@ -319,9 +326,15 @@ async def tile(service: Service) -> None:
     producer = EventProducer(settings.kafka_bootstrap, settings.topic_prefix, SOURCE)
     sandbox = Sandbox(settings.tiler_readers)
     scratch = await asyncio.to_thread(_scratch, settings)
+    offsets = Offsets(settings.kafka_bootstrap, settings.topic_prefix)
+    looking: asyncio.Task[None] | None = None
     try:
         await wait_out(producer.start, what="connecting to the broker")
         tiler = Tiler(settings, store, producer, sandbox, scratch)
+        group = settings.group("inference")
+        looking = asyncio.create_task(
+            tiler.backlog.keep(lambda: offsets.lag(group, topics.TILED), metrics.BACKLOG.set)
+        )
         await consume(
             service,
             topics.UPLOADED,
@@ -330,8 +343,13 @@ async def tile(service: Service) -> None:
             concurrency=settings.tiler_images,
             unreadable=tiler.unreadable,
             give_up=tiler.give_up,
+            held=tiler.backlog.held,
         )
     finally:
+        if looking is not None:
+            looking.cancel()
+            await asyncio.gather(looking, return_exceptions=True)
+        await offsets.close()
         sandbox.close()
         await producer.stop()
         store.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -20,7 +20,7 @@ Ends = Mapping[TopicPartition, int]
 
 
 class Offsets:
-    """Asks the broker, over connections of its own, what Faust's may have missed."""
+    """Asks the broker, over connections of its own: a consumer's may be busy, or dead."""
 
     def __init__(self, bootstrap: str, prefix: str) -> None:
         self._bootstrap = bootstrap
@@ -35,9 +35,26 @@ class Offsets:
         Raises:
             BrokerUnavailable: no answer within 15 s.
         """
-        wanted = [
+        wanted = self._partitions(topics)
+        return await self._ask(lambda consumer: consumer.end_offsets(wanted))
+
+    async def begins(self, topics: Iterable[Topic]) -> dict[TopicPartition, int]:
+        """The offset of the first message that each partition still has.
+
+        Raises:
+            BrokerUnavailable: no answer within 15 s.
+        """
+        wanted = self._partitions(topics)
+        return await self._ask(lambda consumer: consumer.beginning_offsets(wanted))
+
+    def _partitions(self, topics: Iterable[Topic]) -> list[TopicPartition]:
+        return [
             TopicPartition(t.named(self._prefix), n) for t in topics for n in range(t.partitions)
         ]
+
+    async def _ask(
+        self, question: Callable[[AIOKafkaConsumer], Awaitable[Ends]]
+    ) -> dict[TopicPartition, int]:
         async with self._asking:
             try:
                 async with asyncio.timeout(_DEADLINE_S):
@@ -45,7 +62,7 @@ class Offsets:
                         consumer = AIOKafkaConsumer(bootstrap_servers=self._bootstrap)
                         self._consumer = consumer
                         await consumer.start()
-                    return dict(await self._consumer.end_offsets(wanted))
+                    return dict(await question(self._consumer))
             except (KafkaError, TimeoutError, OSError) as e:
                 await self._drop()
                 raise BrokerUnavailable(f"{self._bootstrap}: {e!r}") from e
@@ -68,6 +85,20 @@ class Offsets:
             except (KafkaError, TimeoutError, OSError) as e:
                 await self._drop()
                 raise BrokerUnavailable(f"{self._bootstrap}: {e!r}") from e
+
+    async def lag(self, group: str, topic: Topic) -> tuple[int, dict[int, int]]:
+        """How many messages a group has not committed, and by partition up to where it has.
+
+        What retention has removed counts as done.
+
+        Raises:
+            BrokerUnavailable: no answer within 15 s.
+        """
+        ends, begins = await self.ends([topic]), await self.begins([topic])
+        committed = await self.committed(group)
+        done = {p: max(begins[p], committed.get(p, 0)) for p in ends}
+        lag = sum(max(0, end - done[p]) for p, end in ends.items())
+        return lag, {p.partition: at for p, at in done.items()}
 
     async def close(self) -> None:
         """Disconnect."""
