@@ -31,7 +31,7 @@ def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NativeStack]:
     small = 0 if why_no_small_disk() else 64
     folder = tmp_path_factory.mktemp("faulty")
     with NativeStack(folder, proxied=True, small_disk_mb=small) as stack:
-        asyncio.run(ensure_topics(stack.kafka_bootstrap))
+        asyncio.run(ensure_topics(stack.direct.kafka_bootstrap))
         yield stack
 
 
@@ -62,11 +62,9 @@ def _bucket(endpoints: Endpoints, name: str) -> Minio:
 
 async def test_who_bootstraps_through_the_proxy_stays_on_it(faulty: NativeStack) -> None:
     """With the proxy off nothing of a proxied client gets through; others do not notice."""
-    assert faulty.through_proxies.kafka_bootstrap != faulty.kafka_bootstrap
-    producer = AIOKafkaProducer(
-        bootstrap_servers=faulty.through_proxies.kafka_bootstrap, request_timeout_ms=2000
-    )
-    direct = AIOKafkaProducer(bootstrap_servers=faulty.kafka_bootstrap)
+    assert faulty.kafka_bootstrap != faulty.direct.kafka_bootstrap
+    producer = AIOKafkaProducer(bootstrap_servers=faulty.kafka_bootstrap, request_timeout_ms=2000)
+    direct = AIOKafkaProducer(bootstrap_servers=faulty.direct.kafka_bootstrap)
     await producer.start()
     await direct.start()
     try:
@@ -92,12 +90,12 @@ def test_a_disabled_proxy_refuses_and_an_enabled_one_takes(faulty: NativeStack) 
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection((host, int(port)), 2)
     proxy.enable()
-    assert _minio(faulty.through_proxies).list_buckets() is not None
+    assert _minio(faulty.endpoints).list_buckets() is not None
 
 
 def test_data_stops_while_the_connection_stays(faulty: NativeStack) -> None:
     """A half-open connection answers nothing until the fault is removed."""
-    client = _minio(faulty.through_proxies, read_s=0.5)
+    client = _minio(faulty.endpoints, read_s=0.5)
     client.list_buckets()
     toxic = faulty.proxies["s3"].add("timeout", "downstream", timeout=0)
     with pytest.raises(urllib3.exceptions.ReadTimeoutError):
@@ -109,7 +107,7 @@ def test_data_stops_while_the_connection_stays(faulty: NativeStack) -> None:
 
 def test_latency_is_as_long_as_it_says_and_reset_removes_it(faulty: NativeStack) -> None:
     """A delayed answer is a right one."""
-    client = _bucket(faulty.through_proxies, "slow")
+    client = _bucket(faulty.endpoints, "slow")
     faulty.proxies["s3"].add("latency", "downstream", latency=300, jitter=0)
     start = time.monotonic()
     assert client.bucket_exists("slow")
@@ -128,7 +126,7 @@ def test_a_full_store_says_so_and_goes_on_when_there_is_room(faulty: NativeStack
     """What lies there can be read meanwhile; nothing half-written shows."""
     if not faulty.disks:
         pytest.skip(why_no_small_disk())
-    client = _bucket(faulty.endpoints, "full")
+    client = _bucket(faulty.direct, "full")
     client.put_object("full", "before", io.BytesIO(b"data"), 4)
     faulty.disks["s3"].fill()
     assert faulty.disks["s3"].free_bytes == 0
@@ -144,7 +142,7 @@ async def test_a_broker_whose_disk_was_full_loses_nothing(faulty: NativeStack) -
     """What was acknowledged before is there when it is started again with room to write."""
     if not faulty.disks:
         pytest.skip(why_no_small_disk())
-    bootstrap = faulty.kafka_bootstrap
+    bootstrap = faulty.direct.kafka_bootstrap
     name = topics.DETECTED.name
     sent = await _produce_until_refused(faulty, bootstrap, name)
     faulty.disks["kafka"].make_room()
@@ -159,7 +157,7 @@ async def test_a_broker_whose_disk_was_full_loses_nothing(faulty: NativeStack) -
                 seen.add(bytes((await consumer.getone()).key or b""))
     finally:
         await consumer.stop()
-    assert metadata_answers(faulty.through_proxies.kafka_bootstrap)
+    assert metadata_answers(faulty.kafka_bootstrap)
 
 
 async def _produce_until_refused(stack: NativeStack, bootstrap: str, name: str) -> set[bytes]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -30,12 +29,12 @@ class NativeStack:
         data_dir: keeps topics, objects and the servers' logs; may hold those of an earlier run.
         kafka_port: 0 takes a free one. So does ``s3_port``.
         keys: access and secret key; random ones where none are given.
-        proxied: put Toxiproxy in front of both, for whoever uses ``through_proxies``.
+        proxied: put Toxiproxy in front of both: ``endpoints`` lead through it, ``direct`` do not.
         small_disk_mb: let topics and objects lie on two disks of this size, which can be filled;
             what is on them is gone after ``stop``.
 
     Attributes:
-        through_proxies: the endpoints of whoever is to suffer; those of all where not proxied.
+        direct: the servers themselves, for whoever looks on from outside.
         proxies: ``kafka`` and ``s3``, where proxied.
         disks: ``kafka`` and ``s3``, where small; there once started.
     """
@@ -60,21 +59,19 @@ class NativeStack:
         self._s3_port = s3_port or free_port()
         self._small_disk_mb = small_disk_mb
         self.disks: dict[str, SmallDisk] = {}
-        self.kafka_bootstrap = f"127.0.0.1:{self._kafka_port}"
-        self.s3_endpoint = f"http://127.0.0.1:{self._s3_port}"
-        self.through_proxies = self.endpoints
+        self.direct = Endpoints(
+            f"127.0.0.1:{self._kafka_port}", f"http://127.0.0.1:{self._s3_port}",
+            self.access_key, self.secret_key,
+        )  # fmt: skip
         # of each proxy the port it listens on, and the one it leads to
         self._routes: dict[str, tuple[int, int]] = {}
+        self.kafka_bootstrap = self.direct.kafka_bootstrap
+        self.s3_endpoint = self.direct.s3_endpoint
         if proxied:
-            self._routes = {
-                "kafka": (free_port(), free_port()),
-                "s3": (free_port(), self._s3_port),
-            }
-            self.through_proxies = replace(
-                self.endpoints,
-                kafka_bootstrap=f"127.0.0.1:{self._routes['kafka'][0]}",
-                s3_endpoint=f"http://127.0.0.1:{self._routes['s3'][0]}",
-            )
+            kafka, s3 = (free_port(), free_port()), (free_port(), self._s3_port)
+            self._routes = {"kafka": kafka, "s3": s3}
+            self.kafka_bootstrap = f"127.0.0.1:{kafka[0]}"
+            self.s3_endpoint = f"http://127.0.0.1:{s3[0]}"
         self._toxiproxy: ToxiproxyServer | None = None
         self._kafka: KafkaServer | None = None
         self._minio: MinioServer | None = None
