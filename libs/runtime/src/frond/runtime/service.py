@@ -9,18 +9,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import socket
 import sys
+import time
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
 
 import uvicorn
 from fastapi import FastAPI, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from frond.runtime.draining import Draining
 from frond.runtime.health import Health
 from frond.runtime.logs import configure_logs, get_logger
 from frond.runtime.settings import ServiceSettings
 
+_SETTLE_S: Final = 0.5
+_REFUSE_S: Final = 3.0
 _log = get_logger(__name__)
 
 
@@ -75,17 +81,17 @@ def serve(
     parts: Sequence[Part],
     *,
     make_app: Callable[[Service], FastAPI] | None = None,
-    drain_s: float = 30.0,
 ) -> None:
     """Run a service until SIGTERM or SIGINT; the ``main`` of every service.
+
+    After the signal, parts and requests under way have ``FROND_DRAIN_S`` seconds to end.
 
     Args:
         parts: run side by side; each returns soon after ``service.stop`` is set.
         make_app: the service's own HTTP API, to which the operations' routes are added.
-        drain_s: how long parts may take to finish after a signal.
     """
     configure_logs(name, settings.log_level)
-    sys.exit(asyncio.run(_serve(name, settings, parts, make_app, drain_s)))
+    sys.exit(asyncio.run(_serve(name, settings, parts, make_app)))
 
 
 async def _serve(
@@ -93,7 +99,6 @@ async def _serve(
     settings: ServiceSettings,
     parts: Sequence[Part],
     make_app: Callable[[Service], FastAPI] | None,
-    drain_s: float,
 ) -> int:
     service = Service(name, settings)
     loop = asyncio.get_running_loop()
@@ -101,13 +106,8 @@ async def _serve(
         loop.add_signal_handler(sig, service.stop.set)
     app = make_app(service) if make_app else FastAPI(title=f"frond-{name}", docs_url=None)
     add_operations(app, service.health)
-    server = _Server(
-        uvicorn.Config(
-            app, host=settings.http_host, port=settings.http_port, log_config=None,
-            access_log=False, timeout_graceful_shutdown=5, lifespan="on",
-        )
-    )  # fmt: skip
-    http = asyncio.create_task(server.serve(), name="http")
+    server = _Server(app, service)
+    http = asyncio.create_task(server.serve(server.inherited), name="http")
     tasks = [
         asyncio.create_task(_named(part(service)), name=getattr(part, "__name__", "part"))
         for part in parts
@@ -121,12 +121,15 @@ async def _serve(
         error = RuntimeError("cancelled") if task.cancelled() else task.exception()
         service.health.fatal = f"{task.get_name()} ended: {error!r}"
         _log.error("a part ended; the service exits", part=task.get_name(), exc_info=error)
+    end = time.monotonic() + settings.drain_s
     service.stop.set()
+    answered = asyncio.create_task(server.leave(end))
     if tasks:
-        _, late = await asyncio.wait(tasks, timeout=drain_s)
+        _, late = await asyncio.wait(tasks, timeout=settings.drain_s)
         for task in late:
             _log.warning("a part did not drain in time", part=task.get_name())
             task.cancel()
+    await answered
     server.should_exit = True
     with contextlib.suppress(asyncio.CancelledError, TimeoutError):
         await asyncio.wait_for(http, 10)
@@ -140,7 +143,41 @@ async def _named(work: Awaitable[None]) -> None:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without its own signal handlers: the service decides when to stop."""
+    """uvicorn that leaves as the service wants it.
+
+    Where it was given listening sockets by whoever supervises it, these outlive it: it accepts
+    nothing more as soon as it is asked to end, and what comes then waits for its successor. A
+    socket of its own it keeps open until the parts have drained.
+    """
+
+    def __init__(self, app: FastAPI, service: Service) -> None:
+        settings = service.settings
+        self.draining = Draining(app, service.stop)
+        numbers = [int(n) for n in settings.http_fd.split(",") if n]
+        # none: uvicorn listens itself
+        self.inherited = [socket.socket(fileno=n) for n in numbers] or None
+        super().__init__(
+            uvicorn.Config(
+                self.draining, host=settings.http_host, port=settings.http_port, log_config=None,
+                access_log=False, timeout_graceful_shutdown=3, lifespan="on",
+            )
+        )  # fmt: skip
+
+    async def leave(self, end: float) -> None:
+        """Return when all requests are answered; those that come in still at the end get a 503."""
+        if not self.started:
+            return
+        if self.inherited:
+            for server in self.servers:
+                server.close()
+            # what was accepted just now has not said yet what it wants
+            await asyncio.sleep(_SETTLE_S)
+        while self.server_state.tasks:
+            if time.monotonic() > end - _REFUSE_S:
+                self.draining.late.set()
+            if time.monotonic() > end:
+                return
+            await asyncio.sleep(0.1)  # uvicorn tells nobody that a request has ended
 
     @contextlib.contextmanager
     def capture_signals(self):  # type: ignore[no-untyped-def] # uvicorn leaves it untyped as well

@@ -39,6 +39,10 @@ class ServiceSettings(BaseSettings):
         default=10_000, ge=1,
         description="events that a consumer reads ahead, to serve jobs in turn; 32 MiB at most",
     )  # fmt: skip
+    session_timeout_s: float = Field(
+        default=10.0, ge=1,
+        description="how soon the events of a worker that died go to another one",
+    )  # fmt: skip
     drain_s: float = Field(
         default=25.0, gt=0, description="how long work in hand may take after a SIGTERM"
     )
