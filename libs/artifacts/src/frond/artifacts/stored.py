@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Final
@@ -31,8 +31,13 @@ async def write_image_artifacts(
     outcome: ImageOutcome,
     detections: Detections,
     manifest: ModelManifest,
+    *,
+    stored: Callable[[str], None] = lambda _: None,
 ) -> Sequence[Artifact]:
     """Write one completed image's files to ``images/{image}/``, side by side.
+
+    Args:
+        stored: called in a thread with the name of each file once it is there.
 
     Raises:
         StoreUnavailable: the store does not take them; files that are there are whole.
@@ -62,7 +67,12 @@ async def write_image_artifacts(
         lambda name: store.uri(key(name)),
         bucket=store.bucket,
     )
-    await asyncio.gather(*(asyncio.to_thread(writer.close) for writer in written))
+
+    def close(writer: MultipartWriter) -> None:
+        writer.close()
+        stored(writer.key.rsplit("/", 1)[-1])
+
+    await asyncio.gather(*(asyncio.to_thread(close, writer) for writer in written))
     return made
 
 
@@ -72,12 +82,15 @@ async def write_job_artifacts(
     outcomes: Iterable[ImageOutcome],
     spec: JobSpec | None,
     manifest: ModelManifest | None,
+    *,
+    stored: Callable[[str], None] = lambda _: None,
 ) -> Sequence[Artifact]:
     """Write a job's files to ``results/``, from the stored plans and merged detections.
 
     Args:
         outcomes: every image's, in the order of (name, image id); iterated twice, in one thread.
         spec: None where no image was ever accepted; then ``manifest`` is None, too.
+        stored: called in a thread with the name of each file once it is there.
 
     Raises:
         ObjectMissing: a completed image's plan or detections are gone.
@@ -91,8 +104,11 @@ async def write_job_artifacts(
     )
     results = _ReadAhead(store, job_id, outcomes, asyncio.get_running_loop())
 
-    def open_sink(name: str, media_type: str) -> MultipartWriter:
-        return store.writer(keys.result(job_id, name), media_type)
+    @contextmanager
+    def open_sink(name: str, media_type: str) -> Iterator[MultipartWriter]:
+        with store.writer(keys.result(job_id, name), media_type) as writer:
+            yield writer
+        stored(name)
 
     try:
         return await asyncio.to_thread(

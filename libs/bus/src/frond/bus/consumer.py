@@ -26,7 +26,7 @@ from frond.bus.progress import PROBE_EVERY_S, Progress
 from frond.bus.tracker import CommitTracker
 from frond.contracts.errors import BrokerUnavailable
 from frond.contracts.topics import Topic
-from frond.runtime import Service, get_logger, wait_out
+from frond.runtime import Service, get_logger, maybe_crash_point, wait_out
 
 _COMMIT_EVERY_S: Final = 1.0
 _WAIT_S: Final = 0.5
@@ -70,7 +70,10 @@ async def consume(
             though there is something to read; the process should exit.
     """
     named = group or service.settings.group(service.name)
-    handling = Handling(topic, named, handler, producer, unreadable=unreadable, give_up=give_up)
+    handling = Handling(
+        topic, named, handler, producer, unreadable=unreadable, give_up=give_up,
+        service=service.name,
+    )  # fmt: skip
     await _Loop(service, topic, handling, concurrency, held).run(named, session_timeout_ms)
 
 
@@ -200,6 +203,7 @@ class _Loop:
             return
         try:
             await asyncio.wait_for(self.consumer.commit(offsets), 10)
+            maybe_crash_point(f"{self.service.name}.committed")
         except (CommitFailedError, IllegalStateError) as e:
             _log.warning("a commit came too late", topic=self.topic.name, error=str(e))
         except (KafkaError, OSError, TimeoutError) as e:

@@ -15,7 +15,7 @@ from frond.contracts.envelope import Envelope, Headers, decode
 from frond.contracts.errors import UnreadableEvent
 from frond.contracts.reasons import Reason
 from frond.contracts.topics import Topic
-from frond.runtime import get_logger, wait_out
+from frond.runtime import get_logger, maybe_crash_point, wait_out
 
 Handler = Callable[[Envelope], Awaitable[Sequence[Outgoing]]]
 Unreadable = Callable[[bytes | None, Headers, UnreadableEvent], Awaitable[Sequence[Outgoing]]]
@@ -37,7 +37,9 @@ class Handling:
         *,
         unreadable: Unreadable | None = None,
         give_up: GiveUp | None = None,
+        service: str = "",
     ) -> None:
+        self.service = service
         self.topic = topic
         self.group = group
         self.handler = handler
@@ -63,8 +65,10 @@ class Handling:
     async def _apply(self, envelope: Envelope, message: Any) -> None:
         async def once() -> None:
             out = await self.handler(envelope)
+            maybe_crash_point(f"{self.service}.handled")
             if out:
                 await self.producer.send(out, traceparent=envelope.traceparent)
+                maybe_crash_point(f"{self.service}.sent")
 
         error: Exception | None = None
         for attempt in range(1, _ATTEMPTS + 1):
@@ -89,6 +93,7 @@ class Handling:
     async def _also(self, hook: Callable[[], Awaitable[Sequence[Outgoing]]]) -> None:
         async def once() -> None:
             await self.producer.send(await hook())
+            maybe_crash_point(f"{self.service}.ledger-told")
 
         try:
             await wait_out(once, what="closing a ledger")
@@ -112,6 +117,7 @@ class Handling:
             ),
             what="sending a dead letter",
         )
+        maybe_crash_point(f"{self.service}.buried")
 
 
 def _headers(message: Any) -> Headers:

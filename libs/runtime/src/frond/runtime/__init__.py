@@ -1,5 +1,6 @@
 """What every service shares: settings, JSON logs, metrics, health, lifecycle, patience."""
 
+from frond.runtime.crashpoints import crash_point, maybe_crash_point
 from frond.runtime.egress import Egress
 from frond.runtime.health import Health
 from frond.runtime.logs import configure_logs, get_logger
@@ -13,7 +14,9 @@ __all__ = [
     "Service",
     "ServiceSettings",
     "configure_logs",
+    "crash_point",
     "get_logger",
+    "maybe_crash_point",
     "serve",
     "wait_out",
 ]

@@ -41,7 +41,7 @@ from frond.contracts.jobs import (
     WindowCounts,
 )
 from frond.contracts.reasons import Reason
-from frond.runtime import get_logger
+from frond.runtime import crash_point, get_logger
 from frond.store import ObjectStore
 
 SOURCE: Final = "/frond/aggregator"
@@ -174,6 +174,7 @@ class Closing:
         raw = await self.store.put_if_absent(
             keys.job_sealed(job_id), json.dumps({"job_size": said}).encode()
         )
+        crash_point("aggregator.size-stored")
         return int(json.loads(raw)["job_size"])
 
     async def stored_size(self, job_id: str) -> int | None:
@@ -245,6 +246,7 @@ class Closing:
                 keys.job_completed(job_id), event.model_dump_json(exclude_none=True).encode()
             )
         )
+        crash_point("aggregator.completed-stored")
         metrics.CLOSING.observe(time.monotonic() - began)
         metrics.JOBS.labels(stored.outcome.value).inc()
         _log.info(
@@ -255,6 +257,7 @@ class Closing:
 
     async def _roster(self, job_id: str, mine: Roster) -> Roster:
         raw = await self.store.put_if_absent(roster_key(job_id), mine.model_dump_json().encode())
+        crash_point("aggregator.roster-stored")
         return Roster.model_validate_json(raw)
 
     async def _read(self, job_id: str, ids: Sequence[str], outcomes: Outcomes) -> bool:
@@ -287,7 +290,10 @@ class Closing:
             # a model that was removed since must not keep a job from ending
             with contextlib.suppress(ModelRejected):
                 manifest = await self.imaging.registry.manifest(spec.model)
-        return await write_job_artifacts(self.store, job_id, outcomes, spec, manifest)
+        return await write_job_artifacts(
+            self.store, job_id, outcomes, spec, manifest,
+            stored=lambda name: crash_point(f"aggregator.results-{name}"),
+        )  # fmt: skip
 
     async def deliver(self, job_id: str, traceparent: str | None = None) -> None:
         """Send a stored completed event as it is stored, and the final status."""
@@ -301,6 +307,7 @@ class Closing:
             await self.quiet(job_id)
         headers = await self._headers(event, traceparent)
         await self.producer.send_raw(topics.COMPLETED, job_id.encode(), raw, headers)
+        crash_point("aggregator.completed-sent")
         final = JobStatusChanged(
             job_id=job_id,
             status=event.status,
@@ -310,7 +317,9 @@ class Closing:
             updated=event.finished or datetime.now(UTC),
         )
         await self.producer.send(Outgoing(topics.STATUS, final))
+        crash_point("aggregator.status-sent")
         await self.store.delete(keys.open_marker(job_id))
+        crash_point("aggregator.marker-deleted")
 
     async def _headers(self, event: JobCompleted, traceparent: str | None) -> Headers:
         """The event's headers, stored at the first sending so that all others are the same."""
@@ -321,6 +330,7 @@ class Closing:
         raw = await self.store.put_if_absent(
             headers_key(event.job_id), json.dumps([[k, v.decode()] for k, v in mine]).encode()
         )
+        crash_point("aggregator.headers-stored")
         return [(str(k), str(v).encode()) for k, v in json.loads(raw)]
 
 

@@ -15,7 +15,7 @@ from frond.contracts.envelope import Envelope, decode
 from frond.contracts.errors import UnreadableEvent
 from frond.contracts.reasons import Reason
 from frond.contracts.topics import Topic
-from frond.runtime import get_logger, wait_out
+from frond.runtime import crash_point, get_logger, wait_out
 
 _ATTEMPTS: Final = 3
 _log = get_logger(__name__)
@@ -92,3 +92,4 @@ class Delivery:
             ),
             what="sending a dead letter",
         )
+        crash_point("aggregator.buried")

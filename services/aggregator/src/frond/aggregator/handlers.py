@@ -29,7 +29,7 @@ from frond.contracts.events import (
     JobStatusChanged,
 )
 from frond.contracts.reasons import Reason
-from frond.runtime import get_logger
+from frond.runtime import crash_point, get_logger
 
 Table = MutableMapping[bytes, bytes]
 
@@ -110,6 +110,7 @@ class ImageStage:
         assert state is not None
         if decision.next is not images.Next.FINISH:
             self.table[key] = state.to_bytes()
+            crash_point("aggregator.chunk-counted")
             return
         # the state of a whole image is not written: the event counts as unread until it is finished
         try:
@@ -138,10 +139,12 @@ class ImageStage:
         key = image_id.encode()
         if key in self.table:
             del self.table[key]
+            crash_point("aggregator.image-forgotten")
 
     async def _tell(self, event: Event | None, traceparent: str) -> None:
         if event is not None:
             await self.producer.send(Outgoing(topics.IMAGED, event), traceparent=traceparent)
+            crash_point("aggregator.imaged-sent")
 
 
 class JobStage:
@@ -222,6 +225,7 @@ class JobStage:
         # whoever began the job made the marker; without one nothing would tell after a crash
         # that the completed event may not have been sent
         await self.closing.store.put_if_absent(keys.open_marker(job_id), b"{}")
+        crash_point("aggregator.job-marked")
         return jobs.JobRecord()
 
     async def _taken(self, record: jobs.JobRecord, event: Event) -> jobs.JobRecord:
@@ -243,6 +247,7 @@ class JobStage:
         raw = record.to_bytes()
         if self.table.get(jobs.record_key(job_id)) != raw:
             self.table[jobs.record_key(job_id)] = raw
+            crash_point("aggregator.record-changed")
         return record
 
     def _add(self, event: ImageFinished) -> None:
@@ -254,6 +259,7 @@ class JobStage:
             return
         tally = self.tally(event.job_id)
         self.table[key] = after.to_bytes()
+        crash_point("aggregator.image-counted")
         self._tallies[event.job_id] = tally.plus(jobs.Bucket().add(event))
 
     def _buckets(self, job_id: str) -> Iterator[tuple[bytes, jobs.Bucket]]:
@@ -286,5 +292,6 @@ class JobStage:
         if self.table.get(jobs.record_key(job_id)) is None:
             return
         del self.table[jobs.record_key(job_id)]
+        crash_point("aggregator.record-dropped")
         for key in [key for key, _ in self._buckets(job_id)]:
             del self.table[key]

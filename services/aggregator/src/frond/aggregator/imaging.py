@@ -33,7 +33,7 @@ from frond.contracts.plan import ImagePlan
 from frond.contracts.reasons import Reason
 from frond.merge import Detections, from_ipc, merge, to_ipc
 from frond.models import Registry, effective_thresholds
-from frond.runtime import get_logger
+from frond.runtime import crash_point, get_logger
 from frond.store import ObjectStore
 
 _READS: Final = 8
@@ -97,6 +97,7 @@ class Imaging:
             await self.store.put_if_absent(dismissal_key(event.job_id, event.image_id), record)
         else:
             await self.store.put(key, record, "application/json")
+        crash_point("aggregator.failure-noted")
 
     async def finish(
         self,
@@ -192,6 +193,7 @@ class Imaging:
                 outcome.model_dump_json(exclude_none=True).encode(),
             )
         )
+        crash_point("aggregator.outcome-stored")
         metrics.IMAGES.labels(stored.status.value).inc()
         _log.info(
             "image finished", job_id=stored.job_id, image_id=stored.image_id,
@@ -260,7 +262,14 @@ class Imaging:
         outcome = completed_outcome(plan, _by_class(merged, manifest.classes))
         await asyncio.gather(
             self._write_detections(plan, merged),
-            write_image_artifacts(self.store, plan, outcome, merged, manifest),
+            write_image_artifacts(
+                self.store,
+                plan,
+                outcome,
+                merged,
+                manifest,
+                stored=lambda name: crash_point(f"aggregator.image-{name}"),
+            ),
         )
         return outcome
 
@@ -270,6 +279,7 @@ class Imaging:
             keys.image_detections(plan.job_id, plan.image_id), data,
             "application/vnd.apache.arrow.file",
         )  # fmt: skip
+        crash_point("aggregator.detections-stored")
 
     async def _load(self, plan: ImagePlan) -> list[Detections]:
         digest = plan.plan_digest

@@ -29,7 +29,7 @@ from frond.contracts.jobs import Timings
 from frond.contracts.reasons import Reason
 from frond.contracts.topics import Topic
 from frond.raster.planning import chunks_of
-from frond.runtime import ServiceSettings, get_logger
+from frond.runtime import ServiceSettings, crash_point, get_logger
 from frond.store import ObjectStore
 
 # who reads what: an event is handled when its reader has committed past it
@@ -234,3 +234,4 @@ class Reconciler:
         if events:
             metrics.REDRIVEN.labels(what).inc(len(events))
             await self.producer.send([Outgoing(topic, e) for e in events])
+            crash_point("aggregator.redriven")

@@ -31,7 +31,7 @@ from frond.bus.offsets import Offsets
 from frond.contracts import topics
 from frond.contracts.envelope import Envelope
 from frond.contracts.topics import Topic
-from frond.runtime import Service, get_logger, wait_out
+from frond.runtime import Service, crash_point, get_logger, wait_out
 from frond.store import ObjectStore, StoreSettings
 
 _PART: Final = "aggregating"
@@ -170,8 +170,10 @@ class Aggregator:
         if self._moved(event.message):
             return
         await deliver(event.message)
+        crash_point("aggregator.handled")
         if not self._moved(event.message):
             await stream.ack(event)
+            crash_point("aggregator.acknowledged")
 
     def _moved(self, message: Any) -> bool:
         # read before a rebalance: whoever has the partition now reads it again

@@ -30,7 +30,7 @@ from frond.merge import Detections, from_ipc, to_ipc
 from frond.models import WindowDetections, effective_thresholds
 from frond.models.session import ModelSession
 from frond.raster import WindowPixels
-from frond.runtime import get_logger
+from frond.runtime import crash_point, get_logger
 
 _log = get_logger(__name__)
 
@@ -198,6 +198,7 @@ class Worker:
         decode = spent.decode + time.perf_counter() - started
         started = time.perf_counter()
         kept = await self._results.put_if_absent(key, data, RESULT_TYPE)
+        crash_point("inference.result-stored")
         timings = Timings(
             wait=waited, read=read, preprocess=spent.preprocess, run=spent.run, decode=decode,
             write=time.perf_counter() - started,

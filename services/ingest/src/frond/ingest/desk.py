@@ -26,7 +26,7 @@ from frond.ingest.context import Ingest
 from frond.ingest.problems import Refused, not_found
 from frond.ingest.readmodel import queries, rebuild
 from frond.ingest.readmodel.rows import JobRow
-from frond.runtime import Egress, get_logger
+from frond.runtime import Egress, crash_point, get_logger
 
 _DELETE_PATIENCE_S: Final = 15.0
 _SEND_PATIENCE_S: Final = 10.0
@@ -70,6 +70,7 @@ async def pin(ingest: Ingest, job_id: str, wish: Wish) -> JobSpec:
     stored = JobSpec.model_validate_json(
         await ingest.store.put_if_absent(keys.job_spec(job_id), spec.model_dump_json().encode())
     )
+    crash_point("ingest.spec-stored")
     same = stored.model_copy(update={"created": None}) == spec.model_copy(update={"created": None})
     if not same and not _same_but_moved(stored, spec, wish):
         raise Refused(
@@ -94,6 +95,7 @@ async def open_for_work(ingest: Ingest, spec: JobSpec, expected: int | None) -> 
     """Show the job: its marker, for whoever picks up what was left, and its row."""
     if not await ingest.store.exists(keys.job_completed(spec.job_id)):
         await ingest.store.put(keys.open_marker(spec.job_id), b"", "application/octet-stream")
+        crash_point("ingest.open-marked")
     await show(ingest, spec, expected)
 
 
@@ -107,6 +109,7 @@ async def show(ingest: Ingest, spec: JobSpec, expected: int | None) -> None:
             model_digest=spec.model.digest, model_version=names.clean_text(spec.model.version),
         ),
     )  # fmt: skip
+    crash_point("ingest.row-accepted")
     ingest.hub.changed([spec.job_id])
 
 
@@ -171,9 +174,11 @@ async def seal(
         )
     if stored.get("declared") and not declared:
         await ingest.store.put(keys.job_sealed(job_id), body, "application/json")
+    crash_point("ingest.seal-stored")
     try:
         async with asyncio.timeout(_SEND_PATIENCE_S):
             await ingest.producer.send(Outgoing(topics.UPLOADED, event), traceparent=traceparent)
+        crash_point("ingest.seal-sent")
     except (BrokerUnavailable, TimeoutError) as e:
         _log.warning("sealed, to be sent by the sweeper", job_id=job_id, error=repr(e))
     return size
@@ -185,9 +190,11 @@ async def cancel(ingest: Ingest, job_id: str, traceparent: str) -> JobRow:
     if JobStatus(row.status).final and row.status != JobStatus.DISMISSED.value:
         raise Refused(Reason.CONFLICT, f"Job {job_id!r} has ended already ({row.status}).")
     await ingest.store.put(keys.job_cancelled(job_id), b"", "application/octet-stream")
+    crash_point("ingest.cancel-stored")
     await ingest.producer.send(
         Outgoing(topics.UPLOADED, JobCancelled(job_id=job_id)), traceparent=traceparent
     )
+    crash_point("ingest.cancel-sent")
     row.status, row.cancelled = JobStatus.DISMISSED.value, True
     return row
 
@@ -205,11 +212,14 @@ async def delete(ingest: Ingest, job_id: str, traceparent: str) -> None:
         await _ended(ingest, job_id)
     at = int(time.time() * 1000)
     await ingest.store.put(places.tombstone(job_id), b"", "application/octet-stream")
+    crash_point("ingest.tombstone-stored")
     for prefix in sorted(await _upload_prefixes(ingest, job_id)):
         await ingest.store.delete_prefix(prefix)
     await delete_objects(ingest, job_id)
     await ingest.store.delete(keys.open_marker(job_id))
+    crash_point("ingest.job-deleted")
     await queries.tombstone(ingest.db, job_id, at)
+    crash_point("ingest.rows-deleted")
     # the compacted topic forgets a key that is sent without a value
     await ingest.producer.send_raw(topics.STATUS, job_id.encode(), None, [])
     ingest.counts.pop(job_id, None)

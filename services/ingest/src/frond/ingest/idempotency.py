@@ -19,6 +19,7 @@ from frond.contracts.reasons import Reason
 from frond.ingest.problems import Refused
 from frond.ingest.readmodel.database import Database
 from frond.ingest.readmodel.tables import idempotency
+from frond.runtime import crash_point
 
 _LEASE_S: Final = 30.0
 _KEPT_S: Final = 30 * 24 * 3600.0
@@ -124,6 +125,7 @@ class Once:
                 .where(_i.id == self._id)
                 .values(fingerprint=fingerprint, status=status, location=location, body=body)
             )
+        crash_point("ingest.answer-kept")
 
 
 def _now() -> int:

@@ -25,7 +25,7 @@ from frond.contracts.reasons import Reason
 from frond.ingest import metrics, places
 from frond.ingest.context import Ingest, age
 from frond.ingest.problems import Refused
-from frond.runtime import get_logger
+from frond.runtime import crash_point, get_logger
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -92,8 +92,10 @@ async def record(ingest: Ingest, events: Sequence[ImageUploaded]) -> None:
         key = keys.job_input_record(event.job_id, event.image_id)
         body = event.model_dump_json(exclude_none=True).encode()
         await ingest.store.put(key, body, "application/json")
+        crash_point("ingest.input-recorded")
 
     await in_parallel(events, one)
+    crash_point("ingest.inputs-recorded")
     metrics.RECEIVED.inc(len(events))
 
 
@@ -104,6 +106,7 @@ async def publish(ingest: Ingest, events: Sequence[ImageUploaded], traceparent: 
             await ingest.producer.send(
                 [Outgoing(topics.UPLOADED, e) for e in events], traceparent=traceparent
             )
+        crash_point("ingest.uploads-sent")
     except (BrokerUnavailable, TimeoutError) as e:
         _log.warning("recorded, to be sent by the sweeper", events=len(events), error=repr(e))
 
@@ -121,6 +124,7 @@ async def claim(ingest: Ingest, job_id: str, files: Sequence[File]) -> list[File
         won = await in_parallel(mine, lambda f: _win(ingest, job_id, f))
         # only now: whoever seals the job from now on sees the claims
         await require_place(ingest, job_id, won)
+        crash_point("ingest.name-claimed")
     except Refused:
         await in_parallel(mine, lambda f: _release_own(ingest, job_id, f))
         raise

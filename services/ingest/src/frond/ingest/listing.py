@@ -28,7 +28,7 @@ from frond.ingest.context import Ingest
 from frond.ingest.desk import Wish
 from frond.ingest.intake import File
 from frond.ingest.problems import Refused
-from frond.runtime import get_logger
+from frond.runtime import crash_point, get_logger
 from frond.store import Listed
 
 _PAGE: Final = 500
@@ -129,6 +129,7 @@ async def _begin(ingest: Ingest, mine: Listing, job_id: str, wish: Wish) -> JobS
     stored = Listing.model_validate_json(
         await ingest.store.put_if_absent(places.listing(job_id), mine.model_dump_json().encode())
     )
+    crash_point("ingest.listing-stored")
     if stored.model_copy(update={"done": False}) != mine:
         raise Refused(Reason.CONFLICT, f"Job {job_id!r} was started with another address.")
     if not stored.done:
@@ -188,6 +189,7 @@ async def _expand(ingest: Ingest, job_id: str, traceparent: str) -> None:
     await ingest.store.put(
         places.listing(job_id), done.model_dump_json().encode(), "application/json"
     )
+    crash_point("ingest.listing-done")
     await desk.show(ingest, spec, total)
 
 
@@ -242,8 +244,10 @@ async def _publish(ingest: Ingest, spec: JobSpec, page: Sequence[File], tracepar
         await ingest.store.put(key, event.model_dump_json().encode(), "application/json")
 
     await intake.in_parallel(bad, keep)
+    crash_point("ingest.refused-recorded")
     # not left to the sweeper: while this fails the listing is not done, and is gone over again
     await ingest.producer.send([Outgoing(topics.DETECTED, e) for e in bad], traceparent=traceparent)
+    crash_point("ingest.refused-sent")
 
 
 def _rejected(job_id: str, file: File) -> ImageRejected:

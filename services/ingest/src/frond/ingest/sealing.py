@@ -21,6 +21,7 @@ from frond.ingest.context import Ingest, age
 from frond.ingest.intake import LEASE_S, File
 from frond.ingest.listing import Listing
 from frond.ingest.problems import Refused
+from frond.runtime import crash_point
 from frond.store import Listed
 
 _PATIENCE_S: Final = 15.0  # well below intake.SEALING_S
@@ -47,6 +48,7 @@ async def seal(ingest: Ingest, job_id: str, size: int | None, traceparent: str) 
             headers={"Retry-After": "5"},
         )
     await ingest.store.put(places.sealing(job_id), b"", "application/octet-stream")
+    crash_point("ingest.sealing-marked")
     try:
         has = await _settled(ingest, job_id)
         if size is None:
@@ -60,6 +62,7 @@ async def seal(ingest: Ingest, job_id: str, size: int | None, traceparent: str) 
         return await desk.seal(ingest, job_id, size, traceparent, declared=size > has)
     finally:
         await ingest.store.delete(places.sealing(job_id))
+        crash_point("ingest.sealing-ended")
 
 
 async def _stored(ingest: Ingest, job_id: str) -> dict[str, Any] | None:

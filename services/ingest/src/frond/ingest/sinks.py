@@ -10,6 +10,7 @@ from typing import Final, Protocol
 from frond.contracts.errors import FrondError
 from frond.contracts.reasons import Reason
 from frond.ingest.problems import Refused
+from frond.runtime import crash_point
 from frond.store import MultipartWriter, ObjectStore
 
 _PIECE: Final = 1 << 20
@@ -71,6 +72,7 @@ class ObjectSink(_Limited):
     async def _hand_over(self) -> None:
         if self._writing is not None:
             await self._writing
+            crash_point("ingest.piece-written")
         piece = bytes(self._piece)
         self._piece.clear()
         self._writing = asyncio.ensure_future(

@@ -25,7 +25,7 @@ from frond.ingest.context import Ingest, age
 from frond.ingest.problems import Refused
 from frond.ingest.readmodel import queries
 from frond.ingest.routes.jobs import caught_up
-from frond.runtime import Service, get_logger, wait_out
+from frond.runtime import Service, crash_point, get_logger, wait_out
 from frond.store import Listed
 
 _PAGE: Final = 400
@@ -124,6 +124,7 @@ async def sweep_job(ingest: Ingest, job_id: str) -> int:
             return 0
         event = JobCancelled(job_id=job_id)
         await ingest.producer.send(Outgoing(topics.UPLOADED, event), traceparent=trace)
+        crash_point("ingest.cancel-swept")
         return 1
     whole = row is not None and row.expected is not None and row.seen >= row.expected
     if whole and not await queries.any_unsent(ingest.db, job_id):
@@ -172,6 +173,8 @@ async def _resend_inputs(ingest: Ingest, job_id: str, trace: str) -> int:
         await ingest.producer.send(
             [Outgoing(topics.UPLOADED, e) for e in events], traceparent=trace
         )
+        if events:
+            crash_point("ingest.swept")
         return len(events)
 
     async for found in ingest.store.list(keys.job_inputs(job_id)):

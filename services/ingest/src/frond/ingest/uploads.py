@@ -23,7 +23,7 @@ from frond.ingest.multipart import FormReader, PartBegan, PartData
 from frond.ingest.problems import Refused
 from frond.ingest.readmodel import queries
 from frond.ingest.sinks import HashSink, ObjectSink, Sink
-from frond.runtime import get_logger
+from frond.runtime import crash_point, get_logger
 
 FIELDS: Final = ("webhook_url", "model", "job_id", "email", "score")
 _MAX_FIELD: Final = 8192
@@ -215,6 +215,7 @@ async def accept(
     stored = Manifest.model_validate_json(
         await ingest.store.put_if_absent(places.manifest(job_id), mine.model_dump_json().encode())
     )
+    crash_point("ingest.manifest-stored")
     if stored.content != mine.content:
         raise Refused(Reason.JOB_CLOSED, f"Job {job_id!r} is there already, with other files.")
     await carry_out(ingest, spec, stored, traceparent)

@@ -32,7 +32,7 @@ from frond.notifier.delivery import (
     deliveries_of,
 )
 from frond.notifier.send import Sender
-from frond.runtime import get_logger, wait_out
+from frond.runtime import crash_point, get_logger, wait_out
 from frond.store import ObjectStore
 
 _LOOK_AGAIN_S: Final = 1.0
@@ -92,9 +92,11 @@ class Outbox:
                     keys.delivery(fresh.job_id, fresh.id), fresh.model_dump_json().encode()
                 )
             )
+            crash_point("notifier.delivery-stored")
             if not stored.final:
                 marker = keys.delivery_marker(stored.job_id, stored.id)
                 await self.store.put_if_absent(marker, b"{}")
+                crash_point("notifier.marker-stored")
                 self.attend(stored.job_id, stored.id)
 
     async def _addresses(self, key: str) -> Addresses:
@@ -152,6 +154,7 @@ class Outbox:
             delivery = await self._load(job_id, delivery_id)
             if delivery is None or delivery.final:
                 await wait_out(lambda: self.store.delete(marker), what="ending a delivery")
+                crash_point("notifier.marker-deleted")
                 return
             due = delivery.next_attempt or self.now()
             early_s = (due - self.now()).total_seconds()
@@ -185,7 +188,9 @@ class Outbox:
         if held_for < 0:
             answer = Answer(State.PENDING, "the notifier was stopped during the attempt")
         else:
+            crash_point("notifier.attempt-claimed")
             answer = await self.senders[delivery.kind](delivery, self.now())
+            crash_point("notifier.posted")
         done = after(delivery, answer, self.policy, self.now(), self._random.random())
         metrics.ATTEMPTS.labels(delivery.kind, done.state).inc()
         log = _log.info if done.state is State.DELIVERED else _log.warning
@@ -195,6 +200,7 @@ class Outbox:
             next_attempt=done.next_attempt and done.next_attempt.isoformat(),
         )  # fmt: skip
         await self._record(done)
+        crash_point("notifier.result-stored")
         return 0.0
 
     async def _claim(self, delivery: Delivery, number: int) -> float:

@@ -12,6 +12,7 @@ from frond.contracts.errors import ObjectMissing
 from frond.contracts.events import ImageUploaded
 from frond.contracts.jobs import JobSpec
 from frond.models.registry import Registry
+from frond.runtime import crash_point
 from frond.store import ObjectStore
 from frond.tiler.decide import completed_spec, spec_of
 
@@ -43,11 +44,13 @@ class Jobs:
         if time.monotonic() - at < _OPEN_S:
             return
         await self._store.put_if_absent(keys.open_marker(job_id), b"")
+        crash_point("tiler.open-marked")
         self._remember("open", job_id, True)
 
     async def cancel(self, job_id: str) -> None:
         """Mark the job as cancelled."""
         await self._store.put_if_absent(keys.job_cancelled(job_id), b"")
+        crash_point("tiler.cancel-stored")
         self._remember("cancelled", job_id, True)
 
     async def seal(self, job_id: str, size: int) -> int:
@@ -55,6 +58,7 @@ class Jobs:
         raw = await self._store.put_if_absent(
             keys.job_sealed(job_id), json.dumps({"job_size": size}).encode()
         )
+        crash_point("tiler.seal-stored")
         return int(json.loads(raw)["job_size"])
 
     async def sealed_once(self, job_id: str, size: int) -> None:
@@ -70,6 +74,7 @@ class Jobs:
         if time.monotonic() - at >= _OPEN_S:
             addresses = event.model_dump_json(include={"webhook_url", "email"})
             await self._store.put_if_absent(keys.job_notify(event.job_id), addresses.encode())
+            crash_point("tiler.addresses-stored")
             self._remember("notify", event.job_id, True)
 
     async def pinned(self, event: ImageUploaded) -> JobSpec:
@@ -98,6 +103,7 @@ class Jobs:
                 full.model_dump_json(exclude_none=True).encode(),
                 "application/json",
             )
+            crash_point("tiler.spec-completed")
         return full
 
     async def _stored(self, job_id: str) -> JobSpec | None:
@@ -111,6 +117,7 @@ class Jobs:
         raw = await self._store.put_if_absent(
             keys.job_spec(event.job_id), spec.model_dump_json(exclude_none=True).encode()
         )
+        crash_point("tiler.spec-pinned")
         return JobSpec.model_validate_json(raw)
 
     async def _there(self, kind: str, job_id: str, key: str, keep_s: float) -> bool:

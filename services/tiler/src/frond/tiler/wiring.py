@@ -32,7 +32,7 @@ from frond.contracts.plan import ImagePlan
 from frond.contracts.reasons import Reason
 from frond.models.registry import Registry
 from frond.raster import HEAD_BYTES, PlanRequest, configure_gdal
-from frond.runtime import Service, get_logger, wait_out
+from frond.runtime import Service, crash_point, get_logger, wait_out
 from frond.store import ObjectStore, Stat, StoreSettings
 from frond.tiler import metrics
 from frond.tiler.backpressure import Backlog
@@ -187,6 +187,8 @@ class Tiler:
             for one, where in zip(out, sent, strict=True):
                 if one.topic is topics.TILED:
                     self.backlog.sent(one.event.job_id, *where)
+            crash_point("tiler.batch-sent")
+        crash_point("tiler.chunks-sent")
 
     async def _stored_plan(self, event: ImageUploaded) -> ImagePlan | None:
         try:
@@ -216,6 +218,7 @@ class Tiler:
                 _log.warning("planning failed once", image_id=event.image_id, exc_info=e)
         metrics.PLANNING.observe(time.monotonic() - began)
         raw = await self.store.put_if_absent(key, plan.model_dump_json(exclude_none=True).encode())
+        crash_point("tiler.plan-stored")
         stored = ImagePlan.model_validate_json(raw)
         metrics.WINDOWS.labels("skipped").inc(stored.windows_skipped)
         metrics.WINDOWS.labels("run").inc(stored.grid.count - stored.windows_skipped)
@@ -279,6 +282,7 @@ class Tiler:
         metrics.COPIES.inc()
         key = keys.cog(request.job_id, request.image_id)
         await self.store.put_file(key, path, "image/tiff; application=geotiff")
+        crash_point("tiler.cog-stored")
         stat = await self.store.stat(key)
         copied = replace(request, uri=self.store.uri(key), etag=stat.etag, size=stat.size)
         made = await self.sandbox.run(plan_raster, Task(copied, str(path), None, None), timeout)

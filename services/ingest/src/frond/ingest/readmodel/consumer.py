@@ -30,7 +30,7 @@ from frond.ingest import metrics
 from frond.ingest.context import Ingest
 from frond.ingest.readmodel import rebuild, tables
 from frond.ingest.readmodel.changes import Dated, apply_all
-from frond.runtime import Service, get_logger, wait_out
+from frond.runtime import Service, crash_point, get_logger, wait_out
 
 TOPICS: Final[tuple[Topic, ...]] = (
     topics.UPLOADED, topics.DETECTED, topics.IMAGED, topics.STATUS, topics.COMPLETED,
@@ -188,7 +188,10 @@ class Reader:
     async def _commit(self, dated: Sequence[Dated], ends: Positions) -> set[str]:
         async with self.ingest.db.write() as c:
             await self._advance(c, ends)
-            return await apply_all(self.ingest.db, c, dated) if dated else set()
+            changed = await apply_all(self.ingest.db, c, dated) if dated else set()
+            crash_point("ingest.rows-written")
+        crash_point("ingest.rows-committed")
+        return changed
 
     async def _singly(self, dated: Sequence[Dated], ends: Positions) -> set[str]:
         """One event that no row can hold (a number of 2^70 windows, say) must not stop the rest."""

@@ -27,6 +27,7 @@ from frond.ingest.readmodel import queries
 from frond.ingest.routes.answers import PROBLEMS, JobId, JsonRoute, S3Url
 from frond.ingest.sinks import ObjectSink
 from frond.ingest.tracing import traceparent
+from frond.runtime import crash_point
 
 router = APIRouter(tags=["images"], responses=PROBLEMS)  # type: ignore[arg-type] # keys are strings
 described = APIRouter(
@@ -155,6 +156,7 @@ async def put_image(request: Request, job_id: JobId, name: str) -> Response:
             await sink.drop()
         else:
             await sink.keep()
+            crash_point("ingest.raster-stored")
             # a large object may have taken its time
             await intake.require_place(ingest, job_id, [file])
     except BaseException:
@@ -210,6 +212,7 @@ async def _finish(
     parts = [(p.number, p.etag) for p in body.parts]
     try:
         await finish_parts(ingest.store, key, body.upload_id, parts)
+        crash_point("ingest.parts-joined")
     except Refused as e:
         if e.reason is not Reason.OBJECT_MISSING:
             raise

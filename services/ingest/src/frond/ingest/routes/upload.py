@@ -14,6 +14,7 @@ from frond.ingest.multipart import boundary_of
 from frond.ingest.routes.answers import PROBLEMS, IdempotencyKey, drain, job_answer, replay
 from frond.ingest.tracing import traceparent
 from frond.ingest.uploads import Receiver
+from frond.runtime import crash_point
 
 router = APIRouter(tags=["jobs"], responses=PROBLEMS)  # type: ignore[arg-type] # keys are strings
 
@@ -64,6 +65,7 @@ async def upload(request: Request, key: Annotated[str | None, IdempotencyKey] = 
             await ingest.require_broker()
             receiver = Receiver(ingest)
             received = await receiver.receive(boundary, body)
+            crash_point("ingest.form-stored")
             job_id = received.fields.get("job_id") or names.new_job_id(key, "upload")
             try:
                 await uploads.accept(

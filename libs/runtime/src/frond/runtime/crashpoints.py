@@ -1,0 +1,146 @@
+"""Named places between two effects where a process can be made to die, for tests of the promise.
+
+A point does nothing unless ``FROND_CRASH_POINTS`` names a folder. Where it does, a token file
+``NAME.1``, ``NAME.2``, … in that folder arms the point: whoever passes it takes one token (an atomic
+rename into ``fired/``, so that each kills once) and dies of SIGKILL, as it would of a power failure.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Final
+
+ENVIRONMENT: Final = "FROND_CRASH_POINTS"
+FIRED: Final = "fired"
+
+POINTS: Final[dict[str, str]] = {
+    # ingest: the REST door
+    "ingest.answer-kept": "the answer under an Idempotency-Key is kept; the client has none",
+    "ingest.spec-stored": "job.json is there; no marker says that the job is open",
+    "ingest.open-marked": "the open marker is there; the job has no row",
+    "ingest.row-accepted": "the job's row is committed; the client has no answer",
+    "ingest.piece-written": "some of an upload's bytes are with the store; its object is not",
+    "ingest.form-stored": "a form's objects are stored; no job knows of them",
+    "ingest.manifest-stored": "a form's manifest is stored; none of its images is recorded",
+    "ingest.name-claimed": "a name is claimed; its raster is not visible yet",
+    "ingest.raster-stored": "a raster is stored; it has no record",
+    "ingest.parts-joined": "a multipart raster is made of its parts; it has no record",
+    "ingest.input-recorded": "an image is recorded; others of the same request are not",
+    "ingest.inputs-recorded": "all images of a request are recorded; none is sent",
+    "ingest.uploads-sent": "events of images are sent; the client has no answer",
+    "ingest.sealing-marked": "the job is marked as being sealed; it has no size",
+    "ingest.seal-stored": "the size is stored; it is not sent",
+    "ingest.seal-sent": "the seal is sent; the mark of sealing is still there",
+    "ingest.sealing-ended": "the mark of sealing is gone; the row has no size",
+    "ingest.listing-stored": "the wish to list a prefix is stored; the job is not open",
+    "ingest.refused-recorded": "listed objects that can be no image are recorded; not sent",
+    "ingest.refused-sent": "their rejections are sent; the job is not sealed",
+    "ingest.listing-done": "the listing is marked as done; the row has no size",
+    "ingest.cancel-stored": "a cancellation is stored; it is not sent",
+    "ingest.cancel-sent": "a cancellation is sent; the client has no answer",
+    "ingest.tombstone-stored": "a deleted job has its tombstone, and all of its objects",
+    "ingest.job-deleted": "a deleted job's objects are gone; its rows are not",
+    "ingest.rows-deleted": "a deleted job's rows are gone; its status is still on the topic",
+    # ingest: the sweeper and the read model
+    "ingest.swept": "the sweeper has sent recorded images; not yet the seal",
+    "ingest.cancel-swept": "the sweeper has sent a cancellation; nothing notes that",
+    "ingest.rows-written": "events are applied to rows; the transaction is open",
+    "ingest.rows-committed": "rows and offsets are committed; the reader has not gone on",
+    # tiler
+    "tiler.open-marked": "the open marker is there; nothing else of the event is",
+    "tiler.addresses-stored": "notify.json is there; the image is not looked at",
+    "tiler.seal-stored": "the size is stored; the ledger is not told",
+    "tiler.cancel-stored": "a cancellation is stored; the ledger is not told",
+    "tiler.spec-pinned": "job.json is there; the image has no plan",
+    "tiler.spec-completed": "job.json was given an address; the image has no plan",
+    "tiler.cog-stored": "a raster that is slow to read is copied; it has no plan",
+    "tiler.plan-stored": "the plan is stored; no chunk is sent",
+    "tiler.batch-sent": "a batch of chunks is sent; others of the image may not be",
+    "tiler.chunks-sent": "all chunks are sent; the event counts as not handled",
+    "tiler.handled": "an event is handled; what it gave is not sent",
+    "tiler.sent": "what an event gave is sent; its offset cannot be committed yet",
+    "tiler.committed": "offsets are committed; nothing of this process knows it",
+    "tiler.ledger-told": "the ledger knows of a message that is no event; it is not buried",
+    "tiler.buried": "a dead letter is sent; the offset of its message is not committed",
+    # inference
+    "inference.result-stored": "a chunk's detections are stored; nothing tells of them",
+    "inference.handled": "a chunk is handled; its event is not sent",
+    "inference.sent": "a chunk's event is sent; the offset cannot be committed yet",
+    "inference.committed": "offsets are committed; nothing of this process knows it",
+    "inference.buried": "a dead letter is sent; the offset of its message is not committed",
+    # aggregator: the image stage
+    "aggregator.failure-noted": "a chunk's failure is stored; the table does not count it",
+    "aggregator.chunk-counted": "a chunk is in the table; its event is not acknowledged",
+    "aggregator.detections-stored": "merged detections are stored; there is no outcome",
+    "aggregator.image-coco.json": "this file of an image is written; there is no outcome",
+    "aggregator.image-detections.geojson": "this file of an image is written; no outcome",
+    "aggregator.image-detections.parquet": "this file of an image is written; no outcome",
+    "aggregator.image-stac.json": "this file of an image is written; there is no outcome",
+    "aggregator.outcome-stored": "an image's outcome is stored; the job stage is not told",
+    "aggregator.imaged-sent": "the job stage is told; the table still has the image",
+    "aggregator.image-forgotten": "the table has let go of the image; its event is unread",
+    # aggregator: the job stage
+    "aggregator.job-marked": "a job's open marker is there; the table does not know the job",
+    "aggregator.size-stored": "a job's size is stored; the table does not know it",
+    "aggregator.image-counted": "an image is in the table; the job's record is not changed",
+    "aggregator.record-changed": "the job's record is changed; its event is unread",
+    "aggregator.roster-stored": "closing.json is there; no result is",
+    "aggregator.results-coco.json": "this result is written; the job is not completed",
+    "aggregator.results-coco-results.json": "this result is written; the job is not completed",
+    "aggregator.results-detections.geojson": "this result is written; the job is not completed",
+    "aggregator.results-detections.parquet": "this result is written; the job is not completed",
+    "aggregator.results-summary.json": "this result is written; the job is not completed",
+    "aggregator.completed-stored": "completed.json is there; nothing of it is sent",
+    "aggregator.headers-stored": "the event's headers are stored; it is not sent",
+    "aggregator.completed-sent": "the completed event is sent; the last status is not",
+    "aggregator.status-sent": "the last status is sent; the job is still marked as open",
+    "aggregator.marker-deleted": "the open marker is gone; the table still has the job",
+    "aggregator.record-dropped": "the job's record is dropped; its images are in the table",
+    # aggregator: both
+    "aggregator.handled": "an event is handled; it is not acknowledged",
+    "aggregator.acknowledged": "an event is acknowledged; its offset is not committed",
+    "aggregator.buried": "a dead letter is sent; its message is not acknowledged",
+    "aggregator.redriven": "the reconciler has sent again what was lost; it may send more",
+    # notifier
+    "notifier.delivery-stored": "a delivery is stored; it has no marker",
+    "notifier.marker-stored": "a delivery has its marker; the event is unread",
+    "notifier.attempt-claimed": "an attempt is claimed; nothing is posted",
+    "notifier.posted": "the receiver has answered; nothing notes the answer",
+    "notifier.result-stored": "the answer is noted; the delivery still has its marker",
+    "notifier.marker-deleted": "the delivery's marker is gone; its task has not ended",
+    "notifier.handled": "an event is handled; its offset cannot be committed yet",
+    "notifier.committed": "offsets are committed; nothing of this process knows it",
+    "notifier.buried": "a dead letter is sent; the offset of its message is not committed",
+}
+"""Every point: between which two effects it lies. Its name begins with its service's."""
+
+_folder: Final = Path(os.environ[ENVIRONMENT]) if os.environ.get(ENVIRONMENT) else None
+
+
+def crash_point(name: str) -> None:
+    """Die here if the point is armed. Raises KeyError for a name that is not in ``POINTS``."""
+    POINTS[name]
+    if _folder is not None:
+        _die_if_armed(_folder, name)
+
+
+def maybe_crash_point(name: str) -> None:
+    """As :func:`crash_point`; a name that is no point does nothing.
+
+    For code that serves any service, and so passes points that some of them do not have.
+    """
+    if name in POINTS:
+        crash_point(name)
+
+
+def _die_if_armed(folder: Path, name: str) -> None:
+    fired = folder / FIRED
+    for token in sorted(folder.glob(f"{name}.[0-9]*")):
+        fired.mkdir(exist_ok=True)
+        try:
+            token.rename(fired / token.name)
+        except FileNotFoundError:
+            continue  # another process has taken it
+        os.kill(os.getpid(), signal.SIGKILL)
