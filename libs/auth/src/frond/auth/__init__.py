@@ -3,6 +3,7 @@
 from frond.auth.gate import FIRST_KEY, Gate
 from frond.auth.keys import KeyRecord, KeyStore
 from frond.auth.limits import Rates, Throttled
+from frond.auth.places import Place, places_of
 from frond.auth.principal import (
     ANYBODY,
     DEFAULT_TENANT,
@@ -22,9 +23,11 @@ __all__ = [
     "Gate",
     "KeyRecord",
     "KeyStore",
+    "Place",
     "Principal",
     "Rates",
     "Scope",
     "Throttled",
     "check_tenant",
+    "places_of",
 ]

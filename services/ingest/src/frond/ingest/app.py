@@ -8,10 +8,10 @@ from importlib.metadata import version
 
 from fastapi import Depends, FastAPI
 
-from frond.ingest.auth import require_key
+from frond.ingest.auth import Door, require_access, require_admin
 from frond.ingest.context import Ingest
 from frond.ingest.problems import add_problems
-from frond.ingest.routes import events, home, images, jobs, models, results, upload
+from frond.ingest.routes import events, home, images, jobs, keys, models, results, upload
 from frond.ingest.tracing import Tracing
 
 DESCRIPTION = """
@@ -34,10 +34,13 @@ def make_app(ingest: Ingest) -> FastAPI:
         title="Frond", version=version("frond-ingest"), description=DESCRIPTION, lifespan=lifespan
     )
     app.state.ingest = ingest
+    # the last one added is the outermost
+    app.add_middleware(Door)
     app.add_middleware(Tracing)
     add_problems(app)
     app.include_router(home.router)
     for module in (upload, jobs, images, results, events, models):
-        app.include_router(module.router, dependencies=[Depends(require_key)])
-    app.include_router(images.described, dependencies=[Depends(require_key)])
+        app.include_router(module.router, dependencies=[Depends(require_access)])
+    app.include_router(images.described, dependencies=[Depends(require_access)])
+    app.include_router(keys.router, dependencies=[Depends(require_admin)])
     return app

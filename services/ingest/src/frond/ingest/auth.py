@@ -1,31 +1,111 @@
-"""Who may call: one key for the installation, until key management comes."""
+"""Who may call: every request is identified before anything of it is read, whatever its route.
+
+Three checks, none of which a new route can forget: :class:`Door` knows the caller of every path
+that is not open; :func:`require_access` asks for the scope of the method, and for a path with a job
+in it, whether that job is the caller's. Routes that need more ask for it themselves.
+"""
 
 from __future__ import annotations
 
-import hmac
+from typing import Final, cast
 
 from fastapi import Request, Security
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.security import HTTPBearer
+from starlette.requests import HTTPConnection
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from frond.contracts.reasons import Reason
+from frond.auth import Principal
+from frond.auth import Scope as Right
+from frond.contracts.errors import JobRejected, StoreUnavailable
+from frond.ingest import tenancy
 from frond.ingest.context import ingest_of
-from frond.ingest.problems import Refused
+from frond.ingest.problems import answer_of
 
-_bearer = HTTPBearer(auto_error=False, description="FROND_API_KEY, where one is set")
+OPEN: Final = frozenset(
+    {
+        "/", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json",
+        "/health", "/ready", "/metrics",
+    }
+)  # fmt: skip
+"""Paths that show nothing of any job, and ask for no key."""
+_WHO: Final = "frond.principal"
+_READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+
+bearer = HTTPBearer(
+    auto_error=False, description="an API key (frond_…), or a token of the configured issuer"
+)
 
 
-async def require_key(
-    request: Request, sent: HTTPAuthorizationCredentials | None = Security(_bearer)
-) -> None:
-    """Let a request pass that carries the key; every request where no key is set."""
-    key = ingest_of(request).settings.api_key.get_secret_value()
-    if not key:
-        return
-    given = sent.credentials if sent else ""
-    if not hmac.compare_digest(given.encode(), key.encode()):
-        raise Refused(
-            Reason.UNAUTHORIZED,
-            "Send the installation's key as 'Authorization: Bearer KEY'."
-            if not given
-            else "This key is not the installation's.",
-        )
+def who_asks(connection: HTTPConnection) -> Principal:
+    """The caller of a request that came through the door."""
+    return cast(Principal, connection.scope[_WHO])
+
+
+async def still_good(connection: HTTPConnection) -> bool:
+    """Whether the key or token of a long answer would still be let in."""
+    ingest = ingest_of(connection)
+    try:
+        who = await ingest.gate.identify(connection.headers.get("authorization"))
+    except JobRejected:
+        return False
+    except StoreUnavailable:
+        return True  # an outage takes nobody's key away
+    return who == who_asks(connection)
+
+
+class Door:
+    """ASGI middleware: identifies the caller, counts the request, paces its body."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in OPEN:
+            await self.app(scope, receive, send)
+            return
+        request = Request(scope, receive)
+        ingest = ingest_of(request)
+        try:
+            who = await ingest.gate.identify(request.headers.get("authorization"))
+            ingest.rates.admit(who.subject)
+            if scope["method"] not in _READING:
+                ingest.rates.admit_body(who.subject)
+        except (JobRejected, StoreUnavailable) as e:
+            await answer_of(request, e)(scope, receive, send)
+            return
+        scope[_WHO] = who
+
+        async def paced() -> Message:
+            message = await receive()
+            if message["type"] == "http.request":
+                await ingest.rates.pace(who.subject, len(message.get("body", b"")))
+            return message
+
+        await self.app(scope, paced, send)
+
+
+async def require_access(request: Request, _: object = Security(bearer)) -> None:
+    """The scope that the method needs; and the job in the path, if there is one, is the caller's.
+
+    Raises JobRejected (403), or Refused (404) as for a job that nobody has.
+    """
+    who = who_asks(request)
+    who.require(Right.READ if request.method in _READING else Right.SUBMIT)
+    job_id = request.path_params.get("job_id")
+    if job_id is not None:
+        await tenancy.require_visible(ingest_of(request), job_id, who)
+
+
+async def require_admin(request: Request, _: object = Security(bearer)) -> None:
+    """Raise JobRejected (403) for everybody but admins."""
+    who_asks(request).require(Right.ADMIN)
+
+
+__all__ = [
+    "OPEN",
+    "Door",
+    "require_access",
+    "require_admin",
+    "still_good",
+    "who_asks",
+]

@@ -11,6 +11,7 @@ from typing import Final, cast
 from sqlalchemy.exc import InterfaceError, OperationalError
 from starlette.requests import HTTPConnection
 
+from frond.auth import Gate, Rates
 from frond.bus import EventProducer, ensure_topics
 from frond.contracts.errors import BrokerUnavailable, StoreUnavailable
 from frond.contracts.jobs import JobSpec
@@ -18,13 +19,14 @@ from frond.ingest.hub import Hub
 from frond.ingest.readmodel.database import Database
 from frond.ingest.settings import IngestSettings
 from frond.models.registry import Registry
-from frond.runtime import Service, wait_out
+from frond.runtime import Service, get_logger, wait_out
 from frond.store import Listed, ObjectStore, StoreSettings
 from frond.store.client import Stat
 from frond.store.s3 import S3, connect
 
 SOURCE: Final = "/frond/ingest"
 _KNOCK_S: Final = 2.0
+_log = get_logger(__name__)
 
 
 class Ingest:
@@ -44,6 +46,10 @@ class Ingest:
         )
         self.signer: S3 = connect(public)
         """Signs URLs for clients, who may reach the store by another name than we do."""
+        self.gate = Gate(settings, self.store, _log.warning)
+        self.rates = Rates(settings.request_rate, settings.upload_rate)
+        self.beginning: dict[str, int] = {}
+        """How many jobs of a tenant this process is making right now."""
         self.producer = EventProducer(settings.kafka_bootstrap, settings.topic_prefix, SOURCE)
         self.db = Database(settings.database)
         self.registry = Registry(self.store, default_model=settings.default_model)

@@ -14,6 +14,7 @@ from typing import Final
 
 from pydantic import BaseModel
 
+from frond.auth import Principal
 from frond.bus import Outgoing
 from frond.contracts import keys, topics
 from frond.contracts.errors import BrokerUnavailable, ObjectMissing
@@ -21,7 +22,7 @@ from frond.contracts.events import JobCancelled, JobSealed
 from frond.contracts.ids import check_job_id, parse_s3_uri
 from frond.contracts.jobs import JobSpec, JobStatus, Thresholds
 from frond.contracts.reasons import Reason
-from frond.ingest import intake, names, places
+from frond.ingest import intake, names, places, tenancy
 from frond.ingest.context import Ingest
 from frond.ingest.problems import Refused, not_found
 from frond.ingest.readmodel import queries, rebuild
@@ -47,30 +48,37 @@ class Wish(BaseModel):
         """Raise Refused or JobRejected when something in it cannot be."""
         if self.job_id is not None:
             check_job_id(self.job_id)
+            names.check_not_reserved(self.job_id)
         names.check_webhook(self.webhook_url, egress)
         names.check_email(self.email)
 
 
-async def pin(ingest: Ingest, job_id: str, wish: Wish) -> JobSpec:
+async def pin(ingest: Ingest, job_id: str, wish: Wish, who: Principal) -> JobSpec:
     """Write ``job.json`` with the model resolved; the first to write it wins.
 
     Raises:
         ModelRejected: nobody knows the model.
-        Refused: the job is there already and was begun with other settings, or was deleted.
+        Refused: the job is there already and was begun with other settings, or by another
+            tenant; or was deleted.
     """
     wish.check(ingest.egress)
-    check_job_id(job_id)
+    await tenancy.require_usable(ingest, job_id, who)
     if await queries.is_deleted(ingest.db, job_id):
         raise Refused(Reason.CONFLICT, f"Job {job_id!r} was deleted; its id cannot be used again.")
     spec = JobSpec(
         job_id=job_id, model=await ingest.registry.resolve(wish.model or None),
         thresholds=wish.thresholds, webhook_url=wish.webhook_url or None,
-        email=wish.email or None, created=datetime.now(UTC),
+        email=wish.email or None, tenant=who.tenant, created=datetime.now(UTC),
     )  # fmt: skip
     stored = JobSpec.model_validate_json(
         await ingest.store.put_if_absent(keys.job_spec(job_id), spec.model_dump_json().encode())
     )
     crash_point("ingest.spec-stored")
+    if stored.tenant != spec.tenant:
+        # decides between two tenants at once; an admin's wish is the owner's
+        if not who.admin:
+            raise tenancy.unusable(job_id)
+        spec = spec.model_copy(update={"tenant": stored.tenant})
     same = stored.model_copy(update={"created": None}) == spec.model_copy(update={"created": None})
     if not same and not _same_but_moved(stored, spec, wish):
         raise Refused(
@@ -107,6 +115,7 @@ async def show(ingest: Ingest, spec: JobSpec, expected: int | None) -> None:
         JobRow(
             spec.job_id, at, at, expected=expected, model_name=spec.model.name,
             model_digest=spec.model.digest, model_version=names.clean_text(spec.model.version),
+            tenant=spec.tenant,
         ),
     )  # fmt: skip
     crash_point("ingest.row-accepted")

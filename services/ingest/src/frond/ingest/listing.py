@@ -11,6 +11,7 @@ from typing import Final
 
 from pydantic import BaseModel
 
+from frond.auth import Principal
 from frond.bus import Outgoing
 from frond.contracts import keys, topics
 from frond.contracts.errors import (
@@ -23,7 +24,7 @@ from frond.contracts.events import ImageRejected
 from frond.contracts.ids import image_id, parse_s3_uri
 from frond.contracts.jobs import JobSpec
 from frond.contracts.reasons import Reason
-from frond.ingest import desk, intake, names, places
+from frond.ingest import desk, intake, names, places, tenancy
 from frond.ingest.context import Ingest
 from frond.ingest.desk import Wish
 from frond.ingest.intake import File
@@ -32,9 +33,6 @@ from frond.runtime import crash_point, get_logger
 from frond.store import Listed
 
 _PAGE: Final = 500
-_OWN: Final = (
-    keys.JOBS, keys.MODELS, keys.OPEN, keys.UPLOADS, keys.DELIVERIES, places.DELETED,
-)  # fmt: skip
 _log = get_logger(__name__)
 
 
@@ -50,8 +48,8 @@ class Listing(BaseModel):
     done: bool = False
 
 
-def source_of(ingest: Ingest, s3_url: str) -> tuple[str, str]:
-    """Bucket and key or prefix of ``s3_url``. Raises JobRejected or Refused."""
+def source_of(s3_url: str) -> tuple[str, str]:
+    """Bucket and key or prefix of ``s3_url``. Raises JobRejected."""
     bare = s3_url.strip()
     # a whole bucket is a prefix, too, and parse_s3_uri wants a key
     whole = bare.removeprefix("s3://").rstrip("/")
@@ -63,40 +61,32 @@ def source_of(ingest: Ingest, s3_url: str) -> tuple[str, str]:
         filler = "x" if bare.endswith("/") else ""
         bucket, key = parse_s3_uri(bare + filler)
         key = key.removesuffix(filler)
-    require_bucket(ingest, bucket)
     return bucket, key
 
 
-def require_bucket(ingest: Ingest, bucket: str) -> None:
-    """Raise Refused unless rasters may lie in this bucket."""
-    if bucket not in ingest.settings.buckets:
-        raise Refused(
-            Reason.BUCKET_NOT_ALLOWED,
-            f"Rasters may not be read from bucket {bucket!r} here. "
-            "The operator lists others in FROND_ALLOWED_BUCKETS.",
-        )
-
-
-async def named_object(ingest: Ingest, uri: str, name: str | None = None) -> File:
-    """An object that is there. Raises Refused: the bucket is not allowed, or nothing is there."""
+async def named_object(ingest: Ingest, uri: str, who: Principal, name: str | None = None) -> File:
+    """An object that is there. Raises Refused: the place is not allowed, or nothing is there."""
     bucket, key = parse_s3_uri(uri)
-    require_bucket(ingest, bucket)
+    await tenancy.require_place(ingest, bucket, key, who)
     try:
         found = await ingest.store.stat(key, bucket=bucket)
     except ObjectMissing:
-        raise Refused(Reason.OBJECT_MISSING, f"Nothing can be read at {uri[:500]}.") from None
+        raise tenancy.nothing_at(uri) from None
     shown = names.display_name(name or key.rsplit("/", 1)[-1] or key)
     return File(name=shown, image=uri, mark=f"etag:{found.etag}", size=found.size)
 
 
-async def start(ingest: Ingest, s3_url: str, job_id: str, wish: Wish, traceparent: str) -> JobSpec:
+async def start(
+    ingest: Ingest, s3_url: str, job_id: str, wish: Wish, who: Principal, traceparent: str
+) -> JobSpec:
     """Begin a job with an object, or with all rasters under a prefix (listed in :func:`expand`).
 
     Raises:
         Refused: nothing is there, the bucket is not allowed, the job was begun otherwise.
     """
     wish.check(ingest.egress)
-    bucket, key = source_of(ingest, s3_url)
+    bucket, key = source_of(s3_url)
+    await tenancy.require_place(ingest, bucket, key, who)
     if key and not key.endswith("/"):
         try:
             await ingest.store.stat(key, bucket=bucket)
@@ -104,7 +94,7 @@ async def start(ingest: Ingest, s3_url: str, job_id: str, wish: Wish, traceparen
             pass
         else:
             mine = Listing(bucket=bucket, prefix=key, single=True)
-            spec = await _begin(ingest, mine, job_id, wish)
+            spec = await _begin(ingest, mine, job_id, wish, who)
             await expand(ingest, job_id, traceparent)
             return spec
     limit = ingest.settings.max_files
@@ -121,11 +111,11 @@ async def start(ingest: Ingest, s3_url: str, job_id: str, wish: Wish, traceparen
             f"There is no raster at s3://{bucket}/{key}, and none under it "
             f"({', '.join(names.RASTER_SUFFIXES[:6])}, …).",
         )
-    return await _begin(ingest, Listing(bucket=bucket, prefix=key), job_id, wish)
+    return await _begin(ingest, Listing(bucket=bucket, prefix=key), job_id, wish, who)
 
 
-async def _begin(ingest: Ingest, mine: Listing, job_id: str, wish: Wish) -> JobSpec:
-    spec = await desk.pin(ingest, job_id, wish)
+async def _begin(ingest: Ingest, mine: Listing, job_id: str, wish: Wish, who: Principal) -> JobSpec:
+    spec = await desk.pin(ingest, job_id, wish, who)
     stored = Listing.model_validate_json(
         await ingest.store.put_if_absent(places.listing(job_id), mine.model_dump_json().encode())
     )
@@ -149,8 +139,11 @@ async def _rasters(ingest: Ingest, bucket: str, prefix: str, most: int) -> int:
 
 
 def _wanted(ingest: Ingest, bucket: str, prefix: str) -> Callable[[Listed], bool]:
-    # what the services themselves keep in their bucket is nobody's input unless asked for
-    own = tuple(p for p in _OWN if bucket == ingest.store.bucket and not prefix.startswith(p))
+    # what the services themselves keep in their bucket is nobody's input, uploads when asked for
+    own: tuple[str, ...] = ()
+    if bucket == ingest.store.bucket:
+        uploads = () if prefix.startswith(keys.UPLOADS) else (keys.UPLOADS,)
+        own = (*tenancy.INTERNAL, *uploads)
 
     def wanted(found: Listed) -> bool:
         return names.is_raster(found.key) and found.size > 0 and not found.key.startswith(own)

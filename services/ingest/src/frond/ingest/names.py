@@ -18,6 +18,7 @@ RASTER_SUFFIXES: Final = (
     ".tif", ".tiff", ".gtiff", ".png", ".jpg", ".jpeg", ".jp2", ".j2k", ".webp", ".img", ".bmp",
 )  # fmt: skip
 MAX_NAME: Final = 500
+_UPLOAD_ID = re.compile(r"u-([0-9a-f]{12}-)?[0-9a-f]{24}")
 _EMAIL = re.compile(r"^[^@\s<>,;\"]{1,64}@[^@\s<>,;\"]{1,253}$")
 
 
@@ -82,6 +83,13 @@ def new_job_id(idempotency_key: str | None = None, scope: str = "") -> str:
     if idempotency_key is not None:
         return "job-" + digest("idempotency", scope, idempotency_key)[:20]
     return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"
+
+
+def check_not_reserved(job_id: str) -> str:
+    """Raise Refused for an id that names an upload: a job's images would lie among its files."""
+    if _UPLOAD_ID.fullmatch(job_id):
+        raise Refused(Reason.BAD_JOB_ID, "Ids like this one are uploads'. Choose another job id.")
+    return job_id
 
 
 def check_webhook(url: str | None, egress: Egress) -> str | None:

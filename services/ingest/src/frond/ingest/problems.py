@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import compile_path
 
+from frond.auth import Throttled
 from frond.contracts.errors import (
     BrokerUnavailable,
     JobRejected,
@@ -33,17 +34,19 @@ _log = get_logger(__name__)
 _STATUS: Final[dict[Reason, int]] = {
     Reason.BAD_REQUEST: 400,
     Reason.UNAUTHORIZED: 401,
+    Reason.FORBIDDEN: 403,
     Reason.BUCKET_NOT_ALLOWED: 403,
     Reason.NOT_FOUND: 404,
     Reason.CONFLICT: 409,
     Reason.JOB_CLOSED: 409,
     Reason.TOO_LARGE: 413,
+    Reason.RATE_LIMITED: 429,
     Reason.INTERNAL: 500,
     Reason.UNAVAILABLE: 503,
 }
 _REASON: Final[dict[int, Reason]] = {
     401: Reason.UNAUTHORIZED,
-    403: Reason.UNAUTHORIZED,
+    403: Reason.FORBIDDEN,
     404: Reason.NOT_FOUND,
     409: Reason.CONFLICT,
     413: Reason.TOO_LARGE,
@@ -116,34 +119,47 @@ def _allowed(request: Request) -> dict[str, str]:
     return {}
 
 
+def answer_of(request: Request, e: Exception) -> JSONResponse:
+    """The answer to what somebody can mend; 503 for an outage of something that we need."""
+    if not isinstance(e, UserError):
+        return _away(request, e)
+    status = e.status if isinstance(e, Refused) and e.status else status_of(e.reason)
+    headers = e.headers if isinstance(e, Refused) else {}
+    if status == 401:
+        headers = {"WWW-Authenticate": "Bearer", **headers}
+    if status == 503:
+        headers = {"Retry-After": str(RETRY_AFTER_S), **headers}
+    if isinstance(e, Throttled):
+        headers = {"Retry-After": str(e.retry_after), **headers}
+    more = e.more if isinstance(e, Refused) else {}
+    return problem(request, status, e.reason, e.detail, headers=headers, more=more)
+
+
+def _away(request: Request, e: Exception) -> JSONResponse:
+    _log.warning("answering 503", error=repr(e), trace_id=trace_id(request.scope))
+    told: dict[type, str] = {
+        StoreUnavailable: "The object store",
+        BrokerUnavailable: "The message broker",
+    }
+    return problem(
+        request, 503, Reason.UNAVAILABLE,
+        f"{told.get(type(e), 'The database')} does not answer at the moment. Nothing is lost; try again.",
+        headers={"Retry-After": str(RETRY_AFTER_S)},
+    )  # fmt: skip
+
+
 def add_problems(app: FastAPI) -> None:
     """Answer every exception with a problem document; nothing shows a stack trace."""
 
     @app.exception_handler(UserError)
     async def user_error(request: Request, e: UserError) -> JSONResponse:
-        status = e.status if isinstance(e, Refused) and e.status else status_of(e.reason)
-        headers = e.headers if isinstance(e, Refused) else {}
-        if status == 401:
-            headers = {"WWW-Authenticate": "Bearer", **headers}
-        if status == 503:
-            headers = {"Retry-After": str(RETRY_AFTER_S), **headers}
-        more = e.more if isinstance(e, Refused) else {}
-        return problem(request, status, e.reason, e.detail, headers=headers, more=more)
+        return answer_of(request, e)
 
     @app.exception_handler(StoreUnavailable)
     @app.exception_handler(BrokerUnavailable)
     @app.exception_handler(DBAPIError)
     async def away(request: Request, e: Exception) -> JSONResponse:
-        _log.warning("answering 503", error=repr(e), trace_id=trace_id(request.scope))
-        told: dict[type, str] = {
-            StoreUnavailable: "The object store",
-            BrokerUnavailable: "The message broker",
-        }
-        return problem(
-            request, 503, Reason.UNAVAILABLE,
-            f"{told.get(type(e), 'The database')} does not answer at the moment. Nothing is lost; try again.",
-            headers={"Retry-After": str(RETRY_AFTER_S)},
-        )  # fmt: skip
+        return answer_of(request, e)
 
     @app.exception_handler(UnicodeEncodeError)
     async def half(request: Request, _: UnicodeEncodeError) -> JSONResponse:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import AliasChoices, Field, SecretStr
+from pydantic import AliasChoices, Field, field_validator
 
+from frond.auth import AuthSettings, Place, places_of
 from frond.runtime import ServiceSettings
 
 GIB = 1 << 30
 
 
-class IngestSettings(ServiceSettings):
+class IngestSettings(ServiceSettings, AuthSettings):
     """Settings of the REST door.
 
     ``API_HOST``, ``API_PORT`` and ``DATABASE_PATH`` keep the names they always had; the rest are
@@ -31,7 +32,6 @@ class IngestSettings(ServiceSettings):
     database_url: str = Field(
         default="", description="postgresql+psycopg://…; empty: SQLite at database_path"
     )
-    api_key: SecretStr = Field(default=SecretStr(""), description="empty: no key is asked for")
     public_url: str = Field(
         default="", description="how clients reach this service; empty: as the request came"
     )
@@ -39,6 +39,14 @@ class IngestSettings(ServiceSettings):
         default="", description="how clients reach the store; empty: at s3_endpoint, as we do"
     )
     max_files: int = Field(default=100_000, ge=1, description="images a job may have")
+    max_open_jobs: int = Field(
+        default=0, ge=0, description="jobs of a tenant that have not ended; 0: no limit"
+    )
+    tenant_places: str = Field(
+        default="",
+        description="acme=s3://imagery/acme/,…: where tenants' rasters may lie; empty: in every "
+        "allowed bucket",
+    )
     max_file_bytes: int = Field(default=250 * GIB, ge=1, description="bytes of one image")
     presign_seconds: int = Field(default=6 * 3600, ge=60, le=7 * 24 * 3600)
     sweep_seconds: float = Field(default=60.0, gt=0)
@@ -46,6 +54,17 @@ class IngestSettings(ServiceSettings):
         default=30.0, ge=0, description="how old an unseen input record is when it is sent again"
     )
     heartbeat_seconds: float = Field(default=15.0, gt=0, description="on event streams")
+
+    @field_validator("tenant_places")
+    @classmethod
+    def _readable(cls, value: str) -> str:
+        places_of(value)
+        return value
+
+    @property
+    def places(self) -> dict[str, tuple[Place, ...]]:
+        """FROND_TENANT_PLACES by tenant."""
+        return places_of(self.tenant_places)
 
     @property
     def database(self) -> str:

@@ -10,12 +10,13 @@ from typing import Final
 
 from pydantic import BaseModel, ValidationError
 
+from frond.auth import Principal
 from frond.contracts import keys
 from frond.contracts.errors import FrondError, ObjectMissing
 from frond.contracts.ids import canonical_json, digest, parse_s3_uri
 from frond.contracts.jobs import JobSpec, Thresholds
 from frond.contracts.reasons import Reason
-from frond.ingest import desk, intake, names, places
+from frond.ingest import desk, intake, names, places, tenancy
 from frond.ingest.context import Ingest
 from frond.ingest.desk import Wish
 from frond.ingest.intake import File
@@ -73,10 +74,10 @@ class Manifest(BaseModel):
 class Receiver:
     """Takes one form's parts. With ``keep`` false it only hashes, to compare with another."""
 
-    def __init__(self, ingest: Ingest, *, keep: bool = True) -> None:
+    def __init__(self, ingest: Ingest, who: Principal, *, keep: bool = True) -> None:
         self.ingest = ingest
         self.keep = keep
-        self.upload_id = f"u-{secrets.token_hex(12)}"
+        self.upload_id = f"{tenancy.upload_tag(who)}{secrets.token_hex(12)}"
         self.fields: dict[str, str] = {}
         self._names: list[str] = []
         self._sinks: list[Sink] = []
@@ -194,7 +195,12 @@ class Receiver:
 
 
 async def accept(
-    ingest: Ingest, received: Received, upload_id: str, job_id: str, traceparent: str
+    ingest: Ingest,
+    received: Received,
+    upload_id: str,
+    job_id: str,
+    who: Principal,
+    traceparent: str,
 ) -> JobSpec:
     """Make the received files a job, or add them to an open one. The same files twice: one result.
 
@@ -204,13 +210,24 @@ async def accept(
     """
     wish = received.wish()
     wish.check(ingest.egress)
+    await tenancy.require_usable(ingest, job_id, who)
     there = await _exists(ingest, job_id)
     if there and not await ingest.store.exists(places.manifest(job_id)):
         plain = wish.model_copy(update={"job_id": None}) == Wish()
-        spec = await (desk.spec_of(ingest, job_id) if plain else desk.pin(ingest, job_id, wish))
+        spec = await (
+            desk.spec_of(ingest, job_id) if plain else desk.pin(ingest, job_id, wish, who)
+        )
         await _add(ingest, spec, received, traceparent)
         return spec
-    spec = await desk.pin(ingest, job_id, wish)
+    async with tenancy.room_for_job(ingest, job_id, who):
+        spec = await desk.pin(ingest, job_id, wish, who)
+        return await _begin(ingest, received, upload_id, spec, traceparent)
+
+
+async def _begin(
+    ingest: Ingest, received: Received, upload_id: str, spec: JobSpec, traceparent: str
+) -> JobSpec:
+    job_id = spec.job_id
     mine = Manifest(content=received.content, upload_id=upload_id, files=received.files)
     stored = Manifest.model_validate_json(
         await ingest.store.put_if_absent(places.manifest(job_id), mine.model_dump_json().encode())

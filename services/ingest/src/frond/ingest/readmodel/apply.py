@@ -29,6 +29,9 @@ from frond.ingest.readmodel.rows import Batch, ImageKey, ImageRow, JobRow
 from frond.ingest.readmodel.summary import summary
 
 MAX_CHUNKS = 1 << 24
+_MAX_TENANT = 256
+CONTESTED = ""
+"""The tenant of a job that two tenants were named for: only admins see it."""
 
 
 class ImageRecorded(ImageUploaded):
@@ -54,6 +57,7 @@ def apply(batch: Batch, event: Event, at: int) -> None:
     match event:
         case ImageUploaded():
             _sized(job, event.job_size)
+            _owned(job, event.tenant)
             row, before = _image(batch, event.job_id, event.image_id, event.image, at)
             row.uploaded |= not isinstance(event, ImageRecorded)
             row.name = _named(event.name, event.image)
@@ -94,6 +98,7 @@ def pin(batch: Batch, job_id: str, spec: JobSpec | None, at: int) -> None:
     job = batch.job(job_id, at)
     if spec is not None and not job.deleted:
         _model(job, spec.model)
+        _owned(job, spec.tenant)
 
 
 def close(batch: Batch) -> None:
@@ -129,6 +134,14 @@ def _named(name: str | None, uri: str) -> str:
 def _sized(job: JobRow, size: int | None) -> None:
     if job.expected is None:
         job.expected = size
+
+
+def _owned(job: JobRow, tenant: str | None) -> None:
+    # whatever comes first: nobody's until one is named, and no tenant's once two are
+    if tenant is None or job.tenant == CONTESTED:
+        return
+    named = clean_text(tenant)[:_MAX_TENANT]
+    job.tenant = named if job.tenant in (None, named) else CONTESTED
 
 
 def _model(job: JobRow, model: ModelRef | None) -> None:

@@ -33,6 +33,23 @@ async def is_deleted(db: Database, job_id: str) -> bool:
         return bool((await c.execute(select(j.deleted).where(j.job_id == job_id))).scalar())
 
 
+async def is_known(db: Database, job_id: str) -> bool:
+    """Whether there is, or was, a job of this id."""
+    j = tables.jobs.c
+    async with db.read() as c:
+        return (await c.execute(select(j.job_id).where(j.job_id == job_id))).first() is not None
+
+
+async def count_open(db: Database, tenant: str) -> int:
+    """How many jobs of a tenant have not ended."""
+    j = tables.jobs.c
+    query = select(func.count()).where(
+        j.tenant == tenant, j.status.in_(_OPEN), j.deleted.is_(False)
+    )
+    async with db.read() as c:
+        return (await c.execute(query)).scalar() or 0
+
+
 async def jobs(
     db: Database,
     *,
@@ -41,10 +58,16 @@ async def jobs(
     until: int | None = None,
     after: tuple[int, str] | None = None,
     limit: int = 100,
+    tenant: str | None = None,
 ) -> list[JobRow]:
-    """Jobs, the newest first. ``since`` ≤ created < ``until``, in ms; ``after``: a row's key."""
+    """Jobs, the newest first. ``since`` ≤ created < ``until``, in ms; ``after``: a row's key.
+
+    ``tenant``: only this tenant's; None: everybody's.
+    """
     j = tables.jobs.c
     where: list[ColumnElement[bool]] = [j.deleted.is_(False)]
+    if tenant is not None:
+        where.append(j.tenant == tenant)
     if status:
         where.append(j.status.in_(status))
     if since is not None:
@@ -161,6 +184,7 @@ async def accept(db: Database, row: JobRow) -> None:
         await c.execute(db.insert(tables.jobs).on_conflict_do_nothing(), [asdict(row)])
         values = {
             "expected": func.coalesce(j.expected, row.expected),
+            "tenant": func.coalesce(j.tenant, row.tenant),
             "model_name": func.coalesce(j.model_name, row.model_name),
             "model_digest": func.coalesce(j.model_digest, row.model_digest),
             "model_version": func.coalesce(j.model_version, row.model_version),

@@ -39,6 +39,7 @@ class JobRow:
     snapshot: str | None = None
     completion: str | None = None
     last_seq: int = 0
+    tenant: str | None = None
 
 
 @dataclass(slots=True)

@@ -24,6 +24,8 @@ jobs = Table(
     "jobs",
     metadata,
     Column("job_id", String(128), primary_key=True),
+    # whose it is; None: nobody's but the admins'; "": two said different things, the same
+    Column("tenant", String(256)),
     Column("status", String(16), nullable=False),
     Column("outcome", String(32)),
     Column("cancelled", Boolean, nullable=False),
@@ -53,6 +55,7 @@ jobs = Table(
 )
 Index("jobs_by_time", jobs.c.created, jobs.c.job_id)
 Index("jobs_by_status", jobs.c.status, jobs.c.created, jobs.c.job_id)
+Index("jobs_by_tenant", jobs.c.tenant, jobs.c.created, jobs.c.job_id)
 
 images = Table(
     "images",

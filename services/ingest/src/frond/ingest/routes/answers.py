@@ -15,6 +15,7 @@ from frond.contracts.ids import JOB_ID_PATTERN, canonical_json, digest
 from frond.contracts.jobs import JobSpec
 from frond.contracts.reasons import Reason
 from frond.ingest import desk, views
+from frond.ingest.auth import who_asks
 from frond.ingest.context import Ingest, ingest_of
 from frond.ingest.idempotency import Once, Stored
 from frond.ingest.problems import Refused
@@ -123,7 +124,7 @@ async def make_once(
     ``wanted``: the request's content, as JSON values.
     """
     ingest = ingest_of(request)
-    once = Once(ingest.db, scope, key)
+    once = Once(ingest.db, who_asks(request).own(scope), key)
     fingerprint = digest(scope, canonical_json(wanted).decode())
     async with once.turn() as stored:
         if stored is not None:

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import StreamingResponse
 
 from frond.ingest import desk
+from frond.ingest.auth import still_good
 from frond.ingest.context import Ingest, ingest_of
 from frond.ingest.readmodel import queries
 from frond.ingest.routes.answers import PROBLEMS, JobId
@@ -45,7 +46,7 @@ async def follow(
     if after and after == row.last_seq and row.completion is not None:
         return Response(status_code=204)  # tells an EventSource not to come back
     return StreamingResponse(
-        _stream(ingest, job_id, after), media_type="text/event-stream",
+        _stream(request, ingest, job_id, after), media_type="text/event-stream",
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )  # fmt: skip
 
@@ -55,7 +56,7 @@ def event_text(seq: int, kind: str, data: str) -> str:
     return f"id: {seq}\nevent: {kind}\ndata: {data}\n\n"
 
 
-async def _stream(ingest: Ingest, job_id: str, after: int) -> AsyncIterator[str]:
+async def _stream(request: Request, ingest: Ingest, job_id: str, after: int) -> AsyncIterator[str]:
     yield f"retry: {_RETRY_MS}\n\n"
     loop = asyncio.get_running_loop()
     spoken = loop.time()
@@ -73,6 +74,8 @@ async def _stream(ingest: Ingest, job_id: str, after: int) -> AsyncIterator[str]
                 continue
             row = await queries.job(ingest.db, job_id)
             if row is None or (row.completion is not None and after >= row.last_seq):
+                return
+            if not await still_good(request):
                 return
             if after < row.last_seq and bell.is_set():
                 continue

@@ -17,6 +17,7 @@ from frond.contracts.ids import image_id
 from frond.contracts.jobs import ImageStatus, JobSpec
 from frond.contracts.reasons import Reason
 from frond.ingest import desk, intake, names, views
+from frond.ingest.auth import who_asks
 from frond.ingest.context import Ingest, ingest_of
 from frond.ingest.cursors import read_cursor, write_cursor
 from frond.ingest.intake import File
@@ -243,6 +244,8 @@ async def begin_multipart(
             Reason.CONFLICT, f"{name!r} is in job {job_id!r} already. Choose another name."
         )
     (await intake.make_room(ingest, job_id))()
+    # these bytes do not come by here
+    ingest.rates.charge(who_asks(request).subject, body.size)
     size = max(body.part_size, -(-body.size // _MAX_PARTS))
     key = keys.job_upload(job_id, name)
     expires = timedelta(seconds=settings.presign_seconds)
@@ -264,10 +267,11 @@ async def add_objects(request: Request, job_id: JobId, body: NamedObjects) -> Ad
     ingest = ingest_of(request)
     spec = await desk.require_open(ingest, job_id)
     await ingest.require_broker()
+    who = who_asks(request)
     wanted = [NamedObject(image=i) if isinstance(i, str) else i for i in body.images]
 
     async def look(item: NamedObject) -> File:
-        return await named_object(ingest, item.image, item.name)
+        return await named_object(ingest, item.image, who, item.name)
 
     files = await intake.in_parallel(wanted, look)
     unique = list({f.image: f for f in files}.values())

@@ -14,7 +14,8 @@ from frond.contracts import keys
 from frond.contracts.errors import ObjectMissing
 from frond.contracts.events import MOST_IMAGES, JobCompleted
 from frond.contracts.jobs import JobSpec, JobStatus, Thresholds
-from frond.ingest import desk, listing, names, places, sealing, views
+from frond.ingest import desk, listing, names, places, sealing, tenancy, views
+from frond.ingest.auth import who_asks
 from frond.ingest.context import Ingest, ingest_of
 from frond.ingest.cursors import read_cursor, write_cursor
 from frond.ingest.desk import Wish
@@ -106,10 +107,13 @@ def _wish(body: NewJob | StartJob) -> Wish:
 async def create(
     request: Request, body: NewJob, key: Annotated[str | None, IdempotencyKey] = None
 ) -> Response:
+    who = who_asks(request)
+
     async def work(ingest: Ingest) -> JobSpec:
-        job_id = body.job_id or names.new_job_id(key, "jobs")
-        spec = await desk.pin(ingest, job_id, _wish(body))
-        await desk.open_for_work(ingest, spec, body.size)
+        job_id = body.job_id or names.new_job_id(key, who.own("jobs"))
+        async with tenancy.room_for_job(ingest, job_id, who):
+            spec = await desk.pin(ingest, job_id, _wish(body), who)
+            await desk.open_for_work(ingest, spec, body.size)
         if body.size is not None:
             await desk.seal(ingest, job_id, body.size, traceparent(request), declared=True)
         return spec
@@ -124,10 +128,13 @@ async def create(
 async def start_job(
     request: Request, body: StartJob, key: Annotated[str | None, IdempotencyKey] = None
 ) -> Response:
+    who = who_asks(request)
+
     async def work(ingest: Ingest) -> JobSpec:
-        job_id = body.job_id or names.new_job_id(key, "start-job")
+        job_id = body.job_id or names.new_job_id(key, who.own("start-job"))
         trace = traceparent(request)
-        spec = await listing.start(ingest, body.s3_url, job_id, _wish(body), trace)
+        async with tenancy.room_for_job(ingest, job_id, who):
+            spec = await listing.start(ingest, body.s3_url, job_id, _wish(body), who, trace)
         with contextlib.suppress(ObjectMissing):
             await ingest.store.stat(places.listing(job_id))
             task = asyncio.create_task(listing.expand_in_background(ingest, job_id, trace))
@@ -150,9 +157,11 @@ async def list_jobs(
 ) -> views.JobList:
     found = read_cursor(cursor, int, str)
     after = (int(found[0]), str(found[1])) if found else None
+    who = who_asks(request)
     rows = await queries.jobs(
         ingest_of(request).db, status=[s.value for s in status or ()], since=_ms(since),
         until=_ms(until), after=after, limit=limit + 1,
+        tenant=None if who.admin else who.tenant,
     )  # fmt: skip
     more = (
         write_cursor(rows[limit - 1].created, rows[limit - 1].job_id) if len(rows) > limit else None

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request, Response
 
 from frond.contracts.errors import FrondError, UserError
 from frond.ingest import names, uploads, views
+from frond.ingest.auth import who_asks
 from frond.ingest.context import ingest_of
 from frond.ingest.idempotency import Once
 from frond.ingest.multipart import boundary_of
@@ -52,24 +53,24 @@ _FORM: Final[dict[str, Any]] = {
     summary="Upload images and start a job with them",
 )  # fmt: skip
 async def upload(request: Request, key: Annotated[str | None, IdempotencyKey] = None) -> Response:
-    ingest = ingest_of(request)
+    ingest, who = ingest_of(request), who_asks(request)
     boundary = boundary_of(request.headers.get("content-type"))
     body = request.stream()
     try:
-        once = Once(ingest.db, "upload", key)
+        once = Once(ingest.db, who.own("upload"), key)
         async with once.turn() as stored:
             if stored is not None:
-                received = await Receiver(ingest, keep=False).receive(boundary, body)
+                received = await Receiver(ingest, who, keep=False).receive(boundary, body)
                 once.same(stored, received.fingerprint)
                 return replay(stored)
             await ingest.require_broker()
-            receiver = Receiver(ingest)
+            receiver = Receiver(ingest, who)
             received = await receiver.receive(boundary, body)
             crash_point("ingest.form-stored")
-            job_id = received.fields.get("job_id") or names.new_job_id(key, "upload")
+            job_id = received.fields.get("job_id") or names.new_job_id(key, who.own("upload"))
             try:
                 await uploads.accept(
-                    ingest, received, receiver.upload_id, job_id, traceparent(request)
+                    ingest, received, receiver.upload_id, job_id, who, traceparent(request)
                 )
             except UserError:
                 await receiver.forget()
