@@ -18,7 +18,7 @@ TRIES: Final = 7
 FIRST_TRIES: Final = 3
 _FIRST_S: Final = 0.5
 _LONGEST_S: Final = 15.0
-PASSING: Final = frozenset({429, 502, 503, 504})
+PASSING: Final = frozenset({429, 502, 503, 504, 507})
 
 
 class Passing(Exception):

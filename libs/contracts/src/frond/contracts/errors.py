@@ -7,6 +7,7 @@ FrondError
 │   └── ModelRejected         a model folder or reference does not fit
 ├── UnreadableEvent           bytes on a topic that are no event: goes to the dead-letter topic
 ├── StoreUnavailable          the object store does not answer: wait, then try again
+│   └── StoreFull             it answers that it has no room: wait until somebody makes some
 ├── BrokerUnavailable         Kafka does not answer: wait, then try again
 └── ObjectMissing             an object that a reference names is not there
 """
@@ -52,6 +53,10 @@ class UnreadableEvent(FrondError):
 
 class StoreUnavailable(FrondError):
     """The object store does not answer within its deadline."""
+
+
+class StoreFull(StoreUnavailable):
+    """The object store takes no more until there is room; what lies there can be read."""
 
 
 class BrokerUnavailable(FrondError):

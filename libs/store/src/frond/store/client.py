@@ -205,7 +205,14 @@ class ObjectStore:
                 raise
             return True
 
-        return await self._run(f"writing {key}", write)
+        if await self._run(f"writing {key}", write):
+            return True
+        # the request is sent again when its answer is lost: it may have been refused because of
+        # our own first one
+        try:
+            return await self.get(key) == data
+        except ObjectMissing:
+            return False
 
     async def stat(self, key: str, *, bucket: str | None = None) -> Stat:
         """What is known of an object. Raises ObjectMissing."""

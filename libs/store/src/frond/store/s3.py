@@ -6,6 +6,7 @@ requests themselves are there under names with an underscore, and the version is
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,10 +18,12 @@ from minio import Minio
 from minio.error import InvalidResponseError, S3Error, ServerError
 from minio.helpers import ObjectWriteResult
 
-from frond.contracts.errors import ObjectMissing, StoreUnavailable
+from frond.contracts.errors import ObjectMissing, StoreFull, StoreUnavailable
 
 CONNECT_TIMEOUT_S: Final = 5.0
 READ_TIMEOUT_S: Final = 30.0
+_SEND_AT_ONCE: Final = 1 << 17
+_FULL: Final = {"XMinioStorageFull", "XMinioDiskFull", "InsufficientStorage", "QuotaExceeded"}
 _MISSING: Final = {
     "NoSuchKey", "NoSuchBucket", "NoSuchUpload",
     # names that the store would never hold: nothing is there, however often one asks
@@ -42,6 +45,17 @@ class StoreSettings:
     secret_key: str
     bucket: str
     region: str = "us-east-1"
+
+
+class _Pool(urllib3.PoolManager):
+    """Sends large bodies piece by piece: a socket's deadline is for a whole ``sendall``, and on a
+    slow line a part of an upload would never be through within it."""
+
+    def urlopen(self, method: str, url: str, redirect: bool = True, **kw: Any) -> Any:  # type: ignore[override]
+        body = kw.get("body")
+        if isinstance(body, bytes) and len(body) > _SEND_AT_ONCE:
+            kw["body"] = io.BytesIO(body)
+        return super().urlopen(method, url, redirect=redirect, **kw)
 
 
 class S3(Minio):
@@ -74,10 +88,14 @@ class S3(Minio):
 def connect(settings: StoreSettings) -> S3:
     """A client with deadlines on connecting and reading, and a pool that threads may share."""
     url = urlsplit(settings.endpoint)
-    pool = urllib3.PoolManager(
+    pool = _Pool(
         timeout=urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=READ_TIMEOUT_S),
         maxsize=64,
-        retries=urllib3.Retry(total=2, backoff_factor=0.1, status_forcelist=(502, 503, 504)),
+        blocksize=_SEND_AT_ONCE,
+        # of connections that are silent one further is tried: whoever asked is waiting
+        retries=urllib3.Retry(
+            total=2, read=1, backoff_factor=0.1, status_forcelist=(502, 503, 504)
+        ),
     )
     return S3(
         endpoint=url.netloc,
@@ -94,17 +112,28 @@ def code_of(error: BaseException) -> str | None:
     return error.code if isinstance(error, S3Error) else None
 
 
+def _full(error: S3Error) -> bool:
+    status = getattr(error.response, "status", 0)
+    return status == 507 or error.code in _FULL or "no space left" in str(error.message).lower()
+
+
 @contextmanager
-def translated(what: str, *, foreign: bool = False) -> Iterator[None]:
-    """Turn minio-py's and urllib3's errors into ObjectMissing or StoreUnavailable.
+def translated(what: str, *, foreign: bool = False, writing: bool = False) -> Iterator[None]:
+    """Turn minio-py's and urllib3's errors into ObjectMissing, StoreFull or StoreUnavailable.
 
     Args:
+        writing: one of our own uploads is under way: that it is gone is the store's fault. A MinIO
+            whose disk is full answers so to a part that it has no room for.
         foreign: the bucket is not our own: what we may not see there is missing. In our own, being
             refused is a fault of the installation, which is waited out as an outage is.
     """
     try:
         yield
     except S3Error as e:
+        if _full(e):
+            raise StoreFull(f"{what}: {e.code}: {e.message}") from e
+        if writing and e.code == "NoSuchUpload":
+            raise StoreUnavailable(f"{what}: the upload is gone") from e
         if e.code in _MISSING or (e.code == "AccessDenied" and foreign):
             raise ObjectMissing(f"{what}: {e.code}") from e
         if e.code == "PreconditionFailed":

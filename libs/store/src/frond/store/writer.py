@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, Self
 
 from minio.datatypes import Part
 
+from frond.contracts.errors import ObjectMissing, StoreUnavailable
 from frond.store.s3 import S3, translated
 
 MIB: Final = 1 << 20
@@ -76,7 +78,8 @@ class MultipartWriter:
         """Take bytes; sends a part when one is full.
 
         Raises:
-            StoreUnavailable: the store does not take the part.
+            StoreUnavailable: the store does not take the part; the whole object is to be written
+                again.
         """
         view = memoryview(data).cast("B")
         self._sha.update(view)
@@ -89,7 +92,7 @@ class MultipartWriter:
         return len(view)
 
     def _send(self, part: bytes) -> None:
-        with translated(f"writing {self.key}"):
+        with translated(f"writing {self.key}", writing=True):
             if self._upload_id is None:
                 self._upload_id = self._s3.begin_multipart(self._bucket, self.key, self._headers)
             number = len(self._parts) + 1
@@ -109,7 +112,7 @@ class MultipartWriter:
         else:
             if self._buffer:
                 self._send(bytes(self._buffer))
-            with translated(f"writing {self.key}"):
+            with translated(f"writing {self.key}", writing=True):
                 self.etag = self._s3.end_multipart(
                     self._bucket, self.key, self._upload_id, self._parts
                 )
@@ -123,7 +126,8 @@ class MultipartWriter:
         self._closed = True
         self._buffer = bytearray()
         if self._upload_id is not None:
-            with translated(f"dropping {self.key}"):
+            # the store may have dropped it by itself
+            with suppress(ObjectMissing), translated(f"dropping {self.key}"):
                 self._s3.abort_multipart(self._bucket, self.key, self._upload_id)
 
     def __enter__(self) -> Self:
@@ -138,4 +142,6 @@ class MultipartWriter:
         if kind is None:
             self.close()
         else:
-            self.abort()
+            # what went wrong first is what the caller must hear
+            with suppress(StoreUnavailable):
+                self.abort()

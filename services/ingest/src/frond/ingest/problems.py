@@ -20,6 +20,7 @@ from frond.contracts.errors import (
     BrokerUnavailable,
     JobRejected,
     ObjectMissing,
+    StoreFull,
     StoreUnavailable,
     UserError,
 )
@@ -29,6 +30,7 @@ from frond.runtime import get_logger
 
 MEDIA_TYPE: Final = "application/problem+json"
 RETRY_AFTER_S: Final = 5
+FULL_RETRY_AFTER_S: Final = 30
 _log = get_logger(__name__)
 
 _STATUS: Final[dict[Reason, int]] = {
