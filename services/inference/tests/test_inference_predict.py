@@ -16,10 +16,12 @@ from pydantic import SecretStr
 from rasterio.io import MemoryFile
 from rasterio.transform import Affine
 
+from frond.auth import KeyStore, Scope
 from frond.inference.settings import InferenceSettings
 from frond.inference.wiring import Inference
 from frond.models.testing import MAGENTA, blob_model
 from frond.stack import Endpoints
+from frond.store import ObjectStore, StoreSettings
 
 pytestmark = pytest.mark.stack
 
@@ -218,6 +220,22 @@ async def test_the_key_is_asked_for(client: httpx.AsyncClient) -> None:
         answer = await client.post("/predict", content=encoded("png", picture()), headers=headers)
         assert answer.status_code == 401
         assert answer.headers["www-authenticate"] == "Bearer"
+
+
+async def test_a_stored_key_needs_the_scope(
+    client: httpx.AsyncClient, stack: Endpoints, bucket: str
+) -> None:
+    """A key that was made for submitting predicts; one for reading is told what it lacks."""
+    store = ObjectStore(
+        StoreSettings(stack.s3_endpoint, stack.access_key, stack.secret_key, bucket), threads=2
+    )
+    for scope, status in ((Scope.SUBMIT, 200), (Scope.READ, 403)):
+        _, key = await KeyStore(store).create("n", tenant="acme", scopes=[scope])
+        headers = {"Authorization": f"Bearer {key}"}
+        answer = await client.post("/predict", content=encoded("png", picture()), headers=headers)
+        assert answer.status_code == status, answer.text
+    assert answer.json()["reason"] == "forbidden" and "submit" in answer.json()["detail"]
+    store.close()
 
 
 async def test_a_form_is_told_to_be_no_form(client: httpx.AsyncClient) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from frond.contracts.envelope import encode
 from frond.contracts.events import ChunkPlanned, ImageEmpty, ImageUploaded
-from frond.contracts.jobs import ModelRef, Thresholds
+from frond.contracts.jobs import JobSpec, ModelRef, Thresholds
 from frond.contracts.plan import ImagePlan, RasterSource, WindowGrid
 from frond.contracts.reasons import Reason
 from frond.tiler.decide import (
@@ -14,6 +14,7 @@ from frond.tiler.decide import (
     given_up,
     image_name,
     other_model,
+    other_tenant,
     planned,
     refused,
     rejected,
@@ -54,13 +55,39 @@ def test_names() -> None:
 def test_refused_at_the_door() -> None:
     """Cancelled jobs and foreign buckets; everything else is looked at."""
     event = uploaded(job_size=3)
-    assert refused(event, {"frond"}, cancelled=False) is None
-    cancelled = refused(event, {"frond"}, cancelled=True)
+    assert refused(event, {"frond"}, "frond", cancelled=False) is None
+    cancelled = refused(event, {"frond"}, "frond", cancelled=True)
     assert cancelled is not None and cancelled.reason is Reason.DISMISSED
-    foreign = refused(event, {"other"}, cancelled=False)
+    foreign = refused(event, {"other"}, "frond", cancelled=False)
     assert foreign is not None and foreign.reason is Reason.BUCKET_NOT_ALLOWED
     assert "'frond'" in foreign.detail
     assert (foreign.image_id, foreign.job_size) == (event.image_id, 3)
+
+
+@pytest.mark.parametrize(
+    "key", ["keys/0.tif", "models/m/x.tif", "open/x.tif", "deliveries/a/b.tif", "untold/j",
+            "deleted/j", "jobs/other/images/i/cog.tif", "jobs/j10/results/x.tif"]
+)  # fmt: skip
+def test_what_the_services_keep_is_no_raster(key: str) -> None:
+    """In the installation's bucket, and nowhere else; the job's own objects are its own."""
+    event = uploaded().model_copy(update={"image": f"s3://frond/{key}", "job_id": "j1"})
+    no = refused(event, {"frond"}, "frond", cancelled=False)
+    assert no is not None and no.reason is Reason.BUCKET_NOT_ALLOWED
+    assert refused(event, {"frond"}, "another", cancelled=False) is None
+    mine = event.model_copy(update={"image": "s3://frond/jobs/j1/x.tif"})
+    assert refused(mine, {"frond"}, "frond", cancelled=False) is None
+    sent = event.model_copy(update={"image": "s3://frond/uploads/u/x.tif"})
+    assert refused(sent, {"frond"}, "frond", cancelled=False) is None
+
+
+def test_an_image_of_another_tenant() -> None:
+    """Rejected when both are named and differ; whoever names none is trusted."""
+    mine = JobSpec(job_id="j", model=MODEL, tenant="acme")
+    assert other_tenant(uploaded(tenant="acme"), mine) is None
+    assert other_tenant(uploaded(), mine) is None
+    assert other_tenant(uploaded(tenant="x"), JobSpec(job_id="j", model=MODEL)) is None
+    no = other_tenant(uploaded(tenant="beta"), mine)
+    assert no is not None and no.reason is Reason.CONFLICT and "acme" not in no.detail
 
 
 def test_a_rejection_sent_twice_is_one_event() -> None:

@@ -13,7 +13,11 @@ UPLOADS = "uploads/"
 JOBS = "jobs/"
 MODELS = "models/"
 DELIVERIES = "deliveries/"
+UNTOLD = "untold/"
 KEYS = "keys/"
+DELETED = "deleted/"
+INTERNAL = (JOBS, MODELS, KEYS, OPEN, DELIVERIES, UNTOLD, DELETED)
+"""Prefixes under which the services keep what is nobody's raster; uploads are."""
 
 
 def safe_name(name: str) -> str:
@@ -133,6 +137,12 @@ def delivery_attempt(job_id: str, delivery_id: str, attempt: int) -> str:
 def delivery_marker(job_id: str, delivery_id: str) -> str:
     """There while a delivery has not ended: the notifier's outbox."""
     return f"{DELIVERIES}{job_id}/{delivery_id}"
+
+
+def untold_marker(job_id: str) -> str:
+    """There from a job's end until what it asks for is promised: somebody wants to be told, and
+    the completed event may never arrive."""
+    return f"{UNTOLD}{job_id}"
 
 
 def open_marker(job_id: str) -> str:

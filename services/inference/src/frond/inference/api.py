@@ -1,7 +1,6 @@
 """The HTTP side: ``POST /predict``."""
 
 import asyncio
-import hmac
 import tempfile
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +10,7 @@ from fastapi import Depends, FastAPI, Query, Request
 from fastapi.responses import JSONResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
+from frond.auth import Gate, Rates, Scope
 from frond.contracts.errors import JobRejected, ModelRejected, RasterRejected
 from frond.contracts.jobs import ModelRef
 from frond.contracts.reasons import Reason
@@ -22,7 +22,9 @@ from frond.inference.problems import MEDIA_TYPE, add_problems
 from frond.inference.settings import InferenceSettings
 from frond.raster import Limits
 
-_bearer = HTTPBearer(auto_error=False, description="FROND_API_KEY, where one is set")
+_bearer = HTTPBearer(
+    auto_error=False, description="an API key (frond_…), or a token of the configured issuer"
+)
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _BODY = {
     "requestBody": {
@@ -40,8 +42,12 @@ _PROBLEM = {"content": {MEDIA_TYPE: {"schema": {"type": "object"}}}}
 class Predictor:
     """Answers /predict with the process's models and its one model thread."""
 
-    def __init__(self, settings: InferenceSettings, models: ModelCache, runner: Runner) -> None:
+    def __init__(
+        self, settings: InferenceSettings, models: ModelCache, runner: Runner, gate: Gate
+    ) -> None:
         self._settings = settings
+        self._gate = gate
+        self._rates = Rates(settings.request_rate, settings.upload_rate)
         self._models = models
         self._runner = runner
         self._limits = Limits(
@@ -57,13 +63,17 @@ class Predictor:
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def check_key(self, sent: str | None) -> None:
-        """Raises JobRejected(UNAUTHORIZED) unless the key is the installation's."""
-        key = self._settings.api_key.get_secret_value()
-        if key and not hmac.compare_digest((sent or "").encode(), key.encode()):
-            raise JobRejected(
-                Reason.UNAUTHORIZED, "Send the installation's key as 'Authorization: Bearer KEY'."
-            )
+    async def admit(self, authorization: str | None) -> Callable[[int], Awaitable[None]]:
+        """Let a request in; the result is to be awaited for each piece of its body.
+
+        Raises:
+            JobRejected: UNAUTHORIZED, FORBIDDEN without the scope ``submit``, RATE_LIMITED.
+        """
+        who = await self._gate.identify(authorization)
+        who.require(Scope.SUBMIT)
+        self._rates.admit(who.subject)
+        self._rates.admit_body(who.subject)
+        return lambda count: self._rates.pace(who.subject, count)
 
     async def answer(
         self,
@@ -94,7 +104,7 @@ class Predictor:
                     raise ModelRejected(Reason.INFERENCE_FAILED, e.detail) from e
 
 
-async def _body(request: Request, most: int) -> IO[bytes]:
+async def _body(request: Request, most: int, pace: Callable[[int], Awaitable[None]]) -> IO[bytes]:
     if request.headers.get("content-type", "").lower().startswith("multipart/"):
         raise JobRejected(
             Reason.BAD_REQUEST,
@@ -111,6 +121,7 @@ async def _body(request: Request, most: int) -> IO[bytes]:
     got = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115 # the caller closes it
     try:
         async for piece in request.stream():
+            await pace(len(piece))
             got.write(piece)
             if got.tell() > most:
                 raise too_large
@@ -139,8 +150,8 @@ def make_app(find: Callable[[], Predictor]) -> FastAPI:
         openapi_extra=_BODY,
         summary="Detections in one image",
         responses={
-            400: _PROBLEM, 401: _PROBLEM, 404: _PROBLEM, 413: _PROBLEM, 422: _PROBLEM,
-            503: _PROBLEM,
+            400: _PROBLEM, 401: _PROBLEM, 403: _PROBLEM, 404: _PROBLEM, 413: _PROBLEM,
+            422: _PROBLEM, 429: _PROBLEM, 503: _PROBLEM,
         },
         tags=["predict"],
     )  # fmt: skip
@@ -152,13 +163,13 @@ def make_app(find: Callable[[], Predictor]) -> FastAPI:
         score: Annotated[
             float | None, Query(ge=0, le=1, description="overrides the model's threshold")
         ] = None,
-        sent: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)] = None,
+        _: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)] = None,
     ) -> JSONResponse:
         """The image (GeoTIFF, PNG, JPEG or npy) is the request's body. Any size up to the limits:
         it is seen in windows, as in a job, and merged. Nothing is stored."""
         predictor = find()
-        predictor.check_key(sent.credentials if sent else None)
-        found = await predictor.answer(lambda most: _body(request, most), model, score)
+        pace = await predictor.admit(request.headers.get("authorization"))
+        found = await predictor.answer(lambda most: _body(request, most, pace), model, score)
         metrics.PREDICTIONS.labels("200").inc()
         return JSONResponse(found.model_dump(mode="json", by_alias=True))
 

@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from frond.auth import Throttled
 from frond.contracts.errors import ObjectMissing, StoreUnavailable, UserError
 from frond.contracts.reasons import Reason
 from frond.inference import metrics
@@ -23,10 +24,12 @@ _log = get_logger(__name__)
 _STATUS: Final[dict[Reason, int]] = {
     Reason.BAD_REQUEST: 400,
     Reason.UNAUTHORIZED: 401,
+    Reason.FORBIDDEN: 403,
     Reason.NOT_FOUND: 404,
     Reason.UNKNOWN_MODEL: 404,
     Reason.TOO_LARGE: 413,
     Reason.TOO_MANY: 413,
+    Reason.RATE_LIMITED: 429,
     Reason.INTERNAL: 500,
     Reason.INFERENCE_FAILED: 500,
     Reason.UNAVAILABLE: 503,
@@ -61,6 +64,8 @@ def add_problems(app: FastAPI) -> None:
     async def user_error(request: Request, e: UserError) -> JSONResponse:
         status = _STATUS.get(e.reason, 422)
         headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
+        if isinstance(e, Throttled):
+            headers["Retry-After"] = str(e.retry_after)
         return problem(request, status, e.reason, e.detail, headers)
 
     @app.exception_handler(StoreUnavailable)
@@ -68,7 +73,7 @@ def add_problems(app: FastAPI) -> None:
         _log.warning("answering 503", error=repr(e))
         return problem(
             request, 503, Reason.UNAVAILABLE,
-            "The object store, which holds the models, does not answer. Try again.",
+            "The object store, which holds models and keys, does not answer. Try again.",
             {"Retry-After": "5"},
         )  # fmt: skip
 

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from pydantic import Field, SecretStr
+from pydantic import Field
 
+from frond.auth import AuthSettings
 from frond.models.session import PROVIDERS
 from frond.runtime import ServiceSettings
 
 MIB = 1 << 20
 
 
-class InferenceSettings(ServiceSettings):
+class InferenceSettings(ServiceSettings, AuthSettings):
     """Settings of the inference service.
 
     ``batch`` and ``providers`` are part of what a result's bytes depend on: give every worker of
     an installation the same.
     """
 
-    api_key: SecretStr = Field(
-        default=SecretStr(""), description="asked for by /predict; empty: no key is asked for"
-    )
     providers: str = Field(
         default=",".join(PROVIDERS), description="ONNX Runtime's, comma-separated, in order"
     )

@@ -9,6 +9,7 @@ from typing import Final, Literal
 
 from fastapi import FastAPI
 
+from frond.auth import Gate
 from frond.bus import EventProducer, Outgoing, consume, ensure_topics
 from frond.contracts import keys, topics
 from frond.contracts.envelope import Envelope
@@ -25,12 +26,13 @@ from frond.inference.settings import InferenceSettings
 from frond.inference.worker import Worker
 from frond.models import Registry
 from frond.raster import RasterReader, configure_gdal
-from frond.runtime import Service, wait_out
+from frond.runtime import Service, get_logger, wait_out
 from frond.store import ObjectStore, StoreSettings
 
 SOURCE: Final = "/frond/inference"
 _CANCELLED_S: Final = 3.0
 _CANCELLED_JOBS: Final = 1000
+_log = get_logger(__name__)
 
 
 class StoreResults:
@@ -112,7 +114,8 @@ class Inference:
             chunks_in_flight=settings.chunks_in_flight,
             noted=self.crashes.reading,
         )
-        self.predictor = Predictor(settings, self.models, self.runner)
+        gate = Gate(settings, self.store, _log.warning)
+        self.predictor = Predictor(settings, self.models, self.runner, gate)
 
     def close(self) -> None:
         """Stop every thread; what runs is abandoned."""

@@ -143,7 +143,7 @@ def _wanted(ingest: Ingest, bucket: str, prefix: str) -> Callable[[Listed], bool
     own: tuple[str, ...] = ()
     if bucket == ingest.store.bucket:
         uploads = () if prefix.startswith(keys.UPLOADS) else (keys.UPLOADS,)
-        own = (*tenancy.INTERNAL, *uploads)
+        own = (*keys.INTERNAL, *uploads)
 
     def wanted(found: Listed) -> bool:
         return names.is_raster(found.key) and found.size > 0 and not found.key.startswith(own)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from frond.contracts.ids import digest
+from frond.contracts.keys import DELETED as DELETED
 from frond.contracts.keys import JOBS, UPLOADS, safe_name
-
-DELETED = "deleted/"
 
 
 def upload(upload_id: str, n: int, name: str) -> str:

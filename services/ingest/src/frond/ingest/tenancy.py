@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
-from typing import Final
 
 from frond.auth import Place, Principal
 from frond.contracts import keys
@@ -19,11 +18,6 @@ from frond.ingest import places
 from frond.ingest.context import Ingest
 from frond.ingest.problems import Refused, not_found
 from frond.ingest.readmodel import queries
-
-INTERNAL: Final = (
-    keys.JOBS, keys.MODELS, keys.KEYS, keys.OPEN, keys.DELIVERIES, places.DELETED,
-)  # fmt: skip
-"""Prefixes of the installation's bucket that hold no raster of anybody's."""
 
 
 async def require_visible(ingest: Ingest, job_id: str, who: Principal) -> None:
@@ -114,7 +108,7 @@ async def require_place(ingest: Ingest, bucket: str, key: str, who: Principal) -
             "The operator lists others in FROND_ALLOWED_BUCKETS.",
         )
     own = bucket == ingest.store.bucket
-    if own and key.startswith(INTERNAL):
+    if own and key.startswith(keys.INTERNAL):
         raise Refused(
             Reason.BUCKET_NOT_ALLOWED,
             f"What lies under {key.split('/', 1)[0]}/ is kept by Frond itself, and is no raster.",

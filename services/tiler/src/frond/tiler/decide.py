@@ -6,6 +6,7 @@ from collections.abc import Iterator, Set
 from datetime import datetime
 from typing import Final
 
+from frond.contracts import keys
 from frond.contracts.events import Event, ImageEmpty, ImageRejected, ImageUploaded
 from frond.contracts.ids import parse_s3_uri
 from frond.contracts.jobs import JobSpec, ModelRef, Thresholds
@@ -25,17 +26,29 @@ def image_name(event: ImageUploaded) -> str:
     return key.rstrip("/").rsplit("/", 1)[-1] or key
 
 
-def refused(event: ImageUploaded, buckets: Set[str], *, cancelled: bool) -> ImageRejected | None:
-    """The rejection of an image that need not even be looked at; None: look at it."""
+def refused(
+    event: ImageUploaded, buckets: Set[str], own: str, *, cancelled: bool
+) -> ImageRejected | None:
+    """The rejection of an image that need not even be looked at; None: look at it.
+
+    ``own``: the installation's bucket, where its services keep what is nobody's raster.
+    """
     if cancelled:
         return rejected(event, Reason.DISMISSED, "The job was cancelled before this image's turn.")
-    bucket, _ = parse_s3_uri(event.image)
+    bucket, key = parse_s3_uri(event.image)
     if bucket not in buckets:
         return rejected(
             event,
             Reason.BUCKET_NOT_ALLOWED,
             f"Frond may not read from bucket {bucket!r}. Copy the image into an allowed bucket, or "
             "have the operator add this one to FROND_ALLOWED_BUCKETS.",
+        )
+    internal = key.startswith(keys.INTERNAL) and not key.startswith(keys.job_prefix(event.job_id))
+    if bucket == own and internal:
+        return rejected(
+            event,
+            Reason.BUCKET_NOT_ALLOWED,
+            f"What lies under {key.partition('/')[0]}/ is kept by Frond itself, and is no raster.",
         )
     return None
 
@@ -78,6 +91,17 @@ def spec_of(event: ImageUploaded, model: ModelRef, now: datetime) -> JobSpec:
         email=event.email,
         tenant=event.tenant,
         created=now,
+    )
+
+
+def other_tenant(event: ImageUploaded, spec: JobSpec) -> ImageRejected | None:
+    """The rejection of an image that was sent for another tenant than its job is of."""
+    if event.tenant is None or spec.tenant is None or event.tenant == spec.tenant:
+        return None
+    return rejected(
+        event,
+        Reason.CONFLICT,
+        "The job is another tenant's than the one that this image names. Send it in another job.",
     )
 
 

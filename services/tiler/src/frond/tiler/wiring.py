@@ -40,6 +40,7 @@ from frond.tiler.decide import (
     given_up,
     image_name,
     other_model,
+    other_tenant,
     planned,
     refused,
     rejected,
@@ -141,14 +142,14 @@ class Tiler:
         if event.job_size is not None:
             await self.jobs.sealed_once(event.job_id, event.job_size)
         no = refused(
-            event, self.settings.buckets, cancelled=await self.jobs.cancelled(event.job_id)
+            event, self.settings.buckets, self.settings.s3_bucket, cancelled=await self.jobs.cancelled(event.job_id)
         )
         if no is not None:
             metrics.IMAGES.labels(no.reason.value).inc()
             return _to_detected(no)
         try:
             spec = await self.jobs.pinned(event)
-            no = other_model(event, spec)
+            no = other_model(event, spec) or other_tenant(event, spec)
             if no is not None:
                 metrics.IMAGES.labels(no.reason.value).inc()
                 return _to_detected(no)
