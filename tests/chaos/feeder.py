@@ -199,7 +199,7 @@ class Feeder:
 
     async def _send(self, events: list[Outgoing]) -> None:
         if self._producer is None:
-            producer = EventProducer(self.installation.stack.kafka_bootstrap, "", "/chaos")
+            producer = EventProducer(self.installation.stack.direct.kafka_bootstrap, "", "/chaos")
             await producer.start()
             self._producer = producer
         await self._producer.send(events)

@@ -44,7 +44,7 @@ _QUICK: Final = {
     "WEBHOOK_RETRY_DELAY": "0.3",
     "WEBHOOK_MAX_RETRIES": "1000",
     "FROND_WEBHOOK_LONGEST_S": "2",
-    "FROND_WEBHOOK_ALLOW_PRIVATE": "true",
+    "FROND_EGRESS_ALLOW": "127.0.0.1",
     "FROND_DEADLINE_S": "3",
     "FROND_LEASE_S": "5",
     "FROND_RESCAN_S": "3",
@@ -104,8 +104,10 @@ class Installation:
         self.figures = figures
         self.needs = needs or Needs()
         self.exits: Counter[str] = Counter()
-        self._note = note or (lambda *_, **__: None)
-        self.stack = NativeStack(folder / "stack")
+        self.note = note or (lambda *_, **__: None)
+        self.stack = NativeStack(
+            folder / "stack", proxied=self.needs.proxied, small_disk_mb=self.needs.small_disk_mb
+        )
         self.crash_points = folder / "crash-points"
         self.env: dict[str, str] = {
             **_QUICK,
@@ -129,7 +131,7 @@ class Installation:
         await asyncio.to_thread(self.stack.start, lambda _: None)
         store = self.store()
         try:
-            await prepare(self.stack.endpoints.env() | self.env, store, self.folder / "blob")
+            await prepare(self.env | self.stack.direct.env(), store, self.folder / "blob")
         finally:
             store.close()
         for server in SERVERS:
@@ -159,7 +161,7 @@ class Installation:
 
     def store(self) -> ObjectStore:
         """The bucket, reached directly; whoever asks closes it."""
-        return open_store({**self.env, **self.stack.endpoints.env()})
+        return open_store({**self.env, **self.stack.direct.env()})
 
     # -- who is there --------------------------------------------------------------------------
 
@@ -312,7 +314,7 @@ class Installation:
         code = child.returncode
         if code != -signal.SIGKILL:
             self.exits[f"{process.name}: {code}"] += 1
-            self._note("exited", name=process.name, code=code)
+            self.note("exited", name=process.name, code=code)
             # one that cannot start must not be started a hundred times a second
             await asyncio.sleep(max(0.0, 1.0 - (time.monotonic() - began)))
         if not process.held and not self._closing:
@@ -345,7 +347,7 @@ class Installation:
                     await asyncio.to_thread(start)
                     return
                 except Exception as e:  # a full disk, say: it is tried until it can
-                    self._note("server did not start", name=name, error=str(e)[-500:])
+                    self.note("server did not start", name=name, error=str(e)[-500:])
                     await asyncio.sleep(1.0)
 
         self._starting[name] = self._task(f"start {name}", again())
@@ -359,12 +361,12 @@ class Installation:
     def _count_kill(self, name: str) -> None:
         self.figures.kills += 1
         self.figures.killed[_service(name)] += 1
-        self._note("kill", name=name)
+        self.note("kill", name=name)
 
     def _signal(self, name: str, sig: signal.Signals) -> None:
         pid = self.pid(name)
         if pid is not None:
-            self._note("signal", name=name, signal=sig.name)
+            self.note("signal", name=name, signal=sig.name)
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, sig)
 

@@ -2,6 +2,277 @@
 
 from __future__ import annotations
 
+import argparse
+import asyncio
+import logging
+import os
+import random
+import shutil
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from chaos import report
+from chaos.calm import calm_digests
+from chaos.feeder import Feeder
+from chaos.figures import Figures
+from chaos.installation import SECRET, Installation
+from chaos.jobs import NUMBERS, JobPlan
+from chaos.oracle import Oracle
+from chaos.receiver import Delivery, Mode, Receiver
+from chaos.scenarios import SCENARIOS, Scenario
+from chaos.verify import compare, verify
+from chaos.watch import Watch
+from chaos.world import World
+
+_EVERY_S: Final = 5.0
+_OVERTIME_S: Final = 900.0
+_SHORT_S: Final = 240.0
+_SHOWN: Final = 50
+
+
+class Ticker:
+    """A line every few seconds while something runs."""
+
+    def __init__(self, what: str, figures: Callable[[], str]) -> None:
+        self.what = what
+        self.began = time.monotonic()
+        self._figures = figures
+        self._said = ""
+        self._task = asyncio.create_task(self._run())
+
+    def say(self, text: str) -> None:
+        self._said = text
+
+    def stop(self) -> float:
+        """Seconds since it began."""
+        self._task.cancel()
+        return time.monotonic() - self.began
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(_EVERY_S)
+            seconds = time.monotonic() - self.began
+            print(f"  {self.what} {seconds:4.0f} s: {self._figures()} {self._said}", flush=True)
+
+
+class Run:
+    """One run of the program.
+
+    Attributes:
+        outcomes: the figures of each scenario that was run, by name.
+    """
+
+    def __init__(self, folder: Path, *, seed: int, duration: float, short: bool) -> None:
+        self.folder = folder
+        self.seed = seed
+        self.duration = duration
+        self.short = short
+        self.receiver = Receiver(SECRET)
+        self.outcomes: dict[str, Figures] = {}
+        self.plans: dict[str, dict[str, JobPlan]] = {}
+        self._digests: dict[str, dict[str, bytes]] = {}
+
+    async def all(self, scenarios: list[Scenario]) -> Figures:
+        """Run scenarios, then compare with a calm run; the sum of their figures."""
+        self.receiver.start()
+        end = time.monotonic() + self.duration
+        try:
+            left = len(scenarios)
+            for group in _grouped(scenarios, self.short):
+                share = max(0.0, end - time.monotonic()) / left
+                left -= len(group)
+                await self._group(group, share)
+            await self._compare()
+        finally:
+            self.receiver.close()
+        return sum(self.outcomes.values(), Figures())
+
+    async def _group(self, group: list[Scenario], share: float) -> None:
+        """Scenarios on one installation; a group of one, but in the short matrix."""
+        folder = self.folder / group[0].name
+        first = self.outcomes[group[0].name] = Figures()
+        print(f"{', '.join(s.name for s in group)}: starting an installation", flush=True)
+        ticker = Ticker("starting", lambda: "")
+        installation = Installation(folder, first, needs=group[0].needs)
+        try:
+            await installation.open()
+        except Exception as e:
+            first.lose(f"the installation did not start: {e}")
+            await installation.close()
+            return
+        finally:
+            ticker.stop()
+        watch = Watch(installation.stack.direct.kafka_bootstrap)
+        watch.start()
+        others: set[str] = set()
+        strangers: list[str] = []
+        try:
+            for scenario in group:
+                await self._scenario(scenario, installation, watch, others, strangers, share)
+        finally:
+            await watch.close()
+            await installation.close()
+        if all(self.outcomes[s.name].good for s in group):
+            # logs are for whoever looks for the cause of a violation; topics and objects are large
+            shutil.rmtree(folder / "stack", ignore_errors=True)
+
+    async def _scenario(
+        self, scenario: Scenario, installation: Installation, watch: Watch, others: set[str],
+        strangers: list[str], share: float,
+    ) -> None:  # fmt: skip
+        name = scenario.name
+        figures = self.outcomes[name] = Figures()
+        oracle = Oracle(self.folder / name / "journal.jsonl")
+        installation.figures, installation.note = figures, oracle.note
+        watch.on_completed = oracle.completed
+        self.receiver.note = _noting(oracle)
+        self.receiver.behave(Mode.OK)
+        feeder = Feeder(
+            installation, oracle, figures, watch,
+            seed=self.seed, first=scenario.number * NUMBERS, webhook_url=self.receiver.url,
+        )  # fmt: skip
+        print(f"{name}: {scenario.about}", flush=True)
+        ticker = Ticker(name, lambda: f"{figures.line()} ended={len(watch.ended)}")
+        world = World(
+            installation, feeder, oracle, self.receiver, figures, watch,
+            rng=random.Random(f"{self.seed}/{name}"), short=self.short,
+            until=time.monotonic() + share, say=ticker.say, strangers=strangers,
+            dead_before=len(watch.dead_letters),
+        )  # fmt: skip
+        limit = _SHORT_S if self.short else share + _OVERTIME_S
+        try:
+            async with asyncio.timeout(limit):
+                await scenario.run(world)
+        except TimeoutError:
+            figures.lose(f"{name} did not end within {limit:.0f} s")
+        except Exception as e:
+            figures.lose(f"{name} broke off: {type(e).__name__}: {e}")
+            traceback.print_exc()
+        self.receiver.behave(Mode.OK)
+        try:
+            ticker.say("verifying")
+            self._digests[name] = await verify(world, others)
+        except Exception as e:
+            figures.lose(f"{name} could not be verified: {type(e).__name__}: {e}")
+            traceback.print_exc()
+        if not world.comparable:
+            self._digests.pop(name, None)
+        await feeder.close()
+        oracle.close()
+        figures.seconds = ticker.stop()
+        fired = installation.crash_points / "fired"
+        if fired.is_dir() and not figures.points:
+            figures.points.update(p.name.rsplit(".", 1)[0] for p in fired.iterdir())
+            figures.crash_points = figures.points.total()
+        for exit_, times in installation.exits.items():
+            figures.notes.append(f"{exit_} ended by itself, {times} times")
+        installation.exits.clear()
+        self.plans[name] = {j: oracle.plans[j] for j in oracle.acknowledged}
+        others |= oracle.plans.keys()
+        print(f"{name}: {figures.seconds:.0f} s, {figures.images} images, {figures.line()}")
+        _show(figures)
+
+    async def _compare(self) -> None:
+        plans = {j: p for name in self._digests for j, p in self.plans[name].items()}
+        if not plans:
+            return
+        print(f"calm reference: {len(plans)} jobs, undisturbed", flush=True)
+        ticker = Ticker("calm", lambda: "")
+        self.receiver.note = None
+        try:
+            calm = await calm_digests(self.folder / "calm", plans, self.receiver.url, ticker.say)
+        except AssertionError as e:
+            next(iter(self.outcomes.values())).lose(f"the calm run did not end: {e}")
+            return
+        finally:
+            print(f"calm reference: {ticker.stop():.0f} s", flush=True)
+        for name, stormy in self._digests.items():
+            figures = self.outcomes[name]
+            before = len(figures.details)
+            compare(figures, self.plans[name], stormy, calm)
+            if len(figures.details) > before:
+                print(f"{name}, compared with a calm run:")
+                _show(figures, before)
+
+
+def _noting(oracle: Oracle) -> Callable[[Delivery], None]:
+    def note(got: Delivery) -> None:
+        oracle.posted(job_id=got.job_id, id=got.webhook_id, body=got.body, answered=got.answered)
+
+    return note
+
+
+def _show(figures: Figures, start: int = 0) -> None:
+    shown = figures.details[start : start + _SHOWN]
+    for line in shown:
+        print(f"    {line}")
+    if len(figures.details) - start > len(shown):
+        print(f"    and {len(figures.details) - start - len(shown)} more")
+    sys.stdout.flush()
+
+
+def _grouped(scenarios: list[Scenario], short: bool) -> list[list[Scenario]]:
+    """In the short matrix, scenarios that need the same kind of installation share one."""
+    if not short:
+        return [[s] for s in scenarios]
+    groups: dict[str, list[Scenario]] = {}
+    for scenario in scenarios:
+        groups.setdefault(repr(scenario.needs), []).append(scenario)
+    return list(groups.values())
+
+
+def chosen(only: str) -> list[Scenario]:
+    """The scenarios of this comma-separated list, all that are there by default."""
+    names = [n.strip() for n in only.split(",") if n.strip()]
+    for name in names:
+        if name not in SCENARIOS:
+            raise SystemExit(f"There is no scenario {name!r}. There are: {', '.join(SCENARIOS)}.")
+    found = [SCENARIOS[n] for n in names] if names else list(SCENARIOS.values())
+    ready = []
+    for scenario in found:
+        try:
+            scenario.needs  # noqa: B018 # imports it
+        except Exception as e:
+            print(f"skipped: {scenario.name}: {type(e).__name__}: {e}", flush=True)
+        else:
+            ready.append(scenario)
+    return ready
+
 
 def main() -> None:
-    raise SystemExit("not yet")
+    """Run; exit status 0 only if nothing was lost, doubled or different."""
+    parser = argparse.ArgumentParser(prog="chaos", description="The real stack under attack.")
+    env = os.environ
+    parser.add_argument(
+        "--duration", type=float, default=float(env.get("DURATION") or 900),
+        help="seconds of trouble, shared out among the scenarios (DURATION)",
+    )  # fmt: skip
+    parser.add_argument("--seed", type=int, default=env.get("SEED") or None, help="(SEED)")
+    parser.add_argument("--only", default=env.get("ONLY") or "", help="scenarios, a,b (ONLY)")
+    parser.add_argument("--short", action="store_true", help="the short matrix of make test")
+    parser.add_argument("--report", type=Path, help="write docs/reliability.md here")
+    parser.add_argument("--folder", type=Path, help="keep logs and journals in this folder")
+    given = parser.parse_args()
+    seed = int(given.seed) if given.seed is not None else random.SystemRandom().randrange(10_000)
+    print(f"seed={seed} duration={given.duration:.0f} short={given.short}", flush=True)
+    logging.basicConfig(level=logging.ERROR)
+    folder = given.folder or Path(tempfile.mkdtemp(prefix="frond-chaos-"))
+    run = Run(folder, seed=seed, duration=given.duration, short=given.short)
+    began = time.monotonic()
+    total = asyncio.run(run.all(chosen(given.only)))
+    total.seconds = time.monotonic() - began
+    if given.report:
+        report.write(given.report, run, total)
+        print(f"{given.report} is written")
+    if total.good and not given.folder:
+        shutil.rmtree(folder, ignore_errors=True)
+    else:
+        print(f"logs and journals: {folder}")
+    print(f"seed={seed} duration={given.duration:.0f}")
+    print(total.line(), flush=True)
+    sys.exit(0 if total.good and run.outcomes else 1)

@@ -17,6 +17,7 @@ from frond.contracts.topics import Topic
 
 WATCHED: Final = (
     topics.UPLOADED, topics.TILED, topics.DETECTED, topics.IMAGED, topics.COMPLETED,
+    topics.DEADLETTER,
 )  # fmt: skip
 _SILENT_S: Final = 15.0
 
@@ -29,6 +30,8 @@ class Watch:
 
     Attributes:
         ended: ids of the jobs of which a completed event was seen.
+        dead_letters: what each dead letter says of itself, oldest first.
+        on_completed: as ``completed``.
     """
 
     def __init__(
@@ -36,16 +39,23 @@ class Watch:
     ) -> None:
         self.bootstrap = bootstrap
         self.ended: set[str] = set()
-        self._completed = completed
+        self.dead_letters: list[str] = []
+        self.on_completed = completed
         self._ids: dict[str, set[bytes]] = {t.name: set() for t in WATCHED}
         self._at: dict[TopicPartition, int] = {
             TopicPartition(t.name, p): 0 for t in WATCHED for p in range(t.partitions)
         }
+        self._broker = 0
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._run())
+
+    def begin_anew(self) -> None:
+        """The broker has lost its topics: what comes is read from their beginning."""
+        self._at = dict.fromkeys(self._at, 0)
+        self._broker += 1
 
     async def close(self) -> None:
         if self._task is not None:
@@ -56,12 +66,26 @@ class Watch:
         """How many distinct events were seen on a topic."""
         return len(self._ids[topic.name])
 
-    async def more(self, topic: Topic, more: int, within: float) -> None:
-        """Wait for further distinct events. Raises AssertionError when they do not come."""
-        wanted = self.count(topic) + more
+    def counts(self) -> dict[str, int]:
+        """How many distinct events were seen, by topic."""
+        return {name: len(ids) for name, ids in self._ids.items()}
+
+    async def more(self, of: Topic | Iterable[Topic], more: int, within: float) -> None:
+        """Wait for further distinct events of a topic, or of several together.
+
+        Raises:
+            AssertionError: they did not come.
+        """
+        topics_ = (of,) if isinstance(of, Topic) else tuple(of)
+
+        def seen() -> int:
+            return sum(self.count(t) for t in topics_)
+
+        wanted = seen() + more
         await self._until(
-            lambda: self.count(topic) >= wanted, within,
-            lambda: f"{topic.name}: {self.count(topic)} events, {wanted} were awaited",
+            lambda: seen() >= wanted, within,
+            lambda: f"{wanted} events were awaited on {', '.join(t.name for t in topics_)}; "
+            f"seen so far: {self.counts()}",
         )  # fmt: skip
 
     async def end_of(self, job_ids: Iterable[str], within: float) -> None:
@@ -108,9 +132,11 @@ class Watch:
 
     async def _read(self, consumer: AIOKafkaConsumer) -> None:
         """Until nothing has come for a while: then a fresh consumer goes on where this one was."""
-        silent = 0.0
+        silent, broker = 0.0, self._broker
         while silent < _SILENT_S:
             found = await consumer.getmany(timeout_ms=1000, max_records=2000)
+            if broker != self._broker:
+                return
             silent = 0.0 if found else silent + 1
             for tp, messages in found.items():
                 for message in messages:
@@ -127,9 +153,14 @@ class Watch:
             # a publisher's message without headers; it is itself
             ce_id = hashlib.sha256(message.value or b"").hexdigest()[:32].encode()  # type: ignore[attr-defined]
         self._ids[topic].add(ce_id[:32])
+        if topic == topics.DEADLETTER.name:
+            told = (headers.get(f"dlq_{n}", b"") for n in ("topic", "partition", "offset", "group"))
+            where = " ".join(t.decode("utf-8", "replace") for t in told)
+            why = headers.get("dlq_detail", b"").decode("utf-8", "replace")
+            self.dead_letters.append(f"{where}: {why[:300]}")
         if topic == topics.COMPLETED.name:
             job_id = headers.get("ce_subject", b"").decode("utf-8", "replace")
             self.ended.add(job_id)
-            if self._completed is not None:
+            if self.on_completed is not None:
                 value = hashlib.sha256(message.value or b"").hexdigest()  # type: ignore[attr-defined]
-                self._completed(job_id, ce_id.decode("utf-8", "replace"), value)
+                self.on_completed(job_id, ce_id.decode("utf-8", "replace"), value)

@@ -11,6 +11,7 @@ from chaos.feeder import Feeder
 from chaos.figures import Figures
 from chaos.installation import Installation, Needs
 from chaos.oracle import Oracle
+from chaos.outside import Copy
 from chaos.receiver import Mode, Receiver
 from chaos.watch import Watch
 from frond.contracts.topics import Topic
@@ -29,8 +30,11 @@ class World:
         until: ``time.monotonic()`` at which a long run should stop making trouble.
         strangers: ``fnmatch`` patterns of object keys that the scenario itself brings in, besides
             those of the jobs it submits; they count as no orphans.
+        dead_before: how many dead letters there were before the scenario.
         dead_letters: whether dead letters are expected: a scenario that sends rubbish sets it.
         receiver_lived: cleared by a scenario after which deliveries need not have arrived.
+        gave_up: jobs whose receiver wants no more: their webhook need not have been taken.
+        copies_before: completed events of a broker that has lost its topics since.
         comparable: cleared by a scenario whose artifacts cannot be those of a calm run.
     """
 
@@ -44,10 +48,13 @@ class World:
     short: bool
     until: float
     say: Callable[[str], None] = print
+    dead_before: int = 0
     strangers: list[str] = field(default_factory=list)
     dead_letters: bool = False
     receiver_lived: bool = True
     comparable: bool = True
+    gave_up: set[str] = field(default_factory=set)
+    copies_before: dict[str, list[Copy]] = field(default_factory=dict)
 
     @property
     def time_left(self) -> float:
@@ -59,8 +66,11 @@ class World:
         self.figures.faults += 1
         self.oracle.note("fault", fault=what, **more)
 
-    async def progress(self, topic: Topic, more: int, within: float = 120) -> None:
-        """Wait for ``more`` further distinct events on a topic: gate every kill on it.
+    async def progress(
+        self, topic: Topic | Iterable[Topic], more: int, within: float = 120
+    ) -> None:
+        """Wait for ``more`` further distinct events on a topic, or on several together: gate every
+        kill on it.
 
         Raises:
             AssertionError: they did not come.

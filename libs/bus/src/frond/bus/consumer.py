@@ -42,7 +42,6 @@ async def consume(
     producer: EventProducer,
     concurrency: int = 4,
     group: str | None = None,
-    session_timeout_ms: int = 10_000,
     unreadable: Unreadable | None = None,
     give_up: GiveUp | None = None,
     held: Callable[[str], bool] = lambda _: False,
@@ -74,7 +73,7 @@ async def consume(
         topic, named, handler, producer, unreadable=unreadable, give_up=give_up,
         service=service.name,
     )  # fmt: skip
-    await _Loop(service, topic, handling, concurrency, held).run(named, session_timeout_ms)
+    await _Loop(service, topic, handling, concurrency, held).run(named)
 
 
 class _Loop:
@@ -96,8 +95,9 @@ class _Loop:
         self.tasks: dict[TopicPartition, set[asyncio.Task[None]]] = {}
         self.part = f"consuming {topic.name}"
 
-    async def run(self, group: str, session_timeout_ms: int) -> None:
+    async def run(self, group: str) -> None:
         health, settings = self.service.health, self.service.settings
+        session_timeout_ms = int(settings.session_timeout_s * 1000)
         health.expect(self.part, "joining the consumer group")
         self.consumer = AIOKafkaConsumer(
             bootstrap_servers=settings.kafka_bootstrap,
