@@ -138,6 +138,14 @@ def answer_of(request: Request, e: Exception) -> JSONResponse:
 
 
 def _away(request: Request, e: Exception) -> JSONResponse:
+    if isinstance(e, StoreFull):
+        _log.error("the object store is full", error=repr(e), trace_id=trace_id(request.scope))
+        return problem(
+            request, 507, Reason.UNAVAILABLE,
+            "The object store is full and takes no more at the moment; what is there is safe. "
+            "Try again once its operator has made room.",
+            headers={"Retry-After": str(FULL_RETRY_AFTER_S)},
+        )  # fmt: skip
     _log.warning("answering 503", error=repr(e), trace_id=trace_id(request.scope))
     told: dict[type, str] = {
         StoreUnavailable: "The object store",
