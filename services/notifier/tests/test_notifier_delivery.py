@@ -9,15 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from frond.contracts.deliveries import Kind, State
 from frond.contracts.events import JobCompleted
 from frond.contracts.jobs import ImageCounts, JobOutcome, JobSpec, JobStatus, ModelRef, WindowCounts
 from frond.notifier.delivery import (
     LONGEST_ASKED_S,
     LONGEST_S,
     Answer,
-    Kind,
     Policy,
-    State,
     after,
     asked_wait,
     backoff,

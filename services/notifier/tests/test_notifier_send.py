@@ -12,9 +12,10 @@ import pytest
 from pydantic import SecretStr, ValidationError
 from standardwebhooks import Webhook, WebhookVerificationError
 
+from frond.contracts.deliveries import Delivery, State
 from frond.contracts.events import JobCompleted
 from frond.contracts.jobs import ImageCounts, JobOutcome, JobSpec, JobStatus, ModelRef, WindowCounts
-from frond.notifier.delivery import Answer, Delivery, State, deliveries_of
+from frond.notifier.delivery import Answer, deliveries_of
 from frond.notifier.send import MailSender, WebhookSender
 from frond.notifier.settings import NotifierSettings
 from frond.runtime import Egress

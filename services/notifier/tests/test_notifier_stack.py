@@ -18,10 +18,11 @@ from standardwebhooks import Webhook
 
 from frond.bus import EventProducer, Outgoing, ensure_topics
 from frond.contracts import keys, topics
+from frond.contracts.deliveries import Delivery, Kind, State
 from frond.contracts.errors import ObjectMissing
 from frond.contracts.events import JobCompleted
 from frond.contracts.jobs import ImageCounts, JobOutcome, JobSpec, JobStatus, ModelRef, WindowCounts
-from frond.notifier.delivery import Delivery, Kind, Policy, State, deliveries_of
+from frond.notifier.delivery import Policy, deliveries_of
 from frond.notifier.outbox import Outbox
 from frond.notifier.send import WebhookSender
 from frond.notifier.settings import NotifierSettings

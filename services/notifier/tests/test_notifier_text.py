@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from frond.contracts.deliveries import Delivery
 from frond.contracts.events import JobCompleted
 from frond.contracts.jobs import (
     Artifact,
@@ -19,7 +20,7 @@ from frond.contracts.jobs import (
     WindowCounts,
 )
 from frond.contracts.reasons import Reason
-from frond.notifier.delivery import Delivery, deliveries_of
+from frond.notifier.delivery import deliveries_of
 from frond.notifier.text import mail, mail_text, webhook_body
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -219,6 +220,36 @@ class Client:
     def cancel(self, job_id: str) -> dict[str, Any]:
         """Stop a job; it ends as ``dismissed``."""
         return self._json("POST", f"/jobs/{quote(job_id)}/cancel")
+
+    def retry(self, job_id: str, reasons: Sequence[str] = ()) -> dict[str, Any]:
+        """Run the failed images of an ended job again, as a new job; returns that one.
+
+        Args:
+            reasons: only images that failed for one of these; empty: all.
+        """
+        return self._json("POST", f"/jobs/{quote(job_id)}/retry", {"reasons": list(reasons)})
+
+    def webhooks(self, job_id: str) -> list[dict[str, Any]]:
+        """What became of a job's webhooks and e-mails, the oldest first."""
+        return list(self._json("GET", f"/jobs/{quote(job_id)}/webhooks")["webhooks"])
+
+    def replay_webhooks(self, job_id: str) -> list[dict[str, Any]]:
+        """Have an ended job's webhooks sent once more: same ``webhook-id``, same body.
+
+        Returns the new round; nothing where the job asked for no webhook.
+        """
+        return list(self._json("POST", f"/jobs/{quote(job_id)}/webhooks/replay")["webhooks"])
+
+    def ended(self, since: datetime | None = None, until: datetime | None = None) -> Iterator[str]:
+        """Ids of the jobs that ended from ``since`` up to, not including, ``until``; newest first.
+
+        Every job that began before ``until`` is looked at: a long one may have begun early.
+        """
+        query = {"until": until.isoformat()} if until else {}
+        for job in self._pages("/jobs", "jobs", query, None):
+            ended = job.get("finished") and datetime.fromisoformat(job["finished"])
+            if ended and (not since or ended >= since) and (not until or ended < until):
+                yield str(job["job_id"])
 
     def delete(self, job_id: str) -> None:
         """Stop a job if it runs, and delete all of it. A job that is gone is deleted."""

@@ -269,6 +269,9 @@ class JobCompleted(Event):
     )
     artifacts: tuple[Artifact, ...] = ()
     model: ModelRef | None = Field(default=None, description="None if no image was ever accepted")
+    retry_of: str | None = Field(
+        default=None, description="the ended job whose failed images this one ran again"
+    )
     timings: Timings = Field(default=Timings(), description="summed over all workers")
     started: datetime | None = None
     finished: datetime | None = None

@@ -88,6 +88,9 @@ class JobSpec(Contract):
     webhook_url: str | None = None
     email: str | None = None
     tenant: str | None = None
+    retry_of: str | None = Field(
+        default=None, description="the ended job whose failed images this one runs again"
+    )
     created: datetime | None = None
 
 

@@ -138,6 +138,7 @@ def completed_event(
         failures=tuple(sums.failures),
         artifacts=tuple(artifacts),
         model=spec.model if spec else None,
+        retry_of=spec.retry_of if spec else None,
         timings=timings,
         started=spec.created if spec else None,
         finished=finished,

@@ -11,7 +11,18 @@ from fastapi import Depends, FastAPI
 from frond.ingest.auth import Door, require_access, require_admin
 from frond.ingest.context import Ingest
 from frond.ingest.problems import add_problems
-from frond.ingest.routes import events, home, images, jobs, keys, models, results, upload
+from frond.ingest.routes import (
+    events,
+    home,
+    images,
+    jobs,
+    keys,
+    models,
+    results,
+    retry,
+    upload,
+    webhooks,
+)
 from frond.ingest.tracing import Tracing
 
 DESCRIPTION = """
@@ -39,7 +50,7 @@ def make_app(ingest: Ingest) -> FastAPI:
     app.add_middleware(Tracing)
     add_problems(app)
     app.include_router(home.router)
-    for module in (upload, jobs, images, results, events, models):
+    for module in (upload, jobs, retry, images, results, events, webhooks, models):
         app.include_router(module.router, dependencies=[Depends(require_access)])
     app.include_router(images.described, dependencies=[Depends(require_access)])
     app.include_router(keys.router, dependencies=[Depends(require_admin)])

@@ -4,58 +4,17 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
-from enum import StrEnum
 from typing import Final, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
+from frond.contracts.deliveries import Delivery, Kind, State
 from frond.contracts.events import JobCompleted
-from frond.contracts.ids import digest
 from frond.contracts.jobs import JobSpec
 
 FACTOR: Final = 3.0
 LONGEST_S: Final = 6 * 3600.0
 LONGEST_ASKED_S: Final = 24 * 3600.0
-
-
-class Kind(StrEnum):
-    """By which road."""
-
-    WEBHOOK = "webhook"
-    EMAIL = "email"
-
-
-class State(StrEnum):
-    """Where a delivery stands; the last two are final."""
-
-    PENDING = "pending"
-    DELIVERED = "delivered"
-    GAVE_UP = "gave-up"
-
-
-class Delivery(BaseModel):
-    """One notice to one address, as stored beside its job. It holds all that an attempt needs.
-
-    ``attempts`` counts the attempts that have ended; ``next_attempt`` is None once it is final.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    id: str
-    job_id: str
-    event_id: str
-    kind: Kind
-    target: str
-    event: JobCompleted
-    state: State = State.PENDING
-    attempts: int = 0
-    next_attempt: datetime | None
-    last_attempt: datetime | None = None
-    last_answer: str = ""
-
-    @property
-    def final(self) -> bool:
-        return self.state is not State.PENDING
 
 
 class Answer(NamedTuple):
@@ -101,15 +60,7 @@ class Addresses(BaseModel):
 def deliveries_of(event: JobCompleted, to: Addresses | JobSpec, now: datetime) -> list[Delivery]:
     """The notices that a completed job asks for. The same event gives the same ids."""
     wanted = ((Kind.WEBHOOK, to.webhook_url), (Kind.EMAIL, to.email))
-    return [
-        Delivery(
-            id=digest("delivery", event.event_id, kind, target)[:20],
-            job_id=event.job_id, event_id=event.event_id, kind=kind, target=target, event=event,
-            next_attempt=now,
-        )
-        for kind, target in wanted
-        if target
-    ]  # fmt: skip
+    return [Delivery.of(event, kind, target, now) for kind, target in wanted if target]
 
 
 def classify(status: int, retry_after: str | None, now: datetime) -> Answer:

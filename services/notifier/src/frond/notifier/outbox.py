@@ -18,19 +18,11 @@ from functools import partial
 from typing import Final
 
 from frond.contracts import keys
+from frond.contracts.deliveries import Delivery, Kind, State
 from frond.contracts.errors import ObjectMissing
 from frond.contracts.events import JobCompleted
 from frond.notifier import metrics
-from frond.notifier.delivery import (
-    Addresses,
-    Answer,
-    Delivery,
-    Kind,
-    Policy,
-    State,
-    after,
-    deliveries_of,
-)
+from frond.notifier.delivery import Addresses, Answer, Policy, after, deliveries_of
 from frond.notifier.send import Sender
 from frond.runtime import crash_point, get_logger, wait_out
 from frond.store import ObjectStore

@@ -13,8 +13,9 @@ import aiosmtplib
 import httpx
 from standardwebhooks import Webhook
 
+from frond.contracts.deliveries import Delivery, State
 from frond.contracts.errors import JobRejected
-from frond.notifier.delivery import Answer, Delivery, State, classify
+from frond.notifier.delivery import Answer, classify
 from frond.notifier.settings import NotifierSettings
 from frond.notifier.text import mail, webhook_body
 

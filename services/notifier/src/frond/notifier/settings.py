@@ -40,7 +40,9 @@ class NotifierSettings(ServiceSettings):
         default=30.0, description="how soon an attempt counts as lost, when its notifier was killed"
     )
     rescan_s: float = Field(
-        default=60.0, gt=0, description="how often deliveries that nobody attends to are looked for"
+        default=10.0,
+        gt=0,
+        description="how often deliveries that nobody attends to are looked for: replayed ones, too",
     )
 
     @model_validator(mode="after")

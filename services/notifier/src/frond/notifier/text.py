@@ -8,9 +8,9 @@ from email.message import EmailMessage
 from typing import Any
 from urllib.parse import quote
 
+from frond.contracts.deliveries import Delivery
 from frond.contracts.events import JobCompleted
 from frond.contracts.jobs import JobOutcome
-from frond.notifier.delivery import Delivery
 
 _SHOWN: int = 20
 

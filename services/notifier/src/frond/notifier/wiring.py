@@ -10,9 +10,10 @@ import httpx
 
 from frond.bus import EventProducer, Outgoing, consume, ensure_topics
 from frond.contracts import topics
+from frond.contracts.deliveries import Kind
 from frond.contracts.envelope import Envelope
 from frond.contracts.events import JobCompleted
-from frond.notifier.delivery import Kind, Policy
+from frond.notifier.delivery import Policy
 from frond.notifier.outbox import Outbox
 from frond.notifier.send import MailSender, WebhookSender
 from frond.notifier.settings import NotifierSettings

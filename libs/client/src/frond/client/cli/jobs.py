@@ -1,4 +1,4 @@
-"""upload, status, watch, jobs, cancel, delete, predict."""
+"""upload, status, watch, jobs, cancel, retry, delete, predict."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,7 +14,7 @@ Out = Annotated[Path | None, typer.Option(help="Fetch the results into this fold
 
 def register(app: typer.Typer) -> None:
     """Add these commands."""
-    for command in (upload, status, watch, jobs, predict, cancel, delete):
+    for command in (upload, status, watch, jobs, predict, cancel, retry, delete):
         app.command()(command)
 
 
@@ -181,6 +181,36 @@ def cancel(job_id: JobId) -> None:
     with Client() as client:
         client.cancel(job_id)
     typer.echo(f"Job {job_id} is being stopped.")
+
+
+def retry(
+    job_id: JobId,
+    reason: Annotated[
+        list[str] | None,
+        typer.Option(help="Only what failed for this reason code; may be given several times."),
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Follow it until it has ended.")] = False,
+    json: Json = False,
+) -> None:
+    """Run the failed images of an ended job again, as a job of their own."""
+    from frond.client import Client
+
+    with Client() as client:
+        figures = client.retry(job_id, reason or [])
+        new_id = figures["job_id"]
+        if wait:
+            if not json:
+                _said(new_id)
+            figures = show.following(client, new_id, quiet=json)
+    if json:
+        show.as_json(figures)
+    elif wait:
+        show.job(figures)
+    else:
+        typer.echo(f"{figures['images']['expected']} images of job {job_id} run again.")
+        typer.echo(f"Follow it:  frond watch {new_id}")
+    if wait:
+        _exit(figures)
 
 
 def delete(

@@ -1,0 +1,98 @@
+"""webhooks: what became of a job's notices, and sending them once more."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+
+from frond.client.cli import show
+
+app = typer.Typer(no_args_is_help=True, help="Webhooks and e-mails that tell of a job's end.")
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+
+
+def _moment(text: str | None) -> datetime | None:
+    if not text:
+        return None
+    try:
+        found = datetime.fromisoformat(text.strip())
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text!r} is no time; write 2026-03-01 or 2026-03-01T12:00:00Z (UTC without a zone)."
+        ) from None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+@app.command("list")
+def list_notices(
+    job_id: Annotated[str, typer.Argument(help="The job's id.")], json: Json = False
+) -> None:
+    """A job's webhooks and e-mails, and how far each has come."""
+    from frond.client import Client
+
+    with Client() as client:
+        found = client.webhooks(job_id)
+    if json:
+        show.as_json(found)
+        return
+    if not found:
+        typer.echo(f"Job {job_id} has told nobody: it has not ended, or named no address.")
+        return
+    rows = [
+        (
+            n["kind"], n["target"], n["round"] or "first", n["state"], n["attempts"],
+            show.moment(n["last_attempt"]), n["last_answer"][:200], show.moment(n["next_attempt"]),
+        )
+        for n in found
+    ]  # fmt: skip
+    show.table(
+        ["kind", "to", "round", "state", "attempts", "last", "answer", "next"], rows,
+        right="attempts",
+    )  # fmt: skip
+
+
+@app.command()
+def replay(
+    job_ids: Annotated[list[str] | None, typer.Argument(help="Jobs that have ended.")] = None,
+    since: Annotated[
+        str | None, typer.Option(help="All jobs that ended from this time on (ISO, UTC).")
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option(help="All jobs that ended before this time (ISO, UTC).")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell what would be sent.")] = False,
+    json: Json = False,
+) -> None:
+    """Send jobs' webhooks once more: same webhook-id, same body, signed anew.
+
+    Name jobs, or a time in which they ended. A receiver that was away gets what it missed; one that
+    was not can tell by the webhook-id that it has seen it.
+    """
+    from frond.client import Client
+
+    begin, end = _moment(since), _moment(until)
+    if bool(job_ids) == bool(begin or end):
+        raise typer.BadParameter("Name jobs, or give --since or --until.")
+    with Client() as client:
+        # all of them first: what a replay sends changes nothing of the list, but time goes on
+        jobs = list(job_ids or client.ended(begin, end))
+        rounds = {
+            job: _first(client.webhooks(job)) if dry_run else client.replay_webhooks(job)
+            for job in jobs
+        }
+    if json:
+        show.as_json(rounds)
+        return
+    verb = "would be sent" if dry_run else "is being sent"
+    for job, notices in rounds.items():
+        for notice in notices:
+            typer.echo(f"{job}: {notice['webhook_id']} {verb} to {notice['target']}.")
+        if not notices and job_ids:
+            typer.echo(f"{job} asked for no webhook.")
+    if not job_ids and not any(rounds.values()):
+        typer.echo("No job that ended in this time asked for a webhook.")
+
+
+def _first(notices: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [n for n in notices if n["kind"] == "webhook" and not n["round"]]

@@ -1,0 +1,73 @@
+"""Webhooks and e-mails on their way, as they are stored beside their job.
+
+The notifier makes and updates these records; ingest lists them, and asks for a further round by
+storing one more record with its marker.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict
+
+from frond.contracts.events import JobCompleted
+from frond.contracts.ids import digest
+
+
+class Kind(StrEnum):
+    """By which road."""
+
+    WEBHOOK = "webhook"
+    EMAIL = "email"
+
+
+class State(StrEnum):
+    """Where a delivery stands; the last two are final."""
+
+    PENDING = "pending"
+    DELIVERED = "delivered"
+    GAVE_UP = "gave-up"
+
+
+class Delivery(BaseModel):
+    """One notice to one address, as stored beside its job. It holds all that an attempt needs.
+
+    ``attempts`` counts the attempts that have ended; ``next_attempt`` is None once it is final.
+    ``round`` is empty for the notice that the job's end made, and names the replay otherwise.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    id: str
+    job_id: str
+    event_id: str
+    kind: Kind
+    target: str
+    event: JobCompleted
+    round: str = ""
+    created: datetime | None = None
+    state: State = State.PENDING
+    attempts: int = 0
+    next_attempt: datetime | None
+    last_attempt: datetime | None = None
+    last_answer: str = ""
+
+    @property
+    def final(self) -> bool:
+        return self.state is not State.PENDING
+
+    @classmethod
+    def of(
+        cls, event: JobCompleted, kind: Kind, target: str, now: datetime, round_: str = ""
+    ) -> Delivery:
+        """A notice that is due now. The same event, address and round give the same id."""
+        parts = (event.event_id, kind, target, *([round_] if round_ else []))
+        return cls(
+            id=digest("delivery", *parts)[:20], job_id=event.job_id, event_id=event.event_id,
+            kind=kind, target=target, event=event, round=round_, created=now, next_attempt=now,
+        )  # fmt: skip
+
+    def again(self, round_: str, now: datetime) -> Delivery:
+        """The same notice in a further round: same event, hence the same ``webhook-id`` and body."""
+        return Delivery.of(self.event, self.kind, self.target, now, round_)
