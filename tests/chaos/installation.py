@@ -309,7 +309,7 @@ class Installation:
         began = time.monotonic()
         await _exited(child)
         _kill_group(child)
-        if process.held or self._closing:
+        if process.held or self._closing or process.child is not child:
             return
         code = child.returncode
         if code != -signal.SIGKILL:
@@ -317,7 +317,8 @@ class Installation:
             self.note("exited", name=process.name, code=code)
             # one that cannot start must not be started a hundred times a second
             await asyncio.sleep(max(0.0, 1.0 - (time.monotonic() - began)))
-        if not process.held and not self._closing:
+        # it may have been held down and started again meanwhile
+        if not process.held and not self._closing and process.child is child:
             self._spawn(process)
 
     async def _keep_server(self, name: str) -> None:
