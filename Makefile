@@ -13,8 +13,11 @@ PYTEST_ARGS ?=
 
 SERVICE ?= tiler
 ONLY ?=
+DURATION ?= 900
+SEED ?=
+REPORT ?=
 
-.PHONY: contracts dev hooks help setup lock up down status demo test test-docker lint format typecheck watch-topics shell bench clean logs
+.PHONY: contracts dev hooks help setup lock up down roll status demo test test-docker chaos lint format typecheck watch-topics shell bench clean logs
 
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1m%-13s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +36,9 @@ up: setup ## start Kafka, MinIO and the five services; writes .frond/env
 
 down: ## stop them; topics and objects stay
 	@if [ -x $(PY) ]; then $(STACK) down; else echo "Nothing was running."; fi
+
+roll: setup ## exchange every service for a fresh process while all work: an upgrade without a gap
+	@$(STACK) roll
 
 status: setup ## which services run, whether they are ready, how often each was restarted
 	@$(STACK) status
@@ -54,6 +60,10 @@ test: setup lint typecheck ## lint, types, and every test on real Kafka and MinI
 
 test-docker: setup ## build the images, compose up, one job through all three doors, down; testcontainers
 	@bash tools/test-docker.sh
+
+chaos: setup ## the real stack under attack: DURATION=900 SEED=7 ONLY=network,disk REPORT=docs/reliability.md
+	@$(STACK) fetch
+	@PYTHONPATH=tests DURATION="$(DURATION)" SEED="$(SEED)" ONLY="$(ONLY)" $(PY) -m chaos $(if $(REPORT),--report "$(REPORT)")
 
 lint: setup ## ruff
 	@$(VENV)/bin/ruff check

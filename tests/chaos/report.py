@@ -1,15 +1,180 @@
-"""docs/reliability.md, from the figures of a run."""
+"""docs/reliability.md, from the figures of a run. No paths, no host names."""
 
 from __future__ import annotations
 
+import importlib.metadata
+import os
+import platform
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from chaos.figures import Figures
+from chaos.outside import ACCIDENTS, COUNTED, MOMENTS
+from chaos.scenarios import SCENARIOS
+from chaos.verify import CHECKS
+from frond.runtime.crashpoints import POINTS
 
 if TYPE_CHECKING:
     from chaos.runner import Run
 
+_COLUMNS: Final = (
+    "jobs", "images", "objects", "kills", "crash_points", "faults", "lost", "doubled", "different",
+)  # fmt: skip
+_NOT_COVERED: Final = (
+    "More than one broker or more than one MinIO drive: replication, leader elections and erasure"
+    " coding are Kafka's and MinIO's own; the native stack has one of each.",
+    "Power loss: SIGKILL leaves what the kernel has taken in its page cache; a machine that loses"
+    " its power does not. The broker's and MinIO's settings for that are the operator's.",
+    "Disks that give back other bytes than were written to them.",
+    "Clocks that jump.",
+    "PostgreSQL as the read model's database: the runs use SQLite.",
+    "Images of many gigabytes, GPUs: the scenes are small, the model is the tests' blob model.",
+    "E-mail.",
+)
+
 
 def write(path: Path, run: Run, total: Figures) -> None:
-    raise NotImplementedError
+    """Write the page; it says how it came about."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(_lines(run, total)) + "\n", encoding="utf-8")
+
+
+def _lines(run: Run, total: Figures) -> Iterator[str]:
+    yield "# Reliability"
+    yield ""
+    yield "Written by the chaos program from its own run; not edited by hand."
+    yield ""
+    yield "```"
+    yield f"{_command(run)}"
+    yield f"seed={run.seed} duration={run.duration:.0f}"
+    yield total.line()
+    yield "```"
+    yield ""
+    yield f"- {datetime.now(UTC):%Y-%m-%d}, {total.seconds / 60:.0f} minutes in all, verification"
+    yield "  and calm run included"
+    yield f"- {_machine()}"
+    yield f"- {_versions()}"
+    yield ""
+    yield "## Scenarios"
+    yield ""
+    yield f"| scenario | {' | '.join(c.replace('_', ' ') for c in _COLUMNS)} | seconds |"
+    yield f"|---|{'---:|' * (len(_COLUMNS) + 1)}"
+    for name, figures in run.outcomes.items():
+        yield _row(name, figures)
+    yield _row("**all**", total)
+    yield ""
+    for name in run.outcomes:
+        yield f"- `{name}`: {SCENARIOS[name].about}."
+    missing = [n for n in SCENARIOS if n not in run.outcomes]
+    if missing:
+        yield f"- not run this time: {', '.join(f'`{n}`' for n in missing)}"
+    yield ""
+    if total.killed:
+        yield "SIGKILL by process: " + _counted(total.killed) + "."
+    if total.bytes_fuzzed:
+        yield (
+            f"Any bytes on any topic: {total.bytes_fuzzed:,} bytes in {total.messages_fuzzed:,} "
+            "messages."
+        )
+    yield ""
+    yield from _violations(run)
+    yield from _notes(run)
+    yield from _points(total)
+    yield from _checks()
+
+
+def _row(name: str, figures: Figures) -> str:
+    counts = " | ".join(f"{getattr(figures, c):,}" for c in _COLUMNS)
+    return f"| {name} | {counts} | {figures.seconds:,.0f} |"
+
+
+def _counted(counts: Counter[str]) -> str:
+    return ", ".join(f"{name} {n}" for name, n in sorted(counts.items()))
+
+
+def _violations(run: Run) -> Iterator[str]:
+    found = [f"- `{n}`: {d}" for n, f in run.outcomes.items() for d in f.details]
+    if found:
+        yield "## Violations"
+        yield ""
+        yield from found[:100]
+        yield ""
+
+
+def _notes(run: Run) -> Iterator[str]:
+    found = [f"- `{n}`: {d}" for n, f in run.outcomes.items() for d in f.notes]
+    if found:
+        yield "## Noted"
+        yield ""
+        yield from found[:100]
+        yield ""
+
+
+def _points(total: Figures) -> Iterator[str]:
+    if not total.points:
+        return
+    yield "## Crash points"
+    yield ""
+    yield f"{len(total.points)} of {len(POINTS)} points, {total.points.total()} deaths."
+    yield ""
+    yield "| point | state of things | times |"
+    yield "|---|---|---:|"
+    for name, about in POINTS.items():
+        yield f"| `{name}` | {about} | {total.points[name]} |"
+    yield ""
+
+
+def _checks() -> Iterator[str]:
+    yield "## What is checked"
+    yield ""
+    yield "The oracle is a journal outside the system: each job is on disk, synced, before its"
+    yield "submission begins. After each scenario, by a plain Kafka consumer, listings of the bucket"
+    yield "and the webhook receiver's own record:"
+    yield ""
+    for check in CHECKS:
+        yield f"- {check}"
+    yield ""
+    yield "The calm run is another installation that nobody disturbs, given the same jobs under the"
+    yield "same names. Left out of the comparison of bytes, because they say when or by whom:"
+    yield ""
+    for pattern, fields in MOMENTS.items():
+        yield f"- `{pattern}`: the fields {', '.join(f'`{f}`' for f in fields)}"
+    for pattern in ACCIDENTS:
+        yield f"- `{pattern}`: the bytes; the object must be there"
+    for pattern in COUNTED:
+        yield f"- `{pattern}`: how many there are"
+    yield ""
+    yield "`lost` counts whatever is missing, left open, orphaned, dead-lettered or stuck; `doubled`"
+    yield "whatever took effect twice, or is there twice and differs; `different` other bytes."
+    yield ""
+    yield "## What is not covered"
+    yield ""
+    for line in _NOT_COVERED:
+        yield f"- {line}"
+
+
+def _command(run: Run) -> str:
+    only = "" if len(run.outcomes) == len(SCENARIOS) else f"ONLY={','.join(run.outcomes)} "
+    return f"DURATION={run.duration:.0f} SEED={run.seed} {only}make chaos"
+
+
+def _machine() -> str:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30)
+    return (
+        f"{os.cpu_count()} cores ({platform.machine()}), {memory:.0f} GiB memory, "
+        f"{platform.system()} {platform.release().split('-')[0]}"
+    )
+
+
+def _versions() -> str:
+    from frond.stack.kafka_jars import KAFKA_VERSION
+    from frond.stack.minio_binary import MINIO
+
+    # a Go module's version by date: v0.0.0-20260212201848-…
+    minio = MINIO.version.split("-")[1][:8]
+    libraries = ("aiokafka", "faust-streaming", "minio", "rasterio", "onnxruntime")
+    told = [f"Python {platform.python_version()}", f"Kafka {KAFKA_VERSION}", f"MinIO {minio}"]
+    return ", ".join(told + [f"{n} {importlib.metadata.version(n)}" for n in libraries])

@@ -165,10 +165,6 @@ class Run:
         await feeder.close()
         oracle.close()
         figures.seconds = ticker.stop()
-        fired = installation.crash_points / "fired"
-        if fired.is_dir() and not figures.points:
-            figures.points.update(p.name.rsplit(".", 1)[0] for p in fired.iterdir())
-            figures.crash_points = figures.points.total()
         for exit_, times in installation.exits.items():
             figures.notes.append(f"{exit_} ended by itself, {times} times")
         installation.exits.clear()

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
 
 from frond.contracts import topics
 from frond.contracts.topics import Topic
@@ -30,6 +29,7 @@ class Watch:
 
     Attributes:
         ended: ids of the jobs of which a completed event was seen.
+        told: the last trouble that this reader itself had.
         dead_letters: what each dead letter says of itself, oldest first.
         on_completed: as ``completed``.
     """
@@ -40,6 +40,7 @@ class Watch:
         self.bootstrap = bootstrap
         self.ended: set[str] = set()
         self.dead_letters: list[str] = []
+        self.told = ""
         self.on_completed = completed
         self._ids: dict[str, set[bytes]] = {t.name: set() for t in WATCHED}
         self._at: dict[TopicPartition, int] = {
@@ -114,21 +115,31 @@ class Watch:
     async def _run(self) -> None:
         logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
         while True:
-            consumer = AIOKafkaConsumer(
-                bootstrap_servers=self.bootstrap, enable_auto_commit=False,
-                request_timeout_ms=10_000,
-            )  # fmt: skip
+            # in a task of its own: during an outage aiokafka lets a CancelledError of its own out
+            session = asyncio.create_task(self._session())
             try:
-                await consumer.start()
-                consumer.assign(list(self._at))
-                for tp, offset in self._at.items():
-                    consumer.seek(tp, offset)
-                await self._read(consumer)
-            except (KafkaError, OSError, TimeoutError):
-                await asyncio.sleep(0.3)  # nothing announces that a broker is back
+                await asyncio.wait({session})
             finally:
-                with contextlib.suppress(Exception):
-                    await consumer.stop()
+                session.cancel()
+            if not session.cancelled() and (error := session.exception()) is not None:
+                self.told = repr(error)
+            await asyncio.sleep(0.3)  # nothing announces that a broker is back
+
+    async def _session(self) -> None:
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=self.bootstrap, enable_auto_commit=False,
+            auto_offset_reset="earliest", request_timeout_ms=10_000,
+        )  # fmt: skip
+        try:
+            async with asyncio.timeout(30):
+                await consumer.start()
+            consumer.assign(list(self._at))
+            for tp, offset in self._at.items():
+                consumer.seek(tp, offset)
+            await self._read(consumer)
+        finally:
+            # nor may one that cannot be stopped keep the next one from starting
+            await asyncio.wait({asyncio.create_task(consumer.stop())}, timeout=5)
 
     async def _read(self, consumer: AIOKafkaConsumer) -> None:
         """Until nothing has come for a while: then a fresh consumer goes on where this one was."""
