@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,11 +11,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import rasterio
+from rasterio.windows import Window
 
 from frond.contracts.errors import RasterRejected, StoreUnavailable
 from frond.contracts.plan import ImagePlan
 from frond.contracts.reasons import Reason
 from frond.raster import RasterReader, configure_gdal, inspect, open_raster
+from frond.raster.gdal import gdal_errors
+from frond.stack import NativeStack
 from frond.store import ObjectStore, StoreSettings
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(180)]
@@ -93,3 +99,56 @@ def test_damage_behind_an_address_is_still_damage(
     with RasterReader(source, plan.grid) as reader, pytest.raises(RasterRejected) as e:
         reader.read(plan.grid.count - 1)
     assert e.value.reason is Reason.TRUNCATED
+
+
+def test_a_line_that_breaks_while_pixels_are_read_is_no_damage(
+    gdal_environment: None, make_raster: Callable[..., Path], tmp_path: Path
+) -> None:
+    """GDAL says the same of both, "got 0 bytes"; a file that is cut off is still told as such."""
+    rng = np.random.default_rng(3)
+    path = make_raster(
+        rng.integers(0, 255, (3, 2000, 2000), dtype=np.uint8),
+        tiled=True, blockxsize=128, blockysize=128,
+    )  # fmt: skip
+    whole = path.read_bytes()
+    window = Window(900, 900, 600, 600)
+    with NativeStack(tmp_path / "stack", proxied=True) as stack:
+        settings = StoreSettings(
+            stack.direct.s3_endpoint, stack.access_key, stack.secret_key, "rasters"
+        )
+        asyncio.run(_put(settings, {"whole.tif": whole, "cut.tif": whole[: len(whole) // 2]}))
+        configure_gdal(stack.s3_endpoint, stack.access_key, stack.secret_key)
+        line = stack.proxies["s3"]
+        with open_raster("s3://rasters/whole.tif", size=len(whole)) as ds:
+            line.disable()
+            for _ in range(3):
+                with pytest.raises(StoreUnavailable), gdal_errors(reading=True):
+                    ds.read(window=window)
+        line.enable()
+        line.add("limit_data", "downstream", bytes=700_000)
+        for _ in range(3):
+            with (
+                contextlib.suppress(StoreUnavailable),
+                open_raster("s3://rasters/whole.tif", size=len(whole)) as ds,
+                gdal_errors(reading=True),
+            ):
+                assert np.array_equal(ds.read(window=window)[:, 0, 0], _pixel(path, 900))
+        line.reset()
+        with open_raster("s3://rasters/cut.tif", size=len(whole) // 2) as ds:
+            for corner in (900, 1400):
+                with pytest.raises(RasterRejected) as cut, gdal_errors(reading=True):
+                    ds.read(window=Window(corner, corner, 600, 600))
+                assert cut.value.reason is Reason.TRUNCATED
+
+
+async def _put(settings: StoreSettings, objects: dict[str, bytes]) -> None:
+    store = ObjectStore(settings)
+    await store.ensure_bucket()
+    for key, data in objects.items():
+        await store.put(key, data)
+    store.close()
+
+
+def _pixel(path: Path, at: int) -> Any:
+    with rasterio.open(path) as ds:
+        return ds.read(window=Window(at, at, 1, 1))[:, 0, 0]

@@ -13,6 +13,7 @@ from rasterio.errors import RasterioError
 
 from frond.contracts.errors import FrondError, RasterRejected, StoreUnavailable
 from frond.contracts.reasons import Reason
+from frond.raster import overheard
 
 # what GDAL says when it could not talk to the store, as opposed to not liking the bytes
 _AWAY = re.compile(
@@ -86,6 +87,7 @@ def configure_gdal(
         }
     )
     configure_formats(cache_mb=cache_mb)
+    overheard.listen()
 
 
 def configure_formats(*, cache_mb: int = 128) -> None:
@@ -125,24 +127,35 @@ def gdal_errors(*, reading: bool) -> Iterator[None]:
         RasterRejected: the raster is at fault.
         StoreUnavailable: the store could not be asked, or the disk is full.
     """
+    begin = overheard.moment()
     try:
         yield
     except FrondError:
         raise
     except (RasterioError, CPLE_BaseError, OSError, ValueError, OverflowError, TypeError) as e:
-        raise _translated(e, reading) from e
+        error = _translated(e, reading)
+        if isinstance(error, RasterRejected) and (trouble := overheard.since(begin)):
+            error = _away(trouble)
+        raise error from e
     except MemoryError as e:
         raise RasterRejected(
             Reason.TOO_LARGE,
             "Decoding the image needs more memory than there is. Re-tile it, for example with "
             "gdal_translate -of COG.",
         ) from e
+    # GDAL goes on without a mask or an overview that it could not read
+    if trouble := overheard.since(begin):
+        raise _away(trouble)
+
+
+def _away(said: str) -> StoreUnavailable:
+    return StoreUnavailable(f"the object store did not answer while a raster was read: {said}")
 
 
 def _translated(e: BaseException, reading: bool) -> FrondError:
     said = _chain(e)
     if _AWAY.search(said):
-        return StoreUnavailable(f"the object store did not answer while a raster was read: {said}")
+        return _away(said)
     if _FULL.search(said):
         return StoreUnavailable(f"a temporary file could not be written: {said}")
     if _FORBIDDEN.search(said):

@@ -16,6 +16,7 @@ from rasterio.io import MemoryFile
 
 from frond.contracts.errors import RasterRejected
 from frond.contracts.reasons import Reason
+from frond.raster import overheard
 from frond.raster.gdal import gdal_errors, gdal_path
 
 DRIVERS: Final = ("GTiff", "PNG", "JPEG")
@@ -161,6 +162,7 @@ def open_dataset(uri: str, *, head: bytes | None = None, size: int | None = None
     """As :func:`open_raster`; the caller closes the dataset."""
     if head is None and not uri.startswith("s3://"):
         head, size = _local_head(uri)
+    overheard.opened(size)
     drivers = DRIVERS if head is None else (sniff(head, size),)
     for driver in drivers:
         try:

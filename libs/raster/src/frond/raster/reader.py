@@ -17,6 +17,7 @@ from rasterio.windows import Window
 from frond.contracts.errors import RasterRejected
 from frond.contracts.plan import Box, Radiometry, RasterSource, WindowGrid
 from frond.contracts.reasons import Reason
+from frond.raster import overheard
 from frond.raster.gdal import gdal_errors
 from frond.raster.inspect import inspect
 from frond.raster.limits import Limits
@@ -130,6 +131,7 @@ class RasterReader:
     def _read_block(self, indices: Sequence[int]) -> list[WindowPixels]:
         try:
             handle = self._handle()
+            overheard.opened(self._source.size if self._is_remote else None)
             with gdal_errors(reading=True):
                 by_index = {
                     i: p for part in self._parts(indices) for i, p in self._cut(handle, part)
