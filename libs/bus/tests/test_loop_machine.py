@@ -1,0 +1,230 @@
+"""The consumer loop under rebalances, crashes and zombies: never a commit past what is durable.
+
+The loop is the real one; beneath it is a broker in memory that keeps what Kafka keeps: logs with
+gaps, who owns which partition, and what was committed by an owner.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Iterable
+from types import SimpleNamespace
+from typing import Any
+
+from aiokafka import TopicPartition
+from aiokafka.errors import CommitFailedError
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from frond.bus.consumer import _Loop, _Rebalance
+from frond.contracts import topics
+
+PARTITIONS = [TopicPartition(topics.UPLOADED.name, p) for p in range(2)]
+WORKERS = 2
+Message = SimpleNamespace
+Which = tuple[TopicPartition, int]
+
+
+class Broker:
+    def __init__(self) -> None:
+        self.log: dict[TopicPartition, list[int]] = {p: [] for p in PARTITIONS}
+        self.committed: dict[TopicPartition, int] = {}
+        self.owner: dict[TopicPartition, Worker | None] = dict.fromkeys(PARTITIONS)
+
+
+class Worker:
+    """A process: the loop, and as much of AIOKafkaConsumer as it calls."""
+
+    def __init__(self, broker: Broker, effects: set[Which]) -> None:
+        self.broker = broker
+        self.effects = effects
+        self.at: dict[TopicPartition, int] = {}
+        self.waiting: dict[asyncio.Future[None], Which] = {}
+        self.frozen = False
+        service = SimpleNamespace(
+            name="copier",
+            settings=SimpleNamespace(lookahead=1000, drain_s=0.1), stop=asyncio.Event(),
+            health=SimpleNamespace(ready=lambda _: None, fatal=None),
+        )  # fmt: skip
+        handling = SimpleNamespace(handle=self.handle)
+        self.loop = _Loop(service, topics.UPLOADED, handling, 3, lambda _: False)  # type: ignore[arg-type]
+        self.loop.consumer = self
+        self.listener = _Rebalance(self.loop)
+
+    async def handle(self, message: Any) -> None:
+        done = asyncio.get_running_loop().create_future()
+        which = (PARTITIONS[message.partition], message.offset)
+        self.waiting[done] = which
+        try:
+            await done
+        finally:
+            del self.waiting[done]
+
+    def finish(self, nth: int) -> None:
+        """One message's effects become durable, and its handler returns."""
+        done, which = list(self.waiting.items())[nth % len(self.waiting)]
+        self.effects.add(which)
+        if not done.done():
+            done.set_result(None)
+
+    async def getmany(self, *partitions: TopicPartition, max_records: int, **_: Any) -> Any:
+        got: dict[TopicPartition, list[Any]] = defaultdict(list)
+        for p in partitions:
+            for offset in [o for o in self.broker.log[p] if o >= self.at[p]][:max_records]:
+                got[p].append(
+                    Message(
+                        partition=p.partition, offset=offset, key=b"", headers=(),
+                        value=b'{"job_id": "job-%d"}' % (offset % 3),
+                    )
+                )  # fmt: skip
+                self.at[p] = offset + 1
+        return got
+
+    async def commit(self, offsets: dict[TopicPartition, int]) -> None:
+        if any(self.broker.owner[p] is not self for p in offsets):
+            raise CommitFailedError
+        self.broker.committed.update(offsets)
+
+    async def own(self, partitions: Iterable[TopicPartition]) -> None:
+        mine = list(partitions)
+        for p in mine:
+            self.at[p] = self.broker.committed.get(p, 0)
+        await self.listener.on_partitions_assigned(mine)
+
+    async def disown(self) -> None:
+        await self.listener.on_partitions_revoked(list(self.loop.trackers))
+
+
+class Rebalancing(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.aio = asyncio.new_event_loop()
+        self.broker = Broker()
+        self.effects: set[Which] = set()
+        self.workers = [self.fresh() for _ in range(WORKERS)]
+        self.run(self.assign([0, 1]))
+
+    def fresh(self) -> Worker:
+        async def make() -> Worker:
+            return Worker(self.broker, self.effects)
+
+        return self.aio.run_until_complete(make())
+
+    def run(self, work: Any) -> None:
+        async def settled() -> None:
+            await work
+            for _ in range(5):
+                await asyncio.sleep(0)
+
+        self.aio.run_until_complete(settled())
+
+    async def assign(self, owners: list[int]) -> None:
+        """A rebalance: everybody who lives gives up all and gets a share; a zombie hears nothing."""
+        for worker in self.workers:
+            if not worker.frozen:
+                await worker.disown()
+        for p, n in zip(PARTITIONS, owners, strict=True):
+            self.broker.owner[p] = None if self.workers[n].frozen else self.workers[n]
+        for worker in self.workers:
+            if not worker.frozen:
+                await worker.own(p for p in PARTITIONS if self.broker.owner[p] is worker)
+
+    @rule(p=st.sampled_from(PARTITIONS), gaps=st.lists(st.integers(1, 3), min_size=1, max_size=4))
+    def produce(self, p: TopicPartition, gaps: list[int]) -> None:
+        for gap in gaps:
+            self.broker.log[p].append((self.broker.log[p] or [-1])[-1] + gap)
+
+    @rule(w=st.integers(0, WORKERS - 1))
+    def read(self, w: int) -> None:
+        async def step() -> None:
+            loop = self.workers[w].loop
+            if loop.trackers:
+                await loop._read()
+            loop._hand_out()
+
+        self.run(step())
+
+    @precondition(lambda self: any(w.waiting for w in self.workers))
+    @rule(w=st.integers(0, WORKERS - 1), nth=st.integers(0, 9))
+    def finish(self, w: int, nth: int) -> None:
+        if self.workers[w].waiting:
+
+            async def step() -> None:
+                self.workers[w].finish(nth)
+
+            self.run(step())
+
+    @rule(w=st.integers(0, WORKERS - 1))
+    def commit(self, w: int) -> None:
+        self.run(self.workers[w].loop.commit())
+
+    @rule(owners=st.tuples(st.integers(0, WORKERS - 1), st.integers(0, WORKERS - 1)))
+    def rebalance(self, owners: tuple[int, int]) -> None:
+        self.run(self.assign(list(owners)))
+
+    @rule(w=st.integers(0, WORKERS - 1))
+    def crash(self, w: int) -> None:
+        """SIGKILL: nothing is committed, nothing is heard of; a new process joins."""
+        old, self.workers[w] = self.workers[w], self.fresh()
+        self.end(old)
+        self.run(self.assign([w, 1 - w]))
+
+    def end(self, worker: Worker) -> None:
+        async def kill() -> None:
+            tasks = [t for tasks in worker.loop.tasks.values() for t in tasks]
+            for task in tasks:
+                task.cancel()
+
+        self.run(kill())
+
+    @rule(w=st.integers(0, WORKERS - 1))
+    def freeze(self, w: int) -> None:
+        """SIGSTOP past the session's end: the group goes on without it."""
+        self.workers[w].frozen = True
+        self.run(self.assign([1 - w, 1 - w]))
+
+    @rule(w=st.integers(0, WORKERS - 1))
+    def thaw(self, w: int) -> None:
+        """The zombie goes on with what it had, until it hears of the rebalance."""
+        self.workers[w].frozen = False
+
+    @invariant()
+    def never_past_what_is_durable(self) -> None:
+        for p, committed in self.broker.committed.items():
+            lost = [o for o in self.broker.log[p] if o < committed and (p, o) not in self.effects]
+            assert not lost, f"{p}: committed {committed}, and {lost} never happened"
+
+    @invariant()
+    def never_broken(self) -> None:
+        for worker in self.workers:
+            assert worker.loop.service.health.fatal is None
+            assert 0 <= worker.loop.free <= 3
+
+    def teardown(self) -> None:
+        """In calm weather everything that was ever sent happens, and is committed."""
+        try:
+            for worker in self.workers:
+                worker.frozen = False
+            self.run(self.assign([0, 1]))
+            for _ in range(
+                len(self.broker.log[PARTITIONS[0]] + self.broker.log[PARTITIONS[1]]) + 2
+            ):
+                for w, worker in enumerate(self.workers):
+                    self.read(w)
+                    while worker.waiting:
+                        self.finish(w, 0)
+                    self.commit(w)
+            sent = {(p, o) for p, log in self.broker.log.items() for o in log}
+            assert self.effects == sent
+            for p, log in self.broker.log.items():
+                assert not log or self.broker.committed[p] == log[-1] + 1
+        finally:
+            for worker in self.workers:
+                self.end(worker)
+            self.aio.close()
+
+
+Rebalancing.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestRebalancing = Rebalancing.TestCase
