@@ -36,6 +36,7 @@ class Policy(NamedTuple):
 
     max_retries: int
     delay_s: float
+    longest_s: float = LONGEST_S
 
 
 class Addresses(BaseModel):
@@ -92,13 +93,13 @@ def asked_wait(retry_after: str | None, now: datetime) -> float:
 
 
 def backoff(attempts: int, policy: Policy, jitter: float) -> float:
-    """Seconds before the next attempt, after ``attempts`` of them: delay·3ⁿ, at most six hours.
+    """Seconds before the next attempt, after ``attempts`` of them: delay·3ⁿ, with an upper bound.
 
     ``jitter`` in [0, 1) takes off up to a quarter, so that what failed together does not come
     back together.
     """
     grown = policy.delay_s * FACTOR ** min(max(attempts - 1, 0), 40)
-    return min(grown, LONGEST_S) * (1 - jitter / 4)
+    return min(grown, policy.longest_s) * (1 - jitter / 4)
 
 
 def after(

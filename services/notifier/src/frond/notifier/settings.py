@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
 from standardwebhooks import Webhook
 
+from frond.notifier.delivery import LONGEST_S
 from frond.runtime import ServiceSettings
 
 
@@ -25,6 +26,9 @@ class NotifierSettings(ServiceSettings):
         default=5.0, gt=0, description="seconds before the first retry; each next one three times",
         validation_alias=AliasChoices("WEBHOOK_RETRY_DELAY", "FROND_WEBHOOK_RETRY_DELAY"),
     )  # fmt: skip
+    webhook_longest_s: float = Field(
+        default=LONGEST_S, gt=0, description="the longest pause between two attempts"
+    )
     webhook_secret: SecretStr = Field(
         default=SecretStr(""),
         description="whsec_… ; several, separated by blanks, while one replaces another; "

@@ -49,7 +49,11 @@ async def notify(service: Service) -> None:
         outbox = Outbox(
             store,
             {Kind.WEBHOOK: WebhookSender(settings, http), Kind.EMAIL: MailSender(settings)},
-            Policy(settings.webhook_max_retries, settings.webhook_retry_delay),
+            Policy(
+                settings.webhook_max_retries,
+                settings.webhook_retry_delay,
+                settings.webhook_longest_s,
+            ),
             lease_s=settings.lease_s,
         )
         await wait_out(lambda: ensure_topics(bootstrap, prefix), what="making topics")
