@@ -297,11 +297,17 @@ def from_ipc(data: bytes | memoryview) -> tuple[Detections, dict[str, str]]:
         with pa.ipc.open_file(pa.BufferReader(data)) as reader:
             schema = reader.schema
             table = reader.read_all()
+            # what is not sound here would be read past its end below
+            table.validate(full=True)
     except (pa.ArrowInvalid, pa.ArrowSerializationError, OSError) as e:
         raise ValueError(f"no Arrow file of detections: {e}") from e
     if [(f.name, f.type) for f in schema] != list(_FIELDS):
         raise ValueError(f"an Arrow file, but not of detections: {schema.names}")
+    if any(table[name].null_count for name, _ in _FIELDS):
+        raise ValueError("an Arrow file of detections, some of whose values are not there")
     column = {name: table[name].to_numpy() for name, _ in _FIELDS}
+    if not all(np.isfinite(column[k]).all() for k in ("x0", "y0", "x1", "y1", "score")):
+        raise ValueError("an Arrow file of detections, some of whose places are no numbers")
     metadata = {k.decode(): v.decode() for k, v in (schema.metadata or {}).items()}
     return (
         Detections(

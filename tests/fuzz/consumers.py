@@ -1,0 +1,405 @@
+"""The consumers, each as its service puts it together, over an object store in memory.
+
+A target takes an input, hands its messages to the consumer one after the other, and raises when
+a law is broken. Everything begins anew with each input.
+"""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import tempfile
+from collections.abc import Callable
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from frond.bus.ahead import job_of
+from frond.bus.handling import Handling
+from frond.contracts import keys, topics
+from frond.contracts.envelope import decode, encode
+from frond.contracts.errors import RasterRejected, UnreadableEvent
+from frond.contracts.events import ChunkDetected, ImageUploaded
+from frond.contracts.golden import GOLDEN
+from frond.contracts.jobs import ImageOutcome, ImageStatus, JobSpec, ModelRef, WindowCounts
+from frond.contracts.plan import ImagePlan, RasterSource, WindowGrid
+from frond.contracts.reasons import Reason
+from frond.contracts.topics import Topic
+from frond.merge import Detections, to_ipc
+from frond.models import Registry
+from frond.models.testing import blob_model
+from frond.raster.planning import chunks_of
+from fuzz.laws import CheckingProducer, Runner, check_names, checked, round_trip, strict
+from fuzz.memory import BUCKET, MemoryStore
+from fuzz.raw import Raw, unpack
+
+Target = Callable[[bytes], None]
+_URI = "s3://frond/uploads/a/north.tif"
+_JOB = "survey-7"
+_TIFF = b"II*\0" * 20
+_ETAG = hashlib.md5(_TIFF, usedforsecurity=False).hexdigest()
+
+
+@cache
+def runner() -> Runner:
+    return Runner()
+
+
+@cache
+def scratch() -> Path:
+    folder = tempfile.TemporaryDirectory(prefix="frond-fuzz-")
+    atexit.register(folder.cleanup)
+    return Path(folder.name)
+
+
+def _folder() -> Path:
+    return scratch() / "blob"
+
+
+@cache
+def model() -> tuple[ModelRef, dict[str, bytes]]:
+    """A model, and the objects that it is in the store."""
+    folder = blob_model(_folder(), size=64, margin=8, name="palm-detector")
+    # the golden events' digest: a graph's bytes are not the same each time that it is written
+    ref = ModelRef(name="palm-detector", digest="ab" * 32, version="1")
+    prefix = keys.model_version(ref.name, ref.digest)
+    objects = {prefix + p.name: p.read_bytes() for p in folder.iterdir()}
+    pointer = f'{{"digest": "{ref.digest}", "version": "1"}}'.encode()
+    return ref, {**objects, keys.model_alias(ref.name, "production"): pointer}
+
+
+def plan_of(job_id: str, image_id: str, image: str, name: str) -> ImagePlan:
+    """What the tiler would have planned: six windows in chunks of two, none skipped."""
+    grid = WindowGrid(width=150, height=100, size=64, margin=8)
+    source = RasterSource(
+        uri=image, etag=_ETAG, size=1, bands=(1, 2, 3), dtype="uint8", width=150, height=100
+    )
+    made = ImagePlan(
+        job_id=job_id, image_id=image_id, image=image, name=name, source=source, grid=grid,
+        model=model()[0], windows_per_chunk=2, chunks=1,
+    )  # fmt: skip
+    chunks = sum(1 for _ in _blocks(made))
+    return made.model_copy(update={"chunks": chunks})
+
+
+def _blocks(plan: ImagePlan) -> Any:
+    return plan.grid.blocks(plan.windows_per_chunk)
+
+
+@cache
+def planned() -> tuple[ImagePlan, tuple[ChunkDetected, ...], dict[str, bytes]]:
+    """The golden job's image with its chunks' events and objects, and a spec."""
+    event = GOLDEN["image-uploaded-full"]
+    assert isinstance(event, ImageUploaded)
+    plan = plan_of(_JOB, event.image_id, event.image, "north.tif")
+    objects = {keys.image_plan(_JOB, plan.image_id): plan.model_dump_json().encode()}
+    told = []
+    for chunk in chunks_of(plan):
+        key = keys.chunk_result(_JOB, plan.image_id, chunk.chunk_id)
+        x = 10.0 * chunk.ordinal
+        objects[key] = to_ipc(Detections.of([[x, 5, x + 9, 14]], [0.9], 0, chunk.windows[0]))
+        n = len(chunk.windows)
+        told.append(
+            ChunkDetected(
+                job_id=_JOB, image_id=plan.image_id, image=plan.image, name=plan.name,
+                plan_digest=chunk.plan_digest, chunk_id=chunk.chunk_id, ordinal=chunk.ordinal,
+                chunks=chunk.chunks, windows=WindowCounts(total=n, done=n), windows_total=6,
+                windows_skipped=0, result=key, detections=1, model=plan.model,
+            )
+        )  # fmt: skip
+    spec = JobSpec(
+        job_id=_JOB, model=plan.model, webhook_url="https://example.org/hook", email="a@b.org"
+    )
+    objects[keys.job_spec(_JOB)] = spec.model_dump_json().encode()
+    return plan, tuple(told), objects
+
+
+def _letters(topic: Topic, messages: list[Raw], producer: CheckingProducer) -> None:
+    """As many dead letters as messages that cannot be read, at least; and no read one is lost."""
+    for message in messages:
+        job_of(message.value)
+        try:
+            envelope = decode(topic, message.value, message.headers)
+        except UnreadableEvent as e:
+            assert str(e)
+            assert any(d.offset == message.offset for d in producer.letters), "no dead letter"
+        else:
+            round_trip(topic, envelope)
+
+
+def _consumer(
+    topic: Topic, data: bytes, make: Callable[[MemoryStore, CheckingProducer], Any],
+    objects: dict[str, bytes],
+) -> None:  # fmt: skip
+    store, producer = _store(), CheckingProducer()
+    store.seed({**model()[1], **objects})
+    messages = unpack(data)
+
+    async def run() -> None:
+        deliver = make(store, producer)
+        for message in messages:
+            await deliver(message)
+            # a second time: everything may come again
+            if len(messages) < 3:
+                await deliver(message)
+
+    def work() -> None:
+        runner()(run())
+        _letters(topic, messages, producer)
+        check_names(store.memory.written)
+
+    checked(work)
+
+
+@cache
+def _store() -> MemoryStore:
+    return MemoryStore()
+
+
+# -- tiler -------------------------------------------------------------------------------------
+
+
+class _Planner:
+    """In the place of reader processes: plans any raster that is there, refuses some."""
+
+    async def run(self, _: Any, task: Any, *__: Any, **___: Any) -> ImagePlan:
+        r = task.request
+        if r.size == 0:
+            raise RasterRejected(Reason.EMPTY_FILE, "The file has no bytes. Export it again.")
+        plan = plan_of(r.job_id, r.image_id, r.image, r.name)
+        return plan.model_copy(update={"thresholds": r.thresholds})
+
+
+def tiler(data: bytes) -> None:
+    """frond.uploaded.v1"""
+    from frond.tiler.settings import TilerSettings
+    from frond.tiler.wiring import Tiler
+
+    settings = TilerSettings(s3_bucket=BUCKET, cache_dir=scratch())
+
+    def make(store: MemoryStore, producer: CheckingProducer) -> Any:
+        one = Tiler(settings, store, producer, _Planner(), scratch())  # type: ignore[arg-type]
+        return Handling(
+            topics.UPLOADED, "fuzz", strict(one.handle), producer,
+            unreadable=strict(one.unreadable), give_up=strict(one.give_up),
+        ).handle  # fmt: skip
+
+    _consumer(topics.UPLOADED, data, make, {"uploads/a/north.tif": _TIFF, "uploads/empty.tif": b""})
+
+
+# -- inference -----------------------------------------------------------------------------------
+
+
+@cache
+def _raster() -> str:
+    import numpy as np
+    import rasterio
+
+    path = scratch() / "north.tif"
+    with rasterio.open(
+        path, "w", driver="GTiff", width=150, height=100, count=3, dtype="uint8", tiled=True,
+        blockxsize=64, blockysize=64,
+    ) as out:  # fmt: skip
+        out.write(np.zeros((3, 100, 150), np.uint8))
+    return str(path)
+
+
+@cache
+def _models() -> Any:
+    from frond.inference.models import ModelCache
+
+    store = MemoryStore()
+    store.seed(model()[1])
+    cache = ModelCache(
+        Registry(store), scratch() / "models", capacity=1000, providers=["CPUExecutionProvider"]
+    )
+    cache._sessions["ab" * 32] = cache._open(_folder())
+    return cache
+
+
+@cache
+def _pipeline() -> Any:
+    from frond.inference.pipeline import Runner as Pipeline
+
+    return Pipeline()
+
+
+_open_workers: list[Any] = []
+
+
+def _close_last(worker: Any) -> None:
+    while _open_workers:
+        _open_workers.pop().close()
+    _open_workers.append(worker)
+
+
+def inference(data: bytes) -> None:
+    """frond.tiled.v1"""
+    from frond.bus import Outgoing
+    from frond.contracts.events import ChunkPlanned
+    from frond.inference.wiring import StoreResults
+    from frond.inference.worker import Worker
+    from frond.raster import RasterReader
+
+    def make(store: MemoryStore, producer: CheckingProducer) -> Any:
+        worker = Worker(
+            StoreResults(store, frozenset({BUCKET})), _models(), _pipeline(),
+            lambda source, grid, layout: RasterReader(source, grid, layout=layout, path=_raster()),
+            chunks_in_flight=1, pauses_s=(),
+        )  # fmt: skip
+        _close_last(worker)
+
+        async def handle(envelope: Any) -> list[Any]:
+            assert isinstance(envelope.event, ChunkPlanned)
+            told = await worker.handle(envelope.event)
+            if told.reason is Reason.INTERNAL:
+                raise AssertionError(f"a chunk failed for a reason of our own: {envelope.event!r}")
+            return [Outgoing(topics.DETECTED, told)]
+
+        return Handling(topics.TILED, "fuzz", strict(handle), producer).handle
+
+    raster = {"uploads/a/north.tif": _TIFF}
+    _consumer(topics.TILED, data, make, raster)
+
+
+# -- aggregator ----------------------------------------------------------------------------------
+
+
+def images(data: bytes) -> None:
+    """frond.detected.v1"""
+    from frond.aggregator.delivery import Delivery
+    from frond.aggregator.handlers import ImageStage
+    from frond.aggregator.imaging import Imaging
+
+    def make(store: MemoryStore, producer: CheckingProducer) -> Any:
+        stage = ImageStage({}, Imaging(store, 1), producer)
+        return Delivery(
+            topics.DETECTED, strict(stage.handle), strict(stage.give_up), producer, "fuzz"
+        )
+
+    _consumer(topics.DETECTED, data, make, planned()[2])
+
+
+@cache
+def _outcomes() -> dict[str, bytes]:
+    plan, _, objects = planned()
+    done = ImageOutcome(
+        job_id=_JOB, image_id=plan.image_id, image=plan.image, name=plan.name,
+        status=ImageStatus.COMPLETED, windows=WindowCounts(total=6, done=6), width=150, height=100,
+    )  # fmt: skip
+    key = keys.image_outcome(_JOB, plan.image_id)
+    return {**objects, key: done.model_dump_json(exclude_none=True).encode()}
+
+
+def jobs(data: bytes) -> None:
+    """frond.imaged.v1"""
+    from frond.aggregator.closing import Closing
+    from frond.aggregator.delivery import Delivery
+    from frond.aggregator.handlers import JobStage
+    from frond.aggregator.imaging import Imaging
+
+    def make(store: MemoryStore, producer: CheckingProducer) -> Any:
+        stage = JobStage({}, Closing(store, producer, Imaging(store, 1)))
+
+        async def handle(envelope: Any) -> None:
+            if await stage.handle(envelope):
+                snapshot = stage.snapshot(envelope.event.job_id)
+                assert snapshot is None or encode(snapshot, source="/fuzz")
+
+        return Delivery(topics.IMAGED, strict(handle), strict(stage.give_up), producer, "fuzz")
+
+    _consumer(topics.IMAGED, data, make, _outcomes())
+
+
+# -- notifier ------------------------------------------------------------------------------------
+
+
+def notifier(data: bytes) -> None:
+    """frond.completed.v1"""
+    from frond.contracts.deliveries import Delivery, Kind
+    from frond.contracts.events import JobCompleted
+    from frond.notifier.delivery import Answer, Policy, State
+    from frond.notifier.outbox import Outbox
+    from frond.notifier.text import mail, webhook_body
+
+    async def posted(delivery: Delivery, _: datetime) -> Answer:
+        assert webhook_body(delivery, "https://frond.example.org")
+        return Answer(State.DELIVERED, "HTTP 200")
+
+    async def mailed(delivery: Delivery, now: datetime) -> Answer:
+        assert mail(delivery, "frond@localhost", "", now).as_bytes()
+        return Answer(State.DELIVERED, "accepted")
+
+    def make(store: MemoryStore, producer: CheckingProducer) -> Any:
+        senders = {Kind.WEBHOOK: strict(posted), Kind.EMAIL: strict(mailed)}
+        outbox = Outbox(store, senders, Policy(0, 1.0))
+
+        async def handle(envelope: Any) -> tuple[()]:
+            assert isinstance(envelope.event, JobCompleted)
+            await outbox.take(envelope.event)
+            await outbox.idle()
+            return ()
+
+        return Handling(topics.COMPLETED, "fuzz", strict(handle), producer).handle
+
+    _consumer(topics.COMPLETED, data, make, planned()[2])
+
+
+# -- read model ----------------------------------------------------------------------------------
+
+
+@cache
+def _database() -> Any:
+    from frond.ingest.readmodel.database import Database
+
+    db = Database(f"sqlite+aiosqlite:///{scratch()}/readmodel.db")
+    runner()(db.migrate())
+    return db
+
+
+_READ = (topics.UPLOADED, topics.DETECTED, topics.IMAGED, topics.STATUS, topics.COMPLETED)
+
+
+def readmodel(data: bytes) -> None:
+    """all that ingest reads; the first byte chooses the topic"""
+    import json
+
+    from frond.ingest.readmodel import queries, tables
+    from frond.ingest.readmodel.changes import apply_all
+    from frond.ingest.readmodel.consumer import _when
+    from frond.ingest.readmodel.summary import summary
+
+    topic = _READ[data[0] % len(_READ)] if data else topics.STATUS
+    db = _database()
+    dated = []
+    for message in unpack(data[1:]):
+        try:
+            e = decode(topic, message.value, message.headers)
+        except UnreadableEvent:
+            continue
+        round_trip(topic, e)
+        dated.append((e.event, _when(e.time, message.timestamp)))
+
+    async def run() -> None:
+        async with db.engine.connect() as c:
+            changed = await apply_all(db, c, dated) if dated else set()
+            for job_id in changed:
+                found = await c.execute(tables.jobs.select().where(tables.jobs.c.job_id == job_id))
+                row = queries.JobRow(**found.one()._mapping)
+                assert json.dumps(summary(row), allow_nan=False)
+                for image in await c.execute(tables.images.select()):
+                    assert json.loads(image.detections) is not None
+            await c.rollback()
+
+    checked(lambda: runner()(run()))
+
+
+CONSUMERS: dict[str, tuple[Target, tuple[Topic, ...]]] = {
+    "tiler": (tiler, (topics.UPLOADED,)),
+    "inference": (inference, (topics.TILED,)),
+    "aggregator_images": (images, (topics.DETECTED,)),
+    "aggregator_jobs": (jobs, (topics.IMAGED,)),
+    "notifier": (notifier, (topics.COMPLETED,)),
+    "readmodel": (readmodel, _READ),
+}
