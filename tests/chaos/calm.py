@@ -14,8 +14,6 @@ from chaos.installation import Installation
 from chaos.jobs import JobPlan
 from chaos.oracle import Oracle
 from chaos.watch import Watch
-from frond.contracts import keys
-from frond.store import ObjectStore
 
 _OPEN: Final = 4
 _WITHIN_S: Final = 900.0
@@ -47,7 +45,9 @@ async def calm_digests(
         await watch.end_of(plans, _WITHIN_S)
         store = installation.store()
         try:
-            await _settled(store)
+            async with asyncio.timeout(_WITHIN_S):
+                while await outside.unsettled(store, bootstrap, lambda _: True):
+                    await asyncio.sleep(0.3)  # commits announce themselves to nobody
             return await outside.digests(
                 store, lambda _: True, lambda n: say(f"{n} objects read") if n % 500 == 0 else None
             )
@@ -58,11 +58,3 @@ async def calm_digests(
     finally:
         oracle.close()
         await installation.close()
-
-
-async def _settled(store: ObjectStore) -> None:
-    for prefix in (keys.OPEN, keys.DELIVERIES, keys.UNTOLD):
-        while True:
-            if not [item async for item in store.list(prefix)]:
-                break
-            await asyncio.sleep(0.3)  # markers announce their going to nobody

@@ -14,7 +14,7 @@ from typing import Any, Final
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
-from frond.contracts import topics
+from frond.contracts import keys, topics
 from frond.contracts.topics import Topic
 from frond.store import ObjectStore
 
@@ -178,3 +178,16 @@ async def lag(bootstrap: str) -> list[str]:
     finally:
         await admin.close()
         await consumer.stop()
+
+
+async def unsettled(store: ObjectStore, bootstrap: str, mine: Callable[[str], bool]) -> list[str]:
+    """A line for whatever is still under way: lag, and markers of open jobs and deliveries.
+
+    Args:
+        mine: which markers are looked at.
+    """
+    # in this order: a delivery's marker is there before the event's offset is committed
+    left = await lag(bootstrap)
+    for prefix in (keys.OPEN, keys.DELIVERIES):
+        left += [f"still there: {i.key}" async for i in store.list(prefix) if mine(i.key)]
+    return left

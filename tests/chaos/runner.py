@@ -182,8 +182,10 @@ class Run:
         self.receiver.note = None
         try:
             calm = await calm_digests(self.folder / "calm", plans, self.receiver.url, ticker.say)
-        except AssertionError as e:
-            next(iter(self.outcomes.values())).lose(f"the calm run did not end: {e}")
+        except Exception as e:
+            told = f"the calm run broke off: {type(e).__name__}: {e}"
+            next(iter(self.outcomes.values())).lose(told)
+            traceback.print_exc()
             return
         finally:
             print(f"calm reference: {ticker.stop():.0f} s", flush=True)

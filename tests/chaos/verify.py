@@ -98,25 +98,21 @@ async def _ended(world: World) -> None:
 
 
 async def _settled(world: World, store: ObjectStore, others: set[str]) -> None:
+    def mine(key: str) -> bool:
+        return (
+            (outside.job_of(key) or "") not in others
+            and not outside.matches(key, world.strangers)
+            and (world.receiver_lived or not key.startswith(keys.DELIVERIES))
+        )
+
     deadline = time.monotonic() + SETTLE_S
-    while True:
-        left = [
-            f"still there: {item.key}"
-            for prefix in (keys.OPEN, keys.DELIVERIES, keys.UNTOLD)
-            async for item in store.list(prefix)
-            if (outside.job_of(item.key) or "") not in others
-            and not outside.matches(item.key, world.strangers)
-            and (world.receiver_lived or not item.key.startswith(keys.DELIVERIES))
-        ]
-        left += await outside.lag(world.installation.stack.direct.kafka_bootstrap)
-        if not left:
-            return
+    bootstrap = world.installation.stack.direct.kafka_bootstrap
+    while left := await outside.unsettled(store, bootstrap, mine):
         if time.monotonic() > deadline:
             for what in left:
                 world.figures.lose(what)
             return
-        # commits and markers announce themselves to nobody
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(0.5)  # commits and markers announce themselves to nobody
 
 
 async def _job(world: World, store: ObjectStore, plan: JobPlan, copies: list[Copy]) -> None:
