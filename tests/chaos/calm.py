@@ -46,7 +46,8 @@ async def calm_digests(
         store = installation.store()
         try:
             async with asyncio.timeout(_WITHIN_S):
-                while await outside.unsettled(store, bootstrap, lambda _: True):
+                while left := await outside.unsettled(store, bootstrap, lambda _: True):
+                    say(f"{len(left)} not settled")
                     await asyncio.sleep(0.3)  # commits announce themselves to nobody
             return await outside.digests(
                 store, lambda _: True, lambda n: say(f"{n} objects read") if n % 500 == 0 else None
