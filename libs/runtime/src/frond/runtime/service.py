@@ -117,6 +117,8 @@ async def _serve(
     done, _ = await asyncio.wait({http, stopping, *tasks}, return_when=asyncio.FIRST_COMPLETED)
     code = 0
     for task in done - {stopping}:
+        if service.stop.is_set() and not task.cancelled() and task.exception() is None:
+            continue  # a part may be done in the very moment in which it is asked to end
         code = 1
         error = RuntimeError("cancelled") if task.cancelled() else task.exception()
         service.health.fatal = f"{task.get_name()} ended: {error!r}"

@@ -87,6 +87,17 @@ def down() -> None:
 
 
 @app.command()
+def roll() -> None:
+    """Exchange every service for a fresh process while they work, one by one: an upgrade."""
+    from frond.stack import control
+
+    try:
+        control.roll(state_dir(), say=typer.echo)
+    except StackError as e:
+        raise _fail(e) from None
+
+
+@app.command()
 def status() -> None:
     """Which processes run, whether they are ready, and how often each was restarted."""
     from rich.console import Console

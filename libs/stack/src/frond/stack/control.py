@@ -84,6 +84,33 @@ def _follow(
             time.sleep(0.1)  # the supervisor is another process: only its files speak to us
 
 
+def roll(state: Path, *, say: Callable[[str], None] = print) -> None:
+    """Exchange every service for a fresh process, one by one; return once all are.
+
+    Raises:
+        StackError: nothing runs here, or a new process did not become ready.
+    """
+    before = read_state(state)
+    if before is None or before["phase"] != "ready":
+        raise StackError("Nothing runs here. Start it with `make up`.")
+    if "rolls" not in before:
+        raise StackError("What runs here was started by an older version: `make down up` once.")
+    with (state / "logs" / "up.log").open(encoding="utf-8", errors="replace") as lines:
+        lines.seek(0, os.SEEK_END)
+        (state / "roll").touch()
+        while True:
+            found = read_state(state)
+            for line in lines:
+                say(line.rstrip("\n"))
+            if found is None:
+                raise StackError("It was stopped meanwhile.")
+            if found["rolls"] > before["rolls"] and found["roll"] != "running":
+                break
+            time.sleep(0.1)  # the supervisor is another process: only its files speak to us
+    if found["roll"] != "done":
+        raise StackError("The services that were not rolled go on as they were.")
+
+
 def down(state: Path) -> bool:
     """Stop everything and wait until it is gone; False when nothing ran."""
     found = read_state(state)

@@ -56,6 +56,7 @@ class Child:
         log: Path,
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
+        pass_fds: Sequence[int] = (),
     ) -> None:
         self.name = name
         self.log = log
@@ -69,6 +70,7 @@ class Child:
                 stderr=subprocess.STDOUT,
                 env=dict(env) if env is not None else None,
                 cwd=cwd,
+                pass_fds=tuple(pass_fds),
                 # a Ctrl-C in the terminal is for us: children are stopped in their order
                 start_new_session=True,
             )

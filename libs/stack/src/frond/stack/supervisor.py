@@ -9,13 +9,11 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
 import sysconfig
 import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,42 +21,15 @@ from frond.stack.choose import choose_stack
 from frond.stack.endpoints import Stack
 from frond.stack.errors import StackError, with_log
 from frond.stack.installation import SERVICES, Installation, write_env_file, write_private
-from frond.stack.minio_server import http_ok
 from frond.stack.prepare import prepare, push_models
-from frond.stack.process import Child
+from frond.stack.roll import Roll
+from frond.stack.supervised import Supervised
 
 _TICK_S: Final = 0.25
 _READY_S: Final = 180.0
 _BACKOFF_S: Final = (0.5, 1.0, 2.0, 5.0, 10.0, 15.0)
 _STEADY_S: Final = 60.0  # up this long, a service begins its backoff anew
 _HOPELESS: Final = 3  # exits before the first readiness after which `up` gives up
-
-
-@dataclass
-class _Supervised:
-    """One service: how it is started, and how often it had to be."""
-
-    name: str
-    module: str
-    env: Mapping[str, str]
-    log: Path
-    port: int
-    child: Child | None = None
-    started: float = 0.0
-    restarts: int = 0
-    streak: int = 0
-    due: float = 0.0
-    was_ready: bool = False
-
-    def spawn(self) -> None:
-        self.child = Child(
-            self.name, [sys.executable, "-m", f"frond.{self.module}"], log=self.log, env=self.env
-        )
-        self.started = time.monotonic()
-
-    @property
-    def ready(self) -> bool:
-        return http_ok(f"http://127.0.0.1:{self.port}/ready")
 
 
 class Supervisor:
@@ -86,10 +57,12 @@ class Supervisor:
         self.services = services
         self.say = say
         self.stop = threading.Event()
-        self._supervised: list[_Supervised] = []
+        self._supervised: list[Supervised] = []
         self._stack: Stack | None = None
         self._phase = "starting"
         self._written = ""
+        self._roll: Roll | None = None
+        self._rolls = 0
 
     def run(self) -> None:
         """Start everything, say so, watch over it; stop everything in the end.
@@ -104,6 +77,7 @@ class Supervisor:
             self._phase = "ready"
             while not self.stop.is_set():
                 self._tick()
+                self._tend_roll()
                 self._write()
                 self.stop.wait(_TICK_S)
         except BaseException:
@@ -127,6 +101,7 @@ class Supervisor:
         names = self._names()
         installation.take_ports(("kafka", "s3", *dict.fromkeys(("ingest", *(n for n, _ in names)))))
         installation.save(self.state)
+        (self.state / "roll").unlink(missing_ok=True)
         self._write()
         stack = choose_stack(
             self.state / "data",
@@ -152,7 +127,7 @@ class Supervisor:
             env = installation.service_env(name, stack.endpoints, self.state)
             if module == "ingest":
                 env["API_HOST"], env["API_PORT"] = "127.0.0.1", str(installation.ports[name])
-            one = _Supervised(
+            one = Supervised(
                 name, module, env, self.state / "logs" / f"{name}.log", installation.ports[name]
             )
             one.spawn()
@@ -186,7 +161,7 @@ class Supervisor:
             if one.child is not None and one.child.running:
                 continue
             if one.child is not None:
-                if now - one.started > _STEADY_S:
+                if now - one.child.started > _STEADY_S:
                     one.streak = 0
                 wait = _BACKOFF_S[min(one.streak, len(_BACKOFF_S) - 1)]
                 self.say(f"{one.name} ended with status {one.child.returncode}: again in {wait} s")
@@ -194,7 +169,11 @@ class Supervisor:
                 one.streak += 1
                 one.restarts += 1
             elif now >= one.due:
-                one.spawn()
+                try:
+                    one.spawn()
+                except OSError as e:
+                    self.say(f"{one.name} cannot listen on port {one.port}: {e}: again in 2 s")
+                    one.due = now + 2.0
 
     def _tend_stack(self) -> None:
         assert self._stack is not None
@@ -205,7 +184,7 @@ class Supervisor:
             except StackError as e:
                 self.say(str(e))  # the next look tries again; services wait meanwhile
 
-    def _held(self, one: _Supervised) -> bool:
+    def _held(self, one: Supervised) -> bool:
         """Whether a developer runs this service by hand (``run SERVICE``)."""
         hold = self.state / "hold" / one.name
         try:
@@ -216,14 +195,25 @@ class Supervisor:
         if one.child is not None:
             one.child.stop()
             one.child, one.due = None, 0.0
+        one.let_go()
         return True
 
+    def _tend_roll(self) -> None:
+        """Begin the roll that somebody wishes, or go on with the one there is."""
+        wish = self.state / "roll"
+        if self._roll is None or self._roll.state != "running":
+            if not wish.exists():
+                return
+            wish.unlink()
+            self._rolls += 1
+            self._roll = Roll(self._supervised, self.say)
+        self._roll.step()
+
     def _stop_all(self) -> None:
-        for one in self._supervised:
-            if one.child is not None:
-                one.child.terminate()
-        with ThreadPoolExecutor(max(1, len(self._supervised))) as pool:
-            children = [one.child for one in self._supervised if one.child is not None]
+        children = [child for one in self._supervised for child in one.processes]
+        for child in children:
+            child.terminate()
+        with ThreadPoolExecutor(max(1, len(children))) as pool:
             list(pool.map(lambda child: child.stop(45), children))
         if self._stack is not None:
             self._stack.stop()
@@ -234,6 +224,8 @@ class Supervisor:
             "pid": os.getpid(),
             "stack": getattr(self._stack, "kind", ""),
             "servers": self._stack.pids() if self._stack else {},
+            "rolls": self._rolls,
+            "roll": self._roll.state if self._roll else "",
             "services": [
                 {
                     "name": one.name,

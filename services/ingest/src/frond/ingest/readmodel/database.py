@@ -56,6 +56,10 @@ class Database:
         """A transaction: committed at the end, rolled back by an exception."""
         turn = self._writers if self.sqlite else contextlib.nullcontext()
         async with turn, self.engine.begin() as connection:
+            if self.sqlite:
+                # of another process, during a roll: a transaction that begins by reading could not
+                # write any more once that one has
+                await connection.exec_driver_sql("BEGIN IMMEDIATE")
             yield connection
 
     def insert(self, table: Table) -> Any:
