@@ -224,6 +224,25 @@ async def test_the_same_event_twice_is_one_delivery(store: ObjectStore, receiver
     assert receiver.posts.qsize() == 1
 
 
+async def test_an_event_that_the_broker_lost_is_told_all_the_same(
+    notifier: Notifier, store: ObjectStore, receiver: Any
+) -> None:
+    """A job has ended and nothing is on the topic: the note beside it has the webhook sent, once."""
+    expected = await job(store, "survey-10", receiver.url)
+    await store.put(
+        keys.job_completed("survey-10"), completed("survey-10").model_dump_json().encode()
+    )
+    for job_id in ("survey-10", "deleted"):
+        await store.put(keys.untold_marker(job_id), b"{}")
+    await notifier.start()
+    post = await next_post(receiver)
+    assert post.headers["webhook-id"] == expected.event_id
+    assert (await recorded(store, expected, lambda d: d.final)).attempts == 1
+    for job_id in ("survey-10", "deleted"):
+        await gone(store, keys.untold_marker(job_id))
+    assert receiver.posts.empty()
+
+
 async def test_a_job_without_a_spec_tells_whom_its_images_named(
     store: ObjectStore, receiver: Any
 ) -> None:

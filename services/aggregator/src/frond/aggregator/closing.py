@@ -307,6 +307,10 @@ class Closing:
         if self.quiet is not None:
             await self.quiet(job_id)
         headers = await self._headers(event, traceparent)
+        # a broker that loses the event must not lose its webhook
+        if await self._somebody_waits(job_id):
+            await self.store.put(keys.untold_marker(job_id), b"{}", "application/json")
+            crash_point("aggregator.untold-stored")
         await self.producer.send_raw(topics.COMPLETED, job_id.encode(), raw, headers)
         crash_point("aggregator.completed-sent")
         final = JobStatusChanged(
@@ -321,6 +325,14 @@ class Closing:
         crash_point("aggregator.status-sent")
         await self.store.delete(keys.open_marker(job_id))
         crash_point("aggregator.marker-deleted")
+
+    async def _somebody_waits(self, job_id: str) -> bool:
+        for key in (keys.job_spec(job_id), keys.job_notify(job_id)):
+            with contextlib.suppress(ObjectMissing):
+                to = json.loads(await self.store.get(key))
+                if to.get("webhook_url") or to.get("email"):
+                    return True
+        return False
 
     async def _headers(self, event: JobCompleted, traceparent: str | None) -> Headers:
         """The event's headers, stored at the first sending so that all others are the same."""

@@ -17,6 +17,8 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Final
 
+from pydantic import ValidationError
+
 from frond.contracts import keys
 from frond.contracts.deliveries import Delivery, Kind, State
 from frond.contracts.errors import ObjectMissing
@@ -90,6 +92,8 @@ class Outbox:
                 await self.store.put_if_absent(marker, b"{}")
                 crash_point("notifier.marker-stored")
                 self.attend(stored.job_id, stored.id)
+        await self.store.delete(keys.untold_marker(event.job_id))
+        crash_point("notifier.untold-deleted")
 
     async def _addresses(self, key: str) -> Addresses:
         try:
@@ -98,14 +102,32 @@ class Outbox:
             return Addresses()
 
     async def resume(self) -> int:
-        """Attend to every delivery that has a marker; returns how many there are."""
+        """Attend to every delivery that has a marker; returns how many there are.
+
+        Jobs that have ended and whose event never came here are taken, too.
+        """
         count = 0
+        async for found in self.store.list(keys.UNTOLD):
+            await self._take_untold(found.key.removeprefix(keys.UNTOLD))
         async for found in self.store.list(keys.DELIVERIES):
             parts = found.key.split("/")
             if len(parts) == 3:
                 self.attend(parts[1], parts[2])
                 count += 1
         return count
+
+    async def _take_untold(self, job_id: str) -> None:
+        try:
+            event = JobCompleted.model_validate_json(
+                await self.store.get(keys.job_completed(job_id))
+            )
+        except ObjectMissing:
+            # the job was deleted
+            await self.store.delete(keys.untold_marker(job_id))
+        except ValidationError as e:
+            _log.error("a job's end cannot be read", job_id=job_id, error=str(e)[:500])
+        else:
+            await self.take(event)
 
     def attend(self, job_id: str, delivery_id: str) -> None:
         """See a delivery through to its end, in the background."""
