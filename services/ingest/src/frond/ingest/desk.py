@@ -219,24 +219,29 @@ async def delete(ingest: Ingest, job_id: str, traceparent: str) -> None:
         await cancel(ingest, job_id, traceparent)
     if row.completion is None:
         await _ended(ingest, job_id)
-    at = int(time.time() * 1000)
     await ingest.store.put(places.tombstone(job_id), b"", "application/octet-stream")
     crash_point("ingest.tombstone-stored")
+    await finish_deleting(ingest, job_id)
+
+
+async def finish_deleting(ingest: Ingest, job_id: str) -> None:
+    """Remove what is left of a job that has a tombstone. May be repeated; the rows go last."""
     for prefix in sorted(await _upload_prefixes(ingest, job_id)):
         await ingest.store.delete_prefix(prefix)
-    await delete_objects(ingest, job_id)
+    await _delete_objects(ingest, job_id)
     await ingest.store.delete(keys.open_marker(job_id))
     crash_point("ingest.job-deleted")
-    await queries.tombstone(ingest.db, job_id, at)
-    crash_point("ingest.rows-deleted")
-    # the compacted topic forgets a key that is sent without a value
-    await ingest.producer.send_raw(topics.STATUS, job_id.encode(), None, [])
+    if not await queries.is_deleted(ingest.db, job_id):
+        # the compacted topic forgets a key that is sent without a value
+        await ingest.producer.send_raw(topics.STATUS, job_id.encode(), None, [])
+        crash_point("ingest.status-cleared")
+        await queries.tombstone(ingest.db, job_id, int(time.time() * 1000))
     ingest.counts.pop(job_id, None)
     ingest.specs.pop(job_id, None)
     ingest.hub.changed([job_id])
 
 
-async def delete_objects(ingest: Ingest, job_id: str) -> None:
+async def _delete_objects(ingest: Ingest, job_id: str) -> None:
     """Remove all objects of a deleted job but ``cancelled``: by it, workers whom one of the job's
     events still reaches know that there is nothing to do."""
     cancelled = keys.job_cancelled(job_id)

@@ -104,8 +104,8 @@ async def sweep(ingest: Ingest) -> int:
             _log.error("a completed event cannot be read", job_id=row.job_id, exc_info=e)
     async for found in ingest.store.list(places.DELETED):
         if age(found) < _DELETED_S:
-            # a worker that held the job while it was deleted may have written since
-            await desk.delete_objects(ingest, found.key.removeprefix(places.DELETED))
+            # whoever deleted it may have died; a worker that held it may have written since
+            await desk.finish_deleting(ingest, found.key.removeprefix(places.DELETED))
     return sent
 
 

@@ -263,10 +263,13 @@ async def _exists(ingest: Ingest, job_id: str) -> bool:
 
 async def _add(ingest: Ingest, spec: JobSpec, received: Received, traceparent: str) -> None:
     new: list[File] = []
-    known: list[File] = []
+    known: list[tuple[File, File]] = []
     for file in received.files:
         had = await intake.claimed(ingest, spec.job_id, file.name)
-        (known if had is not None and had.mark == file.mark else new).append(file)
+        if had is not None and had.mark == file.mark:
+            known.append((file, had))
+        else:
+            new.append(file)
     if new:
         await desk.require_open(ingest, spec.job_id)
         give_back = await intake.make_room(ingest, spec.job_id, len(new))
@@ -276,7 +279,14 @@ async def _add(ingest: Ingest, spec: JobSpec, received: Received, traceparent: s
             give_back()
             raise
         await intake.add(ingest, spec, won, traceparent)
-    for file in known:
+    if known:
+        # sent again: whoever claimed the names may have died before it recorded the images
+        claimed = [had for _, had in known]
+        await intake.require_place(ingest, spec.job_id, claimed)
+        await intake.add(ingest, spec, claimed, traceparent)
+    for file, had in known:
+        if file.image == had.image:
+            continue
         _, key = parse_s3_uri(file.image)
         with contextlib.suppress(ObjectMissing):
             await ingest.store.delete(key)
