@@ -1,0 +1,91 @@
+"""Whose a job is, in the read model: by its events in any order, and in a database from before."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+from alembic import command
+from sqlalchemy import text
+
+from frond.contracts.events import Event, ImageUploaded, JobSealed
+from frond.contracts.jobs import JobSpec, ModelRef
+from frond.ingest.readmodel import database, queries
+from frond.ingest.readmodel.apply import CONTESTED, apply, close, pin
+from frond.ingest.readmodel.database import Database
+from frond.ingest.readmodel.rows import Batch, JobRow
+from frond.ingest.settings import IngestSettings
+
+MODEL = ModelRef(name="m", digest="0" * 64)
+
+
+def image(n: int, tenant: str | None) -> ImageUploaded:
+    return ImageUploaded(job_id="j", image=f"s3://b/{n}.tif", tenant=tenant)
+
+
+def owner(events: tuple[Event, ...], spec: JobSpec | None = None, pin_at: int = 0) -> str | None:
+    batch = Batch()
+    for n, event in enumerate(events):
+        if n == pin_at:
+            pin(batch, "j", spec, 5)
+        apply(batch, event, 10)
+    close(batch)
+    return batch.jobs["j"].tenant
+
+
+def test_the_owner_does_not_depend_on_order() -> None:
+    """Named once, by whichever event: that tenant. Two names, in any order and however often: none."""
+    seal = JobSealed(job_id="j", job_size=2)
+    cases: list[tuple[tuple[Event, ...], str | None]] = [
+        ((image(1, None), seal), None),
+        ((image(1, None), image(2, "acme"), seal), "acme"),
+        ((image(1, "acme"), image(2, "acme"), seal), "acme"),
+        ((image(1, "acme"), image(2, "beta"), seal), CONTESTED),
+        ((image(1, "acme"), image(2, "beta"), image(1, "acme"), image(3, None)), CONTESTED),
+    ]
+    for events, expected in cases:
+        for order in itertools.permutations(events):
+            assert owner(order) == expected, order
+    spec = JobSpec(job_id="j", model=MODEL, tenant="acme")
+    for at in range(2):
+        assert owner((image(1, None), seal), spec, at) == "acme"
+        assert owner((image(1, "beta"), seal), spec, at) == CONTESTED
+
+
+async def test_jobs_from_before_there_were_tenants(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A database of the first schema is brought up to date: its jobs stay, and belong to nobody."""
+    db = Database(f"sqlite+aiosqlite:///{tmp_path / 'old.db'}")
+    with monkeypatch.context() as patch:
+        # the schema as it was released
+        patch.setattr(
+            database, "_upgrade",
+            lambda c: database._alembic(c, lambda config: command.upgrade(config, "0001")),
+        )  # fmt: skip
+        await db.migrate()
+    row = {k: v for k, v in asdict(JobRow("old", 1, 1)).items() if k != "tenant"}
+    names = ", ".join(f'"{k}"' for k in row)
+    async with db.write() as c:
+        values = ", ".join(f":{k}" for k in row)
+        await c.execute(text(f"INSERT INTO jobs ({names}) VALUES ({values})"), row)
+    await db.migrate()
+    assert [r.job_id for r in await queries.jobs(db)] == ["old"]
+    assert await queries.jobs(db, tenant="default") == []
+    found = await queries.job(db, "old")
+    assert found is not None and found.tenant is None
+    await db.close()
+
+
+def test_places_are_read_at_the_start() -> None:
+    """FROND_TENANT_PLACES by tenant, folders only; what cannot be read keeps the service down."""
+    told = IngestSettings(tenant_places="a=s3://imagery/a, a=s3://imagery/b/ ,b=s3://whole")
+    assert [str(p) for p in told.places["a"]] == ["s3://imagery/a/", "s3://imagery/b/"]
+    assert told.places["a"][0].holds("imagery", "a/x.tif")
+    assert not told.places["a"][0].holds("imagery", "ab/x.tif")
+    assert told.places["b"][0].holds("whole", "x.tif")
+    for bad in ("a", "a=", "=s3://imagery/a/", "a=imagery/a", "a b=s3://imagery/a/"):
+        with pytest.raises(ValueError, match="s3://bucket/folder/"):
+            IngestSettings(tenant_places=bad)
