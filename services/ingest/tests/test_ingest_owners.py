@@ -22,7 +22,7 @@ MODEL = ModelRef(name="m", digest="0" * 64)
 
 
 def image(n: int, tenant: str | None) -> ImageUploaded:
-    return ImageUploaded(job_id="j", image=f"s3://b/{n}.tif", tenant=tenant)
+    return ImageUploaded(job_id="j", image=f"s3://bucket/{n}.tif", tenant=tenant)
 
 
 def owner(events: tuple[Event, ...], spec: JobSpec | None = None, pin_at: int = 0) -> str | None:
