@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from chaos.figures import Figures
 from chaos.outside import ACCIDENTS, COUNTED, MOMENTS
+from chaos.plot import course, kills_of
 from chaos.scenarios import SCENARIOS
 from chaos.verify import CHECKS
 from frond.runtime.crashpoints import POINTS
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 _COLUMNS: Final = (
     "jobs", "images", "objects", "kills", "crash_points", "faults", "lost", "doubled", "different",
 )  # fmt: skip
+_PICTURE: Final = "img/chaos.svg"
 _NOT_COVERED: Final = (
     "More than one broker or more than one MinIO drive: replication, leader elections and erasure"
     " coding are Kafka's and MinIO's own; the native stack has one of each.",
@@ -39,7 +41,14 @@ _NOT_COVERED: Final = (
 def write(path: Path, run: Run, total: Figures) -> None:
     """Write the page; it says how it came about."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join(_lines(run, total)) + "\n", encoding="utf-8")
+    lines = list(_lines(run, total))
+    if "random_kills" in run.courses:
+        picture = path.parent / _PICTURE
+        journal = run.folder / "random_kills" / "journal.jsonl"
+        course(picture, run.courses["random_kills"], kills_of(journal))
+        at = lines.index("## What is checked")
+        lines[at:at] = [f"![Images done over time, and each SIGKILL]({_PICTURE})", ""]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def _lines(run: Run, total: Figures) -> Iterator[str]:

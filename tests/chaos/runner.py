@@ -28,6 +28,7 @@ from chaos.scenarios import SCENARIOS, Scenario
 from chaos.verify import compare, verify
 from chaos.watch import Watch
 from chaos.world import World
+from frond.contracts import topics
 
 _EVERY_S: Final = 5.0
 _OVERTIME_S: Final = 900.0
@@ -65,6 +66,7 @@ class Run:
 
     Attributes:
         outcomes: the figures of each scenario that was run, by name.
+        courses: of each, seconds of the epoch and how many images were done until then.
     """
 
     def __init__(self, folder: Path, *, seed: int, duration: float, short: bool) -> None:
@@ -74,6 +76,7 @@ class Run:
         self.short = short
         self.receiver = Receiver(SECRET)
         self.outcomes: dict[str, Figures] = {}
+        self.courses: dict[str, list[tuple[float, int]]] = {}
         self.plans: dict[str, dict[str, JobPlan]] = {}
         self._digests: dict[str, dict[str, bytes]] = {}
 
@@ -137,7 +140,15 @@ class Run:
             seed=self.seed, first=scenario.number * NUMBERS, webhook_url=self.receiver.url,
         )  # fmt: skip
         print(f"{name}: {scenario.about}", flush=True)
-        ticker = Ticker(name, lambda: f"{figures.line()} ended={len(watch.ended)}")
+        course = self.courses[name] = [(time.time(), 0)]
+        done_before = watch.count(topics.IMAGED)
+
+        def told() -> str:
+            done = watch.count(topics.IMAGED) - done_before
+            course.append((time.time(), done))
+            return f"{figures.line()} images={done}/{figures.images}"
+
+        ticker = Ticker(name, told)
         world = World(
             installation, feeder, oracle, self.receiver, figures, watch,
             rng=random.Random(f"{self.seed}/{name}"), short=self.short,
