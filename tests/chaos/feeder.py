@@ -128,10 +128,14 @@ class Feeder:
     def _hook(self, plan: JobPlan) -> str | None:
         return self.webhook_url if plan.webhook else None
 
-    async def _by_put(self, plan: JobPlan) -> None:
-        job = quote(plan.job_id)
+    async def begin(self, plan: JobPlan) -> None:
+        """The first step of a job by REST: it is there, and open for images."""
         body = {"job_id": plan.job_id, "webhook_url": self._hook(plan)}
         await self.ask("POST", "/jobs", json=body)
+
+    async def _by_put(self, plan: JobPlan) -> None:
+        job = quote(plan.job_id)
+        await self.begin(plan)
 
         async def put(picture: Picture) -> None:
             data = await asyncio.to_thread(picture.data)
@@ -185,6 +189,8 @@ class Feeder:
             if answer.is_success:
                 return answer
             told = f"{answer.status_code} {answer.text[:300]}"
+            if answer.status_code >= 500 and not _is_civil(answer):
+                self.figures.lose(f"{method} {path} was answered {told}")
             again = answer.status_code >= 500 or "retry-after" in answer.headers
             if not again:
                 raise AssertionError(f"{method} {path} was refused: {told}")
@@ -233,3 +239,12 @@ class Feeder:
                 await work(picture)
 
         await asyncio.gather(*(one(p) for p in pictures))
+
+
+def _is_civil(answer: httpx.Response) -> bool:
+    """An outage is told as one: a problem document, and when to come again; nothing else is."""
+    return (
+        answer.status_code in (503, 507)
+        and "retry-after" in answer.headers
+        and answer.headers.get("content-type") == "application/problem+json"
+    )

@@ -188,6 +188,6 @@ async def unsettled(store: ObjectStore, bootstrap: str, mine: Callable[[str], bo
     """
     # in this order: a delivery's marker is there before the event's offset is committed
     left = await lag(bootstrap)
-    for prefix in (keys.OPEN, keys.DELIVERIES):
+    for prefix in (keys.OPEN, keys.UNTOLD, keys.DELIVERIES):
         left += [f"still there: {i.key}" async for i in store.list(prefix) if mine(i.key)]
     return left

@@ -31,7 +31,7 @@ from chaos.world import World
 from frond.contracts import topics
 
 _EVERY_S: Final = 5.0
-_OVERTIME_S: Final = 900.0
+_OVERTIME_S: Final = 3000.0
 _SHORT_S: Final = 240.0
 _SHOWN: Final = 50
 
