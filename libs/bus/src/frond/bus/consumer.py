@@ -153,8 +153,7 @@ class _Loop:
             # what is not asked for stays with aiokafka: one fetched batch a partition, no more
             await asyncio.sleep(_WAIT_S / 5)
             return
-        trackers = dict(self.trackers)
-        most = self.ahead.batch(len(trackers))
+        most = self.ahead.batch(len(self.trackers))
         try:
             got = await self.consumer.getmany(
                 *room, timeout_ms=int(_WAIT_S * 1000), max_records=most
@@ -163,10 +162,15 @@ class _Loop:
             _log.warning("reading from the broker failed", topic=self.topic.name, error=repr(e))
             await asyncio.sleep(_WAIT_S)
             return
+        # a rebalance may have come and gone meanwhile: aiokafka hands out what belongs to the
+        # assignment of now, and counts it as read
         for partition, messages in got.items():
-            tracker = trackers[partition]
-            if partition not in self.trackers or self.trackers[partition] is not tracker:
-                continue  # revoked while we waited: its owner of now reads it again
+            tracker = self.trackers.get(partition)
+            if tracker is None:
+                # assigned a moment ago, and we have not been told yet
+                with contextlib.suppress(IllegalStateError):
+                    self.consumer.seek(partition, messages[0].offset)
+                continue
             for message in messages:
                 tracker.add(message.offset)
                 self.ahead.add(partition, message)

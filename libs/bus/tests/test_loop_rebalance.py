@@ -1,0 +1,76 @@
+"""The consumer loop when a rebalance falls into a read: what aiokafka counts as read is read."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from aiokafka import TopicPartition
+
+from frond.bus.consumer import _Loop, _Rebalance
+from frond.contracts import topics
+
+PARTITION = TopicPartition(topics.COMPLETED.name, 6)
+
+
+class Consumer:
+    """As much of AIOKafkaConsumer as the loop calls: it hands a message out once, and commits."""
+
+    def __init__(self) -> None:
+        self.position = 0
+        self.committed = 0
+        self.listener: Any = None
+        self.rebalances = 1
+        self.tells = True
+
+    async def getmany(self, *partitions: TopicPartition, **_: Any) -> Any:
+        if self.rebalances:
+            self.rebalances -= 1
+            # the first message was handed out before, and its offset could not be committed
+            await self.listener.on_partitions_revoked([PARTITION])
+            self.position = self.committed
+            if self.tells:
+                await self.listener.on_partitions_assigned([PARTITION])
+        if self.position or PARTITION not in partitions:
+            return {}
+        self.position = 1
+        message = SimpleNamespace(partition=6, offset=0, key=b"", headers=(), value=b"{}")
+        return {PARTITION: [message]}
+
+    def seek(self, partition: TopicPartition, offset: int) -> None:
+        assert partition == PARTITION
+        self.position = offset
+
+    async def commit(self, offsets: dict[TopicPartition, int]) -> None:
+        self.committed = offsets[PARTITION]
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["told", "told later"])
+async def test_a_message_read_across_a_rebalance_is_handled(told: bool) -> None:
+    """Dropping it would lose it: aiokafka has moved its position on."""
+    consumer = Consumer()
+    consumer.tells = told
+    handled: list[int] = []
+
+    async def handle(message: Any) -> None:
+        handled.append(message.offset)
+
+    service = SimpleNamespace(
+        name="notifier", settings=SimpleNamespace(lookahead=100), stop=asyncio.Event(),
+        health=SimpleNamespace(ready=lambda _: None, fatal=None),
+    )  # fmt: skip
+    handling = SimpleNamespace(handle=handle)
+    loop = _Loop(service, topics.COMPLETED, handling, 2, lambda _: False)  # type: ignore[arg-type]
+    loop.consumer = consumer
+    consumer.listener = _Rebalance(loop)
+    await consumer.listener.on_partitions_assigned([PARTITION])
+    await loop._read()
+    if not told:
+        await consumer.listener.on_partitions_assigned([PARTITION])
+        await loop._read()
+    loop._hand_out()
+    await asyncio.gather(*loop.tasks[PARTITION])
+    await loop.commit()
+    assert (handled, consumer.committed) == ([0], 1)
