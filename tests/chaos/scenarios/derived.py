@@ -109,19 +109,17 @@ async def _topics(world: World) -> None:
     read by then; of all others not even that.
     """
     here, feeder = world.installation, world.feeder
-    ended = [feeder.next(door=door) for door in Door]
-    for plan in ended:
-        await feeder.submit(plan)
+    for door in Door:
+        await feeder.submit(feeder.next(door=door))
     # of this one, the webhook is not sent yet
     here.stop(*here.names("notifier"))
-    untold = feeder.next(door=Door.PUT, bad=0)
-    await feeder.submit(untold)
-    ended.append(untold)
+    await feeder.submit(feeder.next(door=Door.PUT, bad=0))
     await world.ended()
     before = await _told(world, world.watch.ended)
 
-    images = 6 if world.short else 40
-    planned = [feeder.next(door=d, images=images, side=512, bad=0) for d in Door]
+    images = 4 if world.short else 40
+    doors = (Door.PUT, Door.TOPIC_SEAL) if world.short else Door
+    planned = [feeder.next(door=d, images=images, side=512, bad=0) for d in doors]
     for plan in planned:
         await feeder.submit(plan)
     await world.progress(topics.DETECTED, 2)
