@@ -68,6 +68,17 @@ class Needs:
     workers: Mapping[str, int] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
 
+    def fits(self, other: Needs) -> bool:
+        """Whether one installation can be both kinds at once."""
+        return (self.proxied, self.small_disk_mb) == (other.proxied, other.small_disk_mb) and all(
+            other.env.get(k, v) == v for k, v in self.env.items()
+        )
+
+    def __or__(self, other: Needs) -> Needs:
+        both = self.workers.keys() | other.workers.keys()
+        workers = {s: max(self.workers.get(s, 1), other.workers.get(s, 1)) for s in sorted(both)}
+        return Needs(self.proxied, self.small_disk_mb, workers, {**self.env, **other.env})
+
 
 @dataclass
 class _Process:

@@ -13,6 +13,8 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable
+from functools import reduce
+from operator import or_
 from pathlib import Path
 from typing import Final
 
@@ -101,7 +103,8 @@ class Run:
         first = self.outcomes[group[0].name] = Figures()
         print(f"{', '.join(s.name for s in group)}: starting an installation", flush=True)
         ticker = Ticker("starting", lambda: "")
-        installation = Installation(folder, first, needs=group[0].needs)
+        needs = reduce(or_, (s.needs for s in group))
+        installation = Installation(folder, first, needs=needs)
         try:
             await installation.open()
         except Exception as e:
@@ -226,13 +229,19 @@ def _show(figures: Figures, start: int = 0) -> None:
 
 
 def _grouped(scenarios: list[Scenario], short: bool) -> list[list[Scenario]]:
-    """In the short matrix, scenarios that need the same kind of installation share one."""
+    """In the short matrix, scenarios share an installation that is all they need."""
     if not short:
         return [[s] for s in scenarios]
-    groups: dict[str, list[Scenario]] = {}
-    for scenario in scenarios:
-        groups.setdefault(repr(scenario.needs), []).append(scenario)
-    return list(groups.values())
+    groups: list[list[Scenario]] = []
+    # the last: it leaves a broker that has forgotten what was there before
+    for scenario in sorted(scenarios, key=lambda s: s.name == "derived"):
+        for group in groups:
+            if all(s.needs.fits(scenario.needs) for s in group):
+                group.append(scenario)
+                break
+        else:
+            groups.append([scenario])
+    return groups
 
 
 def chosen(only: str) -> list[Scenario]:
