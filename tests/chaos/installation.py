@@ -166,9 +166,15 @@ class Installation:
         await asyncio.to_thread(self._end_servers)
 
     def _end_servers(self) -> None:
-        for kill in (self.stack.kill_kafka, self.stack.kill_minio):
+        for kill in (self.stack.kill_kafka, self.stack.kill_minio, self.stack.stop):
             with contextlib.suppress(Exception):
                 kill()
+
+    @property
+    def drive(self) -> Path:
+        """The folder in which MinIO keeps everything."""
+        disk = self.stack.disks.get("s3")
+        return (disk.inside if disk else self.stack.minio.data) / "drive"
 
     def store(self) -> ObjectStore:
         """The bucket, reached directly; whoever asks closes it."""

@@ -108,6 +108,8 @@ def unfinished_uploads(drive: Path) -> list[str]:
 
     MinIO lists them for exact keys only, so its folder is looked into.
     """
+    if not (drive / ".minio.sys").is_dir():
+        raise FileNotFoundError(f"{drive} is no drive of MinIO")
     root = drive / ".minio.sys" / "multipart"
     return sorted(str(p.relative_to(root)) for p in root.glob("*/*") if p.is_dir())
 

@@ -31,6 +31,7 @@ from chaos.verify import compare, verify
 from chaos.watch import Watch
 from chaos.world import World
 from frond.contracts import topics
+from frond.stack.small_disk import why_no_small_disk
 
 _EVERY_S: Final = 5.0
 _OVERTIME_S: Final = 3000.0
@@ -254,9 +255,11 @@ def chosen(only: str) -> list[Scenario]:
     ready = []
     for scenario in found:
         try:
-            scenario.needs  # noqa: B018 # imports it
+            why = why_no_small_disk() if scenario.needs.small_disk_mb else ""
         except Exception as e:
-            print(f"skipped: {scenario.name}: {type(e).__name__}: {e}", flush=True)
+            why = f"{type(e).__name__}: {e}"
+        if why:
+            print(f"skipped: {scenario.name}: {why}", flush=True)
         else:
             ready.append(scenario)
     return ready

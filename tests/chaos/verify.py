@@ -224,8 +224,8 @@ def _webhooks(world: World) -> None:
 
 
 async def _objects(world: World, store: ObjectStore, others: set[str]) -> dict[str, bytes]:
-    drive = world.installation.stack.minio.data / "drive"
-    for upload in await asyncio.to_thread(outside.unfinished_uploads, drive):
+    uploads = await asyncio.to_thread(outside.unfinished_uploads, world.installation.drive)
+    for upload in uploads:
         world.figures.lose(f"orphan: an unfinished multipart upload {upload}")
 
     def wanted(key: str) -> bool:
