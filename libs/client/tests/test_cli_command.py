@@ -37,7 +37,7 @@ def test_every_command_explains_itself() -> None:
     for words in (
         [], ["upload"], ["status"], ["watch"], ["jobs"], ["results"], ["predict"], ["cancel"],
         ["delete"], ["run"], ["demo"], ["models"], ["models", "push"], ["models", "rollback"],
-        ["dlq"], ["dlq", "replay"], ["stack"],
+        ["dlq"], ["dlq", "replay"], ["stack"], ["keys"], ["keys", "create"], ["keys", "revoke"],
     ):  # fmt: skip
         done = runner.invoke(app, [*words, "--help"])
         assert done.exit_code == 0, done.output

@@ -16,6 +16,7 @@ import httpx
 from frond.client.environment import frond_env, setting
 from frond.client.errors import FrondClientError
 from frond.client.http import checked, patiently
+from frond.client.keys import Keys
 from frond.client.transfer import (
     Journal,
     LocalFile,
@@ -68,6 +69,8 @@ class Client:
         self._journal_dir = journal_dir
         self._answered = False
         self._sleep = sleep
+        self.keys = Keys(self._json)
+        """API keys, for admins."""
         key = api_key if api_key is not None else setting(env, "FROND_API_KEY")
         self._http = httpx.Client(
             headers={"user-agent": "frond-client/0.1"}

@@ -70,13 +70,14 @@ app = typer.Typer(
 
 
 def _register() -> None:
-    from frond.client.cli import dlq, jobs, models, results, run, webhooks
+    from frond.client.cli import dlq, jobs, keys, models, results, run, webhooks
 
     jobs.register(app)
     results.register(app)
     run.register(app)
     app.add_typer(models.app, name="models")
     app.add_typer(dlq.app, name="dlq")
+    app.add_typer(keys.app, name="keys")
     app.add_typer(webhooks.app, name="webhooks")
 
 

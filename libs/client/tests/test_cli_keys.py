@@ -1,0 +1,119 @@
+"""``frond keys`` from the first key on: in the real object store, at a real door."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import httpx
+import pytest
+from typer.testing import CliRunner, Result
+
+from frond.client.cli import app
+from frond.client.cli.keys import expiry
+from frond.client.errors import FrondClientError
+
+runner = CliRunner()
+
+
+@pytest.fixture
+def door(
+    service_env: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[str]:
+    """A REST door with no key configured; this process's environment leads to it."""
+    for name in list(os.environ):
+        if name.startswith("FROND_"):
+            monkeypatch.delenv(name)
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    monkeypatch.setenv("FROND_API_URL", url)
+    for name, value in service_env.items():
+        if name.startswith("FROND_S3_"):
+            monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    with (tmp_path / "ingest.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "frond.ingest"], stdout=log, stderr=log,
+            env={**service_env, "API_PORT": str(port)},
+        )  # fmt: skip
+        try:
+            deadline = time.monotonic() + 120
+            while True:
+                assert process.poll() is None, (tmp_path / "ingest.log").read_text()
+                try:
+                    if httpx.get(f"{url}/ready").status_code == 200:
+                        break
+                except httpx.TransportError:
+                    pass
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+            yield url
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(60)
+
+
+def frond(*words: str, code: int = 0) -> Result:
+    done = runner.invoke(app, list(words))
+    assert done.exit_code == code, (words, done.output)
+    return done
+
+
+@pytest.mark.stack
+def test_from_the_first_key_to_a_revoked_one(door: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first key goes by the store, the next by the service; each opens what it was made for."""
+    assert "frond keys create --store" in frond("jobs", code=2).stderr
+    first = frond("keys", "create", "--store", "--name", "first", "--scope", "admin")
+    assert "not shown again" in first.stderr and first.stdout.count("\n") == 1
+    monkeypatch.setenv("FROND_API_KEY", first.stdout.strip())
+    frond("jobs")
+    made = frond("keys", "create", "--name", "drone team", "--tenant", "acme", "--expires", "90d")
+    key = made.stdout.strip()
+    assert key.startswith("frond_") and "acme" in made.stderr
+    listed = json.loads(frond("keys", "list", "--json").stdout)
+    assert [(k["name"], k["tenant"], k["state"]) for k in listed] == [
+        ("first", None, "active"), ("drone team", "acme", "active"),
+    ]  # fmt: skip
+    assert key not in frond("keys", "list").stdout and "sha256" not in json.dumps(listed)
+    table = frond("keys", "list", "--store").stdout
+    rows = [line for line in table.splitlines() if "active" in line]
+    assert len(rows) == 2 and len({line.index("active") for line in rows}) == 1
+    mine = listed[1]["id"]
+    with monkeypatch.context() as patch:
+        patch.setenv("FROND_API_KEY", key)
+        frond("jobs")
+        assert "admin" in frond("keys", "list", code=2).stderr
+        frond("keys", "revoke", mine, "--store")
+        deadline = time.monotonic() + 7
+        while runner.invoke(app, ["jobs"]).exit_code == 0:
+            assert time.monotonic() < deadline, "a revoked key still opens the door"
+            time.sleep(0.1)
+        assert "revoked" in frond("jobs", code=2).stderr
+    assert "revoked" in frond("keys", "revoke", mine).stdout
+    assert "revoked" in frond("keys", "revoke", key).stdout
+    assert "There is no key" in frond("keys", "revoke", "0123", code=2).stderr
+    assert "scope" in frond("keys", "create", "--name", "n", "--scope", "root", code=2).stderr
+    told = frond("keys", "create", "--name", "n", "--scope", "root", "--store", code=2).stderr
+    assert "submit, read, admin" in told
+
+
+def test_when_a_key_ends() -> None:
+    """Spans and dates; anything else is told what may be written."""
+    now = datetime(2026, 3, 1, tzinfo=UTC)
+    assert expiry("90d", now) == now + timedelta(days=90)
+    assert expiry("12h", now) == now + timedelta(hours=12)
+    assert expiry("8w", now) == now + timedelta(weeks=8)
+    assert expiry("2027-01-31", now) == datetime(2027, 1, 31, tzinfo=UTC)
+    for text in ("soon", "0d", "-1d", "90", "1y", ""):
+        with pytest.raises(FrondClientError, match="90d"):
+            expiry(text, now)
