@@ -137,10 +137,10 @@ class Inference:
     async def consume_chunks(self, service: Service) -> None:
         """Run chunks until the service is asked to stop."""
         settings = self.settings
-        await asyncio.to_thread(self.crashes.watch)
-        producer = EventProducer(settings.kafka_bootstrap, settings.topic_prefix, SOURCE)
         service.health.expect("broker")
         service.health.expect("store")
+        await asyncio.to_thread(self.crashes.watch)
+        producer = EventProducer(settings.kafka_bootstrap, settings.topic_prefix, SOURCE)
 
         async def topics_there() -> None:
             await ensure_topics(settings.kafka_bootstrap, settings.topic_prefix)

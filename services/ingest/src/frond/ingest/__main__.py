@@ -6,7 +6,7 @@ from fastapi import FastAPI
 
 from frond.ingest.app import make_app
 from frond.ingest.context import Ingest, keep_connected
-from frond.ingest.readmodel.consumer import keep_read_model
+from frond.ingest.readmodel.consumer import PART, keep_read_model
 from frond.ingest.settings import IngestSettings
 from frond.ingest.sweeper import remember_first, sweep_forever
 from frond.runtime import Service, serve
@@ -25,6 +25,7 @@ def main() -> None:
         await keep_connected(service, made[0])
 
     async def read_model(service: Service) -> None:
+        service.health.expect(PART, "preparing the database")
         await made[0].prepared()
         await remember_first(made[0])
         await keep_read_model(service, made[0])

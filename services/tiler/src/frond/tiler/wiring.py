@@ -244,6 +244,8 @@ class Tiler:
             windows_per_chunk=self.settings.windows_per_chunk,
             limits=self.settings.limits,
         )
+        # whoever clears temporary files may have taken the folder, too
+        self.scratch.mkdir(parents=True, exist_ok=True)
         copy = self.scratch / f"{event.image_id}-{next(self._copies)}.tif"
         timeout = self.settings.tiler_timeout_s + stat.size / 1e6
 
@@ -316,6 +318,7 @@ async def tile(service: Service) -> None:
     """The tiler's one part: consume the ingest topic until the service is asked to stop."""
     settings = service.settings
     assert isinstance(settings, TilerSettings)
+    service.health.expect("broker")
     secret = settings.s3_secret_key.get_secret_value()
     # reader processes inherit this
     configure_gdal(settings.s3_endpoint, settings.s3_access_key, secret, region=settings.s3_region)
@@ -335,6 +338,7 @@ async def tile(service: Service) -> None:
     looking: asyncio.Task[None] | None = None
     try:
         await wait_out(producer.start, what="connecting to the broker")
+        service.health.ready("broker")
         tiler = Tiler(settings, store, producer, sandbox, scratch)
         group = settings.group("inference")
         looking = asyncio.create_task(
