@@ -13,7 +13,7 @@ from aiokafka.structs import TopicPartition
 from frond.bus import DeadLetter, EventProducer, Outgoing, consume, ensure_topics, metrics
 from frond.contracts import topics
 from frond.contracts.envelope import Envelope, decode
-from frond.contracts.errors import StoreUnavailable
+from frond.contracts.errors import BrokerUnavailable, StoreUnavailable
 from frond.contracts.events import ImageUploaded, JobSealed
 from frond.runtime import Service, ServiceSettings
 
@@ -284,3 +284,33 @@ async def test_no_more_is_read_ahead_than_may_be(settings: ServiceSettings) -> N
         assert metrics.AHEAD.labels(topics.UPLOADED.name)._value.get() == 80
         holding = False
         await collect(settings, topics.DETECTED, 600)
+
+
+async def test_work_ends_before_what_it_works_with(
+    settings: ServiceSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the loop breaks off, what was in flight has ended by then: its store and producer are
+    closed next, and it would take that for a fault of its event."""
+    begun, ended = asyncio.Event(), asyncio.Event()
+
+    async def handler(_: Envelope) -> Sequence[Outgoing]:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+        return []
+
+    async def breaks(*_: object, **__: object) -> str:
+        await begun.wait()
+        raise BrokerUnavailable("has not answered for 90 s")
+
+    monkeypatch.setattr("frond.bus.consumer.PROBE_EVERY_S", 0.1)
+    monkeypatch.setattr("frond.bus.consumer.Progress.probe", breaks)
+    running = Running(settings, handler)
+    async with running:
+        await send(settings, b'{"job_id": "a", "job_size": 1}')
+        with pytest.raises(BrokerUnavailable):
+            await asyncio.wait_for(asyncio.shield(running.task), 60)
+        assert ended.is_set()
+        running.task = asyncio.create_task(asyncio.sleep(0))

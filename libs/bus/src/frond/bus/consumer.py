@@ -30,6 +30,7 @@ from frond.runtime import Service, get_logger, maybe_crash_point, wait_out
 
 _COMMIT_EVERY_S: Final = 1.0
 _WAIT_S: Final = 0.5
+_LET_GO_S: Final = 10.0
 _DRAIN_S: Final = 20.0
 _log = get_logger(__name__)
 
@@ -94,6 +95,7 @@ class _Loop:
         self.trackers: dict[TopicPartition, CommitTracker] = {}
         self.tasks: dict[TopicPartition, set[asyncio.Task[None]]] = {}
         self.part = f"consuming {topic.name}"
+        self.over = False
 
     async def run(self, group: str) -> None:
         health, settings = self.service.health, self.service.settings
@@ -118,6 +120,7 @@ class _Loop:
             await self._drain()
         finally:
             metrics.AHEAD.labels(self.topic.name).set(0)
+            await self._let_go()
             watch.cancel()
             with contextlib.suppress(asyncio.CancelledError, BrokerUnavailable):
                 await watch
@@ -177,7 +180,7 @@ class _Loop:
 
     def _hand_out(self) -> None:
         """Begin as many of the events that were read as there are free hands."""
-        while self.free > 0 and not self.service.stop.is_set():
+        while self.free > 0 and not self.over and not self.service.stop.is_set():
             read = self.ahead.next(self.held)
             if read is None:
                 return
@@ -221,6 +224,16 @@ class _Loop:
         for task in running:
             task.cancel()
         await self.commit()
+
+    async def _let_go(self) -> None:
+        """See the end of what is in flight: after us, store and producer are closed, and work that
+        went on would fail at that, and be given up for what is no fault of its event."""
+        self.over = True
+        running = [t for tasks in self.tasks.values() for t in tasks]
+        for task in running:
+            task.cancel()
+        if running:
+            await asyncio.wait(running, timeout=_LET_GO_S)
 
     async def _watch(self) -> None:
         progress = Progress(self.consumer, self.topic.name, self.ahead.of)
