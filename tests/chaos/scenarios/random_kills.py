@@ -12,7 +12,7 @@ NAME: Final = "random_kills"
 ABOUT: Final = "SIGKILL at random of any process, broker and store included, during large jobs"
 _KILLS: Final = 100
 _SHORT_KILLS: Final = 8
-_SEEN: Final = (topics.TILED, topics.DETECTED, topics.IMAGED, topics.COMPLETED)
+_STAGES: Final = (topics.TILED, topics.DETECTED, topics.IMAGED, topics.COMPLETED)
 
 
 async def run(world: World) -> None:
@@ -30,7 +30,9 @@ async def run(world: World) -> None:
                 plan = world.feeder.big(images)
                 large = plan.job_id
                 await world.feeder.submit(plan)
-            await world.progress(_SEEN, world.rng.randint(1, 6))
+            # from some stage on: of the later ones there is always more to come
+            stages = _STAGES[world.rng.randrange(3) :]
+            await world.progress(stages, world.rng.randint(1, 6))
             world.installation.kill(world.rng.choice(world.installation.everything()))
             kills += 1
         stop.set()
