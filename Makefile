@@ -17,7 +17,7 @@ DURATION ?= 900
 SEED ?=
 REPORT ?=
 
-.PHONY: contracts dev hooks help setup lock up down roll status demo test test-docker chaos lint format typecheck watch-topics shell bench clean logs
+.PHONY: contracts dev env hooks help setup lock up down roll status demo test test-docker chaos lint format typecheck watch-topics shell bench clean logs
 
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1m%-13s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +57,9 @@ test: setup lint typecheck ## lint, types, and every test on real Kafka and MinI
 	@rm -f .coverage .coverage.*
 	@$(PY) -m pytest --cov --cov-report= $(PYTEST_ARGS)
 	@$(PY) -m coverage report --sort=cover | tail -n 25
+
+env: ## write .env for docker compose: random passwords and keys; one that is there stays
+	@bash tools/env.sh
 
 test-docker: setup ## build the images, compose up, one job through all three doors, down; testcontainers
 	@bash tools/test-docker.sh

@@ -17,6 +17,7 @@ FROND_API_PORT=$(port); FROND_KAFKA_PORT=$(port); FROND_S3_PORT=$(port)
 FROND_INFERENCE_PORT=$(port)
 export FROND_API_PORT FROND_KAFKA_PORT FROND_S3_PORT FROND_INFERENCE_PORT
 export FROND_S3_ACCESS_KEY=frond-test FROND_S3_SECRET_KEY=frond-test-secret FROND_API_KEY=frond-test-key
+export FROND_POSTGRES_PASSWORD=frond-test-password
 export FROND_S3_BUCKET=frond FROND_PUBLIC_URL=http://127.0.0.1:$FROND_API_PORT
 project=frondtest$$
 run() { "${compose[@]}" -p "$project" "$@"; }

@@ -45,7 +45,7 @@ class Installation:
         made = cls(
             access_key=access,
             secret_key=secret,
-            api_key=os.environ.get("FROND_API_KEY") or f"frond_{secrets.token_urlsafe(24)}",
+            api_key=os.environ.get("FROND_API_KEY") or f"frond_{secrets.token_urlsafe(32)}",
             webhook_secret="whsec_" + base64.b64encode(secrets.token_bytes(24)).decode(),
         )
         made.save(state)

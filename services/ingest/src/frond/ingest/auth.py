@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Final, cast
 
+import structlog
 from fastapi import Request, Security
 from fastapi.security import HTTPBearer
 from starlette.requests import HTTPConnection
@@ -81,7 +82,8 @@ class Door:
                 await ingest.rates.pace(who.subject, len(message.get("body", b"")))
             return message
 
-        await self.app(scope, paced, send)
+        with structlog.contextvars.bound_contextvars(who=who.subject):
+            await self.app(scope, paced, send)
 
 
 async def require_access(request: Request, _: object = Security(bearer)) -> None:
