@@ -8,7 +8,9 @@ job: each ends once, with the images it was given.
 from __future__ import annotations
 
 import asyncio
+import json
 import secrets
+import time
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -23,11 +25,13 @@ from frond.contracts import keys
 from frond.contracts.events import ImageUploaded
 from frond.models.registry import Registry
 from frond.models.testing import blob_model
+from frond.store import ObjectStore
 from support.planted import BACKGROUND, MAGENTA, SIDE, planted
 
 _WIDE: Final = (8448, 1920)
 _TINY: Final = 2240
 _PADDED: Final = 2 << 20
+_ABANDONED_S: Final = 120.0
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,12 @@ class Guests:
         self.expected: dict[str, int | None] = {}
         self._count = 0
         self._pushed = False
-        world.strangers += ["deleted/*", "models/tiny/*"]
+        world.strangers += [
+            "deleted/*",
+            "models/tiny/*",
+            f"{keys.UPLOADS}u-*",
+            f"{keys.RECEIVING}*",
+        ]
 
     def new_id(self) -> str:
         """A job id of its own; what is stored of it is no orphan."""
@@ -82,6 +91,19 @@ class Guests:
         return await self.world.feeder.ask(method, path, **more)
 
     # -- jobs that are compared, but not of the usual kind -----------------------------------------
+
+    async def by_rest(self) -> None:
+        """A job through each of the doors of REST that are compared."""
+        for door in (Door.PUT, Door.PREFIX):
+            await self.world.feeder.submit(self.world.feeder.next(door=door, images=2))
+
+    async def by_topic(self) -> None:
+        """A job whose images come by events."""
+        await self.world.feeder.submit(self.world.feeder.next(door=Door.TOPIC_SIZE, images=2))
+
+    async def sealed_on_topic(self) -> None:
+        """A job that is sealed by an event."""
+        await self.world.feeder.submit(self.world.feeder.next(door=Door.TOPIC_SEAL, images=2))
 
     async def several_chunks(self) -> None:
         """An image of two chunks, which the table of the image stage counts."""
@@ -218,10 +240,6 @@ class Guests:
         self.expected[job_id] = None
         return job_id
 
-    async def sealed_on_topic(self) -> None:
-        """A job of the feeder's that is sealed by an event."""
-        await self.world.feeder.submit(self.world.feeder.next(door=Door.TOPIC_SEAL))
-
     async def put(self, job_id: str, *, once: bool = False) -> bool:
         """PUT an image; with ``once``, as a client that never comes back. Whether it was answered."""
         path = f"/jobs/{job_id}/images/one.tif"
@@ -285,14 +303,33 @@ class Guests:
                 told = jobs_images(raw)
                 if told != images:
                     figures.lose(f"job {job_id} ended with {told} images, not {images}")
+            await self._no_abandoned_forms(store)
         finally:
             store.close()
+
+    async def _no_abandoned_forms(self, store: ObjectStore) -> None:
+        """What forms left whose requests died is removed in time; all else is some job's."""
+        given = set()
+        for job_id in self.expected:
+            async for found in store.list(keys.job_inputs(job_id)):
+                given.add(json.loads(await store.get(found.key))["image"])
+        end = time.monotonic() + _ABANDONED_S
+        while True:
+            left = [
+                item.key
+                async for item in store.list(f"{keys.UPLOADS}u-")
+                if store.uri(item.key) not in given
+            ]
+            if not left:
+                return
+            if time.monotonic() > end:
+                self.world.figures.lose(f"orphans of forms: {left[:5]}")
+                return
+            await asyncio.sleep(1.0)  # the sweeper announces itself to nobody
 
 
 def jobs_images(completed: bytes) -> int:
     """How many images a completed event accounts for."""
-    import json
-
     counts = json.loads(completed)["images"]
     return int(counts["completed"] + counts["failed"])
 

@@ -36,8 +36,8 @@ SHORT: Final = (
 )  # fmt: skip
 """The points of the short matrix, once each: those that a job's end hangs on most."""
 
-_WITHIN_S: Final = 240.0
-_OPEN: Final = 2
+_WITHIN_S: Final = 600.0
+_OPEN: Final = 1
 _LOOK_S: Final = 0.3
 _AGAIN_S: Final = 15.0
 _RUBBISH: Final = b"\x00 no event"
@@ -118,8 +118,8 @@ class _Trouble:
         return self.world.figures.points[point]
 
     async def _again_and_again(self, point: str) -> None:
-        need = NEEDS_OF.get(point)
-        while need is not None:
+        need = NEEDS_OF.get(point) or _FLOW[point.partition(".")[0] == "ingest"]
+        while True:
             try:
                 await need(self)
             except (AssertionError, OSError) as e:
@@ -269,7 +269,8 @@ NEEDS_OF: Final[dict[str, Need]] = {
     "aggregator.redriven": lambda trouble: trouble.lost_chunks(),
     "notifier.buried": _rubbish(topics.COMPLETED),
 }
-"""What makes a point's turn come, where the jobs that flow do not pass it."""
+"""What makes a point's turn come, where jobs of the usual kinds do not pass it."""
+_FLOW: Final = {True: _guest("by_rest"), False: _guest("by_topic")}
 
 
 @asynccontextmanager

@@ -16,7 +16,8 @@ DELIVERIES = "deliveries/"
 UNTOLD = "untold/"
 KEYS = "keys/"
 DELETED = "deleted/"
-INTERNAL = (JOBS, MODELS, KEYS, OPEN, DELIVERIES, UNTOLD, DELETED)
+RECEIVING = "receiving/"
+INTERNAL = (JOBS, MODELS, KEYS, OPEN, DELIVERIES, UNTOLD, DELETED, RECEIVING)
 """Prefixes under which the services keep what is nobody's raster; uploads are."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from frond.contracts.ids import digest
 from frond.contracts.keys import DELETED as DELETED
-from frond.contracts.keys import JOBS, UPLOADS, safe_name
+from frond.contracts.keys import JOBS, RECEIVING, UPLOADS, safe_name
 
 
 def upload(upload_id: str, n: int, name: str) -> str:
@@ -14,6 +14,11 @@ def upload(upload_id: str, n: int, name: str) -> str:
 
 def upload_prefix(upload_id: str) -> str:
     return f"{UPLOADS}{upload_id}/"
+
+
+def receiving(upload_id: str) -> str:
+    """A form is being taken; says for which job, once that is known."""
+    return f"{RECEIVING}{upload_id}"
 
 
 def manifest(job_id: str) -> str:

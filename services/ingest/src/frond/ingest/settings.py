@@ -53,6 +53,9 @@ class IngestSettings(ServiceSettings, AuthSettings):
     sweep_after_seconds: float = Field(
         default=30.0, ge=0, description="how old an unseen input record is when it is sent again"
     )
+    abandoned_seconds: float = Field(
+        default=24 * 3600.0, gt=0, description="how old an unanswered form is when it is removed"
+    )
     heartbeat_seconds: float = Field(default=15.0, gt=0, description="on event streams")
 
     @field_validator("tenant_places")

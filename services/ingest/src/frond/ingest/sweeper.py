@@ -106,6 +106,7 @@ async def sweep(ingest: Ingest) -> int:
         if age(found) < _DELETED_S:
             # whoever deleted it may have died; a worker that held it may have written since
             await desk.finish_deleting(ingest, found.key.removeprefix(places.DELETED))
+    await uploads.clear_abandoned(ingest)
     return sent
 
 

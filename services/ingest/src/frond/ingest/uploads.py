@@ -17,7 +17,7 @@ from frond.contracts.ids import canonical_json, digest, parse_s3_uri
 from frond.contracts.jobs import JobSpec, Thresholds
 from frond.contracts.reasons import Reason
 from frond.ingest import desk, intake, names, places, tenancy
-from frond.ingest.context import Ingest
+from frond.ingest.context import Ingest, age
 from frond.ingest.desk import Wish
 from frond.ingest.intake import File
 from frond.ingest.multipart import FormReader, PartBegan, PartData
@@ -90,6 +90,8 @@ class Receiver:
     async def receive(self, boundary: bytes, body: AsyncIterator[bytes]) -> Received:
         """Read the body to its end. Raises Refused; nothing is left in the store then."""
         form = FormReader(boundary)
+        if self.keep:
+            await self.ingest.store.put(places.receiving(self.upload_id), b"", "text/plain")
         try:
             async for piece in body:
                 for step in form.feed(piece):
@@ -192,6 +194,7 @@ class Receiver:
         if self.keep:
             with contextlib.suppress(FrondError):
                 await self.ingest.store.delete_prefix(places.upload_prefix(self.upload_id))
+                await self.ingest.store.delete(places.receiving(self.upload_id))
 
 
 async def accept(
@@ -210,6 +213,21 @@ async def accept(
     """
     wish = received.wish()
     wish.check(ingest.egress)
+    await ingest.store.put(places.receiving(upload_id), job_id.encode(), "text/plain")
+    spec = await _accept(ingest, received, upload_id, job_id, wish, who, traceparent)
+    await ingest.store.delete(places.receiving(upload_id))
+    return spec
+
+
+async def _accept(
+    ingest: Ingest,
+    received: Received,
+    upload_id: str,
+    job_id: str,
+    wish: Wish,
+    who: Principal,
+    traceparent: str,
+) -> JobSpec:
     await tenancy.require_usable(ingest, job_id, who)
     there = await _exists(ingest, job_id)
     if there and not await ingest.store.exists(places.manifest(job_id)):
@@ -290,3 +308,34 @@ async def _add(ingest: Ingest, spec: JobSpec, received: Received, traceparent: s
         _, key = parse_s3_uri(file.image)
         with contextlib.suppress(ObjectMissing):
             await ingest.store.delete(key)
+
+
+async def clear_abandoned(ingest: Ingest) -> int:
+    """Remove what forms left whose requests died, unless their job has it; returns how many."""
+    count = 0
+    async for found in ingest.store.list(keys.RECEIVING):
+        if age(found) < ingest.settings.abandoned_seconds:
+            continue
+        upload_id = found.key.removeprefix(keys.RECEIVING)
+        with contextlib.suppress(ObjectMissing):
+            job_id = (await ingest.store.get(found.key)).decode()
+            if not (job_id and await _given(ingest, job_id, upload_id)):
+                await ingest.store.delete_prefix(places.upload_prefix(upload_id))
+            await ingest.store.delete(found.key)
+            count += 1
+    return count
+
+
+async def _given(ingest: Ingest, job_id: str, upload_id: str) -> bool:
+    """Whether the job has files of this upload."""
+    try:
+        raw = await ingest.store.get(places.manifest(job_id))
+        return Manifest.model_validate_json(raw).upload_id == upload_id
+    except ObjectMissing:
+        pass
+    uri = ingest.store.uri(places.upload_prefix(upload_id))
+    async for claim in ingest.store.list(places.claims(job_id)):
+        with contextlib.suppress(ObjectMissing):
+            if File.model_validate_json(await ingest.store.get(claim.key)).image.startswith(uri):
+                return True
+    return False

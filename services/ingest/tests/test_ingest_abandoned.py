@@ -1,0 +1,86 @@
+"""What must hold when the process dies that takes a form."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from frond.contracts import keys
+from frond.ingest import places
+from frond.runtime.crashpoints import ENVIRONMENT, FIRED
+from frond.stack import Endpoints
+
+pytestmark = pytest.mark.stack
+FILES = [("f", (f"{n}.tif", b"II*\x00" + bytes([n]) * 100)) for n in range(2)]
+
+
+@pytest.fixture
+def armed(stack: Endpoints, start_door: Any, tmp_path: Path) -> Iterator[Any]:
+    """An ingest that forgets forms after two seconds, and dies where it is told to."""
+    points = tmp_path / "points"
+    points.mkdir()
+    more = {ENVIRONMENT: str(points), "FROND_ABANDONED_SECONDS": "2"}
+    with start_door(stack, tmp_path, **more) as door:
+        yield door, points
+
+
+async def listed(door: Any, prefix: str) -> list[str]:
+    store = door.store()
+    try:
+        return [found.key async for found in store.list(prefix)]
+    finally:
+        store.close()
+
+
+async def gone(door: Any, prefix: str, seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while left := await listed(door, prefix):
+        assert time.monotonic() < deadline, left
+
+
+def die(door: Any, points: Path, point: str, job_id: str) -> None:
+    (points / f"{point}.1").touch()
+    with door.client() as api, pytest.raises(httpx.TransportError):
+        api.post("/upload", data={"job_id": job_id}, files=FILES)
+    assert (points / FIRED / f"{point}.1").exists()
+    door.process.wait(30)
+    door.start()
+
+
+async def test_a_form_that_no_job_knows_leaves_nothing(armed: Any) -> None:
+    """Its sender never comes back: its objects are removed, and so is the note of them."""
+    door, points = armed
+    die(door, points, "ingest.form-stored", f"form-{secrets.token_hex(4)}")
+    await gone(door, keys.UPLOADS)
+    await gone(door, keys.RECEIVING)
+
+
+async def test_a_form_that_became_a_job_stays(armed: Any) -> None:
+    """Its manifest is stored: the sweeper goes on with it, and its objects are its job's."""
+    door, points = armed
+    job_id = f"form-{secrets.token_hex(4)}"
+    die(door, points, "ingest.manifest-stored", job_id)
+    await gone(door, keys.RECEIVING)
+    assert len(await listed(door, keys.UPLOADS)) == len(FILES)
+    assert await listed(door, places.manifest(job_id))
+
+
+async def test_names_that_were_only_claimed_are_recorded_when_they_come_again(armed: Any) -> None:
+    """Killed between claim and record, the same form sent again is answered, and is all there."""
+    door, points = armed
+    job_id = f"open-{secrets.token_hex(4)}"
+    with door.client() as api:
+        assert api.post("/jobs", json={"job_id": job_id}).status_code == 201
+    die(door, points, "ingest.name-claimed", job_id)
+    with door.client() as api:
+        assert api.post("/upload", data={"job_id": job_id}, files=FILES).status_code == 202
+        sealed = api.post(f"/jobs/{job_id}/seal", json={})
+        assert sealed.json()["images"]["expected"] == len(FILES)
+    await gone(door, keys.RECEIVING)
+    assert len(await listed(door, keys.UPLOADS)) == len(FILES)
