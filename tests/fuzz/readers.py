@@ -135,7 +135,8 @@ def names(data: bytes) -> None:
     from frond.ingest.names import check_email, check_webhook, display_name, distinct, numbered
     from frond.ingest.ranges import Unsatisfiable, etag_matches, parse_range
 
-    text = data.decode("utf-8", "surrogatepass" if data[:1] == b"\xed" else "replace")
+    # \xff stands for a lone surrogate, which HTTP and JSON can bring
+    text = "\ud800".join(p.decode("utf-8", "replace") for p in data.split(b"\xff"))
     _refusing(lambda: check_job_id(text), JobRejected)
     if (parsed := _refusing(lambda: parse_s3_uri(text), JobRejected)) is not None:
         bucket, key = parsed

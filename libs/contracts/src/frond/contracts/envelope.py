@@ -107,6 +107,8 @@ def decode(
         data = json.loads(value)
     except (ValueError, RecursionError) as e:
         raise UnreadableEvent(f"the value is not JSON: {e}") from None
+    if not _is_text(value, data):
+        raise UnreadableEvent("the value holds half a character (a lone surrogate)")
     if not isinstance(data, dict):
         raise UnreadableEvent(f"the value is a JSON {type(data).__name__}, not an object")
     if not head.get("ce_specversion", "1.0").startswith("1."):
@@ -127,6 +129,17 @@ def decode(
         time=_time(head.get("ce_time")),
         headers=raw,
     )
+
+
+def _is_text(value: bytes, data: object) -> bool:
+    """Whether what was read can be written again: pydantic lets a mapping's keys through."""
+    if value.isascii() and b"\\u" not in value:
+        return True
+    try:
+        json.dumps(data, ensure_ascii=False).encode()
+    except (UnicodeEncodeError, RecursionError):
+        return False
+    return True
 
 
 def _class_of(topic: Topic, head: dict[str, str], data: dict[str, object]) -> type[Event]:

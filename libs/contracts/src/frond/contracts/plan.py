@@ -6,12 +6,15 @@ The grid is arithmetic, never a list: ten million windows cost as much as ten.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal, NamedTuple
+from typing import Annotated, Final, Literal, NamedTuple
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from frond.contracts.ids import canonical_json, digest
 from frond.contracts.jobs import Contract, ModelRef, Thresholds
+
+MOST_WINDOWS_AN_IMAGE: Final = 1 << 27
+"""At the very most; the tiler has a limit of its own."""
 
 
 class Box(NamedTuple):
@@ -45,6 +48,14 @@ class WindowGrid(Contract):
     size: int = Field(ge=8, description="the model's input side, scaled pixels")
     margin: int = Field(ge=0, description="scaled pixels on each side of a core")
     scale: float = Field(default=1.0, gt=0, description="scaled pixels a raster pixel")
+
+    @model_validator(mode="after")
+    def _has_cores(self) -> WindowGrid:
+        if self.stride < 1:
+            raise ValueError(f"margins of {self.margin} leave no core in {self.size}")
+        if self.count > MOST_WINDOWS_AN_IMAGE:
+            raise ValueError(f"more than {MOST_WINDOWS_AN_IMAGE} windows")
+        return self
 
     @property
     def stride(self) -> int:
@@ -153,11 +164,13 @@ class RasterSource(Contract):
 
     uri: str = Field(description="s3:// address of what is read: the raster, or the COG made of it")
     etag: str = Field(description="of the object that uri names, when it was planned")
-    size: int = Field(description="bytes of that object")
-    bands: tuple[int, ...] = Field(description="1-based, in the model's order")
-    dtype: str
-    width: int = Field(description="raster pixels")
-    height: int = Field(description="raster pixels")
+    size: int = Field(ge=0, description="bytes of that object")
+    bands: tuple[Annotated[int, Field(ge=1, le=65535)], ...] = Field(
+        min_length=1, description="1-based, in the model's order"
+    )
+    dtype: str = Field(pattern=r"^(u?int(8|16|32|64)|float(16|32|64))$")
+    width: int = Field(ge=1, le=1 << 31, description="raster pixels")
+    height: int = Field(ge=1, le=1 << 31, description="raster pixels")
     radiometry: Radiometry = Radiometry()
     palette: bool = Field(default=False, description="band 1 indexes a colour table: expand to RGB")
 
@@ -179,14 +192,14 @@ class ImagePlan(Contract):
     grid: WindowGrid
     model: ModelRef
     thresholds: Thresholds = Thresholds()
-    windows_per_chunk: int = 32
+    windows_per_chunk: int = Field(default=32, ge=1, le=1024)
     skipped: str = Field(
         default="",
         description="bitmap of skipped windows, least significant bit first: "
         "base64 of zlib; empty when none is",
     )
     windows_skipped: int = 0
-    chunks: int = Field(description="chunks with at least one window to run")
+    chunks: int = Field(ge=0, description="chunks with at least one window to run")
     notes: tuple[str, ...] = Field(
         default=(), description="what a user should know: no CRS, no GSD, band guesses"
     )

@@ -153,10 +153,21 @@ def pack_bitmap(flags: NDArray[np.bool_]) -> str:
 
 
 def unpack_bitmap(text: str, count: int) -> NDArray[np.bool_]:
-    """The inverse of :func:`pack_bitmap`: a bool by window index."""
+    """The inverse of :func:`pack_bitmap`: a bool by window index.
+
+    Raises ValueError for what is no bitmap of so many windows.
+    """
     if not text:
         return np.zeros(count, np.bool_)
-    raw = np.frombuffer(zlib.decompress(base64.b64decode(text)), np.uint8)
+    size = (count + 7) // 8
+    try:
+        # no longer than it may be, whatever was packed
+        packed = zlib.decompressobj().decompress(base64.b64decode(text), size + 1)
+    except zlib.error as e:
+        raise ValueError(f"no bitmap: {e}") from e
+    if len(packed) != size:
+        raise ValueError(f"no bitmap of {count} windows")
+    raw = np.frombuffer(packed, np.uint8)
     return np.unpackbits(raw, count=count, bitorder="little").astype(np.bool_)
 
 
