@@ -37,7 +37,7 @@ POINTS: Final[dict[str, str]] = {
     "ingest.listing-stored": "the wish to list a prefix is stored; the job is not open",
     "ingest.refused-recorded": "listed objects that can be no image are recorded; not sent",
     "ingest.refused-sent": "their rejections are sent; the job is not sealed",
-    "ingest.listing-done": "the listing is marked as done; the row has no size",
+    "ingest.listing-done": "the prefix was read to its end and the job is sealed; the row has no size",
     "ingest.cancel-stored": "a cancellation is stored; it is not sent",
     "ingest.cancel-sent": "a cancellation is sent; the client has no answer",
     "ingest.tombstone-stored": "a deleted job has its tombstone, and all of its objects",

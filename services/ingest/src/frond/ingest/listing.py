@@ -37,7 +37,8 @@ _log = get_logger(__name__)
 
 
 class Listing(BaseModel):
-    """What a job was started with, stored at ``listing.json``; ``done`` once it is sealed.
+    """What a job was started with, stored once at ``listing.json``. It was read to its end when the
+    job is sealed.
 
     ``single``: ``prefix`` is the key of the job's one object.
     """
@@ -45,7 +46,6 @@ class Listing(BaseModel):
     bucket: str
     prefix: str
     single: bool = False
-    done: bool = False
 
 
 def source_of(s3_url: str) -> tuple[str, str]:
@@ -120,9 +120,9 @@ async def _begin(ingest: Ingest, mine: Listing, job_id: str, wish: Wish, who: Pr
         await ingest.store.put_if_absent(places.listing(job_id), mine.model_dump_json().encode())
     )
     crash_point("ingest.listing-stored")
-    if stored.model_copy(update={"done": False}) != mine:
+    if stored != mine:
         raise Refused(Reason.CONFLICT, f"Job {job_id!r} was started with another address.")
-    if not stored.done:
+    if not await ingest.store.exists(keys.job_sealed(job_id)):
         await desk.open_for_work(ingest, spec, 1 if mine.single else None)
     return spec
 
@@ -168,7 +168,7 @@ async def expand(ingest: Ingest, job_id: str, traceparent: str) -> None:
 async def _expand(ingest: Ingest, job_id: str, traceparent: str) -> None:
     raw = await ingest.store.get(places.listing(job_id))
     listing = Listing.model_validate_json(raw)
-    if listing.done:
+    if await ingest.store.exists(keys.job_sealed(job_id)):
         return
     spec = await desk.spec_of(ingest, job_id)
     if listing.single:
@@ -178,10 +178,6 @@ async def _expand(ingest: Ingest, job_id: str, traceparent: str) -> None:
     if await ingest.store.exists(keys.job_cancelled(job_id)):
         return
     await desk.seal(ingest, job_id, total, traceparent)
-    done = listing.model_copy(update={"done": True})
-    await ingest.store.put(
-        places.listing(job_id), done.model_dump_json().encode(), "application/json"
-    )
     crash_point("ingest.listing-done")
     await desk.show(ingest, spec, total)
 

@@ -19,7 +19,6 @@ from frond.contracts.reasons import Reason
 from frond.ingest import desk, intake, places
 from frond.ingest.context import Ingest, age
 from frond.ingest.intake import LEASE_S, File
-from frond.ingest.listing import Listing
 from frond.ingest.problems import Refused
 from frond.runtime import crash_point
 from frond.store import Listed
@@ -73,13 +72,11 @@ async def _stored(ingest: Ingest, job_id: str) -> dict[str, Any] | None:
 
 
 async def _being_read(ingest: Ingest, job_id: str) -> bool:
-    if await ingest.store.exists(places.manifest(job_id)):
-        return True
-    try:
-        raw = await ingest.store.get(places.listing(job_id))
-    except ObjectMissing:
-        return False
-    return not Listing.model_validate_json(raw).done
+    """Whether a job that is not sealed seals itself."""
+    for place in (places.manifest(job_id), places.listing(job_id)):
+        if await ingest.store.exists(place):
+            return True
+    return False
 
 
 async def _settled(ingest: Ingest, job_id: str) -> int:
