@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
-from pydantic import BaseModel
+from pydantic import BaseModel, field_validator
 
 from frond.aggregator import metrics
 from frond.aggregator.imaging import Imaging
@@ -65,6 +65,13 @@ class Roster(BaseModel):
         """The first ``size`` images, by id; all of them where no size is known."""
         chosen = sorted(set(images))[:size]
         return cls(cancelled=cancelled, size=size, images=b64encode(b"".join(chosen)).decode())
+
+    @field_validator("images")
+    @classmethod
+    def _are_ids(cls, value: str) -> str:
+        if len(b64decode(value)) % 16:
+            raise ValueError("not a row of ids of 16 bytes")
+        return value
 
     def ids(self) -> list[str]:
         """The images' ids, ascending."""
