@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from frond.aggregator.imaging import failure_key
 from frond.aggregator.lanes import Lanes
+from frond.aggregator.pulse import Pulse
 from frond.aggregator.spill import Outcomes
 from frond.aggregator.status import StatusBoard
 from frond.aggregator.survey import survey
@@ -155,7 +156,8 @@ async def test_only_a_jobs_newest_snapshot_is_published_and_none_after_its_end()
     async def send(out: list[Outgoing]) -> None:
         sent.extend(out)
 
-    board = StatusBoard(snapshot, send)
+    asleep = False
+    board = StatusBoard(snapshot, send, asleep=lambda: asleep)
     for _ in range(100):
         board.changed("a")
     board.changed("b")
@@ -167,6 +169,43 @@ async def test_only_a_jobs_newest_snapshot_is_published_and_none_after_its_end()
     await board.quiet("b")
     await board.publish()
     assert len(sent) == 2
+    # nor may a zombie say that a job runs which another worker has ended meanwhile
+    asleep = True
+    board.changed("b")
+    await board.publish()
+    asleep = False
+    await board.publish()
+    board.changed("b")
+    board.forget()
+    await board.publish()
+    assert len(sent) == 2
+
+
+def test_whoever_slept_doubts_for_two_heartbeats() -> None:
+    """A gap longer than a session is sleep, wherever it is noticed; shorter ones are not."""
+    now = 100.0
+    pulse = Pulse(10, clock=lambda: now)
+    for now in (109.0, 118.5):  # noqa: B007 # read by the clock
+        assert pulse.doubt_s() == 0
+    now = 130.0
+    assert pulse.doubt_s() == 5
+    now = 132.0
+    pulse.beat()
+    assert pulse.doubt_s() == 3
+    now = 135.0
+    assert pulse.doubt_s() == 0
+
+
+async def test_work_begins_once_doubt_is_over() -> None:
+    """What waited in the queue of a zombie waits until it knows what it owns."""
+    late = 0.0
+    loop = asyncio.get_running_loop()
+    pulse = Pulse(0.2, clock=lambda: loop.time() + late)
+    await pulse.sure()
+    late = 60.0
+    began = loop.time()
+    await pulse.sure()
+    assert 0.09 < loop.time() - began < 5
 
 
 def test_what_was_never_committed_is_behind() -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import signal
 from collections.abc import AsyncIterator
-from typing import Final
+from typing import Any, Final
 
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
+from chaos import outside
 from chaos.world import Mode, Needs, World
 from frond.contracts import topics
 from support.services import NAMES
@@ -43,6 +45,7 @@ async def run(world: World) -> None:
             await _zombies(world)
     await _two_of_each(world)
     await world.ended()
+    await _last_words(world)
 
 
 @contextlib.asynccontextmanager
@@ -129,6 +132,29 @@ async def _zombie(world: World, service: str) -> None:
     here.thaw(frozen)
     await world.progress(topics.COMPLETED, 1, within=300)
     await here.ready(frozen)
+
+
+async def _last_words(world: World) -> None:
+    """The newest snapshot of a job that has ended says so: no zombie spoke after its end."""
+    ended, last = set(world.oracle.acknowledged), dict[str, str]()
+
+    def take(message: Any) -> None:
+        if message.value is not None:
+            told = json.loads(message.value)
+            last[told["job_id"]] = told["status"]
+
+    async with asyncio.timeout(60):
+        while True:
+            await outside.all_of(
+                world.installation.stack.direct.kafka_bootstrap, topics.STATUS, take
+            )
+            # the completed event goes first
+            if all(j in last for j in ended) and world.watch.ended >= ended:
+                break
+            await world.watch.any_change(0.5)
+    for job_id in sorted(ended):
+        if last[job_id] not in ("successful", "failed", "dismissed"):
+            world.figures.lose(f"the newest snapshot of {job_id} says {last[job_id]}")
 
 
 async def _group_has(bootstrap: str, group: str, members: int, within: float = 120) -> None:

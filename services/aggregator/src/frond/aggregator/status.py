@@ -24,17 +24,25 @@ class StatusBoard:
 
     Args:
         snapshot: a job's state of now; None once it has ended: its last word is said elsewhere.
+        asleep: whether this process was, so that others may have said a job's last word.
     """
 
-    def __init__(self, snapshot: Snapshot, send: Send) -> None:
+    def __init__(
+        self, snapshot: Snapshot, send: Send, asleep: Callable[[], bool] = lambda: False
+    ) -> None:
         self._snapshot = snapshot
         self._send = send
+        self._asleep = asleep
         self._changed: set[str] = set()
         self._sending = asyncio.Lock()
 
     def changed(self, job_id: str) -> None:
         """A snapshot of this job is due."""
         self._changed.add(job_id)
+
+    def forget(self) -> None:
+        """Partitions have moved: whoever has a job now tells of it."""
+        self._changed.clear()
 
     async def quiet(self, job_id: str) -> None:
         """From now on nothing of this job is sent, and nothing is under way."""
@@ -45,6 +53,8 @@ class StatusBoard:
     async def publish(self) -> None:
         """Send the snapshots that are due."""
         async with self._sending:
+            if self._asleep():
+                self.forget()
             due, self._changed = self._changed, set()
             found = [s for s in map(self._snapshot, sorted(due)) if s is not None]
             if not found:

@@ -23,6 +23,7 @@ from frond.aggregator.handlers import ImageStage, JobStage
 from frond.aggregator.imaging import Imaging, warm_up
 from frond.aggregator.lanes import Lanes
 from frond.aggregator.progress import FaustCrashed, Progress
+from frond.aggregator.pulse import Pulse
 from frond.aggregator.reconcile import Reconciler
 from frond.aggregator.settings import AggregatorSettings
 from frond.aggregator.status import StatusBoard
@@ -100,7 +101,10 @@ class Aggregator:
             self._table("images", topics.DETECTED), imaging, self.producer
         )
         self.job_stage = JobStage(self._table("jobs", topics.IMAGED), self.closing)
-        self.board = StatusBoard(self.job_stage.snapshot, self.producer.send)
+        self.pulse = Pulse(settings.session_timeout_s)
+        self.board = StatusBoard(
+            self.job_stage.snapshot, self.producer.send, asleep=lambda: self.pulse.doubt_s() > 0
+        )
         self.closing.quiet = self.board.quiet
         self.reconciler = Reconciler(
             settings, self.store, self.producer, imaging, self.closing, self.offsets,
@@ -112,6 +116,7 @@ class Aggregator:
         self._partitioner = DefaultPartitioner()
         self._background: list[asyncio.Task[None]] = []
         self._starting: asyncio.Task[Any] | None = None
+        self._beating: asyncio.Task[None] | None = None
 
     # -- Faust ---------------------------------------------------------------------------------
 
@@ -141,6 +146,7 @@ class Aggregator:
 
     async def _on_moved(self, *_: Any, **__: Any) -> None:
         self.job_stage.forget_tallies()
+        self.board.forget()
 
     def changelog(self, name: str) -> str:
         """The name of a table's changelog topic."""
@@ -167,6 +173,8 @@ class Aggregator:
         self.app.agent(source, name=f"{self.group}.{topic.name}", concurrency=1)(take)
 
     async def _one(self, stream: Any, deliver: Delivery, event: Any) -> None:
+        # whoever slept goes on with what it was doing, and begins nothing with tables of long ago
+        await self.pulse.sure()
         if self._moved(event.message):
             return
         await deliver(event.message)
@@ -233,6 +241,7 @@ class Aggregator:
         if not await self._unless_stopped(prepare()):
             return False
         self.service.health.unready(_PART, "joining the consumer group, recovering the tables")
+        self._beating = asyncio.create_task(self.pulse.run())
         self._starting = asyncio.create_task(self.app.start())
         return True
 
@@ -297,6 +306,8 @@ class Aggregator:
         for task in self._background:
             task.cancel()
         await self.lanes.drain(patience_s)
+        if self._beating is not None:
+            self._beating.cancel()
         if self._starting is not None:
             try:
                 await asyncio.wait_for(self.app.stop(), min(_STOP_S, patience_s))
