@@ -70,7 +70,8 @@ def configure_gdal(
             "AWS_REGION": region,
             "AWS_DEFAULT_REGION": region,
             "AWS_EC2_METADATA_DISABLED": "true",
-            "GDAL_HTTP_TIMEOUT": "60",
+            # a line that is silent is given up by its speed; one that is only slow gets through
+            "GDAL_HTTP_TIMEOUT": "600",
             "GDAL_HTTP_CONNECTTIMEOUT": "5",
             "GDAL_HTTP_LOW_SPEED_TIME": "20",
             "GDAL_HTTP_LOW_SPEED_LIMIT": "1000",
