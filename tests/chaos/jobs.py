@@ -106,7 +106,7 @@ def job_id(seed: int, number: int) -> str:
 
 
 def plan(
-    seed: int, number: int, *, door: Door | None = None, images: int | None = None, side: int = 256,
+    seed: int, number: int, *, door: Door | None = None, images: int | None = None, side: int | None = None,
     count: int = 3, bad: int | None = None, webhook: bool = True,
 ) -> JobPlan:  # fmt: skip
     """The job of this number.
@@ -114,6 +114,7 @@ def plan(
     Args:
         door: by default they take turns.
         images: by default 2 to 5, by chance.
+        side: pixels; by default one in five has several chunks of windows, the others one window.
         bad: how many of them are spoilt; by default one in every third job.
     """
     rng = random.Random(f"{seed}/{number}")
@@ -125,9 +126,14 @@ def plan(
     pictures = []
     for i in range(size):
         kind = kinds[(number + i) % 2] if i in spoilt else Bad.NO
+        # some of many windows, so that chunks are merged; most of one, so that there are many
+        large = side is None and (number + i) % 5 == 0
         pictures.append(
-            Picture(f"{kind}-{i:05d}.tif", number * NUMBERS + i, side=side, count=count, bad=kind)
-        )
+            Picture(
+                f"{kind}-{i:05d}.tif", number * NUMBERS + i, side=600 if large else side or 256,
+                count=9 if large else count, bad=kind,
+            )
+        )  # fmt: skip
     return JobPlan(
         job_id(seed, number), door or DOORS[number % len(DOORS)], tuple(pictures), webhook
     )
