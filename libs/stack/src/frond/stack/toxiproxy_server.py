@@ -16,7 +16,7 @@ from frond.stack.paths import free_port
 from frond.stack.process import Child
 
 Direction = Literal["upstream", "downstream"]
-_ANSWER_S: Final = 15.0
+_ANSWER_S: Final = 60.0
 
 
 class Proxy:
