@@ -184,7 +184,7 @@ class Run:
             figures.notes.append(f"{exit_} ended by itself, {times} times")
         installation.exits.clear()
         self.plans[name] = {j: oracle.plans[j] for j in oracle.acknowledged}
-        others |= oracle.plans.keys()
+        others.update(oracle.plans)
         print(f"{name}: {figures.seconds:.0f} s, {figures.images} images, {figures.line()}")
         _show(figures)
 
