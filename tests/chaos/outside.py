@@ -118,13 +118,18 @@ async def all_of(
     bootstrap: str, topic: Topic, take: Callable[[Any], None], within: float = 120
 ) -> None:
     """Hand over every message that a topic holds now."""
-    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False)
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=bootstrap, enable_auto_commit=False, auto_offset_reset="earliest"
+    )
     await consumer.start()
     try:
         parts = [TopicPartition(topic.name, p) for p in range(topic.partitions)]
-        consumer.assign(parts)
         ends = await consumer.end_offsets(parts)
-        await consumer.seek_to_beginning(*parts)
+        begins = await consumer.beginning_offsets(parts)
+        consumer.assign(parts)
+        # before aiokafka looks up positions by itself
+        for part in parts:
+            consumer.seek(part, begins[part])
         async with asyncio.timeout(within):
             while any([await consumer.position(p) < ends[p] for p in parts]):
                 for messages in (await consumer.getmany(timeout_ms=500)).values():
