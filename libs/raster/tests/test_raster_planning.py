@@ -238,6 +238,28 @@ def test_too_many_windows(make_raster: Make, scene: Scene, plan_of: PlanOf) -> N
     with pytest.raises(RasterRejected) as e:
         plan_of(make_raster(scene()), limits=Limits(max_windows=3))
     assert e.value.reason is Reason.TOO_MANY
+    assert "at most 3 are taken" in e.value.detail
+
+
+@pytest.mark.parametrize(
+    ("limits", "told"),
+    [
+        ({"max_bytes": 1000}, "at most 1.0 kB are taken"),
+        ({"max_bands": 2}, "3 bands; at most 2 are taken"),
+        ({"max_pixels": 1000}, "at most 1e-06 gigapixels are taken"),
+    ],
+)
+def test_each_limit_has_its_sentence(
+    make_raster: Make, scene: Scene, limits: dict[str, int], told: str
+) -> None:
+    """TOO_LARGE, with what the image has, what is taken, and what to do."""
+    from frond.raster import Limits, inspect, open_raster
+
+    path = make_raster(scene())
+    with pytest.raises(RasterRejected) as e, open_raster(str(path)) as dataset:
+        inspect(dataset, path.stat().st_size, Limits(**limits))  # type: ignore[arg-type]
+    assert e.value.reason is Reason.TOO_LARGE
+    assert told in e.value.detail
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=500))

@@ -8,7 +8,7 @@ import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -211,7 +211,10 @@ class ShortModels:
 
 
 def short_worker(
-    bench: Bench, models: Shortage | None = None, reading: Shortage | None = None
+    bench: Bench,
+    models: Shortage | None = None,
+    reading: Shortage | None = None,
+    **more: Any,
 ) -> Worker:
     """A worker of the bench's that does not pause."""
 
@@ -226,7 +229,7 @@ def short_worker(
     return Worker(
         StoreResults(bench.store, inference.settings.buckets),
         ShortModels(inference, models or Shortage()), inference.runner, open_reader,
-        pauses_s=(0, 0, 0),
+        pauses_s=(0, 0, 0), **more,
     )  # fmt: skip
 
 
@@ -255,6 +258,27 @@ async def test_what_lasts_is_told(bench: Bench) -> None:
     assert models.calls == 4 + 1 + 1
     models.errors.clear()
     assert (await worker.handle(bench.chunks[0])).reason is None
+
+
+async def test_too_many_detections_are_told_not_cut(bench: Bench) -> None:
+    """A window with more than the limit fails its image, at once and with a sentence, whichever
+    worker runs it; with as many as the limit it does not."""
+    whole = [await short_worker(bench).handle(chunk) for chunk in bench.chunks]
+    most = max(one.detections for one in whole)
+    assert most > 1
+    one = bench.chunks[0]
+    await bench.store.delete_prefix(keys.chunks_prefix(one.job_id, one.image_id))
+    assert (await short_worker(bench, max_detections=most).handle(one)).reason is None
+    await bench.store.delete_prefix(keys.chunks_prefix(one.job_id, one.image_id))
+    reading = Shortage()
+    told = [
+        await short_worker(bench, reading=reading, max_detections=1).handle(chunk)
+        for chunk in bench.chunks
+    ]
+    failed = [one for one in told if one.reason is not None]
+    assert failed and {one.reason for one in failed} == {Reason.TOO_MANY}
+    assert all("at most 1 are taken" in (one.detail or "") for one in failed)
+    assert reading.calls == len(bench.chunks)
 
 
 async def test_the_rasters_own_fault_is_told_at_once(bench: Bench) -> None:

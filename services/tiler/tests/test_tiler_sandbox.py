@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 import time
 from collections.abc import Iterator
@@ -34,13 +35,39 @@ async def test_an_error_comes_back_with_its_traceback(sandbox: Sandbox) -> None:
     assert await sandbox.run(len, "abc", 60) == 3
 
 
-async def test_a_reader_that_dies_takes_nothing_with_it(sandbox: Sandbox) -> None:
-    """After three deaths the raster is to blame; what runs beside it does not notice."""
+def _segfault(journal: str) -> None:
+    with Path(journal).open("a") as lives:
+        lives.write("x")
+    ctypes.string_at(0)
+
+
+async def test_a_reader_that_dies_takes_nothing_with_it(sandbox: Sandbox, tmp_path: Path) -> None:
+    """A segfault costs one process; the second one is the raster's fault, and no third is risked;
+    what runs beside it does not notice."""
+    journal = tmp_path / "lives"
     other = asyncio.create_task(sandbox.run(abs, -7, 60))
     with pytest.raises(RasterRejected) as e:
-        await sandbox.run(os._exit, 11, 60)
+        await sandbox.run(_segfault, str(journal), 60)
     assert e.value.reason is Reason.READER_DIED
+    assert journal.read_text() == "xx"
     assert await other == 7
+
+
+def _greedy(size: int) -> int:
+    return len(bytearray(size))
+
+
+async def test_a_reader_has_so_much_memory_and_no_more() -> None:
+    """What asks for more is refused as too large, in that reader alone; the next call has all of
+    its memory again."""
+    box = Sandbox(1, memory_mb=512)
+    try:
+        with pytest.raises(RasterRejected) as e:
+            await box.run(_greedy, 2 << 30, 60)
+        assert e.value.reason is Reason.TOO_LARGE
+        assert await box.run(_greedy, 64 << 20, 60) == 64 << 20
+    finally:
+        await asyncio.to_thread(box.close)
 
 
 async def test_a_reader_that_hangs_is_stopped(sandbox: Sandbox) -> None:
@@ -66,13 +93,15 @@ async def test_readers_end_with_the_sandbox(sandbox: Sandbox) -> None:
     assert children and not alive(children)
 
 
-def _slowly(path: str) -> None:
-    time.sleep(0.3)
-    Path(path).write_bytes(b"a copy")
+def _for_ever(path: str) -> None:
+    Path(path).write_text(str(os.getpid()))
+    while True:
+        pass
 
 
 async def test_an_abandoned_call_is_cleared_up_after(sandbox: Sandbox, tmp_path: Path) -> None:
-    """What it leaves when its caller is gone is removed once it has ended, and not before."""
+    """Nobody waits for it, so its process ends at once, even in an endless loop; what it leaves is
+    removed once it has ended, and not before; the reader is there for the next call."""
     await sandbox.run(abs, 1, 60)
     left, ended = tmp_path / "copy.tif", asyncio.Event()
     seen: list[bool] = []
@@ -83,8 +112,11 @@ async def test_an_abandoned_call_is_cleared_up_after(sandbox: Sandbox, tmp_path:
         left.unlink()
         loop.call_soon_threadsafe(ended.set)
 
-    calling = asyncio.create_task(sandbox.run(_slowly, str(left), 60, abandoned=clear))
-    await asyncio.sleep(0.1)
+    calling = asyncio.create_task(sandbox.run(_for_ever, str(left), 60, abandoned=clear))
+    async with asyncio.timeout(60):
+        while not (left.exists() and left.read_text()):  # noqa: ASYNC110 # a file tells nobody
+            await asyncio.sleep(0.01)
+    pid = int(left.read_text())
     calling.cancel()
     with pytest.raises(asyncio.CancelledError):
         await calling
@@ -92,3 +124,5 @@ async def test_an_abandoned_call_is_cleared_up_after(sandbox: Sandbox, tmp_path:
         await ended.wait()
     assert seen == [True]
     assert not left.exists()
+    assert not alive({pid})
+    assert await sandbox.run(abs, -3, 60) == 3

@@ -88,7 +88,7 @@ class Tiler:
         await ensure_topics(bootstrap, self.prefix)
         self.sender = AIOKafkaProducer(bootstrap_servers=bootstrap)
         self.reader = AIOKafkaConsumer(
-            topics.TILED.named(self.prefix), topics.DETECTED.named(self.prefix),
+            *(t.named(self.prefix) for t in (topics.TILED, topics.DETECTED, topics.IMAGED)),
             bootstrap_servers=bootstrap, auto_offset_reset="earliest", group_id=None,
         )  # fmt: skip
         await self.sender.start()

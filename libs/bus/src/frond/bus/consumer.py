@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any, Final
 
@@ -46,6 +46,7 @@ async def consume(
     unreadable: Unreadable | None = None,
     give_up: GiveUp | None = None,
     held: Callable[[str], bool] = lambda _: False,
+    at_once: Collection[str] = (),
 ) -> None:
     """Hand every event of a topic to ``handler`` until the service is asked to stop.
 
@@ -64,6 +65,8 @@ async def consume(
             for can close.
         give_up: what else to send for an event that the handler failed on three times.
         held: whether a job's events are to wait for now; asked again every half second.
+        at_once: types of events that wait for nothing that was read before them: a cancellation,
+            say, behind ten thousand images. As many as ``concurrency`` are handled besides.
 
     Raises:
         BrokerUnavailable: the broker has not answered for 90 s, or nothing was read for 120 s
@@ -74,7 +77,7 @@ async def consume(
         topic, named, handler, producer, unreadable=unreadable, give_up=give_up,
         service=service.name,
     )  # fmt: skip
-    await _Loop(service, topic, handling, concurrency, held).run(named)
+    await _Loop(service, topic, handling, concurrency, held, at_once).run(named)
 
 
 class _Loop:
@@ -85,12 +88,15 @@ class _Loop:
         handling: Handling,
         concurrency: int,
         held: Callable[[str], bool],
+        at_once: Collection[str],
     ) -> None:
         self.service = service
         self.topic = topic
         self.handling = handling
         self.free = concurrency
         self.held = held
+        self.at_once = frozenset(t.encode() for t in at_once)
+        self.most_at_once = concurrency
         self.ahead = Ahead(service.settings.lookahead)
         self.trackers: dict[TopicPartition, CommitTracker] = {}
         self.tasks: dict[TopicPartition, set[asyncio.Task[None]]] = {}
@@ -176,7 +182,15 @@ class _Loop:
                 continue
             for message in messages:
                 tracker.add(message.offset)
-                self.ahead.add(partition, message)
+                if self._cannot_wait(message):
+                    self._begin(partition, message)
+                else:
+                    self.ahead.add(partition, message)
+
+    def _cannot_wait(self, message: Any) -> bool:
+        if not self.at_once or self.free <= -self.most_at_once:
+            return False
+        return any(k.lower() == "ce_type" and v in self.at_once for k, v in message.headers)
 
     def _hand_out(self) -> None:
         """Begin as many of the events that were read as there are free hands."""
@@ -184,10 +198,13 @@ class _Loop:
             read = self.ahead.next(self.held)
             if read is None:
                 return
-            self.free -= 1
-            task = asyncio.create_task(self._handle(self.trackers[read.partition], read.message))
-            self.tasks[read.partition].add(task)
-            task.add_done_callback(partial(self._ended, read.partition))
+            self._begin(read.partition, read.message)
+
+    def _begin(self, partition: TopicPartition, message: Any) -> None:
+        self.free -= 1
+        task = asyncio.create_task(self._handle(self.trackers[partition], message))
+        self.tasks[partition].add(task)
+        task.add_done_callback(partial(self._ended, partition))
 
     async def _handle(self, tracker: CommitTracker, message: Any) -> None:
         await self.handling.handle(message)

@@ -148,6 +148,12 @@ def _dtype(ds: Dataset) -> str:
 def _check_size(ds: Dataset, dtype: str, size: int | None, limits: Limits) -> None:
     pixels = ds.width * ds.height
     decoded = pixels * ds.count * np.dtype(dtype).itemsize
+    if size is not None and size > limits.max_bytes:
+        raise RasterRejected(
+            Reason.TOO_LARGE,
+            f"The file has {_bytes(size)}; at most {_bytes(limits.max_bytes)} are taken. "
+            "Cut the image into parts, or compress it.",
+        )
     if pixels > limits.max_pixels:
         raise RasterRejected(
             Reason.TOO_LARGE,

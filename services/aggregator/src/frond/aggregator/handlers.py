@@ -112,6 +112,10 @@ class ImageStage:
             self.table[key] = state.to_bytes()
             crash_point("aggregator.chunk-counted")
             return
+        if await self.imaging.store.exists(keys.job_cancelled(event.job_id)):
+            # the job ends without this image: merging it would keep others waiting for nothing
+            self._forget(event.image_id)
+            return
         # the state of a whole image is not written: the event counts as unread until it is finished
         try:
             finished = await self.imaging.finish(
@@ -237,7 +241,8 @@ class JobStage:
             case JobSealed():
                 said = event.job_size
             case JobCancelled():
-                record = replace(record, cancelled=True)
+                size = record.size or await self.closing.stored_size(job_id)
+                record = replace(record, size=size, cancelled=True)
             case _:
                 raise TypeError(f"{event.TYPE} on {topics.IMAGED.name}")
         if said is not None and record.size is None:

@@ -54,6 +54,7 @@ class Predictor:
             max_pixels=settings.predict_max_pixels,
             bomb_bytes=8 * settings.predict_max_pixels,
             max_windows=10_000,
+            max_detections=settings.max_detections,
             # nothing is gained by reading it twice
             verify_pixels=0,
         )

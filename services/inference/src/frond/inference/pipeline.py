@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from frond.contracts.errors import RasterRejected
 from frond.contracts.modelspec import ModelThresholds
 from frond.contracts.plan import RasterSource, WindowGrid
+from frond.contracts.reasons import Reason
 from frond.inference import metrics
 from frond.merge import Detections, own
 from frond.models import WindowDetections
@@ -103,6 +105,23 @@ def _decoded(
     found = session.decode(outputs, thresholds)
     spent.decode += time.perf_counter() - started
     return found
+
+
+def check_count(found: Sequence[WindowDetections], most: int) -> None:
+    """Hold each window's detections against the limit.
+
+    All or nothing: the best N of a window would be an answer that looks whole and is not.
+
+    Raises:
+        RasterRejected: TOO_MANY.
+    """
+    worst = max(map(len, found), default=0)
+    if worst > most:
+        raise RasterRejected(
+            Reason.TOO_MANY,
+            f"The model finds {worst} objects in one window of this image; at most {most} are taken. "
+            "Ask for a higher score, or see whether model and image fit each other.",
+        )
 
 
 def assemble(

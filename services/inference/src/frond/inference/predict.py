@@ -20,7 +20,7 @@ from frond.contracts.ids import image_id
 from frond.contracts.jobs import ModelRef, Thresholds
 from frond.contracts.plan import Georeference, ImagePlan
 from frond.contracts.reasons import Reason
-from frond.inference.pipeline import Runner, assemble
+from frond.inference.pipeline import Runner, assemble, check_count
 from frond.merge import Detections, merge
 from frond.models import effective_thresholds
 from frond.models.session import ModelSession
@@ -98,7 +98,7 @@ def predict(
                 thresholds=Thresholds(score=score), limits=limits,
             ),
         )  # fmt: skip
-        found, windows = _run(plan, dataset, session, runner)
+        found, windows = _run(plan, dataset, session, runner, limits.max_detections)
     return Prediction(
         model=ref,
         width=info.width,
@@ -112,7 +112,7 @@ def predict(
 
 
 def _run(
-    plan: ImagePlan, dataset: Any, session: ModelSession, runner: Runner
+    plan: ImagePlan, dataset: Any, session: ModelSession, runner: Runner, most: int
 ) -> tuple[Detections, int]:
     thresholds = effective_thresholds(session.manifest, plan.thresholds)
     parts, count = [], 0
@@ -120,6 +120,7 @@ def _run(
         for chunk in chunks_of(plan):
             windows = reader.read_block(chunk.windows)
             found, _ = runner.detect(session, [w.data for w in windows], thresholds)
+            check_count(found, most)
             parts.append(assemble(found, windows, plan.grid, plan.source))
             count += len(windows)
     return merge(Detections.concat(parts), plan.grid, thresholds.merge_iou), count

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from frond.auth import AuthSettings
 from frond.models.session import PROVIDERS
+from frond.raster import Limits
 from frond.runtime import ServiceSettings
 
 MIB = 1 << 20
@@ -14,8 +15,8 @@ MIB = 1 << 20
 class InferenceSettings(ServiceSettings, AuthSettings):
     """Settings of the inference service.
 
-    ``batch`` and ``providers`` are part of what a result's bytes depend on: give every worker of
-    an installation the same.
+    ``batch`` and ``providers`` are part of what a result's bytes depend on, and ``max_detections``
+    of whether there is one: give every worker of an installation the same.
     """
 
     providers: str = Field(
@@ -29,6 +30,7 @@ class InferenceSettings(ServiceSettings, AuthSettings):
     chunks_in_flight: int = Field(
         default=4, ge=1, description="read ahead, run or written at a time; sets the memory needed"
     )
+    max_detections: int = Field(default=Limits().max_detections, ge=1, description="of one window")
     gdal_cache_mb: int = Field(default=128, ge=16)
     predict_max_bytes: int = Field(default=64 * MIB, ge=1, description="body of a /predict request")
     predict_max_pixels: int = Field(default=64_000_000, ge=1, description="of a /predict image")

@@ -112,6 +112,7 @@ class Inference:
             self.runner,
             _open_reader,
             chunks_in_flight=settings.chunks_in_flight,
+            max_detections=settings.max_detections,
             noted=self.crashes.reading,
         )
         gate = Gate(settings, self.store, _log.warning)

@@ -25,11 +25,11 @@ from frond.contracts.jobs import ModelRef, Timings, WindowCounts
 from frond.contracts.plan import RasterSource, WindowGrid
 from frond.contracts.reasons import Reason
 from frond.inference import metrics
-from frond.inference.pipeline import Runner, assemble
+from frond.inference.pipeline import Runner, assemble, check_count
 from frond.merge import Detections, from_ipc, to_ipc
 from frond.models import WindowDetections, effective_thresholds
 from frond.models.session import ModelSession
-from frond.raster import WindowPixels
+from frond.raster import Limits, WindowPixels
 from frond.runtime import crash_point, get_logger
 
 _log = get_logger(__name__)
@@ -41,7 +41,7 @@ _PAUSES_S: Final = (1.0, 5.0, 15.0)
 _FOR_GOOD: Final = {
     Reason.TRUNCATED, Reason.CORRUPT, Reason.OBJECT_CHANGED, Reason.BAD_REQUEST,
     Reason.BAD_IMAGE_URI, Reason.BUCKET_NOT_ALLOWED, Reason.UNKNOWN_MODEL, Reason.DISMISSED,
-    Reason.READER_DIED,
+    Reason.READER_DIED, Reason.TOO_MANY,
 }  # fmt: skip
 _REMEMBERED: Final = 1000
 RESULT_TYPE: Final = "application/vnd.apache.arrow.file"
@@ -96,6 +96,7 @@ class Worker:
     Args:
         open_reader: opens a plan's raster.
         chunks_in_flight: threads that read ahead; the caller bounds how many chunks are handled.
+        max_detections: of one window; an image with more is refused.
         pauses_s: before each new attempt at a chunk that failed for what may pass.
         noted: entered by the thread that reads the chunk of this id, while it does; may refuse it
             with RasterRejected.
@@ -109,6 +110,7 @@ class Worker:
         open_reader: OpenReader,
         *,
         chunks_in_flight: int = 4,
+        max_detections: int = Limits().max_detections,
         pauses_s: Sequence[float] = _PAUSES_S,
         noted: Callable[[str], AbstractContextManager[None]] = lambda _: nullcontext(),
     ) -> None:
@@ -116,6 +118,7 @@ class Worker:
         self._models = models
         self._runner = runner
         self._open_reader = open_reader
+        self._max_detections = max_detections
         self._pauses_s = pauses_s
         self._noted = noted
         self._failed_before: OrderedDict[tuple[str, Reason], None] = OrderedDict()
@@ -186,6 +189,8 @@ class Worker:
         queued = time.perf_counter()
         async with self._turn:
             waited += time.perf_counter() - queued
+            if await self._results.is_cancelled(event.job_id):
+                return self._failed(event, Reason.DISMISSED, "The job was cancelled.")
             try:
                 found, spent = await loop.run_in_executor(
                     self._workers, self._runner.detect,
@@ -193,6 +198,7 @@ class Worker:
                 )  # fmt: skip
             except ModelRejected as e:
                 raise ModelRejected(Reason.INFERENCE_FAILED, e.detail) from e
+        check_count(found, self._max_detections)
         started = time.perf_counter()
         detections, data = await loop.run_in_executor(self._workers, _result, event, found, windows)
         decode = spent.decode + time.perf_counter() - started

@@ -200,12 +200,18 @@ async def cancel(ingest: Ingest, job_id: str, traceparent: str) -> JobRow:
         raise Refused(Reason.CONFLICT, f"Job {job_id!r} has ended already ({row.status}).")
     await ingest.store.put(keys.job_cancelled(job_id), b"", "application/octet-stream")
     crash_point("ingest.cancel-stored")
-    await ingest.producer.send(
-        Outgoing(topics.UPLOADED, JobCancelled(job_id=job_id)), traceparent=traceparent
-    )
+    await tell_cancelled(ingest, job_id, traceparent)
     crash_point("ingest.cancel-sent")
     row.status, row.cancelled = JobStatus.DISMISSED.value, True
     return row
+
+
+async def tell_cancelled(ingest: Ingest, job_id: str, traceparent: str) -> None:
+    """Say that a job was cancelled, by the road of its images, and straight to where jobs end: it
+    is not to wait for anything that is being read or merged."""
+    event = JobCancelled(job_id=job_id)
+    out = [Outgoing(topics.UPLOADED, event), Outgoing(topics.IMAGED, event)]
+    await ingest.producer.send(out, traceparent=traceparent)
 
 
 async def delete(ingest: Ingest, job_id: str, traceparent: str) -> None:

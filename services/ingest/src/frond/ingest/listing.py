@@ -192,7 +192,7 @@ async def _one(ingest: Ingest, spec: JobSpec, listing: Listing, traceparent: str
 
 
 async def _all(ingest: Ingest, spec: JobSpec, listing: Listing, traceparent: str) -> int:
-    """Record and publish every raster; returns how many images the job has."""
+    """Record and publish every raster, until the job is cancelled; returns how many images it has."""
     wanted = _wanted(ingest, listing.bucket, listing.prefix)
     page: list[File] = []
     async for found in ingest.store.list(listing.prefix, bucket=listing.bucket):
@@ -202,6 +202,8 @@ async def _all(ingest: Ingest, spec: JobSpec, listing: Listing, traceparent: str
         uri = f"s3://{listing.bucket}/{found.key}"
         page.append(File(name=name[-names.MAX_NAME :], image=uri, mark="", size=found.size))
         if len(page) == _PAGE:
+            if await ingest.store.exists(keys.job_cancelled(spec.job_id)):
+                return 0
             await _publish(ingest, spec, page, traceparent)
             page = []
     await _publish(ingest, spec, page, traceparent)

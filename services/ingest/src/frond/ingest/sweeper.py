@@ -18,7 +18,7 @@ from frond.bus import Outgoing
 from frond.contracts import keys, topics
 from frond.contracts.envelope import new_traceparent
 from frond.contracts.errors import BrokerUnavailable, ObjectMissing, StoreUnavailable
-from frond.contracts.events import ImageUploaded, JobCancelled
+from frond.contracts.events import ImageUploaded
 from frond.contracts.jobs import JobStatus
 from frond.ingest import desk, intake, listing, metrics, places, uploads
 from frond.ingest.context import Ingest, age
@@ -123,8 +123,7 @@ async def sweep_job(ingest: Ingest, job_id: str) -> int:
     if await ingest.store.exists(keys.job_cancelled(job_id)):
         if row is not None and row.cancelled:
             return 0
-        event = JobCancelled(job_id=job_id)
-        await ingest.producer.send(Outgoing(topics.UPLOADED, event), traceparent=trace)
+        await desk.tell_cancelled(ingest, job_id, trace)
         crash_point("ingest.cancel-swept")
         return 1
     whole = row is not None and row.expected is not None and row.seen >= row.expected

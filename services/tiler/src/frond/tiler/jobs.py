@@ -34,6 +34,10 @@ class Jobs:
         """Whether the job was cancelled; may be two seconds late."""
         return await self._there("cancelled", job_id, keys.job_cancelled(job_id), _CANCEL_S)
 
+    def known_cancelled(self, job_id: str) -> bool:
+        """Whether this process has heard that the job was cancelled."""
+        return self._seen.get(("cancelled", job_id), (0.0, False))[1]
+
     async def completed(self, job_id: str) -> bool:
         """Whether the job has ended; may be two seconds late."""
         return await self._there("completed", job_id, keys.job_completed(job_id), _CANCEL_S)

@@ -24,10 +24,18 @@ class TilerSettings(ServiceSettings):
         default=5_000, ge=1,
         description="chunks waiting for inference at which planning waits; below FROND_LOOKAHEAD",
     )  # fmt: skip
+    tiler_reader_memory_mb: int = Field(
+        default=4096, ge=0, description="what one reader may allocate; 0: as much as there is"
+    )
     windows_per_chunk: int = Field(default=32, ge=1, le=1024)
     max_pixels: int = Field(default=Limits().max_pixels, ge=1)
-    max_windows: int = Field(default=Limits().max_windows, ge=1)
+    max_file_bytes: int = Field(default=Limits().max_bytes, ge=1, description="bytes of one image")
+    max_bands: int = Field(default=Limits().max_bands, ge=1)
+    max_windows: int = Field(default=Limits().max_windows, ge=1, description="of one image")
 
     @property
     def limits(self) -> Limits:
-        return Limits(max_pixels=self.max_pixels, max_windows=self.max_windows)
+        return Limits(
+            max_pixels=self.max_pixels, max_bytes=self.max_file_bytes, max_bands=self.max_bands,
+            max_windows=self.max_windows,
+        )  # fmt: skip

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import os
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from frond.bus import EventProducer, Outgoing, consume
 from frond.bus.offsets import Offsets
@@ -19,6 +20,7 @@ from frond.contracts import keys, topics
 from frond.contracts.envelope import Envelope, Headers
 from frond.contracts.errors import (
     BrokerUnavailable,
+    JobRejected,
     ObjectMissing,
     RasterRejected,
     StoreUnavailable,
@@ -52,8 +54,11 @@ from frond.tiler.salvage import addresses, salvage
 from frond.tiler.sandbox import Sandbox
 from frond.tiler.settings import TilerSettings
 
+T = TypeVar("T")
+
 SOURCE: Final = "/frond/tiler"
 _BATCH: Final = 500
+_LOOK_S: Final = 1.0
 _ATTEMPTS: Final = 2
 # an outage in the middle of a read can look like any of these
 _DOUBTFUL: Final = {Reason.TRUNCATED, Reason.CORRUPT, Reason.OBJECT_MISSING, Reason.NOT_A_RASTER}
@@ -95,8 +100,13 @@ class Tiler:
             case JobCancelled() as event:
                 await self._keep_open(event.job_id)
                 await self.jobs.cancel(event.job_id)
-                return _to_detected(event)
+                # past the image stage: nothing has to be merged before a job can stop
+                return (Outgoing(topics.IMAGED, event),)
         return ()
+
+    def held(self, job_id: str) -> bool:
+        """Whether a job's images are to wait: planning is far ahead, and the job is not over."""
+        return self.backlog.held(job_id) and not self.jobs.known_cancelled(job_id)
 
     async def unreadable(
         self, value: bytes | None, headers: Headers, error: UnreadableEvent
@@ -155,7 +165,7 @@ class Tiler:
                 return _to_detected(no)
             plan = await self._stored_plan(event)
             if plan is None:
-                plan = await self._plan(event, spec)
+                plan = await self._unless_cancelled(event.job_id, self._plan(event, spec))
             elif await self.store.exists(keys.image_outcome(event.job_id, event.image_id)):
                 log.info("the image is done already")
                 return ()
@@ -190,6 +200,21 @@ class Tiler:
                     self.backlog.sent(one.event.job_id, *where)
             crash_point("tiler.batch-sent")
         crash_point("tiler.chunks-sent")
+
+    async def _unless_cancelled(self, job_id: str, work: Coroutine[None, None, T]) -> T:
+        """What the work gives; JobRejected (DISMISSED), and the work is stopped, once the job is."""
+        task = asyncio.create_task(work)
+        try:
+            while not (await asyncio.wait({task}, timeout=_LOOK_S))[0]:
+                with contextlib.suppress(StoreUnavailable):
+                    if await self.jobs.cancelled(job_id):
+                        raise JobRejected(
+                            Reason.DISMISSED, "The job was cancelled while this image was read."
+                        )
+            return task.result()
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
     async def _stored_plan(self, event: ImageUploaded) -> ImagePlan | None:
         try:
@@ -332,7 +357,7 @@ async def tile(service: Service) -> None:
         )
     )
     producer = EventProducer(settings.kafka_bootstrap, settings.topic_prefix, SOURCE)
-    sandbox = Sandbox(settings.tiler_readers)
+    sandbox = Sandbox(settings.tiler_readers, memory_mb=settings.tiler_reader_memory_mb)
     scratch = await asyncio.to_thread(_scratch, settings)
     offsets = Offsets(settings.kafka_bootstrap, settings.topic_prefix)
     looking: asyncio.Task[None] | None = None
@@ -352,7 +377,8 @@ async def tile(service: Service) -> None:
             concurrency=settings.tiler_images,
             unreadable=tiler.unreadable,
             give_up=tiler.give_up,
-            held=tiler.backlog.held,
+            held=tiler.held,
+            at_once=(JobCancelled.TYPE,),
         )
     finally:
         if looking is not None:
