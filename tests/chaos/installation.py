@@ -130,6 +130,7 @@ class Installation:
             **self.needs.env,
         }
         self._processes: dict[str, _Process] = {}
+        self._started: dict[int, tuple[str, Child]] = {}
         self._server_keepers: dict[str, asyncio.Task[None]] = {}
         self._held_servers: set[str] = set()
         self._starting: dict[str, asyncio.Task[None]] = {}
@@ -162,9 +163,12 @@ class Installation:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for process in self._processes.values():
-            if process.child is not None:
-                _kill_group(process.child)
+        for _, child in self._started.values():
+            if child.running:
+                _kill_group(child)
+        for pid in self.orphans():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         await asyncio.to_thread(self._end_servers)
 
     def _end_servers(self) -> None:
@@ -204,6 +208,24 @@ class Installation:
             return self.stack.pids().get(name)
         child = self._processes[name].child
         return child.pid if child is not None else None
+
+    def orphans(self) -> dict[int, str]:
+        """Helper processes that live on though the worker that began them has died, by process id.
+
+        Each worker leads a process group of its own.
+        """
+        dead = {pid: name for pid, (name, child) in self._started.items() if not child.running}
+        mine = str(self.folder).encode()
+        found = {}
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                # the command, in brackets, may hold anything
+                told = (folder / "stat").read_text().rpartition(")")[2].split()
+                state, group = told[0], int(told[2])
+                # process ids come round again, and then belong to others
+                if group in dead and state != "Z" and mine in (folder / "environ").read_bytes():
+                    found[int(folder.name)] = dead[group]
+        return found
 
     # -- trouble -------------------------------------------------------------------------------
 
@@ -256,7 +278,6 @@ class Installation:
         async def gone() -> None:
             if child is not None:
                 await _exited(child)
-                _kill_group(child)
 
         return self._task(f"remove {name}", gone())
 
@@ -321,13 +342,13 @@ class Installation:
         }  # fmt: skip
         command = [sys.executable, "-m", f"frond.{process.service}"]
         process.child = Child(name, command, log=self.log(name), env=env)
+        self._started[process.child.pid] = (name, process.child)
         process.starts += 1
         process.keeper = asyncio.create_task(self._keep(process, process.child))
 
     async def _keep(self, process: _Process, child: Child) -> None:
         began = time.monotonic()
         await _exited(child)
-        _kill_group(child)
         if process.held or self._closing or process.child is not child:
             return
         code = child.returncode

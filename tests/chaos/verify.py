@@ -37,7 +37,8 @@ CHECKS: Final = (
     "webhook deliveries of a job have one webhook-id, one body and a good signature, and at least"
     " one was taken",
     "every object is byte for byte that of a calm run of the same jobs, and there is no other",
-    "no open ledger, no open delivery, no unfinished multipart upload, no dead letter",
+    "no open ledger, no open delivery, no unfinished multipart upload, no dead letter, no helper"
+    " process of a worker that has died",
     "every consumer group has committed all topics to their ends; the read model tells of each job"
     " what its completed event tells",
 )
@@ -66,6 +67,8 @@ async def verify(world: World, others: set[str]) -> dict[str, bytes]:
         await _ended(world)
         world.say("waiting until nothing is open")
         await _settled(world, store, others)
+        for pid, name in installation.orphans().items():
+            figures.lose(f"orphan: process {pid} of a {name} that has died")
         world.say("reading the completed topic and the jobs' results")
         copies = await outside.completed_copies(bootstrap)
         for job_id, earlier in world.copies_before.items():
