@@ -6,6 +6,7 @@ Nothing is held of a job but the ids of one image's chunks, and a page of images
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import zlib
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -77,6 +78,12 @@ class _Image:
         if rest.startswith("chunks/") and rest.endswith(".arrow"):
             self.chunks.add(rest.removeprefix("chunks/").removesuffix(".arrow"))
 
+    def settled(self) -> _Image:
+        """All names of it were taken."""
+        if self.finished:
+            self.chunks.clear()
+        return self
+
 
 async def head(store: ObjectStore, job_id: str) -> Head | None:
     """What the store says of a job; None where it neither runs nor has ended."""
@@ -106,13 +113,17 @@ async def images(store: ObjectStore, job_id: str) -> AsyncIterator[list[Dated]]:
     """Events of images that were planned, finished or refused, a page at a time."""
     page: list[_Image] = []
     async for image in _listed(store, job_id):
-        page.append(image)
+        if image.finished:
+            page.append(image)
+        elif image.planned:
+            async for some in _under_way(store, job_id, image):
+                yield some
         if len(page) == PAGE:
-            yield await _events_of(store, job_id, page)
+            yield await _finished(store, job_id, page)
             page = []
-    yield await _events_of(store, job_id, page)
-    async for some in records(store, places.refused(job_id)):
-        yield await _records(store, some, ImageRejected)
+    yield await _finished(store, job_id, page)
+    async for refused in records(store, places.refused(job_id)):
+        yield await _records(store, refused, ImageRejected)
 
 
 async def records(store: ObjectStore, prefix: str) -> AsyncIterator[list[Listed]]:
@@ -139,25 +150,27 @@ async def _listed(store: ObjectStore, job_id: str) -> AsyncIterator[_Image]:
         image_id, _, rest = found.key.removeprefix(prefix).partition("/")
         if image is None or image.image_id != image_id:
             if image is not None:
-                yield image
+                yield image.settled()
             image = _Image(image_id)
         image.take(rest, found)
     if image is not None:
-        yield image
+        yield image.settled()
 
 
-async def _events_of(store: ObjectStore, job_id: str, page: Sequence[_Image]) -> list[Dated]:
-    async def one(image: _Image) -> list[Dated]:
-        if image.finished:
-            key = keys.image_outcome(job_id, image.image_id)
-            outcome = await _read(store, key, ImageOutcome)
-            return [(ImageFinished(job_id=job_id, outcome=outcome), image.at)] if outcome else []
-        if not image.planned:
-            return []
-        plan = await _read(store, keys.image_plan(job_id, image.image_id), ImagePlan)
-        return [(e, image.at) for e in _progress(plan, image.chunks)] if plan else []
+async def _finished(store: ObjectStore, job_id: str, page: Sequence[_Image]) -> list[Dated]:
+    async def one(image: _Image) -> Dated | None:
+        key = keys.image_outcome(job_id, image.image_id)
+        outcome = await _read(store, key, ImageOutcome)
+        return (ImageFinished(job_id=job_id, outcome=outcome), image.at) if outcome else None
 
-    return [e for events in await intake.in_parallel(page, one) for e in events]
+    return [d for d in await intake.in_parallel(page, one) if d is not None]
+
+
+async def _under_way(store: ObjectStore, job_id: str, image: _Image) -> AsyncIterator[list[Dated]]:
+    plan = await _read(store, keys.image_plan(job_id, image.image_id), ImagePlan)
+    events = _progress(plan, image.chunks) if plan else iter(())
+    while some := [(e, image.at) for e in itertools.islice(events, PAGE)]:
+        yield some
 
 
 def _progress(plan: ImagePlan, done: set[str]) -> Iterator[Event]:
