@@ -110,8 +110,9 @@ def a_door(stack: Endpoints, folder: Path, **more: str) -> Iterator[Door]:
         }
         door = Door({**env, **more}, folder / "ingest.log")
         asyncio.run(_push(door, blob_model(folder / "blob")))
-        door.start()
         try:
+            # inside: one that does not become ready is ended as well
+            door.start()
             yield door
         finally:
             if door.process is not None and door.process.poll() is None:
