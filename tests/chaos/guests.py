@@ -32,6 +32,7 @@ _WIDE: Final = (8448, 1920)
 _TINY: Final = 2240
 _PADDED: Final = 2 << 20
 _ABANDONED_S: Final = 120.0
+_MANY: Final = 10
 
 
 @dataclass(frozen=True)
@@ -95,11 +96,13 @@ class Guests:
     async def by_rest(self) -> None:
         """A job through each of the doors of REST that are compared."""
         for door in (Door.PUT, Door.PREFIX):
-            await self.world.feeder.submit(self.world.feeder.next(door=door, images=2))
+            if len(self.world.feeder.open_jobs()) < 3 * _MANY:
+                await self.world.feeder.submit(self.world.feeder.next(door=door, images=2))
 
     async def by_topic(self) -> None:
-        """A job whose images come by events."""
-        await self.world.feeder.submit(self.world.feeder.next(door=Door.TOPIC_SIZE, images=2))
+        """A job whose images come by events; none while many are open."""
+        if len(self.world.feeder.open_jobs()) < _MANY:
+            await self.world.feeder.submit(self.world.feeder.next(door=Door.TOPIC_SIZE, images=2))
 
     async def sealed_on_topic(self) -> None:
         """A job that is sealed by an event."""

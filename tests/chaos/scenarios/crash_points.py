@@ -1,16 +1,17 @@
 """SIGKILL between each pair of effects of each service, twice in a row.
 
-The five services go through their points side by side, each one point at a time: both tokens are
-laid out, and the next point's turn comes when both have killed. Jobs flow all the while; a point
+The services go through their points side by side, each one point at a time: both tokens are laid
+out, and the next point's turn comes when both have killed. Jobs flow all the while; a point
 that they do not pass gets what it needs, again and again, until it has fired.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from typing import Final
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -36,6 +37,7 @@ SHORT: Final = (
 )  # fmt: skip
 """The points of the short matrix, once each: those that a job's end hangs on most."""
 
+_SIDE_BY_SIDE: Final = (("ingest",), ("tiler",), ("inference",), ("notifier", "aggregator"))
 _WITHIN_S: Final = 600.0
 _OPEN: Final = 1
 _LOOK_S: Final = 0.3
@@ -49,15 +51,24 @@ async def run(world: World) -> None:
     """Fire every point; then everything that was submitted must end."""
     world.dead_letters = not world.short
     trouble = _Trouble(world)
-    wanted = SHORT if world.short else tuple(POINTS)
-    services = dict.fromkeys(p.partition(".")[0] for p in wanted)
+    wanted = _chosen() or (SHORT if world.short else tuple(POINTS))
+
+    async def through(*services: str) -> None:
+        for service in services:
+            await trouble.through([p for p in wanted if p.startswith(f"{service}.")])
+
     async with _jobs_flow(world):
-        await asyncio.gather(
-            *(trouble.through([p for p in wanted if p.startswith(f"{s}.")]) for s in services)
-        )
+        # the notifier has nothing to do while the aggregator keeps dying
+        await asyncio.gather(*(through(*side) for side in _SIDE_BY_SIDE))
     await world.installation.ready()
     await world.ended()
     await trouble.guests.check()
+
+
+def _chosen() -> tuple[str, ...]:
+    """The points named in POINTS, for replaying a failure: ``POINTS=tiler.,ingest.swept``."""
+    named = tuple(n for n in os.environ.get("POINTS", "").split(",") if n)
+    return tuple(p for p in POINTS if p.startswith(named)) if named else ()
 
 
 class _Trouble:
@@ -74,15 +85,17 @@ class _Trouble:
         times = 1 if self.world.short else 2
         for point in points:
             began = time.monotonic()
-            need = asyncio.create_task(self._again_and_again(point))
+            enough = asyncio.Event()
+            need = asyncio.create_task(self._again_and_again(point, enough))
             try:
                 await self._fire(point, times)
                 self.world.figures.crash_points += 1
             except AssertionError as e:
                 self.world.figures.lose(str(e))
             finally:
-                need.cancel()
-                await asyncio.gather(need, return_exceptions=True)
+                enough.set()
+                # to its end: half a submission would leave an open job
+                await need
             took = round(time.monotonic() - began, 1)
             self.world.oracle.note("crash point", point=point, took=took)
             self.world.say(f"{point}: {took} s")
@@ -117,15 +130,16 @@ class _Trouble:
     def fired(self, point: str) -> int:
         return self.world.figures.points[point]
 
-    async def _again_and_again(self, point: str) -> None:
+    async def _again_and_again(self, point: str, enough: asyncio.Event) -> None:
         need = NEEDS_OF.get(point) or _FLOW[point.partition(".")[0] == "ingest"]
-        while True:
+        while not enough.is_set():
             try:
                 await need(self)
             except (AssertionError, OSError) as e:
                 self.world.oracle.note("need failed", point=point, error=repr(e))
             # the pipeline has it now; once more only if the point was passed by others' tokens
-            await asyncio.sleep(_AGAIN_S)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(enough.wait(), _AGAIN_S)
 
     # -- what only this scenario makes happen -------------------------------------------------------
 
@@ -273,7 +287,7 @@ NEEDS_OF: Final[dict[str, Need]] = {
 _FLOW: Final = {True: _guest("by_rest"), False: _guest("by_topic")}
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def _jobs_flow(world: World) -> AsyncIterator[None]:
     """Small jobs, by REST and by the topic side by side: one door stands still while ingest does."""
     stop = asyncio.Event()
