@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -23,8 +24,8 @@ from support.slow import endless
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.timeout(400)]
 
-SOON_S = 20.0
-"""Seconds, on a machine that is busy with other tests besides; alone it takes one or two. What each
+SOON_S = 5.0
+"""Seconds that a person waits; as many times more as the machine has more to do than cores. What each
 of these jobs would otherwise wait for takes minutes."""
 
 
@@ -47,14 +48,15 @@ async def ended(frond: Any) -> AsyncIterator[AIOKafkaConsumer]:
 
 async def dismissed(ended: AIOKafkaConsumer, job: str, since: float) -> dict[str, Any]:
     """The job's completed event; fails when it took longer than a person waits."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(240):
         async for message in ended:
             data = json.loads(message.value)
             if data["job_id"] == job:
                 took = time.monotonic() - since
                 assert data["outcome"] == "dismissed", data
                 print(f"{job}: dismissed after {took:.2f} s")
-                assert took < SOON_S, f"{job} ended {took:.1f} s after it was cancelled"
+                soon = SOON_S * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+                assert took < soon, f"{job} ended {took:.1f} s after it was cancelled"
                 return dict(data)
     raise AssertionError("the topic ended")
 
@@ -126,12 +128,13 @@ async def test_while_a_slow_raster_is_read(
     await dismissed(ended, "slow", began)
     (uri,) = await same_image(store, "after", 1)
     publish(frond.env, {"job_id": "after", "image": uri, "job_size": 1})
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(240):
         async for message in ended:
             if json.loads(message.value)["job_id"] == "after":
                 break
     print(f"the next job ended {time.monotonic() - began:.1f} s after the cancellation")
-    assert time.monotonic() - began < 30
+    # two readers a minute each, and more: what a job behind them would have waited for
+    assert time.monotonic() - began < 120
 
 
 async def until(there: Any) -> None:

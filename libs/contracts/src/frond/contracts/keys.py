@@ -55,6 +55,10 @@ def job_sealed(job_id: str) -> str:
     return f"{JOBS}{job_id}/sealed.json"
 
 
+TOLD = b"told"
+"""What the mark of a cancelled job holds where whoever made it tells the job stage itself."""
+
+
 def job_cancelled(job_id: str) -> str:
     return f"{JOBS}{job_id}/cancelled"
 

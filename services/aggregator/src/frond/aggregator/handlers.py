@@ -174,6 +174,12 @@ class JobStage:
             if await self._over(event, envelope.traceparent):
                 self._drop(job_id)
                 return False
+            if (
+                isinstance(event, JobCancelled)
+                and record is None
+                and not await self._is_open(job_id)
+            ):
+                return False
             self.closing.forget(job_id)
         if record is None:
             record = await self._begin(job_id)
@@ -224,6 +230,10 @@ class JobStage:
                 job_id=event.job_id, image_id=event.outcome.image_id,
             )  # fmt: skip
         return True
+
+    async def _is_open(self, job_id: str) -> bool:
+        # without its marker it has ended and was deleted: a second cancellation is late
+        return await self.closing.store.exists(keys.open_marker(job_id))
 
     async def _begin(self, job_id: str) -> jobs.JobRecord:
         # whoever began the job made the marker; without one nothing would tell after a crash

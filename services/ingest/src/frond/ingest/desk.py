@@ -198,7 +198,7 @@ async def cancel(ingest: Ingest, job_id: str, traceparent: str) -> JobRow:
     row = await row_of(ingest, job_id)
     if JobStatus(row.status).final and row.status != JobStatus.DISMISSED.value:
         raise Refused(Reason.CONFLICT, f"Job {job_id!r} has ended already ({row.status}).")
-    await ingest.store.put(keys.job_cancelled(job_id), b"", "application/octet-stream")
+    await ingest.store.put(keys.job_cancelled(job_id), keys.TOLD, "application/octet-stream")
     crash_point("ingest.cancel-stored")
     await tell_cancelled(ingest, job_id, traceparent)
     crash_point("ingest.cancel-sent")
@@ -207,11 +207,12 @@ async def cancel(ingest: Ingest, job_id: str, traceparent: str) -> JobRow:
 
 
 async def tell_cancelled(ingest: Ingest, job_id: str, traceparent: str) -> None:
-    """Say that a job was cancelled, by the road of its images, and straight to where jobs end: it
-    is not to wait for anything that is being read or merged."""
-    event = JobCancelled(job_id=job_id)
-    out = [Outgoing(topics.UPLOADED, event), Outgoing(topics.IMAGED, event)]
-    await ingest.producer.send(out, traceparent=traceparent)
+    """Say that a job was cancelled: to where jobs end, so that it waits for nothing that is being
+    read or merged; only then to where images are read, so that who hears of it there knows that the
+    end was told."""
+    for topic in (topics.IMAGED, topics.UPLOADED):
+        out = Outgoing(topic, JobCancelled(job_id=job_id))
+        await ingest.producer.send(out, traceparent=traceparent)
 
 
 async def delete(ingest: Ingest, job_id: str, traceparent: str) -> None:

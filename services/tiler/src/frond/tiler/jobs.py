@@ -51,11 +51,12 @@ class Jobs:
         crash_point("tiler.open-marked")
         self._remember("open", job_id, True)
 
-    async def cancel(self, job_id: str) -> None:
-        """Mark the job as cancelled."""
-        await self._store.put_if_absent(keys.job_cancelled(job_id), b"")
+    async def cancel(self, job_id: str) -> bool:
+        """Mark the job as cancelled; False when whoever has marked it tells the job stage itself."""
+        stored = await self._store.put_if_absent(keys.job_cancelled(job_id), b"")
         crash_point("tiler.cancel-stored")
         self._remember("cancelled", job_id, True)
+        return stored != keys.TOLD
 
     async def seal(self, job_id: str, size: int) -> int:
         """Fix how many images the job has; returns what was fixed first."""

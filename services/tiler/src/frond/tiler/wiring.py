@@ -98,8 +98,10 @@ class Tiler:
                 size = await self.jobs.seal(event.job_id, event.job_size)
                 return _to_detected(event.model_copy(update={"job_size": size}))
             case JobCancelled() as event:
+                if not await self.jobs.cancel(event.job_id):
+                    # a copy that came later would bring back a job that was deleted meanwhile
+                    return ()
                 await self._keep_open(event.job_id)
-                await self.jobs.cancel(event.job_id)
                 # past the image stage: nothing has to be merged before a job can stop
                 return (Outgoing(topics.IMAGED, event),)
         return ()
@@ -152,7 +154,10 @@ class Tiler:
         if event.job_size is not None:
             await self.jobs.sealed_once(event.job_id, event.job_size)
         no = refused(
-            event, self.settings.buckets, self.settings.s3_bucket, cancelled=await self.jobs.cancelled(event.job_id)
+            event,
+            self.settings.buckets,
+            self.settings.s3_bucket,
+            cancelled=await self.jobs.cancelled(event.job_id),
         )
         if no is not None:
             metrics.IMAGES.labels(no.reason.value).inc()
