@@ -88,7 +88,7 @@ class _Loop:
         handling: Handling,
         concurrency: int,
         held: Callable[[str], bool],
-        at_once: Collection[str],
+        at_once: Collection[str] = (),
     ) -> None:
         self.service = service
         self.topic = topic
