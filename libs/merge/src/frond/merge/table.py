@@ -299,7 +299,7 @@ def from_ipc(data: bytes | memoryview) -> tuple[Detections, dict[str, str]]:
             table = reader.read_all()
             # what is not sound here would be read past its end below
             table.validate(full=True)
-    except (pa.ArrowInvalid, pa.ArrowSerializationError, OSError) as e:
+    except (pa.ArrowException, MemoryError, OSError) as e:
         raise ValueError(f"no Arrow file of detections: {e}") from e
     if [(f.name, f.type) for f in schema] != list(_FIELDS):
         raise ValueError(f"an Arrow file, but not of detections: {schema.names}")
