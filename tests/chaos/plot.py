@@ -52,3 +52,6 @@ def course(path: Path, samples: list[tuple[float, int]], kills: list[tuple[float
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, metadata={"Date": None})
     plt.close(figure)
+    # matplotlib ends lines with spaces
+    lines = path.read_text(encoding="utf-8").splitlines()
+    path.write_text("\n".join(line.rstrip() for line in lines) + "\n", encoding="utf-8")

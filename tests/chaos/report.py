@@ -62,8 +62,7 @@ def _lines(run: Run, total: Figures) -> Iterator[str]:
     yield total.line()
     yield "```"
     yield ""
-    yield f"- {datetime.now(UTC):%Y-%m-%d}, {total.seconds / 60:.0f} minutes in all, verification"
-    yield "  and calm run included"
+    yield f"- {datetime.now(UTC):%Y-%m-%d}; {total.seconds / 60:.0f} minutes with checks and calm run"
     yield f"- {_machine()}"
     yield f"- {_versions()}"
     yield ""

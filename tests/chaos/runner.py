@@ -181,7 +181,7 @@ class Run:
         oracle.close()
         figures.seconds = ticker.stop()
         for exit_, times in installation.exits.items():
-            figures.notes.append(f"{exit_} ended by itself, {times} times")
+            figures.notes.append(f"ended by itself {times}×, name and status: {exit_}")
         installation.exits.clear()
         self.plans[name] = {j: oracle.plans[j] for j in oracle.acknowledged}
         others.update(oracle.plans)

@@ -20,6 +20,8 @@ async def run(world: World) -> None:
     through the other doors beside it."""
     images = 60 if world.short else 1000
     wanted = _SHORT_KILLS if world.short else _KILLS
+    # so that the kills are spread over the whole of the large job
+    most = 6 if world.short else 18
     stop = asyncio.Event()
     small = asyncio.create_task(world.feeder.keep_submitting(stop, at_once=2))
     large = ""
@@ -32,7 +34,7 @@ async def run(world: World) -> None:
                 await world.feeder.submit(plan)
             # from some stage on: of the later ones there is always more to come
             stages = _STAGES[world.rng.randrange(3) :]
-            await world.progress(stages, world.rng.randint(1, 6))
+            await world.progress(stages, world.rng.randint(1, most))
             world.installation.kill(world.rng.choice(world.installation.everything()))
             kills += 1
         stop.set()
