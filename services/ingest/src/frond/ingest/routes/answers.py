@@ -10,6 +10,7 @@ from fastapi import Header, Request, Response
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from pydantic import BeforeValidator, WithJsonSchema
+from starlette.convertors import PathConvertor, register_url_convertor
 
 from frond.contracts.ids import JOB_ID_PATTERN, canonical_json, digest
 from frond.contracts.jobs import JobSpec
@@ -38,6 +39,15 @@ def _rfc3339(value: object) -> object:
 
 Moment = Annotated[datetime, BeforeValidator(_rfc3339)]
 S3Url = Annotated[str, WithJsonSchema({"type": "string", "pattern": "^s3://[^/]+/.+"})]
+
+
+class _AnyName(PathConvertor):
+    """The rest of a path, whatever is in it: starlette's own stops at a newline."""
+
+    regex = "(?s:.*)"
+
+
+register_url_convertor("any_name", _AnyName())
 _MAX_JSON: Final = 8 << 20
 _DRAINED: Final = 64 << 20
 PROBLEM: Final = {

@@ -126,7 +126,7 @@ async def _admit(ingest: Ingest, job_id: str, name: str) -> Callable[[], None]:
 
 
 @router.put(
-    "/jobs/{job_id}/images/{name:path}", response_model=Added, status_code=201,
+    "/jobs/{job_id}/images/{name:any_name}", response_model=Added, status_code=201,
     summary="Add one image: its bytes are the body",
     openapi_extra={"requestBody": {"content": {"application/octet-stream": {
         "schema": {"type": "string", "format": "binary"}}}}},
@@ -171,7 +171,7 @@ async def put_image(request: Request, job_id: JobId, name: str) -> Response:
 
 
 @described.post(
-    "/jobs/{job_id}/images/{name:path}/multipart/complete", response_model=Added, status_code=201,
+    "/jobs/{job_id}/images/{name:any_name}/multipart/complete", response_model=Added, status_code=201,
     summary="All parts of an image are in the store",
 )  # fmt: skip
 async def complete_multipart(
@@ -225,7 +225,7 @@ async def _finish(
 
 
 @described.post(
-    "/jobs/{job_id}/images/{name:path}/multipart", response_model=MultipartBegun, status_code=201,
+    "/jobs/{job_id}/images/{name:any_name}/multipart", response_model=MultipartBegun, status_code=201,
     summary="Put one large image straight into the store, in parts",
 )  # fmt: skip
 async def begin_multipart(

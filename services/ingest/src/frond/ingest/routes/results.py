@@ -42,11 +42,11 @@ async def list_results(request: Request, job_id: JobId) -> views.ResultList:
 
 
 @router.head(
-    "/jobs/{job_id}/results/{name:path}", response_class=Response, operation_id="look_at_result",
+    "/jobs/{job_id}/results/{name:any_name}", response_class=Response, operation_id="look_at_result",
     summary="What fetching one result would tell",
 )  # fmt: skip
 @router.get(
-    "/jobs/{job_id}/results/{name:path}", response_class=Response, operation_id="fetch_result",
+    "/jobs/{job_id}/results/{name:any_name}", response_class=Response, operation_id="fetch_result",
     summary="Fetch one result; ranges are served",
     openapi_extra={"responses": {"200": {"description": "the file"},
                                  "206": {"description": "the range asked for"},
