@@ -66,6 +66,7 @@ class Feeder:
         )
         self._store: ObjectStore | None = None
         self._producer: EventProducer | None = None
+        self._connecting = asyncio.Lock()
 
     # -- plans ---------------------------------------------------------------------------------
 
@@ -204,10 +205,12 @@ class Feeder:
         )
 
     async def _send(self, events: list[Outgoing]) -> None:
-        if self._producer is None:
-            producer = EventProducer(self.installation.stack.direct.kafka_bootstrap, "", "/chaos")
-            await producer.start()
-            self._producer = producer
+        async with self._connecting:
+            if self._producer is None:
+                bootstrap = self.installation.stack.direct.kafka_bootstrap
+                producer = EventProducer(bootstrap, "", "/chaos")
+                await producer.start()
+                self._producer = producer
         await self._producer.send(events)
 
     async def _put_object(self, plan: JobPlan, picture: Picture) -> None:

@@ -147,9 +147,11 @@ async def completed_copies(bootstrap: str) -> dict[str, list[Copy]]:
         headers = sorted((k, v or b"") for k, v in message.headers)
         try:
             event = json.loads(message.value)
-            job_id = str(event["job_id"])
+            job_id = event["job_id"]
         except (ValueError, TypeError, KeyError):
             return  # rubbish that a scenario sent; whoever reads it must cope
+        if not isinstance(job_id, str):
+            return
         of_job = copies.setdefault(job_id, [])
         of_job.append(
             Copy(
