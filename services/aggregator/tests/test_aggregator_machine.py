@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import random
 from typing import Any
 
 import aggregator_world
@@ -18,6 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from frond.aggregator.closing import Closing
 from frond.aggregator.handlers import ImageStage, JobStage
 from frond.aggregator.imaging import Imaging
+from frond.aggregator.jobs import Tally
 from frond.aggregator.reconcile import Reconciler
 from frond.aggregator.survey import survey
 from frond.bus import EventProducer
@@ -25,6 +27,7 @@ from frond.bus.producer import Sent
 from frond.contracts import keys, topics
 from frond.contracts.envelope import Headers, decode
 from frond.contracts.events import JobCompleted, JobSealed
+from frond.contracts.jobs import WindowCounts
 from frond.contracts.topics import Topic
 from fuzz.memory import MemoryS3, MemoryStore
 
@@ -61,6 +64,17 @@ class Mortal(MemoryS3):
         super().remove_object(bucket, key)
 
 
+class Restless(MemoryStore):
+    """Lets others go on before each request, for a moment that chance decides."""
+
+    rng = random.Random(0)
+
+    async def _run(self, *args: Any, **more: Any) -> Any:
+        for _ in range(self.rng.randrange(4)):
+            await asyncio.sleep(0)
+        return await super()._run(*args, **more)
+
+
 class Topics(EventProducer):
     def __init__(self, s3: Mortal) -> None:
         super().__init__("", "", "/test")
@@ -80,7 +94,7 @@ class Topics(EventProducer):
 class Installation:
     def __init__(self) -> None:
         self.aio = asyncio.new_event_loop()
-        self.store = MemoryStore()
+        self.store = Restless()
         self.s3 = Mortal()
         self.store.s3 = self.store.memory = self.s3  # type: ignore[assignment]
         self.topics = Topics(self.s3)
@@ -189,6 +203,22 @@ class Ledger(RuleBasedStateMachine):
     def imaged(self, which: int, dies: int | None) -> None:
         self._one(topics.IMAGED, which, dies)
 
+    @rule(which=nth, seed=nth)
+    def zombie(self, which: int, seed: int) -> None:
+        """Two processes handle one event at once, with the same tables; one of them is nobody's."""
+        log = self.here.topics.log[topics.IMAGED.name]
+        if not log:
+            return
+        envelope = decode(topics.IMAGED, *log[which % len(log)])
+        other = Closing(self.here.store, self.here.topics, Imaging(self.here.store, 1))
+        stage = JobStage(dict(self.here.tables[1]), other)
+        self.here.store.rng.seed(seed)
+
+        async def both() -> None:
+            await asyncio.gather(self.here.jobs.handle(envelope), stage.handle(envelope))
+
+        self.here.run(both())
+
     @rule(image=nth, job=nth)
     def restart(self, image: int, job: int) -> None:
         """Another process, with tables as they once were, or none."""
@@ -215,6 +245,18 @@ class Ledger(RuleBasedStateMachine):
         """However often the completed event was sent, it is one event."""
         assert len({v for v, _ in self.here.topics.log[topics.COMPLETED.name]}) <= 1
         assert len({str(h) for _, h in self.here.topics.log[topics.COMPLETED.name]}) <= 1
+
+    @invariant()
+    def sums_are_those_of_the_sets(self) -> None:
+        """Each image is counted once, with what its outcome says."""
+        stage = self.here.jobs
+        buckets = [b for _, b in stage._buckets(JOB)]
+        ids = {i.hex() for b in buckets for i in b.completed | b.failed}
+        told = [self.here.run(stage.closing.imaging.outcome(JOB, i)) for i in ids]
+        for tally in (Tally.over(buckets), stage.tally(JOB)):
+            assert tally.images == len(ids)
+            assert tally.windows == sum((o.windows for o in told), WindowCounts())
+            assert sum(tally.detections.values()) == sum(sum(o.detections.values()) for o in told)
 
     def teardown(self) -> None:
         """At least once, everything is handled; what was lost with the tables, the reconciler finds."""
