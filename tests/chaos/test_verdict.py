@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,6 +10,8 @@ import pytest
 from chaos import jobs, outside, verify
 from chaos.figures import Figures
 from chaos.jobs import Bad, JobPlan
+from chaos.outside import Copy
+from chaos.receiver import Delivery
 
 PLAN = jobs.plan(1, 5, images=3, bad=1)
 
@@ -92,3 +95,39 @@ def test_the_last_line() -> None:
     assert figures.line() == expected
     figures.lose("an image")
     assert not figures.good
+
+
+def notice(**more: Any) -> Delivery:
+    given = {"webhook_id": "w1", "signed": True, "body": "b1", "answered": "ok", **more}
+    return Delivery(job_id="j", at=0.0, path="/hook", **given)
+
+
+@pytest.mark.parametrize(
+    ("got", "asked", "lost", "doubled"),
+    [
+        ([notice(), notice()], True, 0, 0),
+        ([], True, 1, 0),
+        ([notice(answered="500")], True, 1, 0),
+        ([notice(), notice(webhook_id="w2")], True, 0, 1),
+        ([notice(), notice(body="b2")], True, 0, 1),
+        ([notice(), notice(signed=False)], True, 1, 0),
+        ([notice()], False, 0, 1),
+        ([], False, 0, 0),
+    ],
+)
+def test_webhooks(got: list[Delivery], asked: bool, lost: int, doubled: int) -> None:
+    """One id and one body, however often; signed; taken once at least; none that nobody wanted."""
+    figures = Figures()
+    verify._notices(figures, "j", got, asked=asked, must=True)
+    assert (figures.lost, figures.doubled) == (lost, doubled), figures.details
+
+
+@pytest.mark.parametrize("other", ["ce_id", "value", "headers"])
+def test_a_job_ends_once(other: str) -> None:
+    """The same event may come twice; one that differs in anything is a second ending."""
+    one = Copy(ce_id="1", value="v", headers="h", event=None)
+    figures = Figures()
+    verify._one_ending(figures, "j", [one, one])
+    assert figures.good
+    verify._one_ending(figures, "j", [one, replace(one, **{other: "x"})])
+    assert figures.doubled == 1

@@ -21,12 +21,15 @@ from chaos.figures import Figures
 from chaos.installation import API_KEY
 from chaos.jobs import EXPECTED, Bad, JobPlan
 from chaos.outside import Copy
+from chaos.receiver import Delivery
 from chaos.world import World
 from frond.contracts import keys
 from frond.contracts.errors import ObjectMissing
 from frond.store import ObjectStore
 
 SETTLE_S: Final = 120.0
+FUZZ: Final = "fuzz-"
+"""What ids of jobs begin with that were made up of rubbish: their events may say anything."""
 _CHECKED_AT_ONCE: Final = 8
 
 CHECKS: Final = (
@@ -76,6 +79,10 @@ async def verify(world: World, others: set[str]) -> dict[str, bytes]:
         for job_id in copies.keys() - world.oracle.plans.keys() - others:
             if not outside.matches(keys.job_completed(job_id), world.strangers):
                 figures.double(f"job {job_id} ended and nobody submitted it")
+        for job_id, seen in copies.items():
+            # those of earlier scenarios too: a job may be told again at any time
+            if not job_id.startswith(FUZZ):
+                _one_ending(figures, job_id, seen)
         slots = asyncio.Semaphore(_CHECKED_AT_ONCE)
 
         async def check(plan: JobPlan) -> None:
@@ -118,17 +125,20 @@ async def _settled(world: World, store: ObjectStore, others: set[str]) -> None:
         await asyncio.sleep(0.5)  # commits and markers announce themselves to nobody
 
 
-async def _job(world: World, store: ObjectStore, plan: JobPlan, copies: list[Copy]) -> None:
-    figures, job_id = world.figures, plan.job_id
-    if not copies:
-        figures.lose(f"job {job_id} has no completed event")
-        return
+def _one_ending(figures: Figures, job_id: str, copies: list[Copy]) -> None:
     for what, seen in (
         ("ids", {c.ce_id for c in copies}), ("bodies", {c.value for c in copies}),
         ("headers", {c.headers for c in copies}),
     ):  # fmt: skip
         if len(seen) > 1:
             figures.double(f"job {job_id} has completed events of {len(seen)} different {what}")
+
+
+async def _job(world: World, store: ObjectStore, plan: JobPlan, copies: list[Copy]) -> None:
+    figures, job_id = world.figures, plan.job_id
+    if not copies:
+        figures.lose(f"job {job_id} has no completed event")
+        return
     try:
         stored = await store.get(keys.job_completed(job_id))
         summary = json.loads(await store.get(keys.result(job_id, "summary.json")))
@@ -211,19 +221,28 @@ async def _tells(http: httpx.AsyncClient, url: str, job_id: str, event: dict[str
 
 
 def _webhooks(world: World) -> None:
-    for job_id in sorted(world.oracle.acknowledged):
-        if not world.oracle.plans[job_id].webhook:
-            continue
-        got = world.receiver.of(job_id)
-        taken = any(d.answered == "ok" for d in got) or job_id in world.gave_up
-        if world.receiver_lived and not taken:
-            world.figures.lose(f"job {job_id}: no webhook was delivered")
-        if len({d.webhook_id for d in got}) > 1 or len({d.body for d in got}) > 1:
-            world.figures.double(f"job {job_id}: webhooks of different ids or bodies")
-        for bad in (d for d in got if not d.signed):
-            world.figures.lose(
-                f"job {job_id}: a webhook's signature does not fit ({bad.webhook_id})"
-            )
+    for job_id in sorted(world.oracle.plans):
+        asked = world.oracle.plans[job_id].webhook
+        must = (
+            world.receiver_lived and job_id in world.oracle.acknowledged
+            and job_id not in world.gave_up
+        )  # fmt: skip
+        _notices(world.figures, job_id, world.receiver.of(job_id), asked=asked, must=must)
+
+
+def _notices(
+    figures: Figures, job_id: str, got: list[Delivery], *, asked: bool, must: bool
+) -> None:
+    if not asked:
+        if got:
+            figures.double(f"job {job_id}: {len(got)} webhooks of a job that asked for none")
+        return
+    if must and not any(d.answered == "ok" for d in got):
+        figures.lose(f"job {job_id}: no webhook was delivered")
+    if len({d.webhook_id for d in got}) > 1 or len({d.body for d in got}) > 1:
+        figures.double(f"job {job_id}: webhooks of different ids or bodies")
+    for bad in (d for d in got if not d.signed):
+        figures.lose(f"job {job_id}: a webhook's signature does not fit ({bad.webhook_id})")
 
 
 async def _objects(world: World, store: ObjectStore, others: set[str]) -> dict[str, bytes]:

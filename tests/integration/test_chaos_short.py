@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from chaos.scenarios import SCENARIOS
+from chaos.scenarios.crash_points import SHORT
+
 pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.timeout(900)]
 
 TESTS = Path(__file__).parents[1]
@@ -20,7 +23,7 @@ def test_nothing_lost_doubled_or_different(tmp_path: Path) -> None:
     wiped; and then the last line has three zeros and the exit status is 0."""
     path = os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH")]))
     env = {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
-    for name in ("DURATION", "SEED", "ONLY"):
+    for name in ("DURATION", "SEED", "ONLY", "POINTS"):
         env.pop(name, None)
     command = [sys.executable, "-m", "chaos", "--short", "--seed", "7", "--folder", str(tmp_path)]
     done = subprocess.run(
@@ -36,3 +39,7 @@ def test_nothing_lost_doubled_or_different(tmp_path: Path) -> None:
     figures = dict(part.split("=") for part in last.split())
     assert int(figures["jobs"]) > 0
     assert int(figures["kills"]) > 0
+    assert int(figures["faults"]) > 0
+    assert int(figures["crash_points"]) == len(SHORT)
+    for name in SCENARIOS:
+        assert re.search(rf"^({name}: \d+ s, |skipped: {name}: )", done.stdout, re.M), name
