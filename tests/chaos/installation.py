@@ -131,6 +131,7 @@ class Installation:
         }
         self._processes: dict[str, _Process] = {}
         self._started: dict[int, tuple[str, Child]] = {}
+        self._read_to: dict[Path, int] = {}
         self._server_keepers: dict[str, asyncio.Task[None]] = {}
         self._held_servers: set[str] = set()
         self._starting: dict[str, asyncio.Task[None]] = {}
@@ -227,18 +228,35 @@ class Installation:
                     found[int(folder.name)] = dead[group]
         return found
 
+    def driven_again(self) -> int:
+        """How often the reconciler had to help, since this was last asked: what it repairs, at least
+        once and idempotence alone have not."""
+        found = 0
+        for path in (self.folder / "logs").glob("aggregator*.log"):
+            with path.open("rb") as log:
+                log.seek(self._read_to.get(path, 0))
+                found += sum(b"is driven again" in line for line in log)
+                self._read_to[path] = log.tell()
+        return found
+
     # -- trouble -------------------------------------------------------------------------------
 
-    def kill(self, name: str) -> None:
-        """SIGKILL, counted. It is started again at once; :meth:`ready` waits for that."""
+    def kill(self, name: str) -> bool:
+        """SIGKILL, counted. It is started again at once; :meth:`ready` waits for that.
+
+        Returns:
+            Whether it ran; what is dead already is not killed, nor counted.
+        """
         if name in SERVERS:
+            there = _server_child(self.stack, name).running
             self._kill_server(name)
-            return
+            return there
         child = self._processes[name].child
-        if child is None:
-            return
+        if child is None or not child.running:
+            return False
         self._count_kill(name)
         child.kill()
+        return True
 
     def kill_kafka(self) -> asyncio.Task[None]:
         """SIGKILL the broker, counted; awaiting the result waits until it answers again."""
@@ -286,7 +304,8 @@ class Installation:
         for name in names:
             if name in SERVERS:
                 self._held_servers.add(name)
-                self._count_kill(name)
+                if _server_child(self.stack, name).running:
+                    self._count_kill(name)
                 _server_kill(self.stack, name)
                 continue
             process = self._processes[name]
@@ -355,6 +374,8 @@ class Installation:
         if code != -signal.SIGKILL:
             self.exits[f"{process.name}: {code}"] += 1
             self.note("exited", name=process.name, code=code)
+            if code is not None and code < 0 and code != -signal.SIGTERM:
+                self.figures.lose(f"{process.name} was ended by {signal.Signals(-code).name}")
             # one that cannot start must not be started a hundred times a second
             await asyncio.sleep(max(0.0, 1.0 - (time.monotonic() - began)))
         # it may have been held down and started again meanwhile
@@ -372,8 +393,9 @@ class Installation:
                 await asyncio.shield(self._start_server(name))
 
     def _kill_server(self, name: str) -> asyncio.Task[None]:
-        self._count_kill(name)
-        _server_kill(self.stack, name)
+        if _server_child(self.stack, name).running:
+            self._count_kill(name)
+            _server_kill(self.stack, name)
         return self._start_server(name)
 
     def _start_server(self, name: str) -> asyncio.Task[None]:

@@ -92,6 +92,8 @@ async def verify(world: World, others: set[str]) -> dict[str, bytes]:
         plans = world.oracle.plans
         await asyncio.gather(*(check(plans[j]) for j in sorted(world.oracle.acknowledged)))
         await _read_model(world, copies)
+        if helped := installation.driven_again():
+            figures.notes.append(f"jobs that stood still and were driven again: {helped}×")
         _webhooks(world)
         if not world.dead_letters:
             for told in world.watch.dead_letters[world.dead_before :]:

@@ -208,7 +208,11 @@ async def _guided(world: World) -> None:
         told = await _target(world, target, seconds, seed)
         m = _LINE.search(told)
         if m is None:
-            world.figures.notes.append(f"fuzz target {target}: {told.strip()[-300:]}")
+            if "skipped: atheris" in told:
+                world.figures.notes.append(told.strip())
+            else:
+                # a crash of the interpreter, too much time or memory: libFuzzer's own ways out
+                world.figures.lose(f"fuzz target {target} (seed {seed}) died: {told[-1500:]}")
             continue
         world.figures.messages_fuzzed += int(m.group(2))
         world.figures.bytes_fuzzed += int(m.group(3))

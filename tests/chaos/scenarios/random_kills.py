@@ -35,8 +35,7 @@ async def run(world: World) -> None:
             # from some stage on: of the later ones there is always more to come
             stages = _STAGES[world.rng.randrange(3) :]
             await world.progress(stages, world.rng.randint(1, most))
-            world.installation.kill(world.rng.choice(world.installation.everything()))
-            kills += 1
+            kills += world.installation.kill(world.rng.choice(world.installation.everything()))
         stop.set()
         await small
     finally:
