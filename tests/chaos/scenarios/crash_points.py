@@ -40,6 +40,7 @@ SHORT: Final = (
 _SIDE_BY_SIDE: Final = (("ingest",), ("tiler",), ("inference",), ("notifier", "aggregator"))
 _WITHIN_S: Final = 600.0
 _OPEN: Final = 1
+_PAUSE_S: Final = 3.0
 _LOOK_S: Final = 0.3
 _AGAIN_S: Final = 15.0
 _RUBBISH: Final = b"\x00 no event"
@@ -184,17 +185,23 @@ class _Trouble:
         answered = await self.guests.try_once("POST", f"/jobs/{job_id}/cancel")
         if fired() or answered:
             self.guests.expected[job_id] = None
+            # ingest must be back before the reconciler ends the job by itself
+            await self.world.installation.ready(*self.world.installation.names("ingest"))
+            await self._fires("ingest.cancel-swept")
         else:
             await self.guests.seal(job_id, 1)
 
     async def many_chunks(self) -> None:
         """An image of several batches; its job is cancelled once the point has fired."""
-        before = self.fired("tiler.batch-sent")
         job_id = await self.guests.many_chunks()
-        end = time.monotonic() + 60
-        while self.fired("tiler.batch-sent") < before + 2 and time.monotonic() < end:
-            await self.world.watch.any_change(_LOOK_S)
+        await self._fires("tiler.batch-sent", 2, 60)
         await self.guests.drop(job_id)
+
+    async def _fires(self, point: str, more: int = 1, within: float = 15) -> None:
+        """Wait until a point has fired again, or the time is over."""
+        wanted, end = self.fired(point) + more, time.monotonic() + within
+        while self.fired(point) < wanted and time.monotonic() < end:
+            await self.world.watch.any_change(_LOOK_S)
 
     async def lost_chunks(self) -> None:
         """A job whose chunks are lost: inference's offsets are set past them while it is down."""
@@ -259,6 +266,8 @@ NEEDS_OF: Final[dict[str, Need]] = {
     "ingest.manifest-stored": _guest("form"),
     "ingest.input-recorded": _guest("form_into_open"),
     "ingest.parts-joined": _guest("parts"),
+    "ingest.retry-spec-stored": _guest("retried"),
+    "ingest.retry-manifest-stored": _guest("retried"),
     "ingest.refused-recorded": _guest("refused"),
     "ingest.refused-sent": _guest("refused"),
     "ingest.cancel-stored": _guest("cancelled"),
@@ -309,6 +318,8 @@ async def _submit(world: World, stop: asyncio.Event, doors: tuple[Door, ...]) ->
         if len(mine - world.watch.ended) >= _OPEN:
             await world.watch.any_change(1.0)
             continue
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), _PAUSE_S)
         plan = world.feeder.next(door=doors[count % len(doors)])
         count += 1
         await world.feeder.submit(plan)
