@@ -15,6 +15,7 @@ from frond.contracts.jobs import ImageCounts, JobOutcome, JobSpec, JobStatus, Mo
 from frond.notifier.delivery import (
     LONGEST_ASKED_S,
     LONGEST_S,
+    Addresses,
     Answer,
     Policy,
     after,
@@ -51,6 +52,25 @@ def test_a_job_asks_for_one_delivery_an_address() -> None:
 def test_a_job_without_addresses_asks_for_none() -> None:
     spec = SPEC.model_copy(update={"webhook_url": None, "email": ""})
     assert deliveries_of(EVENT, spec, NOW) == []
+
+
+def test_addresses_of_two_tenants_are_not_mixed() -> None:
+    """What a job's spec lacks comes from its images, with their tenant; not from another tenant's."""
+    images = Addresses(webhook_url="http://a.example", email="a@b.example", tenant="beta")
+    assert Addresses().filled(images) == images
+    assert Addresses(email="x@y.example").filled(images).tenant == "beta"
+    acme = Addresses(email="x@y.example", tenant="acme")
+    assert acme.filled(images) == acme
+    assert acme.filled(Addresses(webhook_url="http://a.example")).tenant == "acme"
+
+
+def test_a_replay_is_the_same_tenants() -> None:
+    """Also of a record from before they named one, when it is known whose job it is."""
+    of_acme = SPEC.model_copy(update={"tenant": "acme"})
+    (notice, _), (old, _) = deliveries_of(EVENT, of_acme, NOW), deliveries_of(EVENT, SPEC, NOW)
+    assert notice.again("r", NOW, "beta").tenant == "acme"
+    assert (old.tenant, old.again("r", NOW, "acme").tenant) == (None, "acme")
+    assert notice.id == old.id
 
 
 @pytest.mark.parametrize(

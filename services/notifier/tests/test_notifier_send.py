@@ -15,6 +15,7 @@ from standardwebhooks import Webhook, WebhookVerificationError
 from frond.contracts.deliveries import Delivery, State
 from frond.contracts.events import JobCompleted
 from frond.contracts.jobs import ImageCounts, JobOutcome, JobSpec, JobStatus, ModelRef, WindowCounts
+from frond.contracts.signing import tenant_secrets
 from frond.notifier.delivery import Answer, deliveries_of
 from frond.notifier.send import MailSender, WebhookSender
 from frond.notifier.settings import NotifierSettings
@@ -35,10 +36,12 @@ def settings(**more: Any) -> NotifierSettings:
     )
 
 
-def delivery(*, webhook_url: str | None = None, email: str | None = None) -> Delivery:
+def delivery(
+    *, webhook_url: str | None = None, email: str | None = None, tenant: str | None = None
+) -> Delivery:
     spec = JobSpec(
         job_id="survey-7", model=ModelRef(name="m", digest="0" * 64),
-        webhook_url=webhook_url, email=email,
+        webhook_url=webhook_url, email=email, tenant=tenant,
     )  # fmt: skip
     return deliveries_of(EVENT, spec, datetime.now(UTC))[0]
 
@@ -76,6 +79,23 @@ async def test_two_secrets_sign_while_one_replaces_the_other(
     got = receiver.next()
     for secret in (SECRET, OLD_SECRET):
         Webhook(secret).verify(got.body, got.headers)
+
+
+@pytest.mark.parametrize("rotating", [False, True])
+async def test_each_tenant_has_a_secret_of_its_own(
+    rotating: bool, receiver: Any, http: httpx.AsyncClient
+) -> None:
+    """What is signed for beta is a signature to nobody else: not to acme's receiver, whose address
+    beta may name, nor to the installation's; the body says whose job it is. Secrets rotate."""
+    masters = f"{SECRET} {OLD_SECRET}" if rotating else SECRET
+    sender = WebhookSender(settings(webhook_secret=SecretStr(masters)), http)
+    await sender(delivery(webhook_url=receiver.url, tenant="beta"), datetime.now(UTC))
+    got = receiver.next()
+    for secret in tenant_secrets(masters, "beta").split():
+        assert Webhook(secret).verify(got.body, got.headers)["data"]["tenant"] == "beta"
+    for other in f"{masters} {tenant_secrets(masters, 'acme')}".split():
+        with pytest.raises(WebhookVerificationError):
+            Webhook(other).verify(got.body, got.headers)
 
 
 async def test_redirects_are_not_followed(receiver: Any, http: httpx.AsyncClient) -> None:

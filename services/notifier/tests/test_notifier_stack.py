@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
+from pydantic import SecretStr
 from standardwebhooks import Webhook
 
 from frond.bus import EventProducer, Outgoing, ensure_topics
@@ -22,6 +23,7 @@ from frond.contracts.deliveries import Delivery, Kind, State
 from frond.contracts.errors import ObjectMissing
 from frond.contracts.events import JobCompleted
 from frond.contracts.jobs import ImageCounts, JobOutcome, JobSpec, JobStatus, ModelRef, WindowCounts
+from frond.contracts.signing import tenant_secrets
 from frond.notifier.delivery import Policy, deliveries_of
 from frond.notifier.outbox import Outbox
 from frond.notifier.send import WebhookSender
@@ -266,6 +268,24 @@ async def test_a_job_without_a_spec_tells_whom_its_images_named(
     assert {json.loads(p.body)["data"]["job_id"] for p in posts} == {"refused", "pinned", "partly"}
     assert {p.path for p in posts} == {"/hook"}
     assert receiver.posts.empty()
+
+
+async def test_a_notice_is_its_tenants(store: ObjectStore, receiver: Any) -> None:
+    """By spec or by its images alone: stored with the tenant, and signed with this tenant's secret."""
+    to = {"webhook_url": receiver.url, "tenant": "acme"}
+    spec = JobSpec(job_id="by-spec", model=ModelRef(name="m", digest="0" * 64), **to)
+    await store.put(keys.job_spec("by-spec"), spec.model_dump_json().encode())
+    await store.put(keys.job_notify("by-images"), json.dumps(to).encode())
+    async with httpx.AsyncClient(trust_env=False) as http:
+        sender = WebhookSender(
+            NotifierSettings(egress_allow="127.0.0.0/8", webhook_secret=SecretStr(SECRET)), http
+        )
+        outbox = Outbox(store, {Kind.WEBHOOK: sender}, Policy(3, 0.2))
+        for job_id in ("by-spec", "by-images"):
+            await outbox.take(completed(job_id))
+        await outbox.idle()
+    for post in (receiver.next(), receiver.next()):
+        Webhook(tenant_secrets(SECRET, "acme")).verify(post.body, post.headers)
 
 
 async def test_410_ends_it(store: ObjectStore, receiver: Any) -> None:

@@ -258,14 +258,14 @@ async def test_a_message_that_is_no_event_closes_its_image(tiler: Tiler) -> None
 async def test_an_unknown_model_is_a_rejection(tiler: Tiler) -> None:
     """Nothing is pinned then, but whom the job's end is to be told is kept."""
     image = await tiler.upload(
-        "ghost", "a.tif", tiff(), model="no-such-model", email="gis@example.org"
+        "ghost", "a.tif", tiff(), model="no-such-model", email="gis@example.org", tenant="acme"
     )
     (event,) = await tiler.until(lambda got: bool(of(got, image)))
     assert isinstance(event, ImageRejected) and event.reason is Reason.UNKNOWN_MODEL
     assert "no-such-model" in event.detail
     assert not await tiler.store.exists(keys.job_spec("ghost"))
     kept = json.loads(await tiler.store.get(keys.job_notify("ghost")))
-    assert kept == {"webhook_url": None, "email": "gis@example.org"}
+    assert kept == {"webhook_url": None, "email": "gis@example.org", "tenant": "acme"}
 
 
 async def test_a_slow_raster_is_read_from_its_copy(tiler: Tiler) -> None:

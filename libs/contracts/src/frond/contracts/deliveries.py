@@ -35,6 +35,7 @@ class Delivery(BaseModel):
 
     ``attempts`` counts the attempts that have ended; ``next_attempt`` is None once it is final.
     ``round`` is empty for the notice that the job's end made, and names the replay otherwise.
+    ``tenant`` is whose job it is: a webhook is signed with the secret of this tenant.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -44,6 +45,7 @@ class Delivery(BaseModel):
     event_id: str
     kind: Kind
     target: str
+    tenant: str | None = None
     event: JobCompleted
     round: str = ""
     created: datetime | None = None
@@ -59,15 +61,22 @@ class Delivery(BaseModel):
 
     @classmethod
     def of(
-        cls, event: JobCompleted, kind: Kind, target: str, now: datetime, round_: str = ""
-    ) -> Delivery:
+        cls, event: JobCompleted, kind: Kind, target: str, now: datetime, round_: str = "",
+        tenant: str | None = None,
+    ) -> Delivery:  # fmt: skip
         """A notice that is due now. The same event, address and round give the same id."""
         parts = (event.event_id, kind, target, *([round_] if round_ else []))
         return cls(
             id=digest("delivery", *parts)[:20], job_id=event.job_id, event_id=event.event_id,
-            kind=kind, target=target, event=event, round=round_, created=now, next_attempt=now,
+            kind=kind, target=target, tenant=tenant, event=event, round=round_, created=now,
+            next_attempt=now,
         )  # fmt: skip
 
-    def again(self, round_: str, now: datetime) -> Delivery:
-        """The same notice in a further round: same event, hence the same ``webhook-id`` and body."""
-        return Delivery.of(self.event, self.kind, self.target, now, round_)
+    def again(self, round_: str, now: datetime, owner: str | None = None) -> Delivery:
+        """The same notice in a further round: same event, hence the same ``webhook-id`` and body.
+
+        Args:
+            owner: whose job it is, for records from before they named a tenant.
+        """
+        tenant = owner if self.tenant is None else self.tenant
+        return Delivery.of(self.event, self.kind, self.target, now, round_, tenant)

@@ -61,7 +61,7 @@ async def replay(ingest: Ingest, job_id: str, idempotency_key: str | None) -> li
     for first in await of_job(ingest, job_id):
         if first.kind is not Kind.WEBHOOK or first.round:
             continue
-        mine = first.again(round_, now)
+        mine = first.again(round_, now, row.tenant)
         stored = Delivery.model_validate_json(
             await ingest.store.put_if_absent(
                 keys.delivery(job_id, mine.id), mine.model_dump_json().encode()

@@ -40,28 +40,35 @@ class Policy(NamedTuple):
 
 
 class Addresses(BaseModel):
-    """Whom a job's end is told: part of its spec, and of ``notify.json``."""
+    """Whom a job's end is told, and whose job it is: part of its spec, and of ``notify.json``."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     webhook_url: str | None = None
     email: str | None = None
+    tenant: str | None = None
 
     @property
     def complete(self) -> bool:
         return bool(self.webhook_url and self.email)
 
     def filled(self, other: Addresses) -> Addresses:
-        """With the other's addresses where these have none."""
+        """With the other's addresses where these have none, unless those are another tenant's."""
+        if self.tenant is not None and other.tenant is not None and self.tenant != other.tenant:
+            return self
         return Addresses(
-            webhook_url=self.webhook_url or other.webhook_url, email=self.email or other.email
+            webhook_url=self.webhook_url or other.webhook_url,
+            email=self.email or other.email,
+            tenant=other.tenant if self.tenant is None else self.tenant,
         )
 
 
 def deliveries_of(event: JobCompleted, to: Addresses | JobSpec, now: datetime) -> list[Delivery]:
     """The notices that a completed job asks for. The same event gives the same ids."""
     wanted = ((Kind.WEBHOOK, to.webhook_url), (Kind.EMAIL, to.email))
-    return [Delivery.of(event, kind, target, now) for kind, target in wanted if target]
+    return [
+        Delivery.of(event, kind, target, now, tenant=to.tenant) for kind, target in wanted if target
+    ]
 
 
 def classify(status: int, retry_after: str | None, now: datetime) -> Answer:

@@ -15,6 +15,7 @@ from standardwebhooks import Webhook
 
 from frond.contracts.deliveries import Delivery, State
 from frond.contracts.errors import JobRejected
+from frond.contracts.signing import tenant_secrets
 from frond.notifier.delivery import Answer, classify
 from frond.notifier.settings import NotifierSettings
 from frond.notifier.text import mail, webhook_body
@@ -40,7 +41,7 @@ def signed(body: bytes, message_id: str, now: datetime, secrets: str) -> dict[st
 
 
 class WebhookSender:
-    """POST, signed; redirects are not followed, answers' bodies are not read."""
+    """POST, signed for the job's tenant; redirects are not followed, answers' bodies not read."""
 
     def __init__(self, settings: NotifierSettings, http: httpx.AsyncClient) -> None:
         self.settings = settings
@@ -49,7 +50,7 @@ class WebhookSender:
 
     async def __call__(self, delivery: Delivery, now: datetime) -> Answer:
         body = webhook_body(delivery, self.settings.public_url)
-        secrets = self.settings.webhook_secret.get_secret_value()
+        secrets = tenant_secrets(self.settings.webhook_secret.get_secret_value(), delivery.tenant)
         headers = {
             "content-type": "application/json",
             "user-agent": "frond-notifier/0.1",

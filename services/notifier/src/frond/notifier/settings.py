@@ -31,8 +31,8 @@ class NotifierSettings(ServiceSettings):
     )
     webhook_secret: SecretStr = Field(
         default=SecretStr(""),
-        description="whsec_… ; several, separated by blanks, while one replaces another; "
-        "empty: webhooks are not signed",
+        description="whsec_… ; several, separated by blanks, while one replaces another; each "
+        "tenant's is made from it; empty: webhooks are not signed",
     )
     smtp_url: SecretStr = Field(
         default=SecretStr(""), description="smtp://user:password@host:port, smtps:// for TLS"

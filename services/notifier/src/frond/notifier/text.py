@@ -28,6 +28,8 @@ def webhook_body(delivery: Delivery, public_url: str) -> bytes:
     """The body, as Standard Webhooks lays it out; the same bytes at each attempt."""
     event = delivery.event
     data = event.model_dump(mode="json", exclude_none=True)
+    if delivery.tenant is not None:
+        data["tenant"] = delivery.tenant
     data["links"] = links(event, public_url)
     body: dict[str, Any] = {"type": "job.completed"}
     if event.finished is not None:

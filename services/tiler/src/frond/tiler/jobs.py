@@ -77,7 +77,7 @@ class Jobs:
         """Store whom the job's end is to be told, whether or not the job is ever given a spec."""
         at, _ = self._seen.get(("notify", event.job_id), (-_OPEN_S, False))
         if time.monotonic() - at >= _OPEN_S:
-            addresses = event.model_dump_json(include={"webhook_url", "email"})
+            addresses = event.model_dump_json(include={"webhook_url", "email", "tenant"})
             await self._store.put_if_absent(keys.job_notify(event.job_id), addresses.encode())
             crash_point("tiler.addresses-stored")
             self._remember("notify", event.job_id, True)

@@ -94,5 +94,33 @@ def replay(
         typer.echo("No job that ended in this time asked for a webhook.")
 
 
+@app.command()
+def secret(
+    tenant: Annotated[
+        str | None,
+        typer.Option(help="Whose; without it, the installation's own, of jobs of no tenant."),
+    ] = None,
+) -> None:
+    """What a tenant's receiver verifies webhooks with; made from FROND_WEBHOOK_SECRET.
+
+    For operators: hand it to this tenant and to nobody else. While FROND_WEBHOOK_SECRET has several,
+    so has the tenant, one a line, in the same order.
+    """
+    from frond.client.environment import frond_env
+    from frond.client.errors import FrondClientError
+    from frond.client.operator import required
+    from frond.contracts.signing import tenant_secrets
+
+    if tenant is not None and not tenant.strip():
+        raise typer.BadParameter("A tenant has a name; leave --tenant out for the installation's.")
+    (secrets,) = required(frond_env(), "FROND_WEBHOOK_SECRET")
+    try:
+        made = tenant_secrets(secrets, tenant)
+    except ValueError as e:
+        raise FrondClientError(f"FROND_WEBHOOK_SECRET cannot be used: {e}.") from None
+    for one in made.split():
+        typer.echo(one)
+
+
 def _first(notices: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return [n for n in notices if n["kind"] == "webhook" and not n["round"]]
