@@ -19,6 +19,9 @@ from frond.contracts.signing import tenant_secrets
 from frond.notifier.delivery import Answer, classify
 from frond.notifier.settings import NotifierSettings
 from frond.notifier.text import mail, webhook_body
+from frond.runtime import get_logger
+
+_log = get_logger(__name__)
 
 
 class Sender(Protocol):
@@ -99,7 +102,10 @@ class WebhookSender:
 
 
 class MailSender:
-    """SMTP, with STARTTLS wherever the server offers it."""
+    """SMTP, with STARTTLS wherever the server offers it.
+
+    Tenants read the answers. Which server it is and what it says are for the log alone.
+    """
 
     def __init__(self, settings: NotifierSettings) -> None:
         self.settings = settings
@@ -112,7 +118,7 @@ class MailSender:
         try:
             message = mail(delivery, self.settings.mail_from, self.settings.public_url, now)
         except ValueError as e:
-            return Answer(State.GAVE_UP, f"the address cannot be used: {e}")
+            return _not_sent(delivery, e, stays=True, told="the address cannot be used")
         try:
             async with asyncio.timeout(self.settings.deadline_s):
                 await aiosmtplib.send(
@@ -125,20 +131,29 @@ class MailSender:
                     timeout=self.settings.deadline_s,
                 )
         except aiosmtplib.SMTPRecipientsRefused as e:
-            return _told([r.code for r in e.recipients], str(e))
+            told = "the mail server does not take mail for this address"
+            return _not_sent(delivery, e, stays=_stays([r.code for r in e.recipients]), told=told)
         except aiosmtplib.SMTPResponseException as e:
-            return _told([e.code], f"{e.code} {e.message}")
+            told = "the mail server does not take the message"
+            return _not_sent(delivery, e, stays=_stays([e.code]), told=told)
         except TimeoutError:
             return Answer(State.PENDING, f"no answer within {self.settings.deadline_s:g} s")
         except (aiosmtplib.SMTPException, OSError) as e:
-            return Answer(State.PENDING, f"{type(e).__name__}: {e}")
+            return _not_sent(delivery, e, stays=False, told="the mail server cannot be reached")
         except ValueError as e:
-            return Answer(State.GAVE_UP, f"the message cannot be sent: {e}")
+            return _not_sent(delivery, e, stays=True, told="the message cannot be sent")
         return Answer(State.DELIVERED, "accepted by the mail server")
 
 
-def _told(codes: list[int], told: str) -> Answer:
+def _not_sent(delivery: Delivery, error: Exception, *, stays: bool, told: str) -> Answer:
+    _log.warning(
+        "an e-mail was not sent", job_id=delivery.job_id, id=delivery.id,
+        error=f"{type(error).__name__}: {error}"[:500],
+    )  # fmt: skip
+    return Answer(State.GAVE_UP if stays else State.PENDING, told)
+
+
+def _stays(codes: list[int]) -> bool:
     # RFC 5321 §4.2.1: 5yz stays as it is, however often one asks. 535 (the password is wrong) is
     # ours to mend and may be mended while retries go on.
-    stays = bool(codes) and all(500 <= c < 600 and c not in (530, 534, 535) for c in codes)
-    return Answer(State.GAVE_UP if stays else State.PENDING, f"the mail server says: {told}")
+    return bool(codes) and all(500 <= c < 600 and c not in (530, 534, 535) for c in codes)
