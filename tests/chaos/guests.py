@@ -207,6 +207,21 @@ class Guests:
         self.expected[job_id] = None
         return job_id
 
+    async def retried(self) -> str:
+        """A job that has ended with a failed image, and is run again."""
+        job_id = await self._begun()
+        await self.ask("PUT", f"/jobs/{job_id}/images/text.tif", content=b"no raster at all")
+        await self.seal(job_id, 1)
+        await self.world.watch.end_of([job_id], 180)
+        retry = f"{job_id}-retry-1"
+        self.world.strangers += [
+            f"jobs/{retry}/*", f"{keys.OPEN}{retry}", f"{keys.DELIVERIES}{retry}/*",
+        ]  # fmt: skip
+        answer = await self.ask("POST", f"/jobs/{job_id}/retry", json={})
+        assert answer.json()["job_id"] == retry
+        self.expected[retry] = 1
+        return retry
+
     async def deleted(self) -> str:
         """A job that has ended, and is deleted."""
         job_id = await self._begun()

@@ -158,7 +158,7 @@ def door(
         yield running
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def start_door() -> Callable[..., AbstractContextManager[Door]]:
     """Starts an ingest against another stack, or with other settings."""
     return a_door

@@ -24,6 +24,8 @@ POINTS: Final[dict[str, str]] = {
     "ingest.piece-written": "some of an upload's bytes are taken; its object is not there",
     "ingest.form-stored": "a form's objects are stored; no job knows of them",
     "ingest.manifest-stored": "a form's manifest is stored; none of its images is recorded",
+    "ingest.retry-spec-stored": "a retry's job.json is there; nothing says what it consists of",
+    "ingest.retry-manifest-stored": "what a retry consists of is stored; none of it is recorded",
     "ingest.name-claimed": "a name is claimed; its raster is not visible yet",
     "ingest.raster-stored": "a raster is stored; it has no record",
     "ingest.parts-joined": "a multipart raster is made of its parts; it has no record",

@@ -19,6 +19,7 @@ RASTER_SUFFIXES: Final = (
 )  # fmt: skip
 MAX_NAME: Final = 500
 _UPLOAD_ID = re.compile(r"u-([0-9a-f]{12}-)?[0-9a-f]{24}")
+_RETRY_ID = re.compile(r".*-retry-[0-9]+", re.DOTALL)
 _EMAIL = re.compile(r"^[^@\s<>,;\"]{1,64}@[^@\s<>,;\"]{1,253}$")
 
 
@@ -86,7 +87,15 @@ def new_job_id(idempotency_key: str | None = None, scope: str = "") -> str:
 
 
 def check_not_reserved(job_id: str) -> str:
-    """Raise Refused for an id that names an upload: a job's images would lie among its files."""
+    """Raise Refused for an id that is not its sender's to choose.
+
+    One that names an upload: a job's images would lie among its files. One that a retry would be
+    given: whoever took it could keep another's job from being run again.
+    """
+    if _RETRY_ID.fullmatch(job_id):
+        raise Refused(
+            Reason.BAD_JOB_ID, "Ids that end with -retry-N are retries'. Choose another job id."
+        )
     if _UPLOAD_ID.fullmatch(job_id):
         raise Refused(Reason.BAD_JOB_ID, "Ids like this one are uploads'. Choose another job id.")
     return job_id

@@ -25,6 +25,7 @@ from frond.ingest.intake import File
 from frond.ingest.places import manifest as manifest_key
 from frond.ingest.problems import Refused
 from frond.ingest.readmodel import queries
+from frond.runtime import crash_point
 
 _INFIX: Final = "-retry-"
 _LONGEST_BASE: Final = 112
@@ -44,14 +45,17 @@ async def begin(
 
     Raises:
         Refused: 404; CONFLICT: the job has not ended, was cancelled, or nothing of it failed so;
-            429: its tenant has as many open jobs as it may.
+            429: its tenant has as many open jobs as it may; as :func:`tenancy.require_place`.
     """
     await desk.row_of(ingest, job_id)
     spec = await _spec(ingest, job_id)
     files = await _failed(ingest, job_id, reasons)
+    await _require_places(ingest, files, who)
     marks = canonical_json(sorted((f.name, f.image) for f in files)).decode()
     mine = uploads.Manifest(
-        content=digest("retry", job_id, marks), upload_id=f"retry:{job_id}", files=files
+        content=digest("retry", job_id, marks),
+        upload_id=f"{uploads.RETRY}{job_id}",
+        files=files,
     )
     base = base_of(spec)
     for n in range(1, _MOST + 1):
@@ -88,23 +92,34 @@ async def _take(
     for ended in (keys.job_completed(new_id), keys.job_cancelled(new_id)):
         if await ingest.store.exists(ended):
             return None
+    wanted = spec.model_copy(
+        update={"job_id": new_id, "retry_of": spec.job_id, "created": datetime.now(UTC)}
+    )
+    # first: whoever has the id has what its manifest names
+    begun = JobSpec.model_validate_json(
+        await ingest.store.put_if_absent(keys.job_spec(new_id), wanted.model_dump_json().encode())
+    )
+    if (begun.retry_of, begun.tenant) != (spec.job_id, spec.tenant):
+        return None
+    crash_point("ingest.retry-spec-stored")
     # decides between two requests at once
     stored = uploads.Manifest.model_validate_json(
         await ingest.store.put_if_absent(manifest_key(new_id), mine.model_dump_json().encode())
     )
     if (stored.content, stored.upload_id) != (mine.content, mine.upload_id):
         return None
-    wanted = spec.model_copy(
-        update={"job_id": new_id, "retry_of": spec.job_id, "created": datetime.now(UTC)}
-    )
-    begun = JobSpec.model_validate_json(
-        await ingest.store.put_if_absent(keys.job_spec(new_id), wanted.model_dump_json().encode())
-    )
-    if begun.retry_of != spec.job_id:
-        # a job of this name was begun by somebody else at this very moment
-        await ingest.store.delete(manifest_key(new_id))
-        return None
+    crash_point("ingest.retry-manifest-stored")
     return begun
+
+
+async def _require_places(ingest: Ingest, files: Sequence[File], who: Principal) -> None:
+    """Raise Refused unless they may name these images now: places may have changed since."""
+    folders: dict[tuple[str, str], str] = {}
+    for file in files:
+        bucket, key = parse_s3_uri(file.image)
+        folders.setdefault((bucket, key.rpartition("/")[0]), key)
+    for (bucket, _), key in folders.items():
+        await tenancy.require_place(ingest, bucket, key, who)
 
 
 async def _spec(ingest: Ingest, job_id: str) -> JobSpec:

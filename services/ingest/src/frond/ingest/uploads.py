@@ -27,6 +27,8 @@ from frond.ingest.sinks import HashSink, ObjectSink, Sink
 from frond.runtime import crash_point, get_logger
 
 FIELDS: Final = ("webhook_url", "model", "job_id", "email", "score")
+RETRY: Final = "retry:"
+"""What stands before the id of the job whose images a manifest runs again."""
 _MAX_FIELD: Final = 8192
 _FINISHING: Final = 4
 _log = get_logger(__name__)
@@ -69,6 +71,11 @@ class Manifest(BaseModel):
     content: str
     upload_id: str
     files: list[File]
+
+    def is_of(self, spec: JobSpec) -> bool:
+        """Whether this job may have these files: a retry's are its own tenant's alone."""
+        kind, colon, retried = self.upload_id.partition(":")
+        return not colon or (kind + colon == RETRY and retried == spec.retry_of)
 
 
 class Receiver:
@@ -260,7 +267,13 @@ async def _begin(
 
 
 async def carry_out(ingest: Ingest, spec: JobSpec, manifest: Manifest, traceparent: str) -> None:
-    """Open, record and publish what a manifest says; may be done again at any time."""
+    """Open, record and publish what a manifest says; may be done again at any time.
+
+    One that is another job's is passed over.
+    """
+    if not manifest.is_of(spec):
+        _log.error("a manifest is not its job's", job_id=spec.job_id, upload_id=manifest.upload_id)
+        return
     size = len(manifest.files)
     if await ingest.store.exists(keys.job_completed(spec.job_id)):
         await desk.show(ingest, spec, size)
