@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from dataclasses import asdict
 from pathlib import Path
@@ -10,8 +11,12 @@ import pytest
 from alembic import command
 from sqlalchemy import text
 
+from frond.auth import Principal, Scope
 from frond.contracts.events import Event, ImageUploaded, JobSealed
 from frond.contracts.jobs import JobSpec, ModelRef
+from frond.ingest import tenancy
+from frond.ingest.context import Ingest
+from frond.ingest.problems import Refused
 from frond.ingest.readmodel import database, queries
 from frond.ingest.readmodel.apply import CONTESTED, apply, close, pin
 from frond.ingest.readmodel.database import Database
@@ -77,6 +82,35 @@ async def test_jobs_from_before_there_were_tenants(
     found = await queries.job(db, "old")
     assert found is not None and found.tenant is None
     await db.close()
+
+
+async def test_jobs_begun_at_once_are_counted_one_by_one(tmp_path: Path) -> None:
+    """Of twenty requests that all wait for the database, as many are let in as there is room for;
+    a place that is given back is free again."""
+    ingest = Ingest(IngestSettings(DATABASE_PATH=tmp_path / "a.db", max_open_jobs=3))  # type: ignore[call-arg]
+    who = Principal("key:1", "acme", frozenset({Scope.SUBMIT}))
+    done = asyncio.Event()
+    try:
+        await ingest.prepared()
+
+        async def one(n: int) -> bool:
+            try:
+                async with tenancy.room_for_job(ingest, f"job-{n}", who):
+                    await done.wait()
+                    return True
+            except Refused as e:
+                assert e.status == 429
+                return False
+
+        tasks = [asyncio.create_task(one(n)) for n in range(20)]
+        refused = [await t for t in itertools.islice(asyncio.as_completed(tasks), 17)]
+        assert not any(refused)
+        done.set()
+        assert sum(await asyncio.gather(*tasks)) == 3
+        assert ingest.beginning == {} and await one(20)
+    finally:
+        done.set()
+        await ingest.close()
 
 
 def test_places_are_read_at_the_start() -> None:

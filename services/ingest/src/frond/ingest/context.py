@@ -50,6 +50,8 @@ class Ingest:
         self.rates = Rates(settings.request_rate, settings.upload_rate)
         self.beginning: dict[str, int] = {}
         """How many jobs of a tenant this process is making right now."""
+        self.admitting = asyncio.Lock()
+        """Held while a tenant's open jobs are counted and one more is let in."""
         self.producer = EventProducer(settings.kafka_bootstrap, settings.topic_prefix, SOURCE)
         self.db = Database(settings.database)
         self.registry = Registry(self.store, default_model=settings.default_model)

@@ -72,16 +72,19 @@ async def room_for_job(ingest: Ingest, job_id: str, who: Principal) -> AsyncIter
     if not limit or tenant is None or await queries.job(ingest.db, job_id) is not None:
         yield
         return
-    begun = ingest.beginning.setdefault(tenant, 0)
-    if await queries.count_open(ingest.db, tenant) + begun >= limit:
-        raise Refused(
-            Reason.TOO_MANY,
-            f"{tenant} has {limit} open jobs, which is as many as it may have here "
-            "(FROND_MAX_OPEN_JOBS). Wait for one to end, or cancel one.",
-            status=429,
-            headers={"Retry-After": "30"},
-        )
-    ingest.beginning[tenant] = ingest.beginning.get(tenant, 0) + 1
+    # from the count to the place: of two requests at once, the second sees the first
+    async with ingest.admitting:
+        # before the rows are counted: one that ends meanwhile is counted twice, never not at all
+        begun = ingest.beginning.get(tenant, 0)
+        if await queries.count_open(ingest.db, tenant) + begun >= limit:
+            raise Refused(
+                Reason.TOO_MANY,
+                f"{tenant} has {limit} open jobs, which is as many as it may have here "
+                "(FROND_MAX_OPEN_JOBS). Wait for one to end, or cancel one.",
+                status=429,
+                headers={"Retry-After": "30"},
+            )
+        ingest.beginning[tenant] = ingest.beginning.get(tenant, 0) + 1
     try:
         yield
     finally:
