@@ -13,8 +13,8 @@ from auth_issuer import AUDIENCE, Issuer
 from pydantic import SecretStr, ValidationError
 
 from frond.auth import ANYBODY, INSTALLATION, AuthSettings, Gate, KeyStore, Scope
-from frond.auth.cache import KEEP_S, KeyCache
-from frond.auth.keys import parse
+from frond.auth.cache import KEEP_S, MOST_WAITING, KeyCache
+from frond.auth.keys import KeyRecord, parse
 from frond.contracts import keys
 from frond.contracts.errors import JobRejected, ObjectMissing
 from frond.contracts.reasons import Reason
@@ -120,9 +120,44 @@ async def test_guessed_ids_push_no_key_out(store: ObjectStore) -> None:
     cache = KeyCache(made)
     record, _ = await made.create("n", tenant="acme", scopes=BOTH)
     await cache.get(record.id)
-    await asyncio.gather(*(cache.get(f"{n:016x}") for n in range(1200)))
+    for some in range(0, 1200, MOST_WAITING):
+        ids = [f"{n:016x}" for n in range(some, min(some + MOST_WAITING, 1200))]
+        await asyncio.gather(*(cache.get(i) for i in ids))
     assert len(cache._unknown) <= 1000
     assert record.id in cache._known and not cache._asking
+
+
+class Held(KeyStore):
+    """Keeps whoever asks for an id of zeros waiting."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        super().__init__(store)
+        self.go_on = asyncio.Event()
+
+    async def get(self, key_id: str) -> KeyRecord:
+        if key_id.startswith("0000"):
+            await self.go_on.wait()
+        return await super().get(key_id)
+
+
+async def test_guessed_ids_keep_no_key_waiting(store: ObjectStore) -> None:
+    """While ids that nobody has are looked up, a key that was seen is refreshed at once; of those
+    ids no more than some wait, and the next is told to come again."""
+    now = [100.0]
+    made = Held(store)
+    cache = KeyCache(made, clock=lambda: now[0])
+    record, _ = await made.create("n", tenant="acme", scopes=BOTH)
+    assert (await cache.get(record.id)) == record
+    guesses = [asyncio.create_task(cache.get(f"{n:016x}")) for n in range(MOST_WAITING)]
+    await asyncio.sleep(0)
+    now[0] += KEEP_S
+    assert (await asyncio.wait_for(cache.get(record.id), 20)) == record
+    with pytest.raises(JobRejected) as caught:
+        await cache.get("f" * 16)
+    assert caught.value.reason is Reason.UNAVAILABLE
+    made.go_on.set()
+    assert await asyncio.gather(*guesses) == [None] * MOST_WAITING
+    assert await cache.get("f" * 16) is None and not cache._waiting
 
 
 async def test_ids_name_no_other_object(store: ObjectStore) -> None:
