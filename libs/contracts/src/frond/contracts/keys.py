@@ -7,6 +7,7 @@ import re
 import unicodedata
 
 _UNSAFE = re.compile(r"[^\w.\- ()+,=@]+", re.UNICODE)
+_TAGGED = re.compile(r"[0-9a-f]{10}-")
 
 OPEN = "open/"
 UPLOADS = "uploads/"
@@ -26,11 +27,12 @@ def safe_name(name: str) -> str:
 
     Other scripts stay; path separators, control characters and ``..`` go. Names are cut to 150
     characters; whatever was changed leaves a hash of the original, so that two names never
-    become one.
+    become one. So does a name that begins as if it had such a hash.
     """
     base = unicodedata.normalize("NFC", name).replace("\\", "/").rsplit("/", 1)[-1]
     clean = _UNSAFE.sub("_", base).strip(" .")
-    if clean == name and 0 < len(clean) <= 150 and ".." not in clean:
+    tagged = _TAGGED.match(clean)
+    if clean == name and 0 < len(clean) <= 150 and ".." not in clean and not tagged:
         return clean
     tag = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:10]
     stem = clean.replace("..", "_")[-130:].lstrip(" .") or "image"

@@ -1,0 +1,30 @@
+"""Names of objects made of names of files."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from frond.contracts import keys
+
+
+@pytest.mark.parametrize("name", ["a/b.tif", "x\ny.tif", "..", "é.tif", "o" * 200])
+def test_a_name_that_looks_cleaned_is_not_the_cleaned_one(name: str) -> None:
+    """Whoever calls a file what another's name was made into has an object of its own."""
+    made = keys.safe_name(name)
+    assert keys.safe_name(made) != made or made == name
+    assert keys.job_upload("j", made) != keys.job_upload("j", name) or made == name
+
+
+@given(st.text(max_size=40), st.text(max_size=40))
+def test_two_names_are_two_objects(one: str, other: str) -> None:
+    """Whatever they are, and also where one is what the other was made into."""
+    for second in (other, keys.safe_name(one)):
+        assert (keys.safe_name(one) == keys.safe_name(second)) == (one == second)
+
+
+def test_plain_names_stay() -> None:
+    """What needs no change is stored as it is called."""
+    for name in ("scene.tif", "0123456789.tif", "0123456789-.tif"[1:], "пальма (2).tif"):
+        assert keys.safe_name(name) == name
