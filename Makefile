@@ -29,7 +29,9 @@ $(STAMP): requirements/uv.txt requirements/dev.txt $(MEMBERS) tools/setup.sh
 	@touch $@
 
 demo: setup ## 24 planted scenes through the whole pipeline; pictures and files in demo-out/
-	@$(STACK) with -- $(VENV)/bin/frond demo --out demo-out
+	@# its webhook receiver is on this machine
+	@FROND_EGRESS_ALLOW="$${FROND_EGRESS_ALLOW:+$$FROND_EGRESS_ALLOW,}127.0.0.1" \
+		$(STACK) with -- $(VENV)/bin/frond demo --out demo-out
 
 up: setup ## start Kafka, MinIO and the five services; writes .frond/env
 	@$(STACK) up

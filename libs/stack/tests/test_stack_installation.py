@@ -9,12 +9,13 @@ import stat
 import subprocess
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from frond.stack import Endpoints
 from frond.stack.develop import line_of
-from frond.stack.installation import Installation, read_env_file, write_env_file
+from frond.stack.installation import SERVICES, Installation, read_env_file, write_env_file
 
 ENDPOINTS = Endpoints("127.0.0.1:9092", "http://127.0.0.1:9000", "key", "secret")
 
@@ -98,6 +99,22 @@ def test_each_service_gets_its_own_port(tmp_path: Path) -> None:
     assert "API_PORT" not in tiler
     assert tiler["FROND_HTTP_PORT"] == str(made.ports["tiler"])
     assert tiler["FROND_S3_SECRET_KEY"] == "secret"
+
+
+def test_webhooks_to_this_machine_are_the_operators_wish(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing that is not public is open to webhooks unless FROND_EGRESS_ALLOW says so, for every
+    service: whoever may submit a job could reach what listens on this machine otherwise."""
+    made = Installation.load_or_make(tmp_path)
+    made.take_ports(("kafka", "s3", *SERVICES))
+    monkeypatch.delenv("FROND_EGRESS_ALLOW", raising=False)
+    for name in SERVICES:
+        assert not made.service_env(name, ENDPOINTS, tmp_path).get("FROND_EGRESS_ALLOW")
+    monkeypatch.setenv("FROND_EGRESS_ALLOW", "10.2.0.0/16")
+    for name in SERVICES:
+        env = made.service_env(name, ENDPOINTS, tmp_path)
+        assert env["FROND_EGRESS_ALLOW"] == "10.2.0.0/16"
 
 
 def test_an_event_is_told_on_one_line() -> None:

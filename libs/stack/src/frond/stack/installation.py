@@ -99,8 +99,6 @@ class Installation:
             "FROND_HTTP_PORT": port,
             "FROND_PUBLIC_URL": os.environ.get("FROND_PUBLIC_URL") or self.api_url,
             "FROND_CACHE_DIR": str(state / "cache"),
-            # an installation of one machine: receivers of the demo and of whoever tries it run here
-            "FROND_EGRESS_ALLOW": os.environ.get("FROND_EGRESS_ALLOW", "127.0.0.0/8,::1"),
             "DATABASE_PATH": os.environ.get("DATABASE_PATH")
             or str(state / "data" / "frond.sqlite"),
             "PYTHONUNBUFFERED": "1",

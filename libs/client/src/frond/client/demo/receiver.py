@@ -15,11 +15,15 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 @dataclass
 class Receiver:
-    """What has come so far. ``arrived`` is set by the first webhook of this job."""
+    """What has come so far. ``arrived`` is set by the first webhook of this job.
+
+    ``shut``: the installation sends no webhook to this machine, so that none can come.
+    """
 
     url: str
     job_id: str = ""
     arrived: threading.Event = field(default_factory=threading.Event)
+    shut: bool = False
     verified: bool = False
     error: str = ""
     body: dict[str, Any] = field(default_factory=dict)

@@ -1,0 +1,59 @@
+"""The demo on an installation that sends no webhooks to this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from frond.client.client import Client
+from frond.client.demo import submit
+from frond.client.demo.receiver import Receiver
+from frond.client.errors import FrondClientError
+from frond.contracts.errors import JobRejected
+from frond.runtime import Egress
+
+
+class Door:
+    """A client of an installation with this FROND_EGRESS_ALLOW."""
+
+    def __init__(self, allow: str) -> None:
+        self.egress = Egress(allow)
+        self.hooks: list[str | None] = []
+
+    def upload(
+        self, files: Sequence[Path], job_id: str, webhook_url: str | None = None, **_: Any
+    ) -> str:
+        try:
+            if webhook_url:
+                self.egress.check(webhook_url)
+        except JobRejected as e:
+            raise FrondClientError(e.detail, reason=e.reason.value, status=400) from None
+        self.hooks.append(webhook_url)
+        return job_id
+
+
+def test_it_says_so_and_runs_without(capsys: pytest.CaptureFixture[str]) -> None:
+    """The job runs, untold; how to see the webhook is said in so many words."""
+    door, receiver = Door(""), Receiver("http://127.0.0.1:9/frond")
+    submit(cast(Client, door), [], "demo-1", receiver)
+    assert (door.hooks, receiver.shut) == ([None], True)
+    told = " ".join("".join(capsys.readouterr()).split())
+    assert "sends no webhooks to this machine" in told
+    assert "FROND_EGRESS_ALLOW=127.0.0.1 make up" in told
+
+
+def test_with_leave_the_webhook_is_asked_for() -> None:
+    door, receiver = Door("127.0.0.1"), Receiver("http://127.0.0.1:9/frond")
+    submit(cast(Client, door), [], "demo-1", receiver)
+    assert (door.hooks, receiver.shut) == ([receiver.url], False)
+
+
+def test_other_refusals_end_it() -> None:
+    """Only the address is forgiven: nothing else is tried again without it."""
+    door, receiver = Door(""), Receiver("ftp://127.0.0.1/frond")
+    with pytest.raises(FrondClientError, match="refused"):
+        submit(cast(Client, door), [], "demo-1", receiver)
+    assert (door.hooks, receiver.shut) == ([], False)
