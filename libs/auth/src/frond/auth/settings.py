@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
+import os
+import socket
 from typing import Literal, Self
 
 from pydantic import BaseModel, Field, SecretStr, model_validator
@@ -16,6 +18,24 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
+
+
+def inherited_hosts(numbers: str) -> list[str]:
+    """Where the sockets of FROND_HTTP_FD listen; ``localhost`` for those of this machine's files.
+
+    Raises:
+        ValueError: one of them is no socket.
+    """
+    hosts = []
+    for number in filter(None, numbers.split(",")):
+        try:
+            # a duplicate: closing it leaves the service its own
+            with socket.socket(fileno=os.dup(int(number))) as one:
+                name = one.getsockname()
+        except (OSError, OverflowError, ValueError) as e:
+            raise ValueError(f"FROND_HTTP_FD: {number} is no inherited socket ({e})") from None
+        hosts.append(str(name[0]) if isinstance(name, tuple) else "localhost")
+    return hosts
 
 
 class AuthSettings(BaseModel):
@@ -43,15 +63,23 @@ class AuthSettings(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        host = str(getattr(self, "http_host", "127.0.0.1"))
-        if self.auth == "off" and not is_loopback(host):
-            raise ValueError(
-                f"FROND_AUTH=off is for loopback only, and FROND_HTTP_HOST is {host}: everybody who "
-                "reaches this port would be let in. Set FROND_API_KEY instead."
-            )
+        if self.auth == "off":
+            self._only_loopback()
         if self.jwt_issuer and not self.jwt_audience:
             raise ValueError(
                 "FROND_JWT_ISSUER is set and FROND_JWT_AUDIENCE is not: tokens that the issuer "
                 "made for other services would be taken."
             )
         return self
+
+    def _only_loopback(self) -> None:
+        host = str(getattr(self, "http_host", "127.0.0.1"))
+        listening = [("FROND_HTTP_HOST is", host)]
+        for there in inherited_hosts(str(getattr(self, "http_fd", ""))):
+            listening.append(("the socket of FROND_HTTP_FD listens at", there))
+        for what, where in listening:
+            if not is_loopback(where):
+                raise ValueError(
+                    f"FROND_AUTH=off is for loopback only, and {what} {where}: everybody who "
+                    "reaches this port would be let in. Set FROND_API_KEY instead."
+                )
