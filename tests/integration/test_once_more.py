@@ -158,6 +158,7 @@ async def test_notices_are_sent_once_more(frond: Any, store: ObjectStore) -> Non
             ended = (await http.get("/jobs/gone")).json()["finished"]
             await http.post("/jobs", json={"job_id": "still-open", "webhook_url": hook.url})
             assert (await http.post("/jobs/still-open/webhooks/replay")).status_code == 409
+        rounds = 1
         for args, sent in (
             (["--since", ended, "--dry-run"], False),
             (["--until", ended], False),
@@ -169,6 +170,9 @@ async def test_notices_are_sent_once_more(frond: Any, store: ObjectStore) -> Non
             assert ("gone:" in done.stdout) == (sent or "--dry-run" in args), done.stdout
             if sent:
                 assert (await _took(hook)).body == first.body
+                rounds += 1
+                async with api(frond) as http:
+                    await _states(http, "gone", ["gave-up"] + ["delivered"] * rounds)
         assert hook.posts.empty()
         wrong = await asyncio.to_thread(command, frond, "webhooks", "replay")
         assert wrong.returncode == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from frond.contracts import keys
 from frond.contracts.ids import digest
 from frond.contracts.keys import DELETED as DELETED
 from frond.contracts.keys import JOBS, RECEIVING, UPLOADS, safe_name
@@ -52,6 +53,11 @@ def claims(job_id: str) -> str:
 def claim(job_id: str, name: str) -> str:
     """Which bytes have this name in the job; the first to claim it wins."""
     return f"{claims(job_id)}{digest('name', name)}.json"
+
+
+def replay(job_id: str, n: int) -> str:
+    """Which round the n-th replay of the job's webhooks is, from 1; the first to put it has it."""
+    return f"{keys.deliveries(job_id)}rounds/{n}"
 
 
 def tombstone(job_id: str) -> str:

@@ -7,7 +7,9 @@ the notifier takes up.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Final
 
 from frond.contracts import keys
 from frond.contracts.deliveries import Delivery, Kind
@@ -15,9 +17,14 @@ from frond.contracts.errors import ObjectMissing
 from frond.contracts.ids import digest
 from frond.contracts.jobs import JobStatus
 from frond.contracts.reasons import Reason
-from frond.ingest import desk, intake
-from frond.ingest.context import Ingest
+from frond.ingest import desk, intake, places
+from frond.ingest.context import Ingest, age
 from frond.ingest.problems import Refused
+
+MOST_ROUNDS: Final = 20
+"""How often the webhooks of one job may be sent once more."""
+_LEASE_S: Final = 30.0
+"""How old a round without records is when whoever began it has certainly died."""
 
 
 async def of_job(ingest: Ingest, job_id: str) -> list[Delivery]:
@@ -47,7 +54,8 @@ async def replay(ingest: Ingest, job_id: str, idempotency_key: str | None) -> li
     The same Idempotency-Key is the same round. A job that asked for no webhook gives none.
 
     Raises:
-        Refused: 404; CONFLICT: the job has not ended.
+        Refused: 404; CONFLICT: the job has not ended, or another round of it has not;
+            TOO_MANY: it had as many rounds as a job may.
     """
     row = await desk.row_of(ingest, job_id)
     if not JobStatus(row.status).final:
@@ -57,10 +65,12 @@ async def replay(ingest: Ingest, job_id: str, idempotency_key: str | None) -> li
         )
     round_ = digest("replay", job_id, idempotency_key or secrets.token_hex(16))[:12]
     now = datetime.now(UTC)
-    out = []
-    for first in await of_job(ingest, job_id):
-        if first.kind is not Kind.WEBHOOK or first.round:
-            continue
+    out: list[Delivery] = []
+    known = await of_job(ingest, job_id)
+    due = [d for d in known if d.kind is Kind.WEBHOOK and not d.round]
+    if due:
+        await _take_turn(ingest, job_id, round_, known)
+    for first in due:
         mine = first.again(round_, now, row.tenant)
         stored = Delivery.model_validate_json(
             await ingest.store.put_if_absent(
@@ -72,3 +82,26 @@ async def replay(ingest: Ingest, job_id: str, idempotency_key: str | None) -> li
             await ingest.store.put_if_absent(keys.delivery_marker(job_id, stored.id), b"{}")
         out.append(stored)
     return out
+
+
+async def _take_turn(ingest: Ingest, job_id: str, round_: str, known: Sequence[Delivery]) -> None:
+    """Make this the job's next round, or find that it is one already. Raises Refused."""
+    for n in range(1, MOST_ROUNDS + 1):
+        key = places.replay(job_id, n)
+        there = (await ingest.store.put_if_absent(key, round_.encode())).decode()
+        if there == round_:
+            return
+        sent = [d for d in known if d.round == there]
+        begun = sent or age(await ingest.store.stat(key)) > _LEASE_S
+        if not begun or not all(d.final for d in sent):
+            raise Refused(
+                Reason.CONFLICT,
+                f"The webhooks of job {job_id!r} are being sent once more already. "
+                "Look at /webhooks, and ask again when that has ended.",
+                headers={"Retry-After": "30"},
+            )
+    raise Refused(
+        Reason.TOO_MANY,
+        f"The webhooks of job {job_id!r} were sent once more {MOST_ROUNDS} times, which is as often "
+        "as may be. Fetch /jobs/JOB instead.",
+    )
