@@ -355,6 +355,29 @@ async def test_a_revoked_key_is_let_go_within_seconds(
     assert api.get(f"/jobs/{job_id}").status_code == 200
 
 
+def test_an_upload_ends_with_its_key(api: httpx.Client, door: Any) -> None:
+    """A body that is still being sent when its key is revoked: 401, and no image."""
+    made = api.post("/keys", json={"name": "laptop", "tenant": "acme"}).json()
+    with door.client(headers={"Authorization": f"Bearer {made['key']}"}) as client:
+        job_id = begun(client)
+
+        def body() -> Iterator[bytes]:
+            yield b"x" * 1000
+            assert api.delete(f"/keys/{made['id']}").status_code == 200
+            end = time.monotonic() + 12
+            while time.monotonic() < end:
+                yield b"x"
+                time.sleep(0.2)
+
+        try:
+            answer = client.put(f"/jobs/{job_id}/images/a.tif", content=body())
+        except httpx.TransportError:
+            pass  # answered and closed while the body was still being sent
+        else:
+            assert answer.status_code == 401, answer.text
+    assert api.post(f"/jobs/{job_id}/seal", json={}).json()["images"]["expected"] == 0
+
+
 def test_keys_that_cannot_be_made(api: httpx.Client) -> None:
     """422 with a sentence, and no key."""
     before = len(api.get("/keys").json()["keys"])

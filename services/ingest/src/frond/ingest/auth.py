@@ -7,6 +7,7 @@ in it, whether that job is the caller's. Routes that need more ask for it themse
 
 from __future__ import annotations
 
+import asyncio
 from typing import Final, cast
 
 import structlog
@@ -18,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from frond.auth import Principal
 from frond.auth import Scope as Right
 from frond.contracts.errors import JobRejected, StoreUnavailable
+from frond.contracts.reasons import Reason
 from frond.ingest import tenancy
 from frond.ingest.context import ingest_of
 from frond.ingest.problems import answer_of
@@ -29,6 +31,8 @@ OPEN: Final = frozenset(
     }
 )  # fmt: skip
 """Paths that show nothing of any job, and ask for no key."""
+RECHECK_S: Final = 5.0
+"""How often the caller of a long upload is asked for again."""
 _WHO: Final = "frond.principal"
 _READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -47,8 +51,8 @@ async def still_good(connection: HTTPConnection) -> bool:
     ingest = ingest_of(connection)
     try:
         who = await ingest.gate.identify(connection.headers.get("authorization"))
-    except JobRejected:
-        return False
+    except JobRejected as e:
+        return e.reason is Reason.UNAVAILABLE
     except StoreUnavailable:
         return True  # an outage takes nobody's key away
     return who == who_asks(connection)
@@ -76,9 +80,20 @@ class Door:
             return
         scope[_WHO] = who
 
+        loop = asyncio.get_running_loop()
+        checked = loop.time()
+
         async def paced() -> Message:
+            nonlocal checked
             message = await receive()
             if message["type"] == "http.request":
+                if loop.time() - checked >= RECHECK_S:
+                    checked = loop.time()
+                    if not await still_good(request):
+                        raise JobRejected(
+                            Reason.UNAUTHORIZED,
+                            "This key or token was good when the request began, and is no more.",
+                        )
                 await ingest.rates.pace(who.subject, len(message.get("body", b"")))
             return message
 

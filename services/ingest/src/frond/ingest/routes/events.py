@@ -62,6 +62,9 @@ async def _stream(request: Request, ingest: Ingest, job_id: str, after: int) -> 
     spoken = loop.time()
     with ingest.hub.watching(job_id) as bell:
         while not ingest.hub.closing:
+            # before each page: a stream may have years of them to catch up with
+            if not await still_good(request):
+                return
             bell.clear()
             page = await queries.events(ingest.db, job_id, after, _PAGE)
             for seq, kind, data in page:
@@ -74,8 +77,6 @@ async def _stream(request: Request, ingest: Ingest, job_id: str, after: int) -> 
                 continue
             row = await queries.job(ingest.db, job_id)
             if row is None or (row.completion is not None and after >= row.last_seq):
-                return
-            if not await still_good(request):
                 return
             if after < row.last_seq and bell.is_set():
                 continue
