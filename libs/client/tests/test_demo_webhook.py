@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import socket
+import subprocess
+import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
+import httpx
 import pytest
 
 from frond.client.client import Client
@@ -13,6 +18,7 @@ from frond.client.demo import submit
 from frond.client.demo.receiver import Receiver
 from frond.client.errors import FrondClientError
 from frond.contracts.errors import JobRejected
+from frond.contracts.reasons import Reason
 from frond.runtime import Egress
 
 
@@ -57,3 +63,37 @@ def test_other_refusals_end_it() -> None:
     with pytest.raises(FrondClientError, match="refused"):
         submit(cast(Client, door), [], "demo-1", receiver)
     assert (door.hooks, receiver.shut) == ([], False)
+
+
+@pytest.mark.stack
+def test_the_real_door_refuses_in_the_words_that_the_demo_knows(
+    service_env: dict[str, str], tmp_path: Path
+) -> None:
+    """Before the job is made: afterwards the demo may make it without."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+    env = {**service_env, "API_PORT": str(port), "FROND_API_KEY": "k", "FROND_EGRESS_ALLOW": ""}
+    url = f"http://127.0.0.1:{port}"
+    with (tmp_path / "log").open("wb") as log:
+        door = subprocess.Popen(
+            [sys.executable, "-m", "frond.ingest"], env=env, stdout=log, stderr=log
+        )
+    try:
+        end = time.monotonic() + 120
+        while True:
+            assert door.poll() is None and time.monotonic() < end, (tmp_path / "log").read_text()
+            try:
+                if httpx.get(f"{url}/ready").status_code == 200:
+                    break
+            except httpx.TransportError:
+                pass
+            time.sleep(0.1)
+        with Client(url, "k") as client, pytest.raises(FrondClientError) as told:
+            client.create_job("demo-1", webhook_url="http://127.0.0.1:9/frond")
+        assert told.value.reason == Reason.BAD_REQUEST
+        assert "FROND_EGRESS_ALLOW" in told.value.detail
+        answer = httpx.get(f"{url}/status/demo-1", headers={"authorization": "Bearer k"})
+        assert answer.status_code == 404
+    finally:
+        door.terminate()
+        door.wait(60)
