@@ -1,6 +1,6 @@
 """What must hold when requests meet: none of them is answered with what is not so."""
 
-# ruff: noqa: ASYNC212 (the loop has nothing else to do while a request is answered)
+# ruff: noqa: ASYNC210, ASYNC212 (the loop has nothing else to do while a request is answered)
 from __future__ import annotations
 
 import json
@@ -19,8 +19,10 @@ from frond.bus import EventProducer, Outgoing
 from frond.contracts import keys, topics
 from frond.contracts.events import ImageUploaded, JobCompleted
 from frond.contracts.jobs import ImageCounts, JobOutcome, JobStatus, WindowCounts
-from frond.ingest import places
+from frond.ingest import places, presigned
+from frond.ingest.context import Ingest
 from frond.ingest.intake import File
+from frond.ingest.settings import IngestSettings
 from frond.store import ObjectStore
 
 pytestmark = pytest.mark.stack
@@ -171,6 +173,56 @@ def test_an_expired_multipart_upload_leaves_the_name_free(api: httpx.Client) -> 
     )
     assert done.status_code == 201, done.text
     refused(api.post(url, json={"size": 3}), 409, "conflict")
+
+
+def test_parts_are_as_long_as_was_said(api: httpx.Client) -> None:
+    """More or fewer bytes than were said at the beginning: no image, and the name is free."""
+    job = new_job(api)
+    url = f"/jobs/{job}/images/a.tif/multipart"
+    for data in (b"abcd", b"ab", b"abc"):
+        begun = api.post(url, json={"size": 3}).json()
+        etag = httpx.put(begun["part_urls"][0], content=data).headers["etag"]
+        body = {"upload_id": begun["upload_id"], "parts": [{"number": 1, "etag": etag}]}
+        done = api.post(begun["complete"], json=body)
+        if len(data) == 3:
+            assert (done.status_code, done.json()["size"]) == (201, 3), done.text
+            assert api.post(begun["complete"], json=body).status_code == 200
+        else:
+            assert f"{len(data)} bytes" in refused(done, 422, "bad-request")
+            refused(api.post(begun["complete"], json=body), 404, "object-missing")
+    assert api.post(f"/jobs/{job}/seal").json()["images"]["expected"] == 1
+
+
+async def test_parts_that_are_never_completed_are_dropped(
+    door: Any, api: httpx.Client, store: ObjectStore, tmp_path: Path
+) -> None:
+    """With their job's end by cancel or DELETE, and when their URLs are good no more: nothing of
+    them is left, and no further part is taken."""
+    jobs = [new_job(api) for _ in range(3)]
+    urls = []
+    for job in jobs:
+        begun = api.post(f"/jobs/{job}/images/a.tif/multipart", json={"size": 3}).json()
+        urls.append(begun["part_urls"][0])
+        assert httpx.put(urls[-1], content=b"abc").status_code == 200
+        assert len([o async for o in store.list(places.parts_of(job))]) == 1
+    assert api.post(f"/jobs/{jobs[0]}/cancel").status_code == 200
+    s = store.settings
+    here = Ingest(
+        IngestSettings(
+            s3_endpoint=s.endpoint, s3_access_key=s.access_key, s3_secret_key=s.secret_key,
+            s3_bucket=store.bucket, DATABASE_PATH=tmp_path / "a.db",
+        )  # type: ignore[call-arg]
+    )  # fmt: skip
+    try:
+        assert await presigned.give_up(here, older_than=3600) == 0
+        assert await presigned.give_up(here, places.parts_of(jobs[1])) == 1
+        assert httpx.put(urls[2], content=b"abc").status_code == 200
+        assert await presigned.give_up(here) == 1
+    finally:
+        await here.close()
+    for job, url in zip(jobs, urls, strict=True):
+        assert httpx.put(url, content=b"abc").status_code == 404
+        assert [o async for o in store.list(places.parts_of(job))] == []
 
 
 def test_limits_of_parts_and_prefixes(stack: Any, tmp_path: Path, start_door: Any) -> None:

@@ -22,7 +22,7 @@ from frond.contracts.events import JobCancelled, JobSealed
 from frond.contracts.ids import check_job_id, parse_s3_uri
 from frond.contracts.jobs import JobSpec, JobStatus, Thresholds
 from frond.contracts.reasons import Reason
-from frond.ingest import intake, names, places, tenancy
+from frond.ingest import intake, names, places, presigned, tenancy
 from frond.ingest.context import Ingest
 from frond.ingest.problems import Refused, not_found
 from frond.ingest.readmodel import queries, rebuild
@@ -202,6 +202,7 @@ async def cancel(ingest: Ingest, job_id: str, traceparent: str) -> JobRow:
     crash_point("ingest.cancel-stored")
     await tell_cancelled(ingest, job_id, traceparent)
     crash_point("ingest.cancel-sent")
+    await presigned.give_up(ingest, places.parts_of(job_id))
     row.status, row.cancelled = JobStatus.DISMISSED.value, True
     return row
 
@@ -233,6 +234,7 @@ async def delete(ingest: Ingest, job_id: str, traceparent: str) -> None:
 
 async def finish_deleting(ingest: Ingest, job_id: str) -> None:
     """Remove what is left of a job that has a tombstone. May be repeated; the rows go last."""
+    await presigned.give_up(ingest, places.parts_of(job_id))
     for prefix in sorted(await _upload_prefixes(ingest, job_id)):
         await ingest.store.delete_prefix(prefix)
     await _delete_objects(ingest, job_id)

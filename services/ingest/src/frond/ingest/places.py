@@ -22,6 +22,19 @@ def receiving(upload_id: str) -> str:
     return f"{RECEIVING}{upload_id}"
 
 
+PARTS = f"{RECEIVING}parts/"
+"""Prefix of what is known of rasters that their senders put into the store in parts."""
+
+
+def parts_of(job_id: str) -> str:
+    return f"{PARTS}{job_id}/"
+
+
+def parts(job_id: str, upload_id: str) -> str:
+    """A raster is coming in parts: what was said of it. Gone once it is there, or given up."""
+    return f"{parts_of(job_id)}{digest('parts', upload_id)}.json"
+
+
 def manifest(job_id: str) -> str:
     """All files of a job that came in one upload: its outbox."""
     return f"{JOBS}{job_id}/upload.json"

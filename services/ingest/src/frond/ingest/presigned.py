@@ -7,14 +7,78 @@ from datetime import timedelta
 from typing import Final
 
 from minio.datatypes import Part
+from pydantic import BaseModel
 
 from frond.contracts.errors import ObjectMissing, StoreUnavailable
 from frond.contracts.reasons import Reason
+from frond.ingest import places
+from frond.ingest.context import Ingest, age
 from frond.ingest.problems import Refused
 from frond.store import ObjectStore
 from frond.store.s3 import S3, code_of, translated
 
 _SENDERS_FAULT: Final = {"InvalidPart", "InvalidPartOrder", "EntityTooSmall", "MalformedXML"}
+
+
+class Coming(BaseModel):
+    """What was said of a raster that comes in parts."""
+
+    key: str
+    upload_id: str
+    size: int
+
+
+async def note(ingest: Ingest, job_id: str, coming: Coming) -> None:
+    """Remember it until it is there, or given up."""
+    await ingest.store.put(
+        places.parts(job_id, coming.upload_id), coming.model_dump_json().encode()
+    )
+
+
+async def noted(ingest: Ingest, job_id: str, key: str, upload_id: str) -> Coming | None:
+    """What was said of this upload; None: nothing was, or it is over."""
+    try:
+        raw = await ingest.store.get(places.parts(job_id, upload_id))
+    except ObjectMissing:
+        return None
+    coming = Coming.model_validate_json(raw)
+    return coming if (coming.key, coming.upload_id) == (key, upload_id) else None
+
+
+async def forget(ingest: Ingest, job_id: str, upload_id: str) -> None:
+    """It is there."""
+    await ingest.store.delete(places.parts(job_id, upload_id))
+
+
+async def give_up(ingest: Ingest, prefix: str = places.PARTS, older_than: float = 0.0) -> int:
+    """Drop uploads that were not completed, with their parts; returns how many."""
+    count = 0
+    async for found in ingest.store.list(prefix):
+        if age(found) < older_than:
+            continue
+        try:
+            coming = Coming.model_validate_json(await ingest.store.get(found.key))
+            await _abort(ingest.store, coming)
+        except ObjectMissing:
+            pass  # completed, or dropped by another process
+        await ingest.store.delete(found.key)
+        count += 1
+    return count
+
+
+async def _abort(store: ObjectStore, coming: Coming) -> None:
+    def abort() -> None:
+        with translated(f"dropping parts of {coming.key}"):
+            store.s3.abort_multipart(store.bucket, coming.key, coming.upload_id)
+
+    await store.in_thread(abort)
+
+
+def no_such_upload() -> Refused:
+    """The answer for parts that were never begun, or whose time is over."""
+    return Refused(
+        Reason.OBJECT_MISSING, "There is no such multipart upload; begin a new one.", status=404
+    )
 
 
 async def begin_parts(
@@ -59,9 +123,7 @@ async def finish_parts(
     try:
         await store.in_thread(finish)
     except ObjectMissing:
-        raise Refused(
-            Reason.OBJECT_MISSING, "There is no such multipart upload; begin a new one.", status=404
-        ) from None
+        raise no_such_upload() from None
     except StoreUnavailable as e:
         code = code_of(e.__cause__) if e.__cause__ else None
         if code in _SENDERS_FAULT:

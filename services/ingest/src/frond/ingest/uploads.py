@@ -327,7 +327,8 @@ async def clear_abandoned(ingest: Ingest) -> int:
     """Remove what forms left whose requests died, unless their job has it; returns how many."""
     count = 0
     async for found in ingest.store.list(keys.RECEIVING):
-        if age(found) < ingest.settings.abandoned_seconds:
+        parts = found.key.startswith(places.PARTS)
+        if parts or age(found) < ingest.settings.abandoned_seconds:
             continue
         upload_id = found.key.removeprefix(keys.RECEIVING)
         with contextlib.suppress(ObjectMissing):

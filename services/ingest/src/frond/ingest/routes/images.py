@@ -16,7 +16,7 @@ from frond.contracts import keys
 from frond.contracts.ids import image_id
 from frond.contracts.jobs import ImageStatus, JobSpec
 from frond.contracts.reasons import Reason
-from frond.ingest import desk, intake, names, views
+from frond.ingest import desk, intake, names, presigned, views
 from frond.ingest.auth import who_asks
 from frond.ingest.context import Ingest, ingest_of
 from frond.ingest.cursors import read_cursor, write_cursor
@@ -190,20 +190,34 @@ async def complete_multipart(
         await intake.claim(ingest, job_id, [mine])
         new = not await ingest.store.exists(key) and await _finish(ingest, job_id, mine, key, body)
         found = await ingest.store.stat(key)
-        if found.size > (limit := ingest.settings.max_file_bytes):
+        said = await presigned.noted(ingest, job_id, key, body.upload_id)
+        if said is not None and found.size != said.size:
             await ingest.store.delete(key)
             await intake.release(ingest, job_id, mine)
-            raise Refused(
-                Reason.TOO_LARGE, f"An image may have {limit} bytes here, not {found.size}."
-            )
+            await presigned.forget(ingest, job_id, body.upload_id)
+            # what was said was counted when it began
+            more = max(0, found.size - said.size)
+            ingest.rates.charge(who_asks(request).subject, more)
+            raise _other_size(found.size, said.size, ingest.settings.max_file_bytes)
         await intake.require_place(ingest, job_id, [mine])
     except BaseException:
         give_back()
         raise
     file = mine.model_copy(update={"size": found.size})
     await intake.add(ingest, spec, [file], traceparent(request))
+    await presigned.forget(ingest, job_id, body.upload_id)
     answer = _added(spec, file, new)
     return JSONResponse(answer.model_dump(mode="json"), 201 if new else 200)
+
+
+def _other_size(size: int, said: int, limit: int) -> Refused:
+    if size > limit:
+        return Refused(Reason.TOO_LARGE, f"An image may have {limit} bytes here, not {size}.")
+    return Refused(
+        Reason.BAD_REQUEST,
+        f"The parts have {size} bytes, and {said} were said when they began. Begin again.",
+        status=422,
+    )
 
 
 async def _finish(
@@ -212,6 +226,9 @@ async def _finish(
     """Make the object of its parts; False: another request has just done so."""
     parts = [(p.number, p.etag) for p in body.parts]
     try:
+        if await presigned.noted(ingest, job_id, key, body.upload_id) is None:
+            # nothing tells how large it may be; or another request has just completed it
+            raise presigned.no_such_upload()
         await finish_parts(ingest.store, key, body.upload_id, parts)
         crash_point("ingest.parts-joined")
     except Refused as e:
@@ -252,6 +269,8 @@ async def begin_multipart(
     upload_id, urls = await begin_parts(
         ingest.store, ingest.signer, key, -(-body.size // size), expires
     )
+    coming = presigned.Coming(key=key, upload_id=upload_id, size=body.size)
+    await presigned.note(ingest, job_id, coming)
     return MultipartBegun(
         upload_id=upload_id, part_size=size, part_urls=urls,
         complete=f"{views.base(request)}/jobs/{job_id}/images/{quote(name)}/multipart/complete",
