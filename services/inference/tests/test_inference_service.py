@@ -178,7 +178,7 @@ async def test_failures_are_told_with_their_reason(bench: Bench, tmp_path: Path)
     # the same ETag, but damaged: as if it had been so when it was planned
     raw = (tmp_path / "scene.tif").read_bytes()
     stat = await bench.store.put(KEY, raw[: len(raw) // 3])
-    cut = source.model_copy(update={"etag": stat.etag})
+    cut = source.model_copy(update={"etag": stat.etag, "size": stat.size})
     await fails(chunk.model_copy(update={"source": cut}), Reason.TRUNCATED)
     await bench.store.put(keys.job_cancelled("job"), b"")
     bench.inference.worker._results._cancelled.clear()  # type: ignore[attr-defined]
@@ -227,10 +227,25 @@ def short_worker(
 
     inference = bench.inference
     return Worker(
-        StoreResults(bench.store, inference.settings.buckets),
+        StoreResults(bench.store, inference.settings.buckets, inference.settings.cache),
         ShortModels(inference, models or Shortage()), inference.runner, open_reader,
         pauses_s=(0, 0, 0), **more,
     )  # fmt: skip
+
+
+async def test_an_answer_that_broke_off_is_no_damage(bench: Bench) -> None:
+    """GDAL takes it for the object's end. What the store gives as a whole decides: the result is
+    the one of an undisturbed read, and no copy is left behind."""
+    cut = Shortage(RasterRejected(Reason.TRUNCATED, "got 0 bytes, expected 295"))
+    chunk = bench.chunks[0]
+    told = await short_worker(bench, reading=cut).handle(chunk)
+    assert told.reason is None
+    assert cut.calls == 2
+    stormy = await bench.store.get(bench.key(chunk))
+    await bench.store.delete(bench.key(chunk))
+    await short_worker(bench).handle(chunk)
+    assert await bench.store.get(bench.key(chunk)) == stormy
+    assert list(bench.inference.settings.cache.glob("inference-copy-*")) == []
 
 
 @pytest.mark.parametrize(
@@ -282,10 +297,11 @@ async def test_too_many_detections_are_told_not_cut(bench: Bench) -> None:
 
 
 async def test_the_rasters_own_fault_is_told_at_once(bench: Bench) -> None:
-    """So is an image of which the store itself says that it is gone."""
-    reading = Shortage(RasterRejected(Reason.TRUNCATED, "cut"))
+    """Once it was seen in a whole copy, too; so is an image of which the store itself says that it
+    is gone."""
+    reading = Shortage(*(RasterRejected(Reason.TRUNCATED, "cut") for _ in range(2)))
     told = await short_worker(bench, reading=reading).handle(bench.chunks[0])
-    assert (told.reason, reading.calls) == (Reason.TRUNCATED, 1)
+    assert (told.reason, reading.calls) == (Reason.TRUNCATED, 2)
     await bench.store.delete(KEY)
     gone = Shortage()
     told = await short_worker(bench, reading=gone).handle(bench.chunks[0])

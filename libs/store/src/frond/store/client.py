@@ -309,9 +309,15 @@ class ObjectStore:
         if errors:
             raise StoreUnavailable(f"deleting: {errors[0].message}")
 
-    async def get_file(self, key: str, path: Path) -> None:
-        """Download to a local file."""
-        await self._run(f"reading {key}", lambda: self.s3.fget_object(self.bucket, key, str(path)))
+    async def get_file(self, key: str, path: Path, *, bucket: str | None = None) -> None:
+        """Download to a local file: whole, or StoreUnavailable."""
+
+        def copy() -> None:
+            with translated(f"reading {key}", foreign=bucket not in (None, self.bucket)):
+                self.s3.fget_object(bucket or self.bucket, key, str(path))
+
+        # a large file may take longer than one request's deadline; each read has its own
+        await asyncio.get_running_loop().run_in_executor(self._pool, copy)
 
     async def put_file(
         self, key: str, path: Path, content_type: str = "application/octet-stream"

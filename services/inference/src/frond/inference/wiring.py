@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import shutil
+import tempfile
 import time
 from collections import OrderedDict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Final, Literal
 
 from fastapi import FastAPI
@@ -30,6 +36,7 @@ from frond.runtime import Service, get_logger, wait_out
 from frond.store import ObjectStore, StoreSettings
 
 SOURCE: Final = "/frond/inference"
+_COPY: Final = "inference-copy-"
 _CANCELLED_S: Final = 3.0
 _CANCELLED_JOBS: Final = 1000
 _log = get_logger(__name__)
@@ -38,8 +45,9 @@ _log = get_logger(__name__)
 class StoreResults:
     """The worker's view of the object store."""
 
-    def __init__(self, store: ObjectStore, buckets: frozenset[str]) -> None:
+    def __init__(self, store: ObjectStore, buckets: frozenset[str], scratch: Path) -> None:
         self._store = store
+        self._scratch = scratch
         self._buckets = buckets
         self._cancelled: OrderedDict[str, tuple[float, bool]] = OrderedDict()
 
@@ -62,6 +70,17 @@ class StoreResults:
         self.check(uri)
         bucket, key = parse_s3_uri(uri)
         return (await self._store.stat(key, bucket=bucket)).etag
+
+    @asynccontextmanager
+    async def copy(self, uri: str) -> AsyncIterator[Path]:
+        """A raster as a local file, surely whole; gone on leaving."""
+        bucket, key = parse_s3_uri(uri)
+        await asyncio.to_thread(_clear, self._scratch)
+        prefix = f"{_COPY}{os.getpid()}-"
+        with tempfile.TemporaryDirectory(prefix=prefix, dir=self._scratch) as folder:
+            whole = Path(folder) / "whole.tif"
+            await self._store.get_file(key, whole, bucket=bucket)
+            yield whole
 
     async def is_cancelled(self, job_id: str) -> bool:
         """Whether the job was cancelled, as of a few seconds ago."""
@@ -107,7 +126,7 @@ class Inference:
         self.runner = Runner()
         self.crashes = CrashJournal(settings.cache / "inference-crashes")
         self.worker = Worker(
-            StoreResults(self.store, settings.buckets),
+            StoreResults(self.store, settings.buckets, settings.cache),
             self.models,
             self.runner,
             _open_reader,
@@ -169,3 +188,11 @@ def _open_reader(
     source: RasterSource, grid: WindowGrid, layout: Literal["CHW", "HWC"]
 ) -> RasterReader:
     return RasterReader(source, grid, layout=layout)
+
+
+def _clear(scratch: Path) -> None:
+    """Remove the copies of processes that were killed; make the folder if it is gone."""
+    scratch.mkdir(parents=True, exist_ok=True)
+    for left in scratch.glob(f"{_COPY}*"):
+        if not Path("/proc", left.name.removeprefix(_COPY).partition("-")[0]).exists():
+            shutil.rmtree(left, ignore_errors=True)

@@ -7,8 +7,9 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Final, Literal, Protocol
 
 from frond.contracts import keys
@@ -43,6 +44,8 @@ _FOR_GOOD: Final = {
     Reason.BAD_IMAGE_URI, Reason.BUCKET_NOT_ALLOWED, Reason.UNKNOWN_MODEL, Reason.DISMISSED,
     Reason.READER_DIED, Reason.TOO_MANY,
 }  # fmt: skip
+_DOUBTFUL: Final = {Reason.TRUNCATED, Reason.CORRUPT}
+_JUDGED_BYTES: Final = 2 << 30
 _REMEMBERED: Final = 1000
 RESULT_TYPE: Final = "application/vnd.apache.arrow.file"
 
@@ -75,6 +78,10 @@ class Results(Protocol):
 
     async def etag(self, uri: str) -> str:
         """The ETag of a raster. Raises ObjectMissing, or JobRejected as :meth:`check`."""
+        ...
+
+    def copy(self, uri: str) -> AbstractAsyncContextManager[Path]:
+        """A raster as a local file, surely whole; gone on leaving. Raises ObjectMissing."""
         ...
 
     async def is_cancelled(self, job_id: str) -> bool: ...
@@ -149,6 +156,7 @@ class Worker:
                 return self._failed(event, Reason.OBJECT_MISSING, str(e))
             except UserError as e:
                 if e.reason in _FOR_GOOD:
+                    self._remember(event.image_id, e.reason)
                     return self._failed(event, e.reason, e.detail)
                 reason, detail = e.reason, e.detail
                 _log.warning(
@@ -167,10 +175,13 @@ class Worker:
             if pause is None or (event.image_id, reason) in self._failed_before:
                 break
             await asyncio.sleep(pause)
-        self._failed_before[event.image_id, reason] = None
+        self._remember(event.image_id, reason)
+        return self._failed(event, reason, detail)
+
+    def _remember(self, image_id: str, reason: Reason) -> None:
+        self._failed_before[image_id, reason] = None
         while len(self._failed_before) > _REMEMBERED:
             self._failed_before.popitem(last=False)
-        return self._failed(event, reason, detail)
 
     async def _handle(self, event: ChunkPlanned) -> ChunkDetected:
         began = time.perf_counter()
@@ -234,22 +245,30 @@ class Worker:
     ) -> tuple[list[WindowPixels], float]:
         """The chunk's windows, in order, surely of the object that was planned."""
 
-        def read() -> list[WindowPixels]:
+        def read(source: RasterSource) -> list[WindowPixels]:
             with (
                 self._noted(event.chunk_id),
-                self._open_reader(event.source, event.grid, session.layout) as reader,
+                self._open_reader(source, event.grid, session.layout) as reader,
             ):
                 return reader.read_block(event.windows)
 
         _check_fit(event, session)
         started = time.perf_counter()
         self._results.check(event.source.uri)
+        loop = asyncio.get_running_loop()
         try:
-            windows = await asyncio.get_running_loop().run_in_executor(self._readers, read)
-        except RasterRejected:
+            windows = await loop.run_in_executor(self._readers, read, event.source)
+        except RasterRejected as e:
             # a replaced object may look damaged: the truer reason goes first
             await self._unchanged(event)
-            raise
+            known = (event.image_id, e.reason) in self._failed_before
+            if e.reason not in _DOUBTFUL or known or event.source.size > _JUDGED_BYTES:
+                raise
+            # GDAL takes an answer that broke off for the object's end, and says so to nobody
+            async with self._results.copy(event.source.uri) as whole:
+                source = event.source.model_copy(update={"uri": str(whole)})
+                windows = await loop.run_in_executor(self._readers, read, source)
+            _log.warning("an image only looked damaged", chunk_id=event.chunk_id, detail=e.detail)
         # after, because an object replaced while it was read gives windows of two rasters
         await self._unchanged(event)
         return windows, time.perf_counter() - started

@@ -38,6 +38,8 @@ async def seal(ingest: Ingest, job_id: str, size: int | None, traceparent: str) 
     """
     sealed = await _stored(ingest, job_id)
     if sealed is not None and not sealed.get("declared"):
+        # whoever sealed it may have died before this; the size that is stored closes the job now
+        await ingest.store.delete(places.sealing(job_id))
         wanted = int(sealed["job_size"]) if size is None else size
         return await desk.seal(ingest, job_id, wanted, traceparent)
     if sealed is None and await _being_read(ingest, job_id):

@@ -60,6 +60,7 @@ SOURCE: Final = "/frond/tiler"
 _BATCH: Final = 500
 _LOOK_S: Final = 1.0
 _ATTEMPTS: Final = 2
+_JUDGED_BYTES: Final = 2 << 30
 # an outage in the middle of a read can look like any of these
 _DOUBTFUL: Final = {Reason.TRUNCATED, Reason.CORRUPT, Reason.OBJECT_MISSING, Reason.NOT_A_RASTER}
 _AGAIN: Final = _DOUBTFUL | {Reason.OBJECT_CHANGED}
@@ -232,9 +233,10 @@ class Tiler:
         """A new plan, stored before it is used; another's, if that was stored first."""
         key = keys.image_plan(event.job_id, event.image_id)
         began = time.monotonic()
+        doubtful = False
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                plan = await self._make_plan(event, spec)
+                plan = await self._make_plan(event, spec, whole=doubtful)
                 break
             except (UserError, StoreUnavailable, BrokerUnavailable) as e:
                 if not isinstance(e, RasterRejected) or e.reason not in _AGAIN:
@@ -243,6 +245,8 @@ class Tiler:
                     # raises when the store is away: then the raster is not to blame
                     await self._head(*parse_s3_uri(event.image))
                     raise
+                # GDAL takes an answer that broke off for the object's end, and says so to nobody
+                doubtful = e.reason in _DOUBTFUL
             except Exception as e:
                 if attempt == _ATTEMPTS:
                     raise
@@ -255,7 +259,10 @@ class Tiler:
         metrics.WINDOWS.labels("run").inc(stored.grid.count - stored.windows_skipped)
         return stored
 
-    async def _make_plan(self, event: ImageUploaded, spec: JobSpec) -> ImagePlan:
+    async def _make_plan(
+        self, event: ImageUploaded, spec: JobSpec, *, whole: bool = False
+    ) -> ImagePlan:
+        """Plan an image; ``whole``: from a local copy of it, if it is not too large for that."""
         bucket, key = parse_s3_uri(event.image)
         stat, head = await self._head(bucket, key)
         request = PlanRequest(
@@ -285,7 +292,12 @@ class Tiler:
                 left.unlink(missing_ok=True)
 
         try:
-            task = Task(request, event.image, head, copy)
+            path = event.image
+            if whole and stat.size <= _JUDGED_BYTES:
+                local = copy.with_name(f"{copy.name}.whole")
+                await self.store.get_file(key, local, bucket=bucket)
+                path = str(local)
+            task = Task(request, path, head, copy)
             made = await self.sandbox.run(plan_raster, task, timeout, abandoned=clear)
             if not isinstance(made, Copied):
                 return made
