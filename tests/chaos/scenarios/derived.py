@@ -71,7 +71,7 @@ async def _database(world: World) -> None:
     done = world.feeder.next()
     await world.feeder.submit(done)
     await world.ended([done.job_id])
-    before = await _told(world, world.watch.ended)
+    before = await _told(world, world.watch.ended & world.oracle.acknowledged)
     plan = world.feeder.big(10 if world.short else 100)
     await world.feeder.submit(plan)
     await world.progress(topics.IMAGED, 1)
@@ -115,7 +115,7 @@ async def _topics(world: World) -> None:
     here.stop(*here.names("notifier"))
     await feeder.submit(feeder.next(door=Door.PUT, bad=0))
     await world.ended()
-    before = await _told(world, world.watch.ended)
+    before = await _told(world, world.watch.ended & world.oracle.acknowledged)
 
     images = 4 if world.short else 40
     doors = (Door.PUT, Door.TOPIC_SEAL) if world.short else Door
