@@ -6,13 +6,9 @@ a law is broken. Everything begins anew with each input.
 
 from __future__ import annotations
 
-import atexit
-import hashlib
-import tempfile
 from collections.abc import Callable
 from datetime import datetime
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from frond.bus.ahead import job_of
@@ -20,99 +16,17 @@ from frond.bus.handling import Handling
 from frond.contracts import keys, topics
 from frond.contracts.envelope import decode, encode
 from frond.contracts.errors import RasterRejected, UnreadableEvent
-from frond.contracts.events import ChunkDetected, ImageUploaded
-from frond.contracts.golden import GOLDEN
-from frond.contracts.jobs import ImageOutcome, ImageStatus, JobSpec, ModelRef, WindowCounts
-from frond.contracts.plan import ImagePlan, RasterSource, WindowGrid
+from frond.contracts.jobs import ImageOutcome, ImageStatus, WindowCounts
+from frond.contracts.plan import ImagePlan
 from frond.contracts.reasons import Reason
 from frond.contracts.topics import Topic
-from frond.merge import Detections, to_ipc
 from frond.models import Registry
-from frond.models.testing import blob_model
-from frond.raster.planning import chunks_of
-from fuzz.laws import CheckingProducer, Runner, check_names, checked, round_trip, strict
+from fuzz.laws import CheckingProducer, check_names, checked, round_trip, strict
 from fuzz.memory import BUCKET, MemoryStore
+from fuzz.places import JOB, TIFF, model, model_folder, plan_of, planned, runner, scratch
 from fuzz.raw import Raw, unpack
 
 Target = Callable[[bytes], None]
-_URI = "s3://frond/uploads/a/north.tif"
-_JOB = "survey-7"
-_TIFF = b"II*\0" * 20
-_ETAG = hashlib.md5(_TIFF, usedforsecurity=False).hexdigest()
-
-
-@cache
-def runner() -> Runner:
-    return Runner()
-
-
-@cache
-def scratch() -> Path:
-    folder = tempfile.TemporaryDirectory(prefix="frond-fuzz-")
-    atexit.register(folder.cleanup)
-    return Path(folder.name)
-
-
-def _folder() -> Path:
-    return scratch() / "blob"
-
-
-@cache
-def model() -> tuple[ModelRef, dict[str, bytes]]:
-    """A model, and the objects that it is in the store."""
-    folder = blob_model(_folder(), size=64, margin=8, name="palm-detector")
-    # the golden events' digest: a graph's bytes are not the same each time that it is written
-    ref = ModelRef(name="palm-detector", digest="ab" * 32, version="1")
-    prefix = keys.model_version(ref.name, ref.digest)
-    objects = {prefix + p.name: p.read_bytes() for p in folder.iterdir()}
-    pointer = f'{{"digest": "{ref.digest}", "version": "1"}}'.encode()
-    return ref, {**objects, keys.model_alias(ref.name, "production"): pointer}
-
-
-def plan_of(job_id: str, image_id: str, image: str, name: str) -> ImagePlan:
-    """What the tiler would have planned: six windows in chunks of two, none skipped."""
-    grid = WindowGrid(width=150, height=100, size=64, margin=8)
-    source = RasterSource(
-        uri=image, etag=_ETAG, size=1, bands=(1, 2, 3), dtype="uint8", width=150, height=100
-    )
-    made = ImagePlan(
-        job_id=job_id, image_id=image_id, image=image, name=name, source=source, grid=grid,
-        model=model()[0], windows_per_chunk=2, chunks=1,
-    )  # fmt: skip
-    chunks = sum(1 for _ in _blocks(made))
-    return made.model_copy(update={"chunks": chunks})
-
-
-def _blocks(plan: ImagePlan) -> Any:
-    return plan.grid.blocks(plan.windows_per_chunk)
-
-
-@cache
-def planned() -> tuple[ImagePlan, tuple[ChunkDetected, ...], dict[str, bytes]]:
-    """The golden job's image with its chunks' events and objects, and a spec."""
-    event = GOLDEN["image-uploaded-full"]
-    assert isinstance(event, ImageUploaded)
-    plan = plan_of(_JOB, event.image_id, event.image, "north.tif")
-    objects = {keys.image_plan(_JOB, plan.image_id): plan.model_dump_json().encode()}
-    told = []
-    for chunk in chunks_of(plan):
-        key = keys.chunk_result(_JOB, plan.image_id, chunk.chunk_id)
-        x = 10.0 * chunk.ordinal
-        objects[key] = to_ipc(Detections.of([[x, 5, x + 9, 14]], [0.9], 0, chunk.windows[0]))
-        n = len(chunk.windows)
-        told.append(
-            ChunkDetected(
-                job_id=_JOB, image_id=plan.image_id, image=plan.image, name=plan.name,
-                plan_digest=chunk.plan_digest, chunk_id=chunk.chunk_id, ordinal=chunk.ordinal,
-                chunks=chunk.chunks, windows=WindowCounts(total=n, done=n), windows_total=6,
-                windows_skipped=0, result=key, detections=1, model=plan.model,
-            )
-        )  # fmt: skip
-    spec = JobSpec(
-        job_id=_JOB, model=plan.model, webhook_url="https://example.org/hook", email="a@b.org"
-    )
-    objects[keys.job_spec(_JOB)] = spec.model_dump_json().encode()
-    return plan, tuple(told), objects
 
 
 def _letters(topic: Topic, messages: list[Raw], producer: CheckingProducer) -> None:
@@ -185,7 +99,7 @@ def tiler(data: bytes) -> None:
             unreadable=strict(one.unreadable), give_up=strict(one.give_up),
         ).handle  # fmt: skip
 
-    _consumer(topics.UPLOADED, data, make, {"uploads/a/north.tif": _TIFF, "uploads/empty.tif": b""})
+    _consumer(topics.UPLOADED, data, make, {"uploads/a/north.tif": TIFF, "uploads/empty.tif": b""})
 
 
 # -- inference -----------------------------------------------------------------------------------
@@ -214,7 +128,7 @@ def _models() -> Any:
     cache = ModelCache(
         Registry(store), scratch() / "models", capacity=1000, providers=["CPUExecutionProvider"]
     )
-    cache._sessions["ab" * 32] = cache._open(_folder())
+    cache._sessions["ab" * 32] = cache._open(model_folder())
     return cache
 
 
@@ -244,7 +158,7 @@ def inference(data: bytes) -> None:
 
     def make(store: MemoryStore, producer: CheckingProducer) -> Any:
         worker = Worker(
-            StoreResults(store, frozenset({BUCKET})), _models(), _pipeline(),
+            StoreResults(store, frozenset({BUCKET}), scratch()), _models(), _pipeline(),
             lambda source, grid, layout: RasterReader(source, grid, layout=layout, path=_raster()),
             chunks_in_flight=1, pauses_s=(),
         )  # fmt: skip
@@ -259,7 +173,7 @@ def inference(data: bytes) -> None:
 
         return Handling(topics.TILED, "fuzz", strict(handle), producer).handle
 
-    raster = {"uploads/a/north.tif": _TIFF}
+    raster = {"uploads/a/north.tif": TIFF}
     _consumer(topics.TILED, data, make, raster)
 
 
@@ -285,10 +199,10 @@ def images(data: bytes) -> None:
 def _outcomes() -> dict[str, bytes]:
     plan, _, objects = planned()
     done = ImageOutcome(
-        job_id=_JOB, image_id=plan.image_id, image=plan.image, name=plan.name,
+        job_id=JOB, image_id=plan.image_id, image=plan.image, name=plan.name,
         status=ImageStatus.COMPLETED, windows=WindowCounts(total=6, done=6), width=150, height=100,
     )  # fmt: skip
-    key = keys.image_outcome(_JOB, plan.image_id)
+    key = keys.image_outcome(JOB, plan.image_id)
     return {**objects, key: done.model_dump_json(exclude_none=True).encode()}
 
 

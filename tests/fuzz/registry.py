@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 
 from frond.raster.planning import chunks_of
-from fuzz.consumers import CONSUMERS, Target, model, planned
+from fuzz.consumers import CONSUMERS, Target
+from fuzz.places import model, planned
 from fuzz.raw import Raw, golden, pack
 from fuzz.readers import READERS
 

@@ -228,8 +228,10 @@ class Rebalancing(RuleBasedStateMachine):
             for p, log in self.broker.log.items():
                 assert not log or self.broker.committed[p] == log[-1] + 1
         finally:
-            for worker in self.workers:
-                self.end(worker)
+            left = asyncio.all_tasks(self.aio)
+            for task in left:
+                task.cancel()
+            self.aio.run_until_complete(asyncio.gather(*left, return_exceptions=True))
             self.aio.close()
 
 
