@@ -228,10 +228,9 @@ class Rebalancing(RuleBasedStateMachine):
             for p, log in self.broker.log.items():
                 assert not log or self.broker.committed[p] == log[-1] + 1
         finally:
-            left = asyncio.all_tasks(self.aio)
-            for task in left:
+            for task in asyncio.all_tasks(self.aio):
                 task.cancel()
-            self.aio.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+            self.run(asyncio.sleep(0))
             self.aio.close()
 
 
