@@ -11,7 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -77,9 +77,8 @@ class Needs:
         )
 
     def __or__(self, other: Needs) -> Needs:
-        both = self.workers.keys() | other.workers.keys()
-        workers = {s: max(self.workers.get(s, 1), other.workers.get(s, 1)) for s in sorted(both)}
-        return Needs(self.proxied, self.small_disk_mb, workers, {**self.env, **other.env})
+        """Both kinds in one; as many workers as this one wants, see :meth:`Installation.scale`."""
+        return replace(self, env={**self.env, **other.env})
 
 
 @dataclass
@@ -298,6 +297,17 @@ class Installation:
                 await _exited(child)
 
         return self._task(f"remove {name}", gone())
+
+    async def scale(self, workers: Mapping[str, int]) -> None:
+        """As many workers of each service as this says, one of each that is not named."""
+        gone = []
+        for service in NAMES:
+            there, wanted = self.names(service), workers.get(service, 1)
+            gone += [self.remove(name) for name in there[wanted:]]
+            for _ in range(wanted - len(there)):
+                self.add(service)
+        await asyncio.gather(*gone)
+        await self.ready()
 
     def stop(self, *names: str) -> None:
         """SIGKILL, counted, and hold down. When this returns they are gone."""

@@ -162,6 +162,7 @@ class Run:
         limit = _SHORT_S if self.short else share + _OVERTIME_S
         try:
             async with asyncio.timeout(limit):
+                await installation.scale(scenario.needs.workers)
                 await scenario.run(world)
         except TimeoutError:
             figures.lose(f"{name} did not end within {limit:.0f} s")
