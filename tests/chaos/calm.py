@@ -15,7 +15,7 @@ from chaos.jobs import JobPlan
 from chaos.oracle import Oracle
 from chaos.watch import Watch
 
-_OPEN: Final = 4
+_OPEN: Final = 12
 _WITHIN_S: Final = 900.0
 
 
