@@ -76,6 +76,9 @@ def _fuzz(args: argparse.Namespace, atheris: object, registry: object, mutate: o
         new = mutate.json_mutated(rng, body) or b""  # type: ignore[attr-defined]
         return prefix + new if len(new) < most else data
 
+    # whatever is loaded at the first use is loaded now, outside any input's time
+    for seed in seeds:
+        target(seed)
     with tempfile.TemporaryDirectory(prefix="frond-fuzz-corpus-") as folder:
         corpus = args.corpus or Path(folder)
         corpus.mkdir(parents=True, exist_ok=True)

@@ -11,6 +11,7 @@ import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, TypeVar
 
 from minio.error import S3Error
@@ -83,6 +84,9 @@ class MemoryS3:
     def get_object(self, bucket: str, key: str, offset: int = 0, length: int = 0) -> _Answer:
         found = self._found(bucket, key)
         return _Answer(found, found.data[offset : offset + length if length else None])
+
+    def fget_object(self, bucket: str, key: str, path: str) -> None:
+        Path(path).write_bytes(self._found(bucket, key).data)
 
     def stat_object(self, bucket: str, key: str) -> _Object:
         return self._found(bucket, key)

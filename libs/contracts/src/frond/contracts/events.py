@@ -7,25 +7,30 @@ sent twice has one id.
 from __future__ import annotations
 
 import re
-from datetime import datetime
 from typing import Annotated, Any, ClassVar, Final
 
-from pydantic import AliasChoices, Field, field_validator, model_validator
+from pydantic import AfterValidator, AliasChoices, Field, field_validator, model_validator
 
 from frond.contracts import topics
 from frond.contracts.ids import JOB_ID_PATTERN, event_id, image_id, parse_s3_uri
 from frond.contracts.jobs import (
     Artifact,
     Contract,
+    Figure,
     ImageCounts,
     ImageFailure,
     ImageOutcome,
     JobOutcome,
     JobStatus,
     ModelRef,
+    Moment,
+    Sum,
     Thresholds,
     Timings,
     WindowCounts,
+    of_one,
+    of_one_chunk,
+    of_one_image,
 )  # fmt: skip
 from frond.contracts.plan import RasterSource, WindowGrid
 from frond.contracts.reasons import Reason
@@ -42,6 +47,7 @@ _ID: Final = re.compile(r"[0-9a-f]{32}")
 Id = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 Name = Annotated[str, Field(max_length=1024)]
 """What a sender called an image. With this bound no event outgrows a Kafka message."""
+JobSize = Annotated[int, Field(ge=1, le=MOST_IMAGES)]
 Short = Annotated[str, Field(max_length=2048)]
 
 
@@ -142,14 +148,14 @@ class ChunkPlanned(Event):
     windows: tuple[int, ...] = Field(
         min_length=1, max_length=MOST_WINDOWS, description="indices in the grid, ascending"
     )
-    windows_total: int = Field(description="of the whole image")
-    windows_skipped: int = Field(description="of the whole image")
+    windows_total: Figure = Field(description="of the whole image")
+    windows_skipped: Figure = Field(description="of the whole image")
     source: RasterSource
     grid: WindowGrid
     model: ModelRef
     thresholds: Thresholds = Thresholds()
-    job_size: int | None = None
-    planned_at: datetime | None = None
+    job_size: JobSize | None = None
+    planned_at: Moment | None = None
 
     def natural_key(self) -> tuple[str, ...]:
         return (self.chunk_id,)
@@ -162,7 +168,7 @@ class _ImageEvent(Event):
     image_id: Id
     image: Short
     name: Name
-    job_size: int | None = None
+    job_size: JobSize | None = None
 
     def partition_key(self) -> str:
         return self.image_id
@@ -177,15 +183,17 @@ class ChunkDetected(_ImageEvent):
     chunk_id: Id
     ordinal: int = Field(ge=0, lt=MOST_CHUNKS)
     chunks: int = Field(ge=1, le=MOST_CHUNKS)
-    windows: WindowCounts = Field(description="of this chunk: total = done + failed")
-    windows_total: int = Field(description="of the whole image")
-    windows_skipped: int = Field(description="of the whole image")
+    windows: Annotated[WindowCounts, AfterValidator(of_one)] = Field(
+        description="of this chunk: total = done + failed"
+    )
+    windows_total: Figure = Field(description="of the whole image")
+    windows_skipped: Figure = Field(description="of the whole image")
     result: str | None = Field(default=None, description="object key; None if the chunk failed")
-    detections: int = 0
+    detections: Figure = 0
     model: ModelRef
     reason: Reason | None = Field(default=None, description="why windows failed, when any did")
     detail: str | None = None
-    timings: Timings = Timings()
+    timings: Annotated[Timings, AfterValidator(of_one_chunk)] = Timings()
 
     def natural_key(self) -> tuple[str, ...]:
         return (self.chunk_id,)
@@ -197,8 +205,8 @@ class ImageEmpty(_ImageEvent):
     TYPE: ClassVar[str] = "frond.image.empty.v1"
 
     plan_digest: Id
-    windows_total: int
-    windows_skipped: int
+    windows_total: Figure
+    windows_skipped: Figure
 
     def natural_key(self) -> tuple[str, ...]:
         return (self.image_id, self.plan_digest)
@@ -222,9 +230,9 @@ class ImageFinished(Event):
     TYPE: ClassVar[str] = "frond.image.finished.v1"
 
     outcome: ImageOutcome
-    job_size: int | None = None
+    job_size: JobSize | None = None
     model: ModelRef | None = None
-    timings: Timings = Timings()
+    timings: Annotated[Timings, AfterValidator(of_one_image)] = Timings()
 
     @model_validator(mode="after")
     def _of_one_job(self) -> ImageFinished:
@@ -247,8 +255,8 @@ class JobStatusChanged(Event):
     status: JobStatus
     images: ImageCounts = ImageCounts()
     windows: WindowCounts = WindowCounts()
-    detections: dict[str, int] = Field(default_factory=dict)
-    updated: datetime
+    detections: dict[str, Sum] = Field(default_factory=dict)
+    updated: Moment
 
     def natural_key(self) -> tuple[str, ...]:
         return (self.job_id, self.updated.isoformat())
@@ -263,7 +271,7 @@ class JobCompleted(Event):
     outcome: JobOutcome
     images: ImageCounts
     windows: WindowCounts
-    detections: dict[str, int] = Field(description="count by class name")
+    detections: dict[str, Sum] = Field(description="count by class name")
     failures: tuple[ImageFailure, ...] = Field(
         default=(), description="at most 100; all of them are in summary.json"
     )
@@ -273,8 +281,8 @@ class JobCompleted(Event):
         default=None, description="the ended job whose failed images this one ran again"
     )
     timings: Timings = Field(default=Timings(), description="summed over all workers")
-    started: datetime | None = None
-    finished: datetime | None = None
+    started: Moment | None = None
+    finished: Moment | None = None
 
     @model_validator(mode="after")
     def _ledger_closes(self) -> JobCompleted:

@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
+from typing import Annotated, Final
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
 from frond.contracts.ids import JOB_ID_PATTERN
 from frond.contracts.reasons import Reason
+
+MOST_FIGURE: Final = 1 << 31
+"""The most that is counted of one image or chunk. Sums over a job fit into 63 bits."""
+MOST_SECONDS: Final = 1e9
+"""The most that one stage of one chunk takes: three decades."""
+
+
+def _aware(moment: datetime) -> datetime:
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+Moment = Annotated[datetime, AfterValidator(_aware)]
+"""A time; UTC where its sender names no zone."""
+Figure = Annotated[int, Field(ge=0, le=MOST_FIGURE)]
+Sum = Annotated[int, Field(ge=0, lt=1 << 62)]
 
 
 class Contract(BaseModel):
@@ -91,16 +107,16 @@ class JobSpec(Contract):
     retry_of: str | None = Field(
         default=None, description="the ended job whose failed images this one runs again"
     )
-    created: datetime | None = None
+    created: Moment | None = None
 
 
 class WindowCounts(Contract):
     """total = done + skipped + failed, once the image is finished."""
 
-    total: int = 0
-    done: int = 0
-    skipped: int = 0
-    failed: int = 0
+    total: Sum = 0
+    done: Sum = 0
+    skipped: Sum = 0
+    failed: Sum = 0
 
     def __add__(self, other: WindowCounts) -> WindowCounts:
         return WindowCounts(
@@ -127,6 +143,29 @@ class Timings(Contract):
         return Timings(**{k: getattr(self, k) + getattr(other, k) for k in type(self).model_fields})
 
 
+def of_one(counts: WindowCounts) -> WindowCounts:
+    """The counts, if they can be those of one image. Raises ValueError."""
+    if max(counts.total, counts.done, counts.skipped, counts.failed) > MOST_FIGURE:
+        raise ValueError("more windows than an image can have")
+    return counts
+
+
+def of_one_chunk(timings: Timings) -> Timings:
+    """The timings, if they can be those of one chunk. Raises ValueError."""
+    return _shorter(timings, MOST_SECONDS)
+
+
+def of_one_image(timings: Timings) -> Timings:
+    """The timings, if they can be the sum over an image's chunks. Raises ValueError."""
+    return _shorter(timings, MOST_SECONDS * MOST_FIGURE)
+
+
+def _shorter(timings: Timings, most: float) -> Timings:
+    if any(abs(getattr(timings, k)) > most for k in Timings.model_fields):
+        raise ValueError("longer than anything takes")
+    return timings
+
+
 class ImageOutcome(Contract):
     """How one image ended: stored at ``images/{image}/outcome.json``."""
 
@@ -137,10 +176,10 @@ class ImageOutcome(Contract):
     status: ImageStatus
     reason: Reason | None = None
     detail: str | None = None
-    windows: WindowCounts = WindowCounts()
-    detections: dict[str, int] = Field(default_factory=dict, description="count by class name")
-    width: int = 0
-    height: int = 0
+    windows: Annotated[WindowCounts, AfterValidator(of_one)] = WindowCounts()
+    detections: dict[str, Figure] = Field(default_factory=dict, description="count by class name")
+    width: Figure = 0
+    height: Figure = 0
     crs: str | None = Field(default=None, description="EPSG:n or WKT; None when there is none")
     checksum: str | None = Field(default=None, description="ETag or SHA-256 of the raster")
 
@@ -151,7 +190,7 @@ class Artifact(Contract):
     name: str
     uri: str
     media_type: str
-    size: int
+    size: Sum
     sha256: str
 
 
@@ -167,6 +206,6 @@ class ImageFailure(Contract):
 class ImageCounts(Contract):
     """expected is None until the job is sealed; at the end expected = completed + failed."""
 
-    expected: int | None = None
-    completed: int = 0
-    failed: int = 0
+    expected: Sum | None = None
+    completed: Sum = 0
+    failed: Sum = 0
