@@ -35,7 +35,7 @@ from frond.stack.small_disk import why_no_small_disk
 
 _EVERY_S: Final = 5.0
 _OVERTIME_S: Final = 3000.0
-_SHORT_S: Final = 240.0
+_SHORT_S: Final = 420.0
 _SHOWN: Final = 50
 
 

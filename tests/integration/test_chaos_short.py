@@ -13,7 +13,7 @@ import pytest
 from chaos.scenarios import SCENARIOS
 from chaos.scenarios.crash_points import SHORT
 
-pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.timeout(2400)]
 
 TESTS = Path(__file__).parents[1]
 

@@ -59,7 +59,7 @@ class Services:
     def url(self, name: str) -> str:
         return f"http://127.0.0.1:{self.ports[name]}"
 
-    async def ready(self, *names: str, within: float = 120) -> None:
+    async def ready(self, *names: str, within: float = 240) -> None:
         """Wait until each says it is ready; shows its log when it does not."""
         end = time.monotonic() + within
         async with httpx.AsyncClient(timeout=2) as http:

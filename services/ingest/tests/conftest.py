@@ -57,7 +57,7 @@ class Door:
                 [sys.executable, "-m", "frond.ingest"],
                 env={**self.env, "API_PORT": str(self.port)}, stdout=out, stderr=out,
             )  # fmt: skip
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
                 break
