@@ -35,12 +35,17 @@ class Stored(NamedTuple):
     body: str
 
 
+def check_key(key: str | None) -> None:
+    """Raise Refused when this can be no Idempotency-Key."""
+    if key is not None and not 0 < len(key) <= 255:
+        raise Refused(Reason.BAD_REQUEST, "An Idempotency-Key has 1 to 255 characters.")
+
+
 class Once:
     """One request under a key. Without a key, everything is let through and nothing kept."""
 
     def __init__(self, db: Database, scope: str, key: str | None) -> None:
-        if key is not None and not 0 < len(key) <= 255:
-            raise Refused(Reason.BAD_REQUEST, "An Idempotency-Key has 1 to 255 characters.")
+        check_key(key)
         self.key = key
         self._db = db
         self._id = digest("idempotency", scope, key or "")

@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 from frond.contracts.deliveries import Delivery, Kind, State
 from frond.ingest import webhooks
 from frond.ingest.context import ingest_of
+from frond.ingest.idempotency import check_key
 from frond.ingest.routes.answers import PROBLEMS, IdempotencyKey, JobId
 
 router = APIRouter(tags=["webhooks"], responses=PROBLEMS)  # type: ignore[arg-type] # keys are strings
@@ -70,4 +71,5 @@ async def replay(
 ) -> NoticeList:
     """Same ``webhook-id``, same body, signed anew; retried like the first. The answer lists the
     new round; it is empty for a job that asked for no webhook."""
+    check_key(key)
     return _shown(job_id, await webhooks.replay(ingest_of(request), job_id, key))
