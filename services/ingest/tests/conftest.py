@@ -72,7 +72,7 @@ class Door:
     def kill(self, how: int = signal.SIGKILL) -> int:
         assert self.process is not None
         self.process.send_signal(how)
-        return self.process.wait(30)
+        return self.process.wait(90)
 
     def client(self, **options: Any) -> httpx.Client:
         headers = {"Authorization": f"Bearer {KEY}", **options.pop("headers", {})}
