@@ -18,12 +18,16 @@ from typing import Any
 import httpx
 import pytest
 
+from frond.auth import Scope
 from frond.bus import EventProducer
 from frond.models.registry import Registry
 from frond.models.testing import blob_model
 from frond.stack import Endpoints
 from frond.stack import testing as stack_testing
 from frond.store import ObjectStore, StoreSettings
+
+sys.path.insert(0, str(Path(__file__).parent))
+from ingest_world import Tenants, a_key  # importable from here on
 
 KEY = "test-key"
 
@@ -156,6 +160,32 @@ def door(
     """One ingest for a module's tests; they use jobs of their own."""
     with a_door(stack, tmp_path_factory.mktemp("ingest"), FROND_DATABASE_URL=database) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def tenants(door: Any) -> Iterator[Tenants]:
+    """Clients of two tenants at the module's door."""
+
+    async def make() -> dict[str, str]:
+        store = door.store()
+        try:
+            return {
+                "acme": await a_key(store, "acme"),
+                "beta": await a_key(store, "beta"),
+                "reads": await a_key(store, "acme", Scope.READ),
+                "submits": await a_key(store, "acme", Scope.SUBMIT),
+                "nobody": "frond_0123456789abcdef_" + "A" * 43,
+            }
+        finally:
+            store.close()
+
+    clients = {
+        name: door.client(headers={"Authorization": f"Bearer {key}"})
+        for name, key in asyncio.run(make()).items()
+    }
+    yield Tenants(**clients)
+    for client in clients.values():
+        client.close()
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
+from ingest_world import until
 
 from frond.bus import EventProducer, Outgoing
 from frond.contracts import keys, topics
@@ -27,15 +28,6 @@ from frond.store import ObjectStore
 
 pytestmark = pytest.mark.stack
 MIB = 1 << 20
-
-
-def until(look: Any, seconds: float = 30) -> Any:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if found := look():
-            return found
-        time.sleep(0.05)
-    raise AssertionError(f"not within {seconds} s: {look()!r}")
 
 
 def memory_of(pid: int) -> int:

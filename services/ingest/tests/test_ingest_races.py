@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import secrets
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
+from ingest_world import new_job, refused, until
 
 from frond.bus import EventProducer, Outgoing
 from frond.contracts import keys, topics
@@ -26,28 +26,6 @@ from frond.ingest.settings import IngestSettings
 from frond.store import ObjectStore
 
 pytestmark = pytest.mark.stack
-
-
-def until(look: Any, seconds: float = 30) -> Any:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if found := look():
-            return found
-        time.sleep(0.05)
-    raise AssertionError(f"not within {seconds} s: {look()!r}")
-
-
-def new_job(api: httpx.Client, **body: Any) -> str:
-    answer = api.post("/jobs", json=body)
-    assert answer.status_code == 201, answer.text
-    return str(answer.json()["job_id"])
-
-
-def refused(answer: httpx.Response, status: int, reason: str) -> str:
-    assert answer.status_code == status, answer.text
-    body = answer.json()
-    assert body["reason"] == reason
-    return str(body["detail"])
 
 
 class Slow:
@@ -223,36 +201,6 @@ async def test_parts_that_are_never_completed_are_dropped(
     for job, url in zip(jobs, urls, strict=True):
         assert httpx.put(url, content=b"abc").status_code == 404
         assert [o async for o in store.list(places.parts_of(job))] == []
-
-
-def test_limits_of_parts_and_prefixes(stack: Any, tmp_path: Path, start_door: Any) -> None:
-    """What went past us into the store is measured; a prefix is refused, never cut; URLs are
-    signed for the address that clients know."""
-    limits = {"FROND_MAX_FILES": "2", "FROND_MAX_FILE_BYTES": "1000",
-              "FROND_S3_PUBLIC_ENDPOINT": stack.s3_endpoint.replace("127.0.0.1", "localhost")}  # fmt: skip
-    with start_door(stack, tmp_path, **limits) as door, door.client() as api:
-        job = new_job(api)
-        begun = api.post(f"/jobs/{job}/images/a.tif/multipart", json={"size": 10}).json()
-        assert begun["part_urls"][0].startswith("http://localhost:")
-        put = httpx.put(begun["part_urls"][0], content=b"x" * 1001)
-        assert put.status_code == 200, put.text
-        body = {"upload_id": begun["upload_id"],
-                "parts": [{"number": 1, "etag": put.headers["etag"]}]}  # fmt: skip
-        assert "1000" in refused(api.post(begun["complete"], json=body), 413, "too-large")
-        assert api.put(f"/jobs/{job}/images/a.tif", content=b"x").status_code == 201
-        s3 = door.store().s3
-        for n in range(3):
-            s3.put_bytes(door.bucket, f"in/{n}.tif", b"x", {})
-        many = api.post("/start-job", json={"s3_url": f"s3://{door.bucket}/in/"})
-        assert "2" in refused(many, 422, "too-many")
-        # what came by PUT is nobody's input unless it is asked for
-        whole = api.post("/start-job", json={"s3_url": f"s3://{door.bucket}"})
-        refused(whole, 422, "too-many")
-        s3.remove_object(door.bucket, "in/2.tif")
-        whole = api.post("/start-job", json={"s3_url": f"s3://{door.bucket}"})
-        assert whole.status_code == 202 and whole.json()["images"]["expected"] == 2
-        asked = api.post("/start-job", json={"s3_url": f"s3://{door.bucket}/uploads/"})
-        assert asked.json()["images"]["expected"] == 1
 
 
 async def test_a_key_that_no_event_can_hold(

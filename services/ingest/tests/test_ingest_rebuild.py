@@ -7,7 +7,6 @@ import asyncio
 import json
 import secrets
 import signal
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import httpx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ingest_world import until
 
 from frond.contracts import keys
 from frond.contracts.events import Event, ImageUploaded, JobCompleted
@@ -125,15 +125,6 @@ async def open_job(store: ObjectStore, job_id: str) -> None:
         "reason": Reason.BAD_IMAGE_URI.value, "detail": "no",
     }  # fmt: skip
     await put(store, places.refused_record(job_id, str(no["image_id"])), no)
-
-
-def until(look: Any, seconds: float = 30) -> Any:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if found := look():
-            return found
-        time.sleep(0.05)
-    raise AssertionError(f"not within {seconds} s")
 
 
 def wipe(door: Any) -> None:

@@ -74,3 +74,14 @@ async def test_rounds_have_an_end(api: httpx.Client, store: ObjectStore) -> None
     last = api.post(f"/jobs/{job}/webhooks/replay")
     assert (last.status_code, last.json()["reason"]) == (422, "too-many"), last.text
     assert len(api.get(f"/jobs/{job}/webhooks").json()["webhooks"]) == 1 + MOST_ROUNDS
+
+
+async def test_a_round_whose_beginner_died_is_sent(api: httpx.Client, store: ObjectStore) -> None:
+    """Killed between a delivery and its marker, and never asked again under the same key: whoever
+    asks next has the delivery promised, so that the round ends and the next one can begin."""
+    job = await notified(api, store)
+    begun = api.post(f"/jobs/{job}/webhooks/replay").json()["webhooks"][0]["id"]
+    await store.delete(keys.delivery_marker(job, begun))
+    refused = api.post(f"/jobs/{job}/webhooks/replay")
+    assert refused.status_code == 409, refused.text
+    assert await store.exists(keys.delivery_marker(job, begun))

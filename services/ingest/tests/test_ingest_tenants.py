@@ -3,87 +3,24 @@
 # ruff: noqa: ASYNC212 (the loop has nothing else to do while a request is answered)
 from __future__ import annotations
 
-import asyncio
 import itertools
 import json
-import secrets
-import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from minio import Minio
+from ingest_world import Tenants, fresh, new_job, until
 
-from frond.auth import KeyStore, Scope
 from frond.bus import EventProducer, Outgoing
 from frond.contracts import keys, topics
 from frond.contracts.events import ImageUploaded
 from frond.contracts.jobs import JobSpec
-from frond.stack import Endpoints
 from frond.store import ObjectStore
 
 pytestmark = pytest.mark.stack
 
 OPEN = {("get", "/"), ("get", "/health"), ("get", "/ready"), ("get", "/metrics")}
 ADMINS = "/keys"
-BOTH = (Scope.SUBMIT, Scope.READ)
-
-
-def until(look: Callable[[], Any], seconds: float = 30) -> Any:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if found := look():
-            return found
-        time.sleep(0.05)
-    raise AssertionError(f"not within {seconds} s")
-
-
-def fresh(name: str = "job") -> str:
-    return f"{name}-{secrets.token_hex(4)}"
-
-
-async def a_key(store: ObjectStore, tenant: str | None, *scopes: Scope) -> str:
-    _, key = await KeyStore(store).create("test", tenant=tenant, scopes=scopes or BOTH)
-    return key
-
-
-@dataclass
-class Tenants:
-    """Clients of two tenants at one door."""
-
-    acme: httpx.Client
-    beta: httpx.Client
-    reads: httpx.Client
-    submits: httpx.Client
-    nobody: httpx.Client
-
-
-@pytest.fixture(scope="module")
-def tenants(door: Any) -> Iterator[Tenants]:
-    async def make() -> dict[str, str]:
-        store = door.store()
-        try:
-            return {
-                "acme": await a_key(store, "acme"),
-                "beta": await a_key(store, "beta"),
-                "reads": await a_key(store, "acme", Scope.READ),
-                "submits": await a_key(store, "acme", Scope.SUBMIT),
-                "nobody": "frond_0123456789abcdef_" + "A" * 43,
-            }
-        finally:
-            store.close()
-
-    clients = {
-        name: door.client(headers={"Authorization": f"Bearer {key}"})
-        for name, key in asyncio.run(make()).items()
-    }
-    yield Tenants(**clients)
-    for client in clients.values():
-        client.close()
 
 
 def routes(door: Any) -> list[tuple[str, str]]:
@@ -104,12 +41,6 @@ def told(answer: httpx.Response, job_id: str) -> dict[str, Any]:
     body = {k: v for k, v in body.items() if k != "trace_id"}
     names = sorted(k for k in answer.headers if k not in ("date", "traceparent", "content-length"))
     return {"status": answer.status_code, "body": body, "headers": names}
-
-
-def begun(client: httpx.Client, **body: Any) -> str:
-    answer = client.post("/jobs", json={"job_id": fresh(), **body})
-    assert answer.status_code == 201, answer.text
-    return str(answer.json()["job_id"])
 
 
 def test_no_route_without_a_key(door: Any, tenants: Tenants) -> None:
@@ -136,7 +67,7 @@ def test_no_route_without_a_key(door: Any, tenants: Tenants) -> None:
 
 def test_every_route_needs_its_scope(door: Any, tenants: Tenants) -> None:
     """403 with the scope's name: reading keys change nothing, submitting ones read nothing."""
-    job_id = begun(tenants.acme)
+    job_id = new_job(tenants.acme)
     for method, path in routes(door):
         if (method, path) in OPEN:
             continue
@@ -152,7 +83,7 @@ def test_every_route_needs_its_scope(door: Any, tenants: Tenants) -> None:
 
 def test_another_tenants_job_is_no_job(door: Any, tenants: Tenants) -> None:
     """At every route with a job in it: word for word the answer for a job that does not exist."""
-    mine, none = begun(tenants.acme), fresh()
+    mine, none = new_job(tenants.acme), fresh()
     before = tenants.acme.get(f"/jobs/{mine}").json()
     tried = 0
     for method, path in routes(door):
@@ -171,9 +102,9 @@ def test_another_tenants_job_is_no_job(door: Any, tenants: Tenants) -> None:
 
 def test_lists_hold_ones_own(api: httpx.Client, tenants: Tenants) -> None:
     """A tenant lists its jobs, over all pages; an admin those of all, and those of nobody."""
-    mine = {begun(tenants.acme) for _ in range(3)}
-    theirs = begun(tenants.beta)
-    nobodys = begun(api)
+    mine = {new_job(tenants.acme) for _ in range(3)}
+    theirs = new_job(tenants.beta)
+    nobodys = new_job(api)
 
     def listed(client: httpx.Client) -> set[str]:
         found, cursor = set(), None
@@ -197,9 +128,9 @@ async def test_an_id_that_another_has(
 ) -> None:
     """Every way to begin a job answers 409 with one sentence, whatever became of the other's job,
     and adds nothing to it."""
-    running, deleted = begun(tenants.acme), begun(tenants.acme)
+    running, deleted = new_job(tenants.acme), new_job(tenants.acme)
     assert tenants.acme.delete(f"/jobs/{deleted}").status_code == 204
-    nobodys = begun(api)
+    nobodys = new_job(api)
     begun_by_topic = fresh()
     spec = JobSpec.model_validate_json(await store.get(keys.job_spec(running)))
     other = spec.model_copy(update={"job_id": begun_by_topic})
@@ -257,10 +188,10 @@ async def test_places_that_may_be_named(
     """In the installation's bucket a tenant names uploads of its own jobs, and nothing else: what
     is another's is answered like what is not there."""
     form = tenants.acme.post("/upload", files={"f": ("a.tif", b"acme")}).json()["job_id"]
-    put = begun(tenants.acme)
+    put = new_job(tenants.acme)
     assert tenants.acme.put(f"/jobs/{put}/images/b.tif", content=b"acme").status_code == 201
     own = [until(lambda j=j: where(tenants.acme, j)) for j in (form, put)]  # type: ignore[misc]
-    long = begun(tenants.beta, job_id=put + "0")
+    long = new_job(tenants.beta, job_id=put + "0")
     assert tenants.beta.put(f"/jobs/{long}/images/c.tif", content=b"beta").status_code == 201
     await store.put("survey/north.tif", b"somebody's")
     bucket = store.bucket
@@ -272,7 +203,7 @@ async def test_places_that_may_be_named(
         none = tenants.beta.post("/start-job", json={"s3_url": absent})
         assert (answer.status_code, answer.json()["reason"]) == (422, "object-missing"), uri
         assert told(answer, uri) == told(none, absent)
-    mine = begun(tenants.beta)
+    mine = new_job(tenants.beta)
     for uri in own:
         answer = tenants.beta.post(f"/jobs/{mine}/images", json={"images": [uri]})
         assert answer.json()["reason"] == "object-missing"
@@ -299,7 +230,7 @@ def test_ids_of_uploads_are_no_job_ids(tenants: Tenants) -> None:
     for job_id in ("u-" + "0" * 24, "u-" + "0" * 12 + "-" + "1" * 24):
         answer = tenants.beta.post("/jobs", json={"job_id": job_id})
         assert (answer.status_code, answer.json()["reason"]) == (422, "bad-job-id")
-    begun(tenants.beta, job_id=f"u-{fresh()}")
+    new_job(tenants.beta, job_id=f"u-{fresh()}")
 
 
 async def test_jobs_from_the_topic(
@@ -328,155 +259,3 @@ async def test_jobs_from_the_topic(
     until(lambda: seen(nobodys, 1) and seen(both, 2))
     for job_id, client in itertools.product((nobodys, both), (tenants.acme, tenants.beta)):
         assert client.get(f"/jobs/{job_id}").status_code == 404
-
-
-async def test_a_revoked_key_is_let_go_within_seconds(
-    door: Any, api: httpx.Client, store: ObjectStore
-) -> None:
-    """Made, used and revoked by REST: requests are refused within 5 s, and a stream ends."""
-    made = api.post("/keys", json={"name": "laptop", "tenant": "acme"}).json()
-    assert made["key"].startswith(f"frond_{made['id']}_") and made["state"] == "active"
-    listed = api.get("/keys").json()["keys"]
-    assert made["id"] in {k["id"] for k in listed}
-    assert not any("key" in k or "sha256" in k for k in listed)
-    headers = {"Authorization": f"Bearer {made['key']}"}
-    with door.client(headers=headers) as client:
-        job_id = begun(client)
-        with client.stream("GET", f"/jobs/{job_id}/events") as stream:
-            lines = stream.iter_lines()
-            next(lines)
-            at = time.monotonic()
-            assert api.delete(f"/keys/{made['id']}").json()["state"] == "revoked"
-            until(lambda: client.get("/jobs").status_code == 401, 7)
-            assert time.monotonic() - at < 6
-            for _ in lines:
-                assert time.monotonic() - at < 12
-    assert api.delete("/keys/0123456789abcdef").status_code == 404
-    assert api.get(f"/jobs/{job_id}").status_code == 200
-
-
-def test_an_upload_ends_with_its_key(api: httpx.Client, door: Any) -> None:
-    """A body that is still being sent when its key is revoked: 401, and no image."""
-    made = api.post("/keys", json={"name": "laptop", "tenant": "acme"}).json()
-    with door.client(headers={"Authorization": f"Bearer {made['key']}"}) as client:
-        job_id = begun(client)
-
-        def body() -> Iterator[bytes]:
-            yield b"x" * 1000
-            assert api.delete(f"/keys/{made['id']}").status_code == 200
-            end = time.monotonic() + 12
-            while time.monotonic() < end:
-                yield b"x"
-                time.sleep(0.2)
-
-        try:
-            answer = client.put(f"/jobs/{job_id}/images/a.tif", content=body())
-        except httpx.TransportError:
-            pass  # answered and closed while the body was still being sent
-        else:
-            assert answer.status_code == 401, answer.text
-    assert api.post(f"/jobs/{job_id}/seal", json={}).json()["images"]["expected"] == 0
-
-
-def test_keys_that_cannot_be_made(api: httpx.Client) -> None:
-    """422 with a sentence, and no key."""
-    before = len(api.get("/keys").json()["keys"])
-    for body in (
-        {}, {"name": ""}, {"name": "x", "scopes": []}, {"name": "x", "scopes": ["root"]},
-        {"name": "x", "tenant": "a/b"}, {"name": "x", "expires": "2020-01-01T00:00:00Z"},
-        {"name": "x", "surprise": 1},
-    ):  # fmt: skip
-        answer = api.post("/keys", json=body)
-        assert answer.status_code in (400, 422) and answer.json()["detail"], body
-    assert len(api.get("/keys").json()["keys"]) == before
-
-
-def test_limits_answer_clearly(
-    stack: Endpoints, start_door: Callable[..., AbstractContextManager[Any]], tmp_path: Path
-) -> None:
-    """Open jobs a tenant, requests/s and bytes/s a key, and places a tenant, each configured."""
-    imagery = f"imagery-{secrets.token_hex(4)}"
-    limits = {
-        "FROND_MAX_OPEN_JOBS": "2", "FROND_REQUEST_RATE": "20", "FROND_UPLOAD_RATE": "2000000",
-        "FROND_ALLOWED_BUCKETS": imagery,
-        "FROND_TENANT_PLACES": f"acme=s3://{imagery}/acme, gamma=s3://{imagery}/gamma/",
-    }  # fmt: skip
-    s3 = Minio(
-        stack.s3_endpoint.removeprefix("http://"), stack.access_key, stack.secret_key, secure=False
-    )
-    s3.make_bucket(imagery)
-    with start_door(stack, tmp_path, **limits) as door:
-
-        async def make() -> list[str]:
-            store = door.store()
-            try:
-                return [await a_key(store, tenant) for tenant in ("acme", "beta")]
-            finally:
-                store.close()
-
-        acme, beta = (
-            door.client(headers={"Authorization": f"Bearer {key}"}) for key in asyncio.run(make())
-        )
-        admin = door.client()
-        for place in ("acme", "acme-too"):
-            s3.fput_object(imagery, f"{place}/a.tif", __file__)
-        ok = acme.post("/start-job", json={"s3_url": f"s3://{imagery}/acme/"})
-        assert ok.status_code == 202
-        for client, key in ((acme, "acme-too/"), (acme, "acme"), (acme, ""), (beta, "acme/a.tif")):
-            answer = client.post("/start-job", json={"s3_url": f"s3://{imagery}/{key}"})
-            assert answer.json()["reason"] == "bucket-not-allowed", (key, answer.text)
-
-        first = begun(acme)
-        for answer in (
-            acme.post("/jobs", json={}),
-            acme.post("/upload", files={"f": ("a.tif", b"x")}),
-            acme.post("/start-job", json={"s3_url": f"s3://{imagery}/acme/"}),
-        ):
-            assert answer.status_code == 429 and "retry-after" in answer.headers
-            assert answer.json()["reason"] == "too-many" and "acme" in answer.json()["detail"]
-        assert acme.post("/jobs", json={"job_id": first}).status_code == 201
-        begun(beta)
-        for _ in range(3):
-            begun(admin)
-        assert acme.post(f"/jobs/{first}/cancel").status_code == 200
-        until(lambda: acme.get(f"/jobs/{first}").json()["status"] == "dismissed")
-        second = begun(acme)
-
-        at = time.monotonic()
-        body = b"x" * 6_000_000
-        assert acme.put(f"/jobs/{second}/images/a.tif", content=body).status_code == 201
-        assert time.monotonic() - at > 1.5
-        large = acme.post(f"/jobs/{second}/images/b.tif/multipart", json={"size": 200_000_000})
-        assert large.status_code == 201
-        late = acme.put(f"/jobs/{second}/images/c.tif", content=b"x")
-        assert late.status_code == 429 and int(late.headers["retry-after"]) > 30
-        assert late.json()["reason"] == "rate-limited"
-
-        codes = [beta.get("/jobs") for _ in range(120)]
-        refused = [c for c in codes if c.status_code == 429]
-        assert refused and int(refused[0].headers["retry-after"]) >= 1
-        assert acme.get("/jobs").status_code == 200
-        for client in (acme, beta, admin):
-            client.close()
-    for place in ("acme", "acme-too"):
-        s3.remove_object(imagery, f"{place}/a.tif")
-    s3.remove_bucket(imagery)
-
-
-def test_a_door_without_any_key_is_shut(
-    stack: Endpoints, start_door: Callable[..., AbstractContextManager[Any]], tmp_path: Path
-) -> None:
-    """Nothing configured: 401 with how to make the first key. Off: open, since it is loopback."""
-    with start_door(stack, tmp_path, FROND_API_KEY="") as door:
-        answer = httpx.get(f"{door.url}/jobs")
-        assert answer.status_code == 401
-        assert "frond keys create --store" in answer.json()["detail"]
-        door.kill()
-        door.env["FROND_AUTH"] = "off"
-        door.start()
-        assert httpx.get(f"{door.url}/jobs").status_code == 200
-        assert "FROND_AUTH is off" in door.log.read_text()
-        door.kill()
-        with pytest.raises(AssertionError, match="loopback"):
-            door.env["API_HOST"] = "0.0.0.0"
-            door.start()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final, cast
 
@@ -27,6 +27,14 @@ from frond.store.s3 import S3, connect
 SOURCE: Final = "/frond/ingest"
 _KNOCK_S: Final = 2.0
 _log = get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Place:
+    """A place in a job that requests with one name hold, and whether one of them has it for good."""
+
+    requests: int = 0
+    kept: bool = False
 
 
 class Ingest:
@@ -61,6 +69,8 @@ class Ingest:
         """Pinned settings that were read lately; they never change."""
         self.counts: dict[str, int] = {}
         """How many names are claimed in the open jobs that this process has seen."""
+        self.coming: dict[tuple[str, str], Place] = {}
+        """Names of jobs' images that requests are bringing to this process right now."""
         self.listing: set[str] = set()
         """Jobs whose prefix this process is listing right now."""
         self._preparing = asyncio.Lock()

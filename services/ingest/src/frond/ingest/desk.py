@@ -214,6 +214,7 @@ async def tell_cancelled(ingest: Ingest, job_id: str, traceparent: str) -> None:
     for topic in (topics.IMAGED, topics.UPLOADED):
         out = Outgoing(topic, JobCancelled(job_id=job_id))
         await ingest.producer.send(out, traceparent=traceparent)
+        crash_point("ingest.cancel-told")
 
 
 async def delete(ingest: Ingest, job_id: str, traceparent: str) -> None:
@@ -237,7 +238,9 @@ async def finish_deleting(ingest: Ingest, job_id: str) -> None:
     await presigned.give_up(ingest, places.parts_of(job_id))
     for prefix in sorted(await _upload_prefixes(ingest, job_id)):
         await ingest.store.delete_prefix(prefix)
+    crash_point("ingest.uploads-deleted")
     await _delete_objects(ingest, job_id)
+    crash_point("ingest.objects-deleted")
     await ingest.store.delete(keys.open_marker(job_id))
     crash_point("ingest.job-deleted")
     if not await queries.is_deleted(ingest.db, job_id):

@@ -64,6 +64,7 @@ class Once:
         if stored is not None:
             yield stored
             return
+        crash_point("ingest.turn-taken")
         renewing = asyncio.create_task(self._renew())
         try:
             yield None

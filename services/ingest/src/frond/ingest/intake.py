@@ -22,9 +22,10 @@ from frond.contracts.events import ImageUploaded
 from frond.contracts.ids import image_id, parse_s3_uri
 from frond.contracts.jobs import JobSpec
 from frond.contracts.reasons import Reason
-from frond.ingest import metrics, places
+from frond.ingest import metrics, places, rooms
 from frond.ingest.context import Ingest, age
 from frond.ingest.problems import Refused
+from frond.ingest.rooms import Room
 from frond.runtime import crash_point, get_logger
 
 T = TypeVar("T")
@@ -111,8 +112,13 @@ async def publish(ingest: Ingest, events: Sequence[ImageUploaded], traceparent: 
         _log.warning("recorded, to be sent by the sweeper", events=len(events), error=repr(e))
 
 
-async def claim(ingest: Ingest, job_id: str, files: Sequence[File]) -> list[File]:
+async def claim(
+    ingest: Ingest, job_id: str, files: Sequence[File], room: Room | None = None
+) -> list[File]:
     """Take names for these files. Returns the files that have the names, with the same bytes.
+
+    ``room``: the places that are held for them. Those of names that are taken here are kept: a name
+    that another request took meanwhile has its place from there.
 
     Raises:
         Refused: CONFLICT: other bytes have one of the names. JOB_CLOSED, see :func:`require_place`.
@@ -128,6 +134,8 @@ async def claim(ingest: Ingest, job_id: str, files: Sequence[File]) -> list[File
     except Refused:
         await in_parallel(mine, lambda f: _release_own(ingest, job_id, f))
         raise
+    if room is not None:
+        room.keep(file.name for file in won if file.by == by)
     return won
 
 
@@ -160,6 +168,7 @@ async def _win(ingest: Ingest, job_id: str, file: File) -> File:
     key = places.claim(job_id, file.name)
     body = file.model_dump_json().encode()
     winner = File.model_validate_json(await ingest.store.put_if_absent(key, body))
+    crash_point("ingest.claim-stored")
     if winner.mark == file.mark:
         return winner
     if not await stored(ingest, winner):
@@ -181,10 +190,11 @@ async def _release_own(ingest: Ingest, job_id: str, file: File) -> None:
 
 
 async def release(ingest: Ingest, job_id: str, file: File) -> None:
-    """Give back a name whose bytes (those of ``file.mark``) will never come."""
+    """Give back a name whose bytes (those of ``file.mark``) will never come, and its place."""
     held = await claimed(ingest, job_id, file.name)
     if held is not None and held.mark == file.mark:
         await ingest.store.delete(places.claim(job_id, file.name))
+        rooms.free(ingest, job_id)
 
 
 async def stored(ingest: Ingest, file: File) -> bool:
@@ -199,43 +209,6 @@ async def claimed(ingest: Ingest, job_id: str, name: str) -> File | None:
         return File.model_validate_json(await ingest.store.get(places.claim(job_id, name)))
     except ObjectMissing:
         return None
-
-
-async def make_room(ingest: Ingest, job_id: str, new: int = 1) -> Callable[[], None]:
-    """Reserve places for new images in an open job; the result gives them back.
-
-    A job that was created with its size takes images until it has them, one that was sealed takes
-    none. The count is exact within this process.
-
-    Raises:
-        Refused: job-closed, or too-many.
-    """
-    try:
-        sealed = json.loads(await ingest.store.get(keys.job_sealed(job_id)))
-    except ObjectMissing:
-        sealed = None
-    if sealed is not None and not sealed.get("declared"):
-        raise Refused(
-            Reason.JOB_CLOSED,
-            f"Job {job_id!r} is sealed with {sealed['job_size']} images and takes no more.",
-        )
-    if job_id not in ingest.counts:
-        found = 0
-        async for _ in ingest.store.list(places.claims(job_id)):
-            found += 1
-        ingest.counts.setdefault(job_id, found)
-    limit = int(sealed["job_size"]) if sealed else ingest.settings.max_files
-    if ingest.counts[job_id] + new > limit:
-        if sealed:
-            raise Refused(Reason.JOB_CLOSED, f"Job {job_id!r} has all of its {limit} images.")
-        raise Refused(Reason.TOO_MANY, f"A job may have {limit} images here.")
-    ingest.counts[job_id] += new
-
-    def give_back() -> None:
-        if job_id in ingest.counts:
-            ingest.counts[job_id] -= new
-
-    return give_back
 
 
 async def add(ingest: Ingest, spec: JobSpec, files: Sequence[File], traceparent: str) -> None:

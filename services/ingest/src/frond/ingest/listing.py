@@ -233,6 +233,7 @@ async def _publish(ingest: Ingest, spec: JobSpec, page: Sequence[File], tracepar
     async def keep(event: ImageRejected) -> None:
         key = places.refused_record(spec.job_id, event.image_id)
         await ingest.store.put(key, event.model_dump_json().encode(), "application/json")
+        crash_point("ingest.refusal-recorded")
 
     await intake.in_parallel(bad, keep)
     crash_point("ingest.refused-recorded")

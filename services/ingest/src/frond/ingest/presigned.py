@@ -14,6 +14,7 @@ from frond.contracts.reasons import Reason
 from frond.ingest import places
 from frond.ingest.context import Ingest, age
 from frond.ingest.problems import Refused
+from frond.runtime import crash_point
 from frond.store import ObjectStore
 from frond.store.s3 import S3, code_of, translated
 
@@ -59,6 +60,7 @@ async def give_up(ingest: Ingest, prefix: str = places.PARTS, older_than: float 
         try:
             coming = Coming.model_validate_json(await ingest.store.get(found.key))
             await _abort(ingest.store, coming)
+            crash_point("ingest.parts-dropped")
         except ObjectMissing:
             pass  # completed, or dropped by another process
         await ingest.store.delete(found.key)

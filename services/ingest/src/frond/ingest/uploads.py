@@ -23,6 +23,7 @@ from frond.ingest.intake import File
 from frond.ingest.multipart import FormReader, PartBegan, PartData
 from frond.ingest.problems import Refused
 from frond.ingest.readmodel import queries
+from frond.ingest.rooms import make_room
 from frond.ingest.sinks import HashSink, ObjectSink, Sink
 from frond.runtime import crash_point, get_logger
 
@@ -99,6 +100,7 @@ class Receiver:
         form = FormReader(boundary)
         if self.keep:
             await self.ingest.store.put(places.receiving(self.upload_id), b"", "text/plain")
+            crash_point("ingest.form-marked")
         try:
             async for piece in body:
                 for step in form.feed(piece):
@@ -166,6 +168,7 @@ class Receiver:
             sha = await sink.whole()
             if name or sink.size:
                 await sink.keep()
+                crash_point("ingest.file-stored")
             return sha
         finally:
             self._slots.release()
@@ -221,8 +224,10 @@ async def accept(
     wish = received.wish()
     wish.check(ingest.egress)
     await ingest.store.put(places.receiving(upload_id), job_id.encode(), "text/plain")
+    crash_point("ingest.form-named")
     spec = await _accept(ingest, received, upload_id, job_id, wish, who, traceparent)
     await ingest.store.delete(places.receiving(upload_id))
+    crash_point("ingest.form-unmarked")
     return spec
 
 
@@ -242,6 +247,9 @@ async def _accept(
         spec = await (
             desk.spec_of(ingest, job_id) if plain else desk.pin(ingest, job_id, wish, who)
         )
+        if not who.sees(spec.tenant):
+            # another tenant's, begun since it was asked
+            raise tenancy.unusable(job_id)
         await _add(ingest, spec, received, traceparent)
         return spec
     async with tenancy.room_for_job(ingest, job_id, who):
@@ -263,6 +271,7 @@ async def _begin(
     await carry_out(ingest, spec, stored, traceparent)
     if stored.upload_id != upload_id:
         await ingest.store.delete_prefix(places.upload_prefix(upload_id))
+        crash_point("ingest.copies-deleted")
     return spec
 
 
@@ -303,12 +312,11 @@ async def _add(ingest: Ingest, spec: JobSpec, received: Received, traceparent: s
             new.append(file)
     if new:
         await desk.require_open(ingest, spec.job_id)
-        give_back = await intake.make_room(ingest, spec.job_id, len(new))
+        room = await make_room(ingest, spec.job_id, [f.name for f in new])
         try:
-            won = await intake.claim(ingest, spec.job_id, new)
-        except BaseException:
-            give_back()
-            raise
+            won = await intake.claim(ingest, spec.job_id, new, room)
+        finally:
+            room.leave()
         await intake.add(ingest, spec, won, traceparent)
     if known:
         # sent again: whoever claimed the names may have died before it recorded the images
@@ -321,6 +329,7 @@ async def _add(ingest: Ingest, spec: JobSpec, received: Received, traceparent: s
         _, key = parse_s3_uri(file.image)
         with contextlib.suppress(ObjectMissing):
             await ingest.store.delete(key)
+            crash_point("ingest.copies-deleted")
 
 
 async def clear_abandoned(ingest: Ingest) -> int:
@@ -335,6 +344,7 @@ async def clear_abandoned(ingest: Ingest) -> int:
             job_id = (await ingest.store.get(found.key)).decode()
             if not (job_id and await _given(ingest, job_id, upload_id)):
                 await ingest.store.delete_prefix(places.upload_prefix(upload_id))
+                crash_point("ingest.abandoned-deleted")
             await ingest.store.delete(found.key)
             count += 1
     return count

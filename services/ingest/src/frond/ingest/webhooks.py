@@ -20,6 +20,7 @@ from frond.contracts.reasons import Reason
 from frond.ingest import desk, intake, places
 from frond.ingest.context import Ingest, age
 from frond.ingest.problems import Refused
+from frond.runtime import crash_point
 
 MOST_ROUNDS: Final = 20
 """How often the webhooks of one job may be sent once more."""
@@ -77,11 +78,18 @@ async def replay(ingest: Ingest, job_id: str, idempotency_key: str | None) -> li
                 keys.delivery(job_id, mine.id), mine.model_dump_json().encode()
             )
         )
+        crash_point("ingest.replay-stored")
         if not stored.final:
             # last: with the marker, it is promised
-            await ingest.store.put_if_absent(keys.delivery_marker(job_id, stored.id), b"{}")
+            await _promise(ingest, stored)
         out.append(stored)
     return out
+
+
+async def _promise(ingest: Ingest, delivery: Delivery) -> None:
+    marker = keys.delivery_marker(delivery.job_id, delivery.id)
+    await ingest.store.put_if_absent(marker, b"{}")
+    crash_point("ingest.replay-marked")
 
 
 async def _take_turn(ingest: Ingest, job_id: str, round_: str, known: Sequence[Delivery]) -> None:
@@ -90,8 +98,12 @@ async def _take_turn(ingest: Ingest, job_id: str, round_: str, known: Sequence[D
         key = places.replay(job_id, n)
         there = (await ingest.store.put_if_absent(key, round_.encode())).decode()
         if there == round_:
+            crash_point("ingest.round-taken")
             return
         sent = [d for d in known if d.round == there]
+        # whoever began this round may have died before it gave them their markers
+        for pending in (d for d in sent if not d.final):
+            await _promise(ingest, pending)
         begun = sent or age(await ingest.store.stat(key)) > _LEASE_S
         if not begun or not all(d.final for d in sent):
             raise Refused(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from datetime import timedelta
 from typing import Annotated
 from urllib.parse import quote
@@ -25,6 +24,7 @@ from frond.ingest.listing import named_object
 from frond.ingest.presigned import begin_parts, finish_parts
 from frond.ingest.problems import Refused
 from frond.ingest.readmodel import queries
+from frond.ingest.rooms import Room, make_room
 from frond.ingest.routes.answers import PROBLEMS, JobId, JsonRoute, S3Url
 from frond.ingest.sinks import ObjectSink
 from frond.ingest.tracing import traceparent
@@ -118,11 +118,17 @@ def _added(spec: JobSpec, file: File, created: bool) -> Added:
     )  # fmt: skip
 
 
-async def _admit(ingest: Ingest, job_id: str, name: str) -> Callable[[], None]:
+async def _admit(ingest: Ingest, job_id: str, name: str) -> Room:
     """A place for a new name in an open job. Raises Refused."""
     if await intake.claimed(ingest, job_id, name) is not None:
-        return lambda: None
-    return await intake.make_room(ingest, job_id)
+        return Room(ingest, job_id)
+    try:
+        return await make_room(ingest, job_id, [name])
+    except Refused:
+        # taken while it was asked, by an attempt before this one
+        if await intake.claimed(ingest, job_id, name) is not None:
+            return Room(ingest, job_id)
+        raise
 
 
 @router.put(
@@ -140,7 +146,7 @@ async def put_image(request: Request, job_id: JobId, name: str) -> Response:
     told = request.headers.get("content-length", "")
     if told.isdigit() and int(told) > limit:
         raise Refused(Reason.TOO_LARGE, f"An image may have {limit} bytes here, not {told}.")
-    give_back = await _admit(ingest, job_id, name)
+    room = await _admit(ingest, job_id, name)
     key = keys.job_upload(job_id, name)
     sink = ObjectSink(ingest.store, key, limit)
     try:
@@ -150,7 +156,7 @@ async def put_image(request: Request, job_id: JobId, name: str) -> Response:
         if told.isdigit() and int(told) != sink.size:
             raise Refused(Reason.BAD_REQUEST, "The body is shorter than its Content-Length.")
         mine = File(name=name, image=ingest.store.uri(key), mark=f"sha256:{sha}", size=sink.size)
-        (file,) = await intake.claim(ingest, job_id, [mine])
+        (file,) = await intake.claim(ingest, job_id, [mine], room)
         recorded = keys.job_input_record(job_id, image_id(job_id, file.image))
         known = await ingest.store.exists(recorded)
         if known:
@@ -161,9 +167,10 @@ async def put_image(request: Request, job_id: JobId, name: str) -> Response:
             # a large object may have taken its time
             await intake.require_place(ingest, job_id, [file])
     except BaseException:
-        give_back()
         await sink.drop()
         raise
+    finally:
+        room.leave()
     # sent again even when it is known: the first attempt may have died in between
     await intake.add(ingest, spec, [file], traceparent(request))
     body = _added(spec, file, not known)
@@ -184,28 +191,30 @@ async def complete_multipart(
     key = keys.job_upload(job_id, name)
     mark = "upload:" + hashlib.sha256(body.upload_id.encode()).hexdigest()
     mine = File(name=name, image=ingest.store.uri(key), mark=mark, size=0)
-    give_back = await _admit(ingest, job_id, name)
+    room = await _admit(ingest, job_id, name)
     try:
         # the name is taken first: nobody else's bytes under it can be replaced
-        await intake.claim(ingest, job_id, [mine])
+        await intake.claim(ingest, job_id, [mine], room)
         new = not await ingest.store.exists(key) and await _finish(ingest, job_id, mine, key, body)
         found = await ingest.store.stat(key)
         said = await presigned.noted(ingest, job_id, key, body.upload_id)
         if said is not None and found.size != said.size:
             await ingest.store.delete(key)
+            crash_point("ingest.misfit-deleted")
             await intake.release(ingest, job_id, mine)
+            crash_point("ingest.misfit-released")
             await presigned.forget(ingest, job_id, body.upload_id)
             # what was said was counted when it began
             more = max(0, found.size - said.size)
             ingest.rates.charge(who_asks(request).subject, more)
             raise _other_size(found.size, said.size, ingest.settings.max_file_bytes)
         await intake.require_place(ingest, job_id, [mine])
-    except BaseException:
-        give_back()
-        raise
+    finally:
+        room.leave()
     file = mine.model_copy(update={"size": found.size})
     await intake.add(ingest, spec, [file], traceparent(request))
     await presigned.forget(ingest, job_id, body.upload_id)
+    crash_point("ingest.parts-forgotten")
     answer = _added(spec, file, new)
     return JSONResponse(answer.model_dump(mode="json"), 201 if new else 200)
 
@@ -260,7 +269,7 @@ async def begin_multipart(
         raise Refused(
             Reason.CONFLICT, f"{name!r} is in job {job_id!r} already. Choose another name."
         )
-    (await intake.make_room(ingest, job_id))()
+    (await make_room(ingest, job_id, [name])).leave()
     # these bytes do not come by here
     ingest.rates.charge(who_asks(request).subject, body.size)
     size = max(body.part_size, -(-body.size // _MAX_PARTS))
@@ -271,6 +280,7 @@ async def begin_multipart(
     )
     coming = presigned.Coming(key=key, upload_id=upload_id, size=body.size)
     await presigned.note(ingest, job_id, coming)
+    crash_point("ingest.parts-noted")
     return MultipartBegun(
         upload_id=upload_id, part_size=size, part_urls=urls,
         complete=f"{views.base(request)}/jobs/{job_id}/images/{quote(name)}/multipart/complete",
@@ -297,14 +307,13 @@ async def add_objects(request: Request, job_id: JobId, body: NamedObjects) -> Ad
     had = await intake.in_parallel(unique, lambda f: intake.claimed(ingest, job_id, _tag(f)))
     new = [f for f, h in zip(unique, had, strict=True) if h is None]
     if new:
-        give_back = await intake.make_room(ingest, job_id, len(new))
+        # an object is one image whatever it is called, so its address is what is claimed
+        tagged = [f.model_copy(update={"name": _tag(f)}) for f in new]
+        room = await make_room(ingest, job_id, [f.name for f in tagged])
         try:
-            # an object is one image whatever it is called, so its address is what is claimed
-            tagged = [f.model_copy(update={"name": _tag(f)}) for f in new]
-            await intake.claim(ingest, job_id, tagged)
-        except BaseException:
-            give_back()
-            raise
+            await intake.claim(ingest, job_id, tagged, room)
+        finally:
+            room.leave()
     await intake.add(ingest, spec, unique, traceparent(request))
     fresh = {f.image for f in new}
     return AddedList(images=[_added(spec, f, f.image in fresh) for f in unique])
