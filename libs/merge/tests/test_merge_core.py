@@ -113,6 +113,20 @@ def test_merging_what_is_merged_changes_nothing(d: Detections) -> None:
     assert to_ipc(merge(once, GRID, 0.4)) == to_ipc(once)
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    scenes,
+    thresholds,
+    st.sampled_from([(2.0**24, 2.0**24, 2.0**24 + 9, 2.0**24 + 9), (4e3, 50.0, 20.0, 20.0)]),
+)
+def test_an_odd_box_changes_nothing(
+    d: Detections, threshold: float, odd: tuple[float, float, float, float]
+) -> None:
+    """One beyond what 32 bits hold, or the wrong way round, leaves the others alone."""
+    more = Detections.concat([d, Detections.of([odd], [0.5], 0, 3, TOUCHES_BAND)])
+    assert to_ipc(merge(more, GRID, threshold)) == to_ipc(reference(more, threshold, "iou"))
+
+
 def test_a_long_chain_is_settled_in_linear_time() -> None:
     """Each box beats the next: every second one stays, without a round a link."""
     n = 200_000

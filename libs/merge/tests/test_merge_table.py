@@ -113,6 +113,28 @@ class TestOrder:
         plain = d.take(np.lexsort(d._order_keys()))
         assert to_ipc(plain) == to_ipc(d.sorted())
 
+    @given(rows)
+    def test_once_leaves_out_what_repeats(self, values: list[tuple[int, ...]]) -> None:
+        """Each distinct row is there once, in the same order."""
+        d = table(values)  # type: ignore[arg-type]
+        got = d.take(d.order(once=True))
+        plain = d.sorted()
+        columns = (plain.scores, plain.classes, plain.windows, plain.flags)
+        every = [(*plain.boxes[i], *(c[i] for c in columns)) for i in range(len(plain))]
+        first = [i for i, row in enumerate(every) if row not in every[:i]]
+        assert to_ipc(got) == to_ipc(plain.take(first))
+
+    @pytest.mark.parametrize("classes", [1, 4000])
+    def test_what_the_packed_key_has_no_room_for_is_still_compared(self, classes: int) -> None:
+        """Many rows, many classes, far coordinates: x0 is cut in the key, not in the order."""
+        rng = np.random.default_rng(classes)
+        n = 70_000
+        corner = rng.integers(0, 3, (n, 2)) / 256 + rng.integers(0, 2, (n, 1)) * 4_000_000.0
+        d = Detections.of(
+            np.c_[corner, corner + 1], rng.integers(0, 3, n) / 3, rng.integers(0, classes, n)
+        )
+        assert np.array_equal(d.sorted().boxes, d.take(np.lexsort(d._order_keys())).boxes)
+
     def test_values_outside_the_packed_key_still_sort(self) -> None:
         """Negative coordinates and classes beyond twelve bits take the plain way."""
         d = Detections.of([(5, 0, 6, 1), (-5, 0, 6, 1)], [0.5, 0.5], [9000, 9000]).sorted()

@@ -115,8 +115,13 @@ class Detections:
 
     def take(self, which: Any) -> Detections:
         """The rows that an index array, a boolean mask or a slice chooses."""
+        if not isinstance(which, slice):
+            chosen = np.asarray(which)
+            is_mask = chosen.dtype == bool
+            which = np.flatnonzero(chosen) if is_mask else chosen.astype(np.intp, copy=False)
         return Detections(
-            boxes=self.boxes[which],
+            # several times faster than an index where rows are picked at random
+            boxes=self.boxes[which] if isinstance(which, slice) else self.boxes.take(which, axis=0),
             scores=self.scores[which],
             classes=self.classes[which],
             windows=self.windows[which],
@@ -127,20 +132,38 @@ class Detections:
         """In the total order: score descending, then class, x0, y0, x1, y1, window, flags."""
         return self.take(self.order())
 
-    def order(self) -> IntArray:
-        """The indices that put the rows into the total order."""
-        packed = self._packed_key()
-        if packed is None:
-            return np.lexsort(self._order_keys()).astype(np.int64)
-        order = np.argsort(packed)
-        key = packed[order]
-        same = key[1:] == key[:-1]
-        if same.any():
+    def order(self, *, once: bool = False) -> IntArray:
+        """The indices that put the rows into the total order.
+
+        ``once`` leaves out the rows that repeat another in every column.
+        """
+        order, like_last = self._order()
+        if not once or not len(like_last):
+            return order
+        one, last = order[like_last], order[like_last - 1]
+        repeats = (self.boxes[one] == self.boxes[last]).all(axis=1)
+        for column in (self.scores, self.classes, self.windows, self.flags):
+            repeats &= column[one] == column[last]
+        return np.delete(order, like_last[repeats]) if repeats.any() else order
+
+    def _order(self) -> tuple[IntArray, IntArray]:
+        """The total order, and where in it a row may equal the one before."""
+        n = len(self)
+        key, index_bits = self._packed_key(), max(n - 1, 1).bit_length()
+        if key is None:
+            return np.lexsort(self._order_keys()).astype(np.int64), np.arange(1, n)
+        key.sort()
+        same = (key[1:] ^ key[:-1]) < 1 << index_bits
+        key &= (1 << index_bits) - 1
+        like_last = np.flatnonzero(same) + 1
+        if len(like_last):
             # only rows that tie on the packed key pay for the full comparison
             tied = np.flatnonzero(np.r_[same, False] | np.r_[False, same])
-            rows = order[tied]
-            order[tied] = rows[np.lexsort((*self.take(rows)._order_keys(), packed[rows]))]
-        return order.astype(np.int64, copy=False)
+            group = np.cumsum(~np.r_[False, same][tied])
+            rows = key[tied]
+            x0 = np.rint(self.boxes[rows, 0] * SUBPIXEL)
+            key[tied] = rows[np.lexsort((*self.take(rows)._order_keys(), x0, group))]
+        return key, like_last
 
     def _order_keys(self) -> tuple[npt.NDArray[Any], ...]:
         # lexsort's last key is its first criterion
@@ -151,22 +174,30 @@ class Detections:
         )  # fmt: skip
 
     def _packed_key(self) -> IntArray | None:
-        # score, class and x0 in 21 + 12 + 30 bits: an integer sort is several times faster
+        # score, class, as much of x0 as there is room for, and the row itself, in 63 bits: sorting
+        # such integers in place is several times faster than sorting indices by anything, and
+        # holds one array
         if not len(self):
             return None
-        score = np.rint(self.scores.astype(np.float64) * SCORE_STEPS).astype(np.int64)
-        x0 = np.rint(self.boxes[:, 0] * SUBPIXEL).astype(np.int64)
-        fits = (
-            score.min() >= 0
-            and score.max() <= SCORE_STEPS
-            and self.classes.min() >= 0
-            and self.classes.max() < 1 << 12
-            and x0.min() >= 0
-            and x0.max() < 1 << 30
-        )
-        if not fits:
+        key = np.rint(self.scores.astype(np.float64) * SCORE_STEPS).astype(np.int64)
+        if key.min() < 0 or key.max() > SCORE_STEPS:
             return None
-        return ((SCORE_STEPS - score) << 42) | (self.classes.astype(np.int64) << 30) | x0
+        x0 = self.boxes[:, 0] * SUBPIXEL
+        np.rint(x0, out=x0)
+        top = int(self.classes.max())
+        if self.classes.min() < 0 or top >= 1 << 12 or x0.min() < 0 or x0.max() >= 1 << 30:
+            return None
+        index_bits = max(len(self) - 1, 1).bit_length()
+        x_bits = int(x0.max()).bit_length()
+        room = min(63 - SCORE_STEPS.bit_length() - top.bit_length() - index_bits, x_bits)
+        np.subtract(SCORE_STEPS, key, out=key)
+        key <<= top.bit_length()
+        key |= self.classes
+        key <<= room
+        key |= x0.astype(np.int64) >> (x_bits - room)
+        key <<= index_bits
+        key |= np.arange(len(self))
+        return key
 
 
 def on_lattice(boxes: FloatArray) -> FloatArray:
