@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -49,6 +50,11 @@ def versions() -> dict[str, str]:
         if version(name) != found[name]:
             found[f"{name} (Frond's)"] = version(name)
     return {"python": platform.python_version(), **found}
+
+
+def own_versions(packages: Sequence[str]) -> dict[str, str]:
+    """Of packages in Frond's own environment."""
+    return {"python": platform.python_version(), **{p: version(p) for p in packages}}
 
 
 def machine() -> str:

@@ -10,7 +10,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -31,14 +32,16 @@ _START_S: Final = 120.0
 class Contender:
     """One way to do a case's work.
 
-    ``target`` is MODULE:FUNCTION under bench/contenders, called with ``args``. ``over`` says
-    which cap it exceeded or why it failed; it is not run again then.
+    ``target`` is MODULE:FUNCTION under bench/contenders, called with ``args`` in a process of its
+    own; or ``call`` does the work, in processes that it starts itself, and returns the figures.
+    ``over`` says which cap it exceeded or why it failed; it is not run again then.
     """
 
     name: str
     target: str
     args: dict[str, Any]
     frond: bool = False
+    call: Callable[[], dict[str, Any]] | None = None
     rounds: list[dict[str, Any]] = field(default_factory=list)
     over: str | None = None
     burnt: float = 0.0
@@ -53,18 +56,30 @@ class Contender:
         return [min(values), max(values)] if values else []
 
 
-def interleave(contenders: Sequence[Contender], cap_s: float = CAP_S, rounds: int = ROUNDS) -> None:
+def interleave(
+    contenders: Sequence[Contender],
+    cap_s: float = CAP_S,
+    rounds: int = ROUNDS,
+    long_s: float = _LONG_S,
+) -> None:
     """Run each once a round, each in turn first; what takes long is run in the first only."""
     for n in range(rounds):
         turn = n % len(contenders)
         for one in [*contenders[turn:], *contenders[:turn]]:
-            if one.over is None and not any(r["seconds"] > _LONG_S for r in one.rounds):
+            if one.over is None and not any(r["seconds"] > long_s for r in one.rounds):
                 _run(one, cap_s)
                 last = one.over or f"{one.rounds[-1]['seconds']:.3f} s"
                 print(f"    round {n + 1}: {one.name}: {last}", flush=True)
 
 
 def _run(one: Contender, cap_s: float) -> None:
+    if one.call is not None:
+        try:
+            one.rounds.append(one.call())
+        except Exception as e:
+            traceback.print_exc()
+            one.over = f"failed: {str(e)[:160]}"
+        return
     python = sys.executable if one.frond else str(BENCH_PYTHON)
     behind = str(Path(sys.prefix) / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}")
     env = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
@@ -131,6 +146,16 @@ def _cpu_s(pid: int) -> float:
     except OSError:
         return 0.0
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def limit(
+    name: str, case: str, ours: float, most: float, unit: str, spread: Sequence[float] = ()
+) -> dict[str, Any]:
+    """One line of results.json for a figure that is judged alone."""
+    return {
+        "name": name, "case": case, "ours": ours, "theirs": None, "unit": unit, "ratio": None,
+        "target": f"≤ {most:g}", "met": ours <= most, "spread": {"ours": list(spread)},
+    }  # fmt: skip
 
 
 def entry(

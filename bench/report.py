@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,21 @@ import matplotlib
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
 
-from harness import ROOT
-
-_DOC = ROOT / "docs" / "performance.md"
-_IMAGES = ROOT / "docs" / "img" / "bench"
+CASES = {
+    "merge": "merging",
+    "raster": "a whole raster on one machine",
+    "saturation": "saturation: one large raster through the whole system",
+    "small_files": "many small files through the whole system",
+    "latency": "latency",
+    "messaging": "messaging",
+    "online": "`POST /predict`",
+    "scale": "scaling over workers",
+    "growth": "growth over images",
+    "memory": "memory at 60,000² and 5 M detections",
+    "segmentation": "segmentation",
+    "gpu": "GPUs",
+}
+"""Every benchmark there is or is to be, by name: what it measures."""
 
 _HEAD = """\
 # Performance
@@ -26,10 +38,6 @@ benchmark and leaves the others' figures as they were. Every figure is also in `
 The machines are shared and noisy. Contenders run interleaved, each in a process of its own, in
 turn to be first; figures are medians of the rounds, with the smallest and largest beside them.
 Seconds are good for comparing rows of one table with each other and for nothing else.
-
-Measured here so far: merging, and a whole raster on one machine. What is not measured yet:
-saturation and many small files through the whole system, latency, messaging, `POST /predict`,
-scaling over workers, growth over images, memory at 60,000², segmentation, GPUs.
 """
 
 
@@ -37,8 +45,18 @@ def short(lines: list[dict[str, Any]]) -> str:
     return "; ".join(f"{x['name']} {x['case']}" for x in lines if x["met"] is False) or "nothing"
 
 
-def write(lines: list[dict[str, Any]], details: dict[str, Any]) -> None:
-    out = [_HEAD, "## What falls short", ""]
+def _measured(details: dict[str, Any]) -> str:
+    so_far = "; ".join(about for name, about in CASES.items() if name in details)
+    to_come = "; ".join(about for name, about in CASES.items() if name not in details)
+    text = f"Measured here so far: {so_far or 'nothing'}."
+    if to_come:
+        text += f" What is not measured yet: {to_come}."
+    return textwrap.fill(text, 100, break_on_hyphens=False, break_long_words=False) + "\n"
+
+
+def write(lines: list[dict[str, Any]], details: dict[str, Any], docs: Path) -> None:
+    """Write performance.md and its plots under ``docs``."""
+    out = [_HEAD, _measured(details), "## What falls short", ""]
     missed = [x for x in lines if x["met"] is False]
     if missed:
         out += ["| benchmark | case | Frond | the other | target |", "|---|---|---|---|---|"]
@@ -56,17 +74,17 @@ def write(lines: list[dict[str, Any]], details: dict[str, Any]) -> None:
     for name, part in details.items():
         versions = ", ".join(f"{k} {v}" for k, v in part["versions"].items())
         out += [
-            f"## {name.capitalize()}", "", part["about"],
+            f"## {name.capitalize().replace('_', ' ')}", "", part["about"],
             f"`make bench ONLY={name}`, {part['when']}, commit {part['commit']}; {part['machine']}; "
             f"{versions}.", "",
         ]  # fmt: skip
         for table in part["tables"]:
             out += [f"### {table['title']}", "", *_rows(table["rows"]), ""]
-            if image := _plot(table):
+            if image := _plot(table, docs / "img" / "bench"):
                 out += [f"![{table['title']}](img/bench/{image})", ""]
             if note := table.get("note"):
                 out += [note, ""]
-    _DOC.write_text("\n".join(out).rstrip() + "\n")
+    (docs / "performance.md").write_text("\n".join(out).rstrip() + "\n")
 
 
 def _target(line: dict[str, Any]) -> str:
@@ -89,8 +107,10 @@ def _rows(rows: list[dict[str, Any]]) -> list[str]:
 
 def _cell(row: dict[str, Any], column: str) -> str:
     if column == "seconds":
-        if row["over"]:
+        if row.get("over"):
             return f"**{row['over']}**"
+        if not row.get("spread"):
+            return _number(row.get("seconds"))
         low, high = row["spread"]
         return f"{_number(row['seconds'])} ({_number(low)}–{_number(high)})"
     return _number(row.get(column))
@@ -107,29 +127,31 @@ def _number(value: object) -> str:
     return f"{number:.3g}"
 
 
-def _plot(table: dict[str, Any]) -> str | None:
-    rows = [r for r in table["rows"] if r.get("seconds") and not r["over"]]
+def _plot(table: dict[str, Any], images: Path) -> str | None:
+    figure_name = table["plot"]
+    rows = [r for r in table["rows"] if r.get(figure_name) and not r.get("over")]
     if not rows:
         return None
-    _IMAGES.mkdir(parents=True, exist_ok=True)
+    images.mkdir(parents=True, exist_ok=True)
     name = re.sub(r"[^a-z0-9]+", "-", table["title"].lower()).strip("-") + ".svg"
     plt.rcParams.update({"svg.hashsalt": "frond", "svg.fonttype": "none", "font.size": 9})
     figure, axes = plt.subplots(figsize=(6.4, 0.3 * len(rows) + 0.8))
-    seconds = [r["seconds"] for r in rows]
-    low = [r["seconds"] - r["spread"][0] for r in rows]
-    high = [r["spread"][1] - r["seconds"] for r in rows]
+    values = [r[figure_name] for r in rows]
+    spreads = [r.get("spread") or [r[figure_name]] * 2 for r in rows]
+    low = [max(0.0, v - s[0]) for v, s in zip(values, spreads, strict=True)]
+    high = [max(0.0, s[1] - v) for v, s in zip(values, spreads, strict=True)]
     colours = ["#2f7d4f" if "Frond" in r["contender"] else "#9a9a9a" for r in rows]
     if table["title"].endswith("alone"):
         colours = ["#2f7d4f"] * len(rows)
-    axes.barh(range(len(rows)), seconds, xerr=[low, high], color=colours, ecolor="#555555")
+    axes.barh(range(len(rows)), values, xerr=[low, high], color=colours, ecolor="#555555")
     axes.set_yticks(range(len(rows)), [r["contender"] for r in rows])
     axes.invert_yaxis()
-    if max(seconds) > 20 * min(seconds):
+    if max(values) > 20 * min(values):
         axes.set_xscale("log")
-    axes.set_xlabel("seconds, median and range")
+    axes.set_xlabel(f"{figure_name}, median and range")
     axes.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
-    path = Path(_IMAGES / name)
+    path = images / name
     figure.savefig(path, metadata={"Date": None, "Creator": None})
     plt.close(figure)
     # matplotlib ends lines with spaces

@@ -1,44 +1,54 @@
 """``make bench`` or ``make bench ONLY=merge,raster``: bench/results.json, docs/performance.md.
 
-What is not run keeps the figures of the run before, with their date.
+What is not run keeps the figures of the run before, with their date. ``BENCH_OUT=FOLDER`` writes
+there and leaves the figures of record alone.
 """
 
 from __future__ import annotations
 
 import importlib
 import json
+import os
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import environment
 import report
 from harness import ROOT, WORK
 
-CASES = ("merge", "raster")
-_RESULTS = ROOT / "bench" / "results.json"
-_DETAILS = ROOT / "bench" / "details.json"
+CASES = tuple(report.CASES)
+_OUT = os.environ.get("BENCH_OUT")
+_HOME = Path(_OUT) if _OUT else ROOT / "bench"
+_DOCS = Path(_OUT) if _OUT else ROOT / "docs"
+_RESULTS = _HOME / "results.json"
+_DETAILS = _HOME / "details.json"
 
 
 def main() -> None:
-    only = [x for x in ",".join(sys.argv[1:]).split(",") if x] or list(CASES)
-    if unknown := set(only) - set(CASES):
+    there = [n for n in CASES if (ROOT / "bench" / "cases" / f"{n}.py").exists()]
+    only = [x for x in ",".join(sys.argv[1:]).split(",") if x] or there
+    if unknown := set(only) - set(there):
         sys.exit(
-            f"There is no benchmark {', '.join(sorted(unknown))}. There are: {', '.join(CASES)}."
+            f"There is no benchmark {', '.join(sorted(unknown))}. There are: {', '.join(there)}."
         )
-    environment.prepare()
-    WORK.mkdir(parents=True, exist_ok=True)
+    for folder in (WORK, _HOME):
+        folder.mkdir(parents=True, exist_ok=True)
     lines = json.loads(_RESULTS.read_text()) if _RESULTS.exists() else []
     details = json.loads(_DETAILS.read_text()) if _DETAILS.exists() else {}
     for name in only:
         print(name, flush=True)
+        module = importlib.import_module(f"cases.{name}")
+        own = getattr(module, "OWN", None)  # measured in Frond's own environment alone
+        if own is None:
+            environment.prepare()
         about = {
             "when": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
             "machine": environment.machine(),
             "commit": environment.commit(),
-            "versions": environment.versions(),
+            "versions": environment.own_versions(own) if own else environment.versions(),
         }
-        module = importlib.import_module(f"cases.{name}")
         lines = [x for x in lines if x["name"] != name]
         details[name] = {**about, "about": module.ABOUT, "tables": []}
         # after each case, so that a run that is stopped leaves what it has measured
@@ -46,13 +56,13 @@ def main() -> None:
             lines += fresh
             details[name]["tables"].append(table)
             _save(lines, details)
-    print(f"bench/results.json and docs/performance.md; short of target: {report.short(lines)}")
+    print(f"{_RESULTS} and {_DOCS / 'performance.md'}; short of target: {report.short(lines)}")
 
 
 def _save(lines: list[dict[str, Any]], details: dict[str, Any]) -> None:
     for path, value in ((_RESULTS, lines), (_DETAILS, details)):
         path.write_text(json.dumps(_rounded(value), indent=1, ensure_ascii=False) + "\n")
-    report.write(json.loads(_RESULTS.read_text()), details)
+    report.write(json.loads(_RESULTS.read_text()), details, _DOCS)
 
 
 def _rounded(value: Any) -> Any:

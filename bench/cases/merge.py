@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from data import stored
-from harness import WORK, Contender, entry, interleave
+from harness import WORK, Contender, entry, interleave, limit
 
 IOU = 0.5
 SIZES = (10_000, 100_000, 1_000_000)
@@ -124,24 +124,20 @@ def _growth() -> tuple[list[dict[str, Any]], dict[str, Any]]:
         worst = max(b / a for a, b in pairwise(cpu))
         million = cpu[GROWTH.index(1_000_000)]
         lines += [
-            _limit(
+            limit(
+                "merge",
                 f"1000000 {kind}, CPU time",
                 million,
                 LIMIT_1M_S,
                 "s",
                 every[GROWTH.index(1_000_000)].spread("cpu"),
             ),
-            _limit(f"{kind}, CPU time when N doubles, worst step", worst, LIMIT_DOUBLING, "×", []),
+            limit(
+                "merge", f"{kind}, CPU time when N doubles, worst step", worst, LIMIT_DOUBLING, "×"
+            ),
         ]
         rows += _table("", every, {})["rows"]
     return lines, {"title": "Merge: growth of Frond alone", "rows": rows, "plot": "seconds"}
-
-
-def _limit(case: str, ours: float, limit: float, unit: str, spread: list[float]) -> dict[str, Any]:
-    return {
-        "name": "merge", "case": case, "ours": ours, "theirs": None, "unit": unit, "ratio": None,
-        "target": f"≤ {limit:g}", "met": ours <= limit, "spread": {"ours": spread},
-    }  # fmt: skip
 
 
 def _table(title: str, every: list[Contender], differ: dict[str, int | None]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from harness import ROOT, WORK, Contender, entry, interleave
+from harness import ROOT, WORK, Contender, entry, interleave, limit
 from scene import stored
 
 SIDES = tuple(int(x) for x in os.environ.get("BENCH_RASTER_SIDES", "4096").split(","))
@@ -59,16 +59,10 @@ def run() -> Iterator[tuple[list[dict[str, Any]], dict[str, Any]]]:
             if every[0].over is None:
                 fastest[nodata] = every[0].median("seconds") or 0.0
             if len(fastest) == 2:
-                lines.append(_share(side, fastest[True] / fastest[False]))
+                share = fastest[True] / fastest[False]
+                case = f"{side}², time with 40 % nodata ÷ without, Frond"
+                lines.append(limit("raster", case, share, 0.7, "×"))
             yield lines, _table(f"Raster: {what}", every)
-
-
-def _share(side: int, share: float) -> dict[str, Any]:
-    return {
-        "name": "raster", "case": f"{side}², time with 40 % nodata ÷ without, Frond",
-        "ours": share, "theirs": None, "unit": "×", "ratio": None, "target": "≤ 0.7",
-        "met": share <= 0.7,
-    }  # fmt: skip
 
 
 def _table(title: str, every: list[Contender]) -> dict[str, Any]:
