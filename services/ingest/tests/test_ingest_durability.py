@@ -181,15 +181,19 @@ async def test_status_is_quick_for_large_jobs(
 
     until(all_there, 120)
     assert api.get(f"/jobs/{job_id}").json()["detections"] == {"blob": 10_000}
-    took = []
-    for _ in range(30):
+    small = api.post("/jobs", json={}).json()["job_id"]
+    took: dict[str, list[float]] = {job_id: [], small: []}
+    for asked in [job_id, small] * 60:
         began = time.perf_counter()
-        body = api.get(f"/status/{job_id}").json()
-        took.append(time.perf_counter() - began)
-    assert len(body["failures"]) == 100
-    # the quick ones: other work on the machine is not what is measured
-    # generous: speed is judged in bench; counting 10,000 rows takes longer on any machine
-    assert sorted(took)[3] < 0.25, [round(t * 1000) for t in sorted(took)]
+        answer = api.get(f"/status/{asked}")
+        took[asked].append(time.perf_counter() - began)
+        assert answer.status_code == 200
+    assert len(api.get(f"/status/{job_id}").json()["failures"]) == 100
+    # the quick ones: other work on the machine is not what is measured; it slows both jobs alike
+    large, empty = sorted(took[job_id]), sorted(took[small])
+    told = [round(t * 1000, 1) for t in (large[15], large[30], empty[30])]
+    assert large[15] < 0.020, told
+    assert large[30] <= 3 * empty[30], told
 
 
 @pytest.mark.slow

@@ -4,24 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from alembic import command
+from pydantic import SecretStr
 from sqlalchemy import text
 
 from frond.auth import Principal, Scope
+from frond.contracts import keys
+from frond.contracts.envelope import new_traceparent
 from frond.contracts.events import Event, ImageUploaded, JobSealed
 from frond.contracts.jobs import JobSpec, ModelRef
-from frond.ingest import tenancy
+from frond.contracts.reasons import Reason
+from frond.ingest import desk, places, tenancy, uploads
 from frond.ingest.context import Ingest
+from frond.ingest.desk import Wish
+from frond.ingest.forms import Received
+from frond.ingest.intake import File
 from frond.ingest.problems import Refused
 from frond.ingest.readmodel import database, queries
 from frond.ingest.readmodel.apply import CONTESTED, apply, close, pin
 from frond.ingest.readmodel.database import Database
 from frond.ingest.readmodel.rows import Batch, JobRow
 from frond.ingest.settings import IngestSettings
+from frond.models.testing import blob_model
+from frond.stack import Endpoints
+from frond.store import ObjectStore
 
 MODEL = ModelRef(name="m", digest="0" * 64)
 
@@ -110,6 +121,56 @@ async def test_jobs_begun_at_once_are_counted_one_by_one(tmp_path: Path) -> None
         assert ingest.beginning == {} and await one(20)
     finally:
         done.set()
+        await ingest.close()
+
+
+class Meanwhile(ObjectStore):
+    """Lets something happen once, before a marker of an open job is looked for again."""
+
+    then: Callable[[], Awaitable[object]] | None = None
+    looked = 0
+
+    async def exists(self, key: str) -> bool:
+        self.looked += key.startswith(keys.OPEN)
+        if self.looked == 2 and self.then is not None:
+            then, self.then = self.then, None
+            await then()
+        return await super().exists(key)
+
+
+@pytest.mark.stack
+async def test_a_form_joins_no_job_that_another_began_meanwhile(
+    stack: Endpoints, bucket: str, tmp_path: Path
+) -> None:
+    """Begun by another tenant between the look whether the id is free and the look what is there:
+    the form is refused like any other, and nothing of it is in the job."""
+    settings = IngestSettings(
+        s3_endpoint=stack.s3_endpoint, s3_access_key=stack.access_key,
+        s3_secret_key=SecretStr(stack.secret_key), s3_bucket=bucket, default_model="blob",
+        DATABASE_PATH=tmp_path / "a.db",  # type: ignore[call-arg]
+    )  # fmt: skip
+    ingest = Ingest(settings)
+    acme, beta = (
+        Principal(f"key:{t}", t, frozenset({Scope.SUBMIT, Scope.READ})) for t in ("acme", "beta")
+    )
+    try:
+        await ingest.prepared()
+        await ingest.registry.push(blob_model(tmp_path / "blob"))
+        store = ingest.store = Meanwhile(ingest.store.settings)
+
+        async def begin() -> None:
+            spec = await desk.pin(ingest, "mine", Wish(), acme)
+            await desk.open_for_work(ingest, spec, None)
+
+        store.then = begin
+        file = File(name="a.tif", image=store.uri("uploads/u-1/a.tif"), mark="sha256:0", size=1)
+        form = Received(fields={"job_id": "mine"}, files=[file])
+        with pytest.raises(Refused, match=r"cannot be used\. Choose another") as caught:
+            await uploads.accept(ingest, form, "u-1", "mine", beta, new_traceparent())
+        assert caught.value.reason is Reason.CONFLICT and store.then is None
+        assert [o async for o in store.list(keys.job_inputs("mine"))] == []
+        assert [o async for o in store.list(places.claims("mine"))] == []
+    finally:
         await ingest.close()
 
 

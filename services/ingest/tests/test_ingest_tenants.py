@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -135,11 +136,14 @@ async def test_an_id_that_another_has(
     spec = JobSpec.model_validate_json(await store.get(keys.job_spec(running)))
     other = spec.model_copy(update={"job_id": begun_by_topic})
     await store.put(keys.job_spec(begun_by_topic), other.model_dump_json().encode())
-    await store.put("uploads/x/a.tif", b"x")
+    own = new_job(tenants.beta)
+    assert tenants.beta.put(f"/jobs/{own}/images/a.tif", content=b"x").status_code == 201
+    where_ = until(lambda: where(tenants.beta, own))
     for job_id in (running, deleted, nobodys, begun_by_topic):
         answers = [
             tenants.beta.post("/jobs", json={"job_id": job_id}),
             tenants.beta.post("/upload", files={"f": ("a.tif", b"x")}, data={"job_id": job_id}),
+            tenants.beta.post("/start-job", json={"job_id": job_id, "s3_url": where_}),
         ]
         for answer in answers:
             assert answer.status_code == 409, answer.text
@@ -151,13 +155,33 @@ async def test_an_id_that_another_has(
 
 
 def test_two_tenants_begin_one_id_at_once(tenants: Tenants) -> None:
-    """One of them has the job, the other is refused; never both."""
-    for _ in range(5):
-        job_id = fresh()
-        codes = []
-        for client in (tenants.acme, tenants.beta):
-            codes.append(client.post("/jobs", json={"job_id": job_id}).status_code)
-        assert codes == [201, 409]
+    """By whichever ways: one of them has the job, and its images alone; the other is refused, and
+    is told nothing of it."""
+
+    def by_json(client: httpx.Client, job_id: str) -> httpx.Response:
+        return client.post("/jobs", json={"job_id": job_id})
+
+    def by_form(client: httpx.Client, job_id: str) -> httpx.Response:
+        data, names = {"job_id": job_id}, ("one.tif", "two.tif")
+        return client.post("/upload", data=data, files=[("f", (n, b"x")) for n in names])
+
+    ways = (by_json, by_form)
+    pairs = list(itertools.product(ways, ways)) * 3
+    clients = (tenants.acme, tenants.beta)
+    with ThreadPoolExecutor(2) as pool:
+        for pair in pairs:
+            job_id = fresh()
+            sent = [pool.submit(w, c, job_id) for w, c in zip(pair, clients, strict=True)]
+            answers = [s.result() for s in sent]
+            codes = [a.status_code for a in answers]
+            assert sorted(c < 300 for c in codes) == [False, True], codes
+            lost = int(codes[0] < 300)
+            assert codes[lost] == 409
+            detail = f"Job id {job_id!r} cannot be used. Choose another one."
+            assert answers[lost].json()["detail"] == detail
+            assert clients[lost].get(f"/jobs/{job_id}").status_code == 404
+            has = clients[1 - lost].get(f"/jobs/{job_id}").json()["images"]["expected"]
+            assert has == (2 if pair[1 - lost] is by_form else None)
 
 
 def test_idempotency_keys_are_a_tenants_own(tenants: Tenants) -> None:

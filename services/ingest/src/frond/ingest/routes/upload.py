@@ -10,11 +10,11 @@ from frond.contracts.errors import FrondError, UserError
 from frond.ingest import names, uploads, views
 from frond.ingest.auth import who_asks
 from frond.ingest.context import ingest_of
+from frond.ingest.forms import Receiver
 from frond.ingest.idempotency import Once
 from frond.ingest.multipart import boundary_of
 from frond.ingest.routes.answers import PROBLEMS, IdempotencyKey, drain, job_answer, replay
 from frond.ingest.tracing import traceparent
-from frond.ingest.uploads import Receiver
 from frond.runtime import crash_point
 
 router = APIRouter(tags=["jobs"], responses=PROBLEMS)  # type: ignore[arg-type] # keys are strings
