@@ -240,6 +240,7 @@ class Closing:
             # only a ledger that was taken apart by hand comes here
             _log.error("a job would close with a hole", job_id=job_id, images=len(ids))
             await self.store.delete(roster_key(job_id))
+            crash_point("aggregator.roster-deleted")
             return False
         with Outcomes() as outcomes:
             if not await self._read(job_id, ids, outcomes):

@@ -310,3 +310,4 @@ class JobStage:
         crash_point("aggregator.record-dropped")
         for key in [key for key, _ in self._buckets(job_id)]:
             del self.table[key]
+            crash_point("aggregator.images-dropped")

@@ -10,7 +10,7 @@ from frond.bus import Outgoing
 from frond.contracts import topics
 from frond.contracts.errors import BrokerUnavailable
 from frond.contracts.events import JobStatusChanged
-from frond.runtime import get_logger
+from frond.runtime import crash_point, get_logger
 
 EVERY_S: Final = 0.25
 _log = get_logger(__name__)
@@ -61,6 +61,7 @@ class StatusBoard:
                 return
             try:
                 await self._send([Outgoing(topics.STATUS, s) for s in found])
+                crash_point("aggregator.snapshot-sent")
             except BrokerUnavailable as e:
                 # a snapshot is worth nothing when the next one is near
                 _log.warning("status was not published", error=str(e))

@@ -124,6 +124,7 @@ class Outbox:
         except ObjectMissing:
             # the job was deleted
             await self.store.delete(keys.untold_marker(job_id))
+            crash_point("notifier.untold-dropped")
         except ValidationError as e:
             _log.error("a job's end cannot be read", job_id=job_id, error=str(e)[:500])
         else:
