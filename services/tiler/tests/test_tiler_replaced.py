@@ -17,10 +17,10 @@ from frond.contracts.reasons import Reason
 from frond.models.registry import Registry
 from frond.models.testing import blob_model
 from frond.raster import configure_gdal
+from frond.raster.sandbox import Sandbox
 from frond.stack import Endpoints
 from frond.store import ObjectStore, StoreSettings
 from frond.tiler.reading import Copied
-from frond.tiler.sandbox import Sandbox
 from frond.tiler.settings import TilerSettings
 from frond.tiler.wiring import Tiler
 

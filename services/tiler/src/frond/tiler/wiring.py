@@ -34,6 +34,7 @@ from frond.contracts.plan import ImagePlan
 from frond.contracts.reasons import Reason
 from frond.models.registry import Registry
 from frond.raster import HEAD_BYTES, PlanRequest, configure_gdal
+from frond.raster.sandbox import Sandbox
 from frond.runtime import Service, crash_point, get_logger, wait_out
 from frond.store import ObjectStore, Stat, StoreSettings
 from frond.tiler import metrics
@@ -51,7 +52,6 @@ from frond.tiler.decide import (
 from frond.tiler.jobs import Jobs
 from frond.tiler.reading import Copied, Task, plan_raster
 from frond.tiler.salvage import addresses, salvage
-from frond.tiler.sandbox import Sandbox
 from frond.tiler.settings import TilerSettings
 
 T = TypeVar("T")
@@ -374,7 +374,11 @@ async def tile(service: Service) -> None:
         )
     )
     producer = EventProducer(settings.kafka_bootstrap, settings.topic_prefix, SOURCE)
-    sandbox = Sandbox(settings.tiler_readers, memory_mb=settings.tiler_reader_memory_mb)
+    sandbox = Sandbox(
+        settings.tiler_readers,
+        memory_mb=settings.tiler_reader_memory_mb,
+        lost=lambda why: metrics.READERS_LOST.labels(why).inc(),
+    )
     scratch = await asyncio.to_thread(_scratch, settings)
     offsets = Offsets(settings.kafka_bootstrap, settings.topic_prefix)
     looking: asyncio.Task[None] | None = None

@@ -4,30 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import multiprocessing
+import os
 import resource
 import signal
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
 from frond.contracts.errors import RasterRejected, StoreUnavailable, UserError
 from frond.contracts.reasons import Reason
-from frond.tiler import metrics
+from frond.raster import overheard, parcels
 
 A = TypeVar("A")
 R = TypeVar("R")
 
 # a reader may be killed for no fault of the raster's, by the kernel or by an operator: once
 _LIVES: Final = 2
+_STARTS: Final = 3
 _START_S: Final = 120.0
-_GREEDY: Final = (
-    "Reading the image takes more memory than a reader may have (FROND_TILER_READER_MEMORY_MB). "
-    "Re-tile it, for example with gdal_translate -of COG."
-)
+_PR_SET_PDEATHSIG: Final = 1
 
 
 class ReaderFailed(Exception):
@@ -39,13 +40,18 @@ class Sandbox:
 
     Args:
         memory_mb: what each may allocate; 0: as much as there is.
+        lost: told why, whenever a child was lost: ``died`` or ``timeout``.
 
     Children are spawned when first needed and reused. They end with this process, however it
-    ends: each waits on a pipe of which this process holds the other end.
+    ends, and whatever they are doing. Calls are begun in the order in which they were made.
     """
 
-    def __init__(self, readers: int, *, memory_mb: int = 0) -> None:
+    def __init__(
+        self, readers: int, *, memory_mb: int = 0, lost: Callable[[str], None] = lambda _: None
+    ) -> None:
+        self.readers = readers
         self._memory_mb = memory_mb
+        self._lost = lost
         self._pool = ThreadPoolExecutor(readers, thread_name_prefix="reader")
         self._local = threading.local()
         self._lock = threading.Lock()
@@ -61,6 +67,7 @@ class Sandbox:
     ) -> R:
         """Run ``call(argument)`` in a child; both, and the result, must pickle.
 
+        Large arrays in argument and result are not copied on the way and cannot be written to.
         A caller that is cancelled has the child killed: nobody waits for what it was doing.
 
         Args:
@@ -73,7 +80,7 @@ class Sandbox:
             ReaderFailed: the call raised anything else.
         """
         hold = _Hold()
-        future = self._pool.submit(self._run, call, argument, timeout_s, hold)
+        future = self._submit(call, argument, timeout_s, hold)
         try:
             return await asyncio.wrap_future(future)
         except asyncio.CancelledError:
@@ -82,6 +89,16 @@ class Sandbox:
                 clear = abandoned
                 future.add_done_callback(lambda _: clear())
             raise
+
+    def wait(self, call: Callable[[A], R], argument: A, timeout_s: float) -> R:
+        """As :meth:`run`, for a thread of the caller's: blocks until there is a result."""
+        return self._submit(call, argument, timeout_s, _Hold()).result()
+
+    def warm(self, call: Callable[[A], Any], argument: A, timeout_s: float = _START_S) -> None:
+        """Have every child started and make this call, so that the first one that counts need not
+        wait. Returns at once; what comes of the calls is not told."""
+        for _ in range(self.readers):
+            self._submit(call, argument, timeout_s, _Hold())
 
     def close(self) -> None:
         """End the children, whatever they are doing."""
@@ -97,14 +114,23 @@ class Sandbox:
         for child in children:
             child.end()
 
+    def _submit(
+        self, call: Callable[[A], R], argument: A, timeout_s: float, hold: _Hold
+    ) -> Future[R]:
+        return self._pool.submit(self._run, call, argument, timeout_s, hold)
+
     def _run(self, call: Callable[[A], R], argument: A, timeout_s: float, hold: _Hold) -> R:
-        for _ in range(_LIVES):
+        lives, starts = _LIVES, _STARTS
+        while lives and starts:
             if self._closing:
                 raise ReaderFailed("the sandbox is closed")
             child = self._child()
             try:
                 with hold.on(child):
                     answer = child.ask(call, argument, timeout_s)
+            except _NotThere:
+                self._lose(child, "died")
+                starts -= 1
             except TimeoutError:
                 self._lose(child, "timeout")
                 raise RasterRejected(
@@ -114,8 +140,11 @@ class Sandbox:
                 ) from None
             except (EOFError, OSError):
                 self._lose(child, "died")
+                lives -= 1
             else:
                 return cast(R, _opened(answer))
+        if lives:
+            raise ReaderFailed("reader processes end before they are given anything to do")
         raise RasterRejected(
             Reason.READER_DIED,
             "The image makes the program that reads it crash. Export it again, for example with "
@@ -125,17 +154,25 @@ class Sandbox:
     def _child(self) -> _Child:
         child: _Child | None = getattr(self._local, "child", None)
         if child is None:
-            child = self._local.child = _Child(self._memory_mb)
+            child = _Child(self._memory_mb)
             with self._lock:
-                self._children.add(child)
+                if not self._closing:
+                    self._children.add(child)
+                    self._local.child = child
+                    return child
+            child.end()
+            raise ReaderFailed("the sandbox is closed")
         return child
 
     def _lose(self, child: _Child, why: str) -> None:
-        metrics.READERS_LOST.labels(why).inc()
+        self._lost(why)
         self._local.child = None
         with self._lock:
             self._children.discard(child)
         child.end()
+        if not self._closing:
+            # it starts while nobody waits for it
+            self._child()
 
 
 class _Hold:
@@ -166,22 +203,38 @@ class _Hold:
                 self._child.process.kill()
 
 
+class _NotThere(Exception):
+    """The child was gone before it was given anything to do."""
+
+
 class _Child:
     def __init__(self, memory_mb: int) -> None:
         # spawned, not forked: GDAL and this process have threads
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, memory_mb), daemon=True)
+        self.process = context.Process(
+            target=_serve, args=(theirs, memory_mb, os.getpid()), daemon=True
+        )
         self.process.start()
         theirs.close()
-        self._warm = False
+        self._ready = False
 
     def ask(self, call: Callable[[Any], Any], argument: Any, timeout_s: float) -> tuple[Any, ...]:
-        self.pipe.send((call, argument))
-        if not self.pipe.poll(timeout_s if self._warm else timeout_s + _START_S):
+        parcel = parcels.pack((call, argument))
+        try:
+            if not self._ready:
+                if not self.pipe.poll(_START_S):
+                    raise EOFError
+                self.pipe.recv_bytes()
+                self._ready = True
+            parcel.send(self.pipe)
+        except (EOFError, OSError) as e:
+            raise _NotThere from e
+        finally:
+            parcel.close()
+        if not self.pipe.poll(timeout_s):
             raise TimeoutError
-        self._warm = True
-        answer: tuple[Any, ...] = self.pipe.recv()
+        answer: tuple[Any, ...] = parcels.receive(self.pipe).opened()
         return answer
 
     def end(self) -> None:
@@ -193,33 +246,53 @@ class _Child:
             self.process.join(5)
 
 
-def _serve(pipe: Connection, memory_mb: int = 0) -> None:
+def _serve(pipe: Connection, memory_mb: int, parent: int) -> None:
+    _end_with(parent)
+    # where the machine has no memory left, the kernel ends a reader before the service
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
     if memory_mb:
         # an allocation beyond it fails, here alone, before the kernel looks for somebody to kill
         resource.setrlimit(resource.RLIMIT_DATA, (memory_mb << 20, memory_mb << 20))
     # a signal to the whole process group is the parent's business: it finishes what is in flight
     for sig in (signal.SIGTERM, signal.SIGINT):
         signal.signal(sig, signal.SIG_IGN)
-    while True:
-        try:
-            call, argument = pipe.recv()
-        except (EOFError, OSError):
-            return
-        with contextlib.suppress(BrokenPipeError):
-            pipe.send(_answer(call, argument))
+    overheard.listen()
+    with contextlib.suppress(EOFError, OSError):
+        pipe.send_bytes(b"ready")
+        while True:
+            _answered(pipe, memory_mb).send(pipe)
 
 
-def _answer(call: Callable[[Any], Any], argument: Any) -> tuple[Any, ...]:
+def _end_with(parent: int) -> None:
+    """Have the kernel kill this process when its parent ends: it may be in an endless loop."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def _answered(pipe: Connection, memory_mb: int) -> parcels.Parcel:
+    """Wait for a call, make it, and have its answer ready to be sent."""
+    asked = parcels.receive(pipe)
     try:
-        return ("done", call(argument))
+        call, argument = asked.opened()
+        return parcels.pack(("done", call(argument)))
     except UserError as e:
-        return ("rejected", e.reason.value, e.detail)
+        return parcels.pack(("rejected", e.reason.value, e.detail))
     except StoreUnavailable as e:
-        return ("away", str(e))
+        return parcels.pack(("away", str(e)))
     except MemoryError:
-        return ("rejected", Reason.TOO_LARGE.value, _GREEDY)
+        return parcels.pack(("rejected", Reason.TOO_LARGE.value, _greedy(memory_mb)))
     except Exception:
-        return ("failed", traceback.format_exc())
+        return parcels.pack(("failed", traceback.format_exc()))
+
+
+def _greedy(memory_mb: int) -> str:
+    had = f"one reader may have ({memory_mb} MiB)" if memory_mb else "there is"
+    return (
+        f"Reading the image takes more memory than {had}. "
+        "Re-tile it, for example with gdal_translate -of COG."
+    )
 
 
 def _opened(answer: tuple[Any, ...]) -> Any:
