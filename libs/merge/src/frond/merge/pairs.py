@@ -65,8 +65,9 @@ class Overlaps:
         level = self._set_levels(x1 - x0, y1 - y0)
         classes = _ranks(detections.classes[rows])
         order = self._order(level, classes, x0, y0)
-        self.rank = rank[rows[order]]
-        self.windows = _narrow(detections.windows[rows[order]])
+        # first in the order of the rows, then shuffled: small values stay in the cache
+        self.rank = rank[rows][order]
+        self.windows = _narrow(detections.windows[rows])[order]
         self.classes = classes[order]
         for k in range(4):
             # one at a time, so that only one is held twice
