@@ -182,13 +182,13 @@ def inference(data: bytes) -> None:
 
 def images(data: bytes) -> None:
     """frond.detected.v1"""
-    from frond.aggregator.delivery import Delivery
+    from frond.aggregator.delivery import delivery
     from frond.aggregator.handlers import ImageStage
     from frond.aggregator.imaging import Imaging
 
     def make(store: MemoryStore, producer: CheckingProducer) -> Any:
         stage = ImageStage({}, Imaging(store, 1), producer)
-        return Delivery(
+        return delivery(
             topics.DETECTED, strict(stage.handle), strict(stage.give_up), producer, "fuzz"
         )
 
@@ -209,7 +209,7 @@ def _outcomes() -> dict[str, bytes]:
 def jobs(data: bytes) -> None:
     """frond.imaged.v1"""
     from frond.aggregator.closing import Closing
-    from frond.aggregator.delivery import Delivery
+    from frond.aggregator.delivery import delivery
     from frond.aggregator.handlers import JobStage
     from frond.aggregator.imaging import Imaging
 
@@ -221,7 +221,7 @@ def jobs(data: bytes) -> None:
                 snapshot = stage.snapshot(envelope.event.job_id)
                 assert snapshot is None or encode(snapshot, source="/fuzz")
 
-        return Delivery(topics.IMAGED, strict(handle), strict(stage.give_up), producer, "fuzz")
+        return delivery(topics.IMAGED, strict(handle), strict(stage.give_up), producer, "fuzz")
 
     _consumer(topics.IMAGED, data, make, _outcomes())
 

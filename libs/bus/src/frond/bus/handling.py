@@ -53,7 +53,7 @@ class Handling:
         name = self.topic.name
         with metrics.IN_FLIGHT.labels(name).track_inprogress():
             try:
-                envelope = decode(self.topic, message.value, message.headers)
+                envelope = decode(self.topic, message.value, _headers(message))
             except UnreadableEvent as e:
                 if self.unreadable is not None:
                     await self._also(partial(self.unreadable, message.value, _headers(message), e))
@@ -121,4 +121,4 @@ class Handling:
 
 
 def _headers(message: Any) -> Headers:
-    return [(k, v or b"") for k, v in message.headers]
+    return [(k, v or b"") for k, v in message.headers or ()]

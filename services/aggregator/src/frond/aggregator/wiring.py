@@ -18,7 +18,7 @@ from aiokafka.admin import NewTopic
 from aiokafka.partitioner import DefaultPartitioner
 
 from frond.aggregator.closing import SOURCE, Closing
-from frond.aggregator.delivery import Delivery, Handle
+from frond.aggregator.delivery import Deliver, Handle, delivery
 from frond.aggregator.handlers import ImageStage, JobStage
 from frond.aggregator.imaging import Imaging, warm_up
 from frond.aggregator.lanes import Lanes
@@ -173,7 +173,7 @@ class Aggregator:
             key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw",
             allow_empty=True,
         )  # fmt: skip
-        deliver = Delivery(topic, handle, give_up, self.producer, self.group)
+        deliver = delivery(topic, handle, give_up, self.producer, self.group)
 
         async def take(stream: Any) -> None:
             async for event in stream.noack().events():
@@ -181,7 +181,7 @@ class Aggregator:
 
         self.app.agent(source, name=f"{self.group}.{topic.name}", concurrency=1)(take)
 
-    async def _one(self, stream: Any, deliver: Delivery, event: Any) -> None:
+    async def _one(self, stream: Any, deliver: Deliver, event: Any) -> None:
         # whoever slept goes on with what it was doing, and begins nothing with tables of long ago
         await self.pulse.sure()
         if self._moved(event.message):
