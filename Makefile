@@ -66,9 +66,9 @@ env: ## write .env for docker compose: random passwords and keys; one that is th
 test-docker: setup ## build the images, compose up, one job through all three doors, down; testcontainers
 	@bash tools/test-docker.sh
 
-chaos: setup ## the real stack under attack: DURATION=900 SEED=7 ONLY=network,disk REPORT=docs/reliability.md
+chaos: setup ## the real stack under attack: DURATION=900 SEED=7 ONLY=network,disk POINTS=tiler. SABOTAGE=all REPORT=docs/reliability.md
 	@$(STACK) fetch
-	@PYTHONPATH=tests DURATION="$(DURATION)" SEED="$(SEED)" ONLY="$(ONLY)" $(PY) -m chaos $(if $(REPORT),--report "$(REPORT)")
+	@PYTHONPATH=tests DURATION="$(DURATION)" SEED="$(SEED)" ONLY="$(ONLY)" SABOTAGE="$(SABOTAGE)" $(PY) -m chaos $(if $(REPORT),--report "$(REPORT)")
 
 lint: setup ## ruff
 	@$(VENV)/bin/ruff check

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
@@ -102,16 +105,43 @@ class Feeder:
             self.figures.images += len(plan.images)
             self.oracle.acknowledge(plan)
 
-    async def keep_submitting(self, stop: asyncio.Event, at_once: int = 2) -> None:
-        """Submit small jobs, doors in rotation, never more than some open, until told to stop.
+    @asynccontextmanager
+    async def flowing(
+        self, at_once: int = 2, *, doors: Sequence[Door] = (), pause_s: float = 0.0
+    ) -> AsyncIterator[None]:
+        """While this lasts, small jobs are submitted, never more than so many of them open.
 
-        What is being submitted then is submitted to its end.
+        What is being submitted at its end is submitted to its end.
+
+        Args:
+            doors: taken in turn; by default as :func:`chaos.jobs.plan` has it.
+            pause_s: before each.
         """
+        stop = asyncio.Event()
+        flow = asyncio.create_task(self._flow(stop, at_once, doors, pause_s))
+        try:
+            yield
+        except BaseException:
+            flow.cancel()
+            await asyncio.wait({flow})
+            raise
+        stop.set()
+        await flow
+
+    async def _flow(
+        self, stop: asyncio.Event, at_once: int, doors: Sequence[Door], pause_s: float
+    ) -> None:
+        mine: set[str] = set()
+        turns = itertools.cycle(doors or (None,))
         while not stop.is_set():
-            if len(self.open_jobs()) < at_once:
-                await self.submit(self.next())
-            else:
+            if len(mine - self.watch.ended) >= at_once:
                 await self.watch.any_change(1.0)
+                continue
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), pause_s)
+            plan = self.next(door=next(turns))
+            mine.add(plan.job_id)
+            await self.submit(plan)
 
     def open_jobs(self) -> set[str]:
         """Acknowledged jobs whose completed event was not seen yet."""

@@ -18,6 +18,9 @@ class Figures:
         lost: whatever is missing, left open, orphaned or stuck.
         doubled: whatever is there twice and differs, or took effect twice.
         different: artifacts whose bytes are not those of the calm run.
+        letters: dead letters found, of ``letters_expected`` that had to be there.
+        driven: how often the reconciler drove a job again.
+        webhooks: deliveries that the receiver took, of ``told`` jobs, of ``asked`` that wanted one.
         details: a sentence for each loss, double and difference.
         notes: what else a reader of the report should know.
     """
@@ -33,6 +36,12 @@ class Figures:
     bytes_fuzzed: int = 0
     messages_fuzzed: int = 0
     objects: int = 0
+    letters_expected: int = 0
+    letters: int = 0
+    driven: int = 0
+    asked: int = 0
+    told: int = 0
+    webhooks: int = 0
     seconds: float = 0.0
     killed: Counter[str] = field(default_factory=Counter)
     points: Counter[str] = field(default_factory=Counter)

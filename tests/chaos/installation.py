@@ -1,5 +1,4 @@
-"""One installation under attack: a stack of its own, N processes of each service, and a keeper that
-starts again whatever dies."""
+"""One installation under attack: a stack of its own and N processes of each service."""
 
 from __future__ import annotations
 
@@ -7,26 +6,24 @@ import asyncio
 import contextlib
 import os
 import signal
-import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import httpx
 
 from chaos.figures import Figures
 from chaos.jobs import BUCKET
+from chaos.servers import SERVERS, Servers
+from chaos.workers import Workers, service_of
 from frond.stack import NativeStack
 from frond.stack.errors import tail
-from frond.stack.paths import free_port
-from frond.stack.process import Child
 from frond.store import ObjectStore
 from support.services import NAMES, open_store, prepare
 
-SERVERS: Final = ("kafka", "minio")
 SECRET: Final = "whsec_" + "Y2hhb3MgY2hhb3MgY2hhb3MgY2hhb3M="
 API_KEY: Final = "chaos-key"
 _QUICK: Final = {
@@ -37,7 +34,8 @@ _QUICK: Final = {
     "FROND_PUBLIC_URL": "http://frond.invalid",
     "FROND_WEBHOOK_SECRET": SECRET,
     "FROND_RECONCILE_EVERY_S": "2",
-    "FROND_STALL_S": "10",
+    # nothing is helped: at least once and idempotence alone have to do it
+    "FROND_STALL_S": "3600",
     "FROND_WINDOWS_PER_CHUNK": "8",
     "FROND_SWEEP_SECONDS": "2",
     "FROND_SWEEP_AFTER_SECONDS": "4",
@@ -81,17 +79,6 @@ class Needs:
         return replace(self, env={**self.env, **other.env})
 
 
-@dataclass
-class _Process:
-    name: str
-    service: str
-    port: int
-    held: bool = False
-    child: Child | None = None
-    keeper: asyncio.Task[None] | None = None
-    starts: int = 0
-
-
 class Installation:
     """Kafka, MinIO and the services, each a process that may be killed at any moment.
 
@@ -99,9 +86,10 @@ class Installation:
     ``tiler``, ``tiler-2``, …, ``kafka`` and ``minio``.
 
     Attributes:
-        env: the services' FROND_* variables.
+        env: the services' FROND_* variables; what changes holds for processes started thereafter.
         stack: direct access for whoever looks from outside, past any proxy.
         exits: how often processes ended by themselves, by ``name: status``.
+        figures: what kills are counted in. ``note`` is told of them.
     """
 
     def __init__(
@@ -128,13 +116,10 @@ class Installation:
             "FROND_CRASH_POINTS": str(self.crash_points),
             **self.needs.env,
         }
-        self._processes: dict[str, _Process] = {}
-        self._started: dict[int, tuple[str, Child]] = {}
-        self._read_to: dict[Path, int] = {}
-        self._server_keepers: dict[str, asyncio.Task[None]] = {}
-        self._held_servers: set[str] = set()
-        self._starting: dict[str, asyncio.Task[None]] = {}
-        self._closing = False
+        self._servers = Servers(
+            self.stack, killed=self._killed, note=lambda *a, **more: self.note(*a, **more)
+        )
+        self._workers = Workers(folder, self.env, killed=self._killed, fell=self._fell)
 
     # -- life ----------------------------------------------------------------------------------
 
@@ -148,8 +133,7 @@ class Installation:
             await prepare(self.env | self.stack.direct.env(), store, self.folder / "blob")
         finally:
             store.close()
-        for server in SERVERS:
-            self._server_keepers[server] = asyncio.create_task(self._keep_server(server))
+        self._servers.keep()
         for service in NAMES:
             for _ in range(self.needs.workers.get(service, 1)):
                 self.add(service)
@@ -157,24 +141,8 @@ class Installation:
 
     async def close(self) -> None:
         """Kill all of it."""
-        self._closing = True
-        tasks = [*self._server_keepers.values(), *self._starting.values()]
-        tasks += [p.keeper for p in self._processes.values() if p.keeper]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        for _, child in self._started.values():
-            if child.running:
-                _kill_group(child)
-        for pid in self.orphans():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        await asyncio.to_thread(self._end_servers)
-
-    def _end_servers(self) -> None:
-        for kill in (self.stack.kill_kafka, self.stack.kill_minio, self.stack.stop):
-            with contextlib.suppress(Exception):
-                kill()
+        await self._workers.close()
+        await self._servers.close()
 
     @property
     def drive(self) -> Path:
@@ -190,53 +158,30 @@ class Installation:
 
     def names(self, service: str | None = None) -> list[str]:
         """Processes of a service, or of all services."""
-        return [p.name for p in self._processes.values() if service in (None, p.service)]
+        return self._workers.names(service)
 
     def everything(self) -> list[str]:
         """Every process that can be killed, servers included."""
         return [*self.names(), *SERVERS]
 
     def url(self, name: str) -> str:
-        return f"http://127.0.0.1:{self._processes[name].port}"
+        return self._workers.url(name)
 
     def log(self, name: str) -> Path:
-        return self.folder / "logs" / f"{name}.log"
+        return self._workers.log(name)
 
     def pid(self, name: str) -> int | None:
         """The process id of whatever runs under this name now."""
-        if name in SERVERS:
-            return self.stack.pids().get(name)
-        child = self._processes[name].child
-        return child.pid if child is not None else None
+        return self._servers.pid(name) if name in SERVERS else self._workers.pid(name)
 
     def orphans(self) -> dict[int, str]:
-        """Helper processes that live on though the worker that began them has died, by process id.
+        """Helper processes that live on though the worker that began them has died, by process id."""
+        return self._workers.orphans()
 
-        Each worker leads a process group of its own.
-        """
-        dead = {pid: name for pid, (name, child) in self._started.items() if not child.running}
-        mine = str(self.folder).encode()
-        found = {}
-        for folder in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError):
-                # the command, in brackets, may hold anything
-                told = (folder / "stat").read_text().rpartition(")")[2].split()
-                state, group = told[0], int(told[2])
-                # process ids come round again, and then belong to others
-                if group in dead and state != "Z" and mine in (folder / "environ").read_bytes():
-                    found[int(folder.name)] = dead[group]
-        return found
-
-    def driven_again(self) -> int:
-        """How often the reconciler had to help, since this was last asked: what it repairs, at least
-        once and idempotence alone have not."""
-        found = 0
-        for path in (self.folder / "logs").glob("aggregator*.log"):
-            with path.open("rb") as log:
-                log.seek(self._read_to.get(path, 0))
-                found += sum(b"is driven again" in line for line in log)
-                self._read_to[path] = log.tell()
-        return found
+    def driven_again(self) -> Counter[str]:
+        """How often the reconciler drove each job again, since this was last asked: what it repairs,
+        at least once and idempotence alone have not."""
+        return self._workers.driven_again()
 
     # -- trouble -------------------------------------------------------------------------------
 
@@ -246,24 +191,19 @@ class Installation:
         Returns:
             Whether it ran; what is dead already is not killed, nor counted.
         """
-        if name in SERVERS:
-            there = _server_child(self.stack, name).running
-            self._kill_server(name)
-            return there
-        child = self._processes[name].child
-        if child is None or not child.running:
-            return False
-        self._count_kill(name)
-        child.kill()
-        return True
+        if name not in SERVERS:
+            return self._workers.kill(name)
+        there = self._servers.child(name).running
+        self._servers.kill(name)
+        return there
 
     def kill_kafka(self) -> asyncio.Task[None]:
         """SIGKILL the broker, counted; awaiting the result waits until it answers again."""
-        return self._kill_server("kafka")
+        return self._servers.kill("kafka")
 
     def kill_minio(self) -> asyncio.Task[None]:
         """SIGKILL the object store, counted; awaiting the result waits until it answers again."""
-        return self._kill_server("minio")
+        return self._servers.kill("minio")
 
     def freeze(self, name: str) -> None:
         """SIGSTOP."""
@@ -275,28 +215,12 @@ class Installation:
 
     def add(self, service: str) -> str:
         """One more worker; returns its name."""
-        taken = set(self._processes)
-        name = next(n for n in _numbered(service) if n not in taken)
-        self._processes[name] = process = _Process(name, service, free_port())
-        self._spawn(process)
-        return name
+        return self._workers.add(service)
 
     def remove(self, name: str, sig: signal.Signals = signal.SIGTERM) -> asyncio.Task[None]:
         """A worker leaves for good; awaiting the result waits until it is gone."""
-        process = self._processes.pop(name)
-        process.held = True
-        child = process.child
-        if child is not None and child.running:
-            if sig == signal.SIGKILL:
-                self._count_kill(name)
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(child.pid, sig)
-
-        async def gone() -> None:
-            if child is not None:
-                await _exited(child)
-
-        return self._task(f"remove {name}", gone())
+        self.note("remove", name=name, signal=sig.name)
+        return self._workers.remove(name, sig)
 
     async def scale(self, workers: Mapping[str, int]) -> None:
         """As many workers of each service as this says, one of each that is not named."""
@@ -312,29 +236,12 @@ class Installation:
     def stop(self, *names: str) -> None:
         """SIGKILL, counted, and hold down. When this returns they are gone."""
         for name in names:
-            if name in SERVERS:
-                self._held_servers.add(name)
-                if _server_child(self.stack, name).running:
-                    self._count_kill(name)
-                _server_kill(self.stack, name)
-                continue
-            process = self._processes[name]
-            process.held = True
-            if process.child is not None and process.child.running:
-                self._count_kill(name)
-                process.child.kill()
+            (self._servers if name in SERVERS else self._workers).stop(name)
 
     def start(self, *names: str) -> None:
         """Start what was held down; :meth:`ready` waits for it."""
         for name in names:
-            if name in SERVERS:
-                self._held_servers.discard(name)
-                self._start_server(name)
-                continue
-            process = self._processes[name]
-            if process.held:
-                process.held = False
-                self._spawn(process)
+            (self._servers if name in SERVERS else self._workers).start(name)
 
     async def ready(self, *names: str, within: float = 120) -> None:
         """Wait until each (all that are not held down) answers that it is ready.
@@ -343,15 +250,14 @@ class Installation:
             AssertionError: one does not within the time; with the end of its log.
         """
         deadline = time.monotonic() + within
-        for task in list(self._starting.values()):
-            await asyncio.wait_for(asyncio.shield(task), max(0.1, deadline - time.monotonic()))
+        await self._servers.up(within)
         async with httpx.AsyncClient(timeout=2, trust_env=False) as http:
             for name in names or tuple(self.names()):
                 if name not in SERVERS:
                     await self._ready(http, name, deadline)
 
     async def _ready(self, http: httpx.AsyncClient, name: str, deadline: float) -> None:
-        while (process := self._processes.get(name)) is not None and not process.held:
+        while self._workers.there(name):
             with contextlib.suppress(httpx.HTTPError):
                 if (await http.get(self.url(name) + "/ready")).status_code == 200:
                     return
@@ -360,81 +266,18 @@ class Installation:
             # nothing announces that a service has become ready
             await asyncio.sleep(0.1)
 
-    # -- keeping -------------------------------------------------------------------------------
+    # -- the count -----------------------------------------------------------------------------
 
-    def _spawn(self, process: _Process) -> None:
-        name, port = process.name, str(process.port)
-        inherited = {k: v for k, v in os.environ.items() if not k.startswith("FROND_")}
-        env = {
-            **inherited, **self.env, "FROND_HTTP_PORT": port, "API_PORT": port,
-            "DATABASE_PATH": str(self.folder / f"{name}.sqlite"),
-        }  # fmt: skip
-        command = [sys.executable, "-m", f"frond.{process.service}"]
-        process.child = Child(name, command, log=self.log(name), env=env)
-        self._started[process.child.pid] = (name, process.child)
-        process.starts += 1
-        process.keeper = asyncio.create_task(self._keep(process, process.child))
-
-    async def _keep(self, process: _Process, child: Child) -> None:
-        began = time.monotonic()
-        await _exited(child)
-        if process.held or self._closing or process.child is not child:
-            return
-        code = child.returncode
-        if code != -signal.SIGKILL:
-            self.exits[f"{process.name}: {code}"] += 1
-            self.note("exited", name=process.name, code=code)
-            if code is not None and code < 0 and code != -signal.SIGTERM:
-                self.figures.lose(f"{process.name} was ended by {signal.Signals(-code).name}")
-            # one that cannot start must not be started a hundred times a second
-            await asyncio.sleep(max(0.0, 1.0 - (time.monotonic() - began)))
-        # it may have been held down and started again meanwhile
-        if not process.held and not self._closing and process.child is child:
-            self._spawn(process)
-
-    async def _keep_server(self, name: str) -> None:
-        while True:
-            child = _server_child(self.stack, name)
-            await _exited(child)
-            if name in self._held_servers or self._closing:
-                await asyncio.sleep(0.2)  # until it is started again
-                continue
-            if _server_child(self.stack, name) is child:
-                await asyncio.shield(self._start_server(name))
-
-    def _kill_server(self, name: str) -> asyncio.Task[None]:
-        if _server_child(self.stack, name).running:
-            self._count_kill(name)
-            _server_kill(self.stack, name)
-        return self._start_server(name)
-
-    def _start_server(self, name: str) -> asyncio.Task[None]:
-        running = self._starting.get(name)
-        if running is not None and not running.done():
-            return running
-        start = self.stack.start_kafka if name == "kafka" else self.stack.start_minio
-
-        async def again() -> None:
-            while not self._closing and name not in self._held_servers:
-                try:
-                    await asyncio.to_thread(start)
-                    return
-                except Exception as e:  # a full disk, say: it is tried until it can
-                    self.note("server did not start", name=name, error=str(e)[-500:])
-                    await asyncio.sleep(1.0)
-
-        self._starting[name] = self._task(f"start {name}", again())
-        return self._starting[name]
-
-    def _task(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work, name=name)
-        self._tasks = {t for t in getattr(self, "_tasks", set()) if not t.done()} | {task}
-        return task
-
-    def _count_kill(self, name: str) -> None:
+    def _killed(self, name: str) -> None:
         self.figures.kills += 1
-        self.figures.killed[_service(name)] += 1
+        self.figures.killed[service_of(name)] += 1
         self.note("kill", name=name)
+
+    def _fell(self, name: str, code: int | None) -> None:
+        self.exits[f"{name}: {code}"] += 1
+        self.note("exited", name=name, code=code)
+        if code is not None and code < 0 and code != -signal.SIGTERM:
+            self.figures.lose(f"{name} was ended by {signal.Signals(-code).name}")
 
     def _signal(self, name: str, sig: signal.Signals) -> None:
         pid = self.pid(name)
@@ -442,51 +285,3 @@ class Installation:
             self.note("signal", name=name, signal=sig.name)
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, sig)
-
-
-def _numbered(service: str) -> Any:
-    yield service
-    number = 2
-    while True:
-        yield f"{service}-{number}"
-        number += 1
-
-
-def _service(name: str) -> str:
-    head, _, number = name.rpartition("-")
-    return head if head and number.isdigit() else name
-
-
-def _server_child(stack: NativeStack, name: str) -> Child:
-    child = (stack.kafka if name == "kafka" else stack.minio).child
-    assert child is not None
-    return child
-
-
-def _server_kill(stack: NativeStack, name: str) -> None:
-    (stack.kill_kafka if name == "kafka" else stack.kill_minio)()
-
-
-def _kill_group(child: Child) -> None:
-    # whatever helper processes it had; each Child leads a session of its own
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(child.pid, signal.SIGKILL)
-    child.kill()
-
-
-async def _exited(child: Child) -> None:
-    """Return once the process has ended, however."""
-    if not child.running:
-        return
-    try:
-        fd = os.pidfd_open(child.pid)
-    except ProcessLookupError:
-        return
-    loop = asyncio.get_running_loop()
-    ended = loop.create_future()
-    loop.add_reader(fd, lambda: ended.done() or ended.set_result(None))
-    try:
-        await ended
-    finally:
-        loop.remove_reader(fd)
-        os.close(fd)

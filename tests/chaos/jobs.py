@@ -18,6 +18,8 @@ from support.planted import planted
 
 BUCKET: Final = "frond"
 FLIGHTS: Final = "flights/"
+FUZZ: Final = "fuzz-"
+"""What ids of jobs begin with that are made up of rubbish: their events may say anything."""
 NUMBERS: Final = 10_000
 """Each scenario has this many job numbers of its own."""
 

@@ -22,6 +22,7 @@ class Oracle:
     Attributes:
         plans: every job whose submission began, by id.
         acknowledged: ids of the jobs whose submission was answered; these must end.
+        noted: what was noted, oldest first, each with when (``at``) and what.
     """
 
     def __init__(self, journal: Path) -> None:
@@ -31,6 +32,7 @@ class Oracle:
         self._lock = threading.Lock()
         self.plans: dict[str, JobPlan] = {}
         self.acknowledged: set[str] = set()
+        self.noted: list[dict[str, Any]] = []
 
     def submitting(self, plan: JobPlan) -> None:
         """On disk when this returns: call it before the first byte of a submission."""
@@ -50,9 +52,10 @@ class Oracle:
         """A delivery that the webhook receiver got. Any thread may call it."""
         self._write("webhook", **what)
 
-    def note(self, what: str, **more: Any) -> None:
-        """Whatever helps to replay a failure: kills, faults."""
-        self._write(what, **more)
+    def note(self, what: str, *, sync: bool = False, **more: Any) -> None:
+        """Whatever helps to replay a failure: kills, faults; with ``sync``, on disk when this returns."""
+        self.noted.append({"at": time.time(), "what": what, **more})
+        self._write(what, sync=sync, **more)
 
     def close(self) -> None:
         self._file.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -14,16 +14,11 @@ from typing import Any, Final
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
+from chaos.letters import READERS, Letter
 from frond.contracts import keys, topics
+from frond.contracts.envelope import Headers
 from frond.contracts.topics import Topic
 from frond.store import ObjectStore
-
-READERS: Final[dict[str, tuple[Topic, ...]]] = {
-    "frond.tiler": (topics.UPLOADED,),
-    "frond.inference": (topics.TILED,),
-    "frond.aggregator": (topics.DETECTED, topics.IMAGED),
-    "frond.notifier": (topics.COMPLETED,),
-}
 
 MOMENTS: Final[dict[str, tuple[str, ...]]] = {
     "jobs/*/job.json": ("created",),
@@ -144,7 +139,7 @@ async def completed_copies(bootstrap: str) -> dict[str, list[Copy]]:
     copies: dict[str, list[Copy]] = {}
 
     def take(message: Any) -> None:
-        headers = sorted((k, v or b"") for k, v in message.headers)
+        headers = [(k, v or b"") for k, v in message.headers]
         try:
             event = json.loads(message.value)
             job_id = event["job_id"]
@@ -157,13 +152,30 @@ async def completed_copies(bootstrap: str) -> dict[str, list[Copy]]:
             Copy(
                 dict(headers).get("ce_id", b"").decode("utf-8", "replace"),
                 hashlib.sha256(message.value).hexdigest(),
-                hashlib.sha256(repr(headers).encode()).hexdigest(),
+                headers_digest(headers),
                 None if of_job else event,
             )
         )
 
     await all_of(bootstrap, topics.COMPLETED, take)
     return copies
+
+
+def headers_digest(headers: Headers) -> str:
+    """Of a message's headers, in whatever order."""
+    return hashlib.sha256(repr(sorted(headers)).encode()).hexdigest()
+
+
+def stored_headers(raw: bytes) -> str:
+    """The digest of headers as they are stored beside a completed event."""
+    return headers_digest([(str(k), str(v).encode()) for k, v in json.loads(raw)])
+
+
+async def dead_letters(bootstrap: str) -> list[Letter]:
+    """Every message on the dead-letter topic."""
+    found: list[Letter] = []
+    await all_of(bootstrap, topics.DEADLETTER, lambda m: found.append(Letter.read(m)))
+    return found
 
 
 async def lag(bootstrap: str) -> list[str]:
@@ -177,16 +189,23 @@ async def lag(bootstrap: str) -> list[str]:
         for group, read in READERS.items():
             committed = await admin.list_consumer_group_offsets(group)
             parts = [TopicPartition(t.name, p) for t in read for p in range(t.partitions)]
-            for part, end in (await consumer.end_offsets(parts)).items():
-                at = committed[part].offset if part in committed else 0
-                if end > max(at, 0):
-                    stuck.append(
-                        f"{group} stands at {at} of {end} in {part.topic}/{part.partition}"
-                    )
+            stood = {part: told.offset for part, told in committed.items()}
+            stuck += behind(group, stood, await consumer.end_offsets(parts))
         return stuck
     finally:
         await admin.close()
         await consumer.stop()
+
+
+def behind(
+    group: str, committed: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int]
+) -> list[str]:
+    """A line for each partition that a group has not committed to its end."""
+    return [
+        f"{group} stands at {at} of {end} in {part.topic}/{part.partition}"
+        for part, end in ends.items()
+        if end > (at := max(committed.get(part, 0), 0))
+    ]
 
 
 async def unsettled(store: ObjectStore, bootstrap: str, mine: Callable[[str], bool]) -> list[str]:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, Final
 
 from standardwebhooks import Webhook
 
 from frond.stack.paths import free_port
+
+_READ_WITHIN_S: Final = 5.0
 
 
 class Mode(StrEnum):
@@ -45,6 +48,8 @@ class Delivery:
     answered: str
     at: float
     path: str
+    read: bool = True
+    """Whether the answer was read: who asked and was gone by then cannot know of it."""
 
 
 class Receiver:
@@ -72,6 +77,7 @@ class Receiver:
         self._webhook = Webhook(secret)
         self._server: ThreadingHTTPServer | None = None
         self._waking = threading.Event()
+        self._counting = threading.Lock()
 
     def behave(self, mode: Mode, *, location: str = "", retry_after: int = 1) -> None:
         """From now on; requests that hang are let go with an error."""
@@ -103,8 +109,14 @@ class Receiver:
             self._server.server_close()
             self._server = None
 
-    def take(self, path: str, headers: dict[str, str], body: bytes) -> tuple[int, dict[str, str]]:
-        """Write a delivery down and say what is answered."""
+    def not_read(self, number: int) -> None:
+        """The answer to a delivery did not arrive."""
+        self.deliveries[number] = replace(self.deliveries[number], read=False)
+
+    def take(
+        self, path: str, headers: dict[str, str], body: bytes
+    ) -> tuple[int, int, dict[str, str]]:
+        """Write a delivery down; returns its number and what is answered."""
         mode = self.mode
         try:
             self._webhook.verify(body, headers)
@@ -119,7 +131,9 @@ class Receiver:
             job_id, headers.get("webhook-id", ""), signed, hashlib.sha256(body).hexdigest(),
             mode.value, time.time(), path,
         )  # fmt: skip
-        self.deliveries.append(got)
+        with self._counting:
+            number = len(self.deliveries)
+            self.deliveries.append(got)
         if self.note is not None:
             self.note(got)
         if mode is Mode.HANG:
@@ -129,7 +143,7 @@ class Receiver:
             Mode.REDIRECT: (302, {"Location": self.location}),
             Mode.BUSY: (503, {"Retry-After": str(self.retry_after)}),
         }  # fmt: skip
-        return answers.get(mode, (500, {}))
+        return (number, *answers.get(mode, (500, {})))
 
 
 class _Server(ThreadingHTTPServer):
@@ -140,10 +154,12 @@ class _Server(ThreadingHTTPServer):
 
 def _handler(receiver: Receiver) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
+        number = -1
+
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers.get("content-length", 0)))
             headers = {k.lower(): v for k, v in self.headers.items()}
-            status, more = receiver.take(self.path, headers, body)
+            self.number, status, more = receiver.take(self.path, headers, body)
             try:
                 self.send_response(status)
                 for name, value in more.items():
@@ -152,6 +168,18 @@ def _handler(receiver: Receiver) -> type[BaseHTTPRequestHandler]:
                 self.end_headers()
             except OSError:
                 pass  # who hangs is hung up on
+
+        def finish(self) -> None:
+            super().finish()
+            # a sender that has read the answer closes in peace; one that has not, resets
+            try:
+                self.connection.shutdown(socket.SHUT_WR)
+                self.connection.settimeout(_READ_WITHIN_S)
+                read = self.connection.recv(1) == b""
+            except OSError:
+                read = False
+            if not read and self.number >= 0:
+                receiver.not_read(self.number)
 
         def log_message(self, *_: Any) -> None:
             pass

@@ -6,7 +6,7 @@ import importlib.metadata
 import os
 import platform
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Final
 from chaos.figures import Figures
 from chaos.outside import ACCIDENTS, COUNTED, MOMENTS
 from chaos.plot import course, kills_of
+from chaos.sabotage import KINDS
 from chaos.scenarios import SCENARIOS
-from chaos.verify import CHECKS
+from chaos.verdict import CHECKS
 from frond.runtime.crashpoints import POINTS
 
 if TYPE_CHECKING:
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
 _COLUMNS: Final = (
     "jobs", "images", "objects", "kills", "crash_points", "faults", "lost", "doubled", "different",
 )  # fmt: skip
+_TALLIES: Final = {
+    "letters_expected": "dead letters due", "letters": "found", "asked": "webhooks asked for",
+    "told": "jobs told", "webhooks": "webhooks taken", "driven": "driven again",
+}  # fmt: skip
 _PICTURE: Final = "img/chaos.svg"
 _NOT_COVERED: Final = (
     "More than one broker or more than one MinIO drive: replication, leader elections and erasure"
@@ -57,7 +62,7 @@ def _lines(run: Run, total: Figures) -> Iterator[str]:
     yield "Written by the chaos program from its own run; not edited by hand."
     yield ""
     yield "```"
-    yield f"{_command(run)}"
+    yield f"{command(run)}"
     yield f"seed={run.seed} duration={run.duration:.0f}"
     yield total.line()
     yield "```"
@@ -68,12 +73,11 @@ def _lines(run: Run, total: Figures) -> Iterator[str]:
     yield ""
     yield "## Scenarios"
     yield ""
-    yield f"| scenario | {' | '.join(c.replace('_', ' ') for c in _COLUMNS)} | seconds |"
-    yield f"|---|{'---:|' * (len(_COLUMNS) + 1)}"
-    for name, figures in run.outcomes.items():
-        yield _row(name, figures)
-    yield _row("**all**", total)
-    yield ""
+    everything = [*run.outcomes.items(), ("**all**", total)]
+    yield from _table(
+        ("scenario", *(c.replace("_", " ") for c in _COLUMNS), "seconds"),
+        [(n, *_counts(f, _COLUMNS), f"{f.seconds:,.0f}") for n, f in everything],
+    )
     for name in run.outcomes:
         yield f"- `{name}`: {SCENARIOS[name].about}."
     missing = [n for n in SCENARIOS if n not in run.outcomes]
@@ -90,13 +94,52 @@ def _lines(run: Run, total: Figures) -> Iterator[str]:
     yield ""
     yield from _violations(run)
     yield from _notes(run)
+    yield from _tallies(run, total)
     yield from _points(total)
     yield from _checks()
+    yield from _sabotages()
+    yield "## What is not covered"
+    yield ""
+    for line in _NOT_COVERED:
+        yield f"- {line}"
 
 
-def _row(name: str, figures: Figures) -> str:
-    counts = " | ".join(f"{getattr(figures, c):,}" for c in _COLUMNS)
-    return f"| {name} | {counts} | {figures.seconds:,.0f} |"
+def _counts(figures: Figures, columns: Iterable[str]) -> list[str]:
+    return [f"{getattr(figures, c):,}" for c in columns]
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]], words: int = 1) -> Iterator[str]:
+    """A table whose columns line up; all but the first ``words`` hold numbers."""
+    body = [head, *rows]
+    widths = [max(len(row[i]) for row in body) for i in range(len(head))]
+
+    def line(row: Sequence[str]) -> str:
+        cells = [
+            c.ljust(w) if i < words else c.rjust(w)
+            for i, (c, w) in enumerate(zip(row, widths, strict=True))
+        ]
+        return f"| {' | '.join(cells)} |"
+
+    yield line(head)
+    rules = ["-" * (w + 2) if i < words else "-" * (w + 1) + ":" for i, w in enumerate(widths)]
+    yield f"|{'|'.join(rules)}|"
+    for row in body[1:]:
+        yield line(row)
+    yield ""
+
+
+def _tallies(run: Run, total: Figures) -> Iterator[str]:
+    yield "## Held against the system"
+    yield ""
+    yield "Each message that was sent and is no event must have its dead letter, and there may be no"
+    yield "other; each job that asked for a webhook must have been told, and may be told again only with"
+    yield "a cause; no job may need the reconciler, but those of which a scenario took events away."
+    yield ""
+    everything = [*run.outcomes.items(), ("**all**", total)]
+    yield from _table(
+        ("scenario", *_TALLIES.values()),
+        [(name, *_counts(figures, _TALLIES)) for name, figures in everything],
+    )
 
 
 def _counted(counts: Counter[str]) -> str:
@@ -128,11 +171,13 @@ def _points(total: Figures) -> Iterator[str]:
     yield ""
     yield f"{len(total.points)} of {len(POINTS)} points, {total.points.total()} deaths."
     yield ""
-    yield "| point | state of things | times |"
-    yield "|---|---|---:|"
-    for name, about in POINTS.items():
-        yield f"| `{name}` | {about} | {total.points[name]} |"
-    yield ""
+    services = list(dict.fromkeys(name.partition(".")[0] for name in POINTS))
+    for service in services:
+        mine = [p for p in POINTS if p.startswith(f"{service}.")]
+        yield f"### {service}: {sum(total.points[p] > 0 for p in mine)} of {len(mine)}"
+        yield ""
+        rows = [(f"`{p}`", POINTS[p], str(total.points[p])) for p in mine]
+        yield from _table(("point", "state of things", "fired"), rows, words=2)
 
 
 def _checks() -> Iterator[str]:
@@ -158,15 +203,27 @@ def _checks() -> Iterator[str]:
     yield "`lost` counts whatever is missing, left open, orphaned, dead-lettered or stuck; `doubled`"
     yield "whatever took effect twice, or is there twice and differs; `different` other bytes."
     yield ""
-    yield "## What is not covered"
+
+
+def _sabotages() -> Iterator[str]:
+    yield "## How we know that it can fail"
     yield ""
-    for line in _NOT_COVERED:
-        yield f"- {line}"
+    yield "`SABOTAGE=all make chaos` does one real harm of each kind to a running installation, after its"
+    yield "jobs and before the verdict, and ends with status 1. `tests/integration/test_sabotage.py` does"
+    yield "so in each `make test`, and each kind must be noticed as what it is:"
+    yield ""
+    rows = [(f"`{name}`", kind.done, f"`{kind.figure}`") for name, kind in KINDS.items()]
+    yield from _table(("sabotage", "what is done", "counted as"), rows, words=3)
+    yield "That each single check can count is tested in `tests/chaos/test_verdict.py` and"
+    yield "`tests/chaos/test_outside.py`."
+    yield ""
 
 
-def _command(run: Run) -> str:
+def command(run: Run) -> str:
+    """How this run is made again."""
     only = "" if len(run.outcomes) == len(SCENARIOS) else f"ONLY={','.join(run.outcomes)} "
-    return f"DURATION={run.duration:.0f} SEED={run.seed} {only}make chaos"
+    points = f"POINTS={named} " if (named := os.environ.get("POINTS")) else ""
+    return f"DURATION={run.duration:.0f} SEED={run.seed} {only}{points}make chaos"
 
 
 def _machine() -> str:

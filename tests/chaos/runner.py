@@ -8,6 +8,7 @@ import logging
 import os
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -24,10 +25,13 @@ from chaos.feeder import Feeder
 from chaos.figures import Figures
 from chaos.installation import SECRET, Installation
 from chaos.jobs import NUMBERS, JobPlan
+from chaos.letters import Rubbish
 from chaos.oracle import Oracle
 from chaos.receiver import Delivery, Mode, Receiver
-from chaos.scenarios import SCENARIOS, Scenario
-from chaos.verify import compare, verify
+from chaos.sabotage import KINDS, Harm, harm, kinds
+from chaos.scenarios import QUIET, SCENARIOS, Scenario
+from chaos.verdict import compare
+from chaos.verify import verify
 from chaos.watch import Watch
 from chaos.world import World
 from frond.contracts import topics
@@ -36,7 +40,11 @@ from frond.stack.small_disk import why_no_small_disk
 _EVERY_S: Final = 5.0
 _OVERTIME_S: Final = 3000.0
 _SHORT_S: Final = 420.0
+FULL_S: Final = 900.0
+"""A run of this many seconds or more asks the whole of each scenario; a shorter one, less."""
 _SHOWN: Final = 50
+# starts, the least that is asked, checks and the calm run, on two cores
+_LEAST_S: Final = 2100.0
 
 
 class Ticker:
@@ -70,32 +78,50 @@ class Run:
     Attributes:
         outcomes: the figures of each scenario that was run, by name.
         courses: of each, seconds of the epoch and how many images were done until then.
+        interrupted: whether :meth:`interrupt` was called.
+        harms: what was done on purpose, and in which scenario.
     """
 
-    def __init__(self, folder: Path, *, seed: int, duration: float, short: bool) -> None:
+    def __init__(
+        self, folder: Path, *, seed: int, duration: float, short: bool,
+        sabotage: tuple[str, ...] = (),
+    ) -> None:  # fmt: skip
         self.folder = folder
         self.seed = seed
         self.duration = duration
         self.short = short
+        self.sabotage = sabotage
+        self.harms: list[tuple[str, Harm]] = []
         self.receiver = Receiver(SECRET)
         self.outcomes: dict[str, Figures] = {}
         self.courses: dict[str, list[tuple[float, int]]] = {}
         self.plans: dict[str, dict[str, JobPlan]] = {}
         self._digests: dict[str, dict[str, bytes]] = {}
+        self.interrupted = False
+        self._trouble: asyncio.Task[None] | None = None
+
+    def interrupt(self) -> None:
+        """Make no more trouble; what was submitted until now is judged all the same."""
+        self.interrupted = True
+        if self._trouble is not None:
+            self._trouble.cancel()
 
     async def all(self, scenarios: list[Scenario]) -> Figures:
         """Run scenarios, then compare with a calm run; the sum of their figures."""
         self.receiver.start()
-        end = time.monotonic() + self.duration
+        # a scenario that takes longer, for what it asks at least, takes nothing from the others
+        share = self.duration / max(1, len(scenarios))
         try:
-            left = len(scenarios)
             for group in _grouped(scenarios, self.short):
-                share = max(0.0, end - time.monotonic()) / left
-                left -= len(group)
-                await self._group(group, share)
+                if not self.interrupted:
+                    await self._group(group, share)
             await self._compare()
         finally:
             self.receiver.close()
+        for name, done in self.harms:
+            noticed = "noticed" if done.noticed(self.outcomes[name]) else "NOT NOTICED"
+            figure, what = KINDS[done.kind].figure, KINDS[done.kind].done
+            print(f"sabotage {done.kind}: {noticed} as {figure}: {what}: {done.about}")
         return sum(self.outcomes.values(), Figures())
 
     async def _group(self, group: list[Scenario], share: float) -> None:
@@ -118,9 +144,14 @@ class Run:
         watch.start()
         others: set[str] = set()
         strangers: list[str] = []
+        rubbish = Rubbish()
         try:
             for scenario in group:
-                await self._scenario(scenario, installation, watch, others, strangers, share)
+                if self.interrupted:
+                    break
+                await self._scenario(
+                    scenario, installation, watch, others, strangers, rubbish, share
+                )
         finally:
             await watch.close()
             await installation.close()
@@ -130,7 +161,7 @@ class Run:
 
     async def _scenario(
         self, scenario: Scenario, installation: Installation, watch: Watch, others: set[str],
-        strangers: list[str], share: float,
+        strangers: list[str], rubbish: Rubbish, share: float,
     ) -> None:  # fmt: skip
         name = scenario.name
         figures = self.outcomes[name] = Figures()
@@ -157,15 +188,24 @@ class Run:
             installation, feeder, oracle, self.receiver, figures, watch,
             rng=random.Random(f"{self.seed}/{name}"), short=self.short,
             until=time.monotonic() + share, say=ticker.say, strangers=strangers,
-            dead_before=len(watch.dead_letters),
+            rubbish=rubbish, scale=min(1.0, self.duration / FULL_S),
         )  # fmt: skip
         limit = _SHORT_S if self.short else share + _OVERTIME_S
         try:
             async with asyncio.timeout(limit):
                 await installation.scale(scenario.needs.workers)
-                await scenario.run(world)
+                self._trouble = asyncio.ensure_future(scenario.run(world))
+                await self._trouble
+                if self.sabotage:
+                    self.harms += [(name, h) for h in await harm(world, self.sabotage)]
         except TimeoutError:
             figures.lose(f"{name} did not end within {limit:.0f} s")
+        except asyncio.CancelledError:
+            if not self.interrupted:
+                raise
+            figures.notes.append("interrupted: what was submitted by then is judged")
+            # half a submission is nobody's job
+            others.update(oracle.plans.keys() - oracle.acknowledged)
         except Exception as e:
             figures.lose(f"{name} broke off: {type(e).__name__}: {e}")
             traceback.print_exc()
@@ -246,8 +286,11 @@ def _grouped(scenarios: list[Scenario], short: bool) -> list[list[Scenario]]:
     return groups
 
 
-def chosen(only: str) -> list[Scenario]:
-    """The scenarios of this comma-separated list, all that are there by default."""
+def chosen(only: str, sabotage: tuple[str, ...] = ()) -> list[Scenario]:
+    """The scenarios of this comma-separated list, all that are there by default; for a sabotage, one
+    without other trouble."""
+    if sabotage and not only:
+        return [QUIET]
     names = [n.strip() for n in only.split(",") if n.strip()]
     for name in names:
         if name not in SCENARIOS:
@@ -266,27 +309,59 @@ def chosen(only: str) -> list[Scenario]:
     return ready
 
 
+async def _interruptible(run: Run, scenarios: list[Scenario]) -> Figures:
+    """A first SIGINT or SIGTERM ends the trouble and goes on to the verdict; a second one kills."""
+    loop = asyncio.get_running_loop()
+
+    def told(sig: int) -> None:
+        print("no more trouble; judging what was submitted (once more: give up)", flush=True)
+        loop.remove_signal_handler(sig)
+        run.interrupt()
+
+    for sig in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(sig, told, sig)
+    return await run.all(scenarios)
+
+
+def _how_long(duration: float, scenarios: int) -> str:
+    """What to expect: some scenarios ask a least of kills, and all of it is judged twice over."""
+    full = duration >= FULL_S
+    asked = "all of each scenario" if full else f"{duration / FULL_S:.0%} of a full run"
+    minutes = (duration + _LEAST_S * min(1.0, duration / FULL_S) * scenarios / len(SCENARIOS)) / 60
+    return f"{asked}; with starts, checks and the calm run it takes {minutes:.0f} minutes or more"
+
+
 def main() -> None:
     """Run; exit status 0 only if nothing was lost, doubled or different."""
     parser = argparse.ArgumentParser(prog="chaos", description="The real stack under attack.")
     env = os.environ
     parser.add_argument(
-        "--duration", type=float, default=float(env.get("DURATION") or 900),
+        "--duration", type=float, default=env.get("DURATION") or "900",
         help="seconds of trouble, shared out among the scenarios (DURATION)",
     )  # fmt: skip
     parser.add_argument("--seed", type=int, default=env.get("SEED") or None, help="(SEED)")
     parser.add_argument("--only", default=env.get("ONLY") or "", help="scenarios, a,b (ONLY)")
+    parser.add_argument(
+        "--sabotage", default=env.get("SABOTAGE") or "",
+        help=f"do harm that must be noticed: all, or some of {', '.join(KINDS)} (SABOTAGE)",
+    )  # fmt: skip
     parser.add_argument("--short", action="store_true", help="the short matrix of make test")
     parser.add_argument("--report", type=Path, help="write docs/reliability.md here")
     parser.add_argument("--folder", type=Path, help="keep logs and journals in this folder")
     given = parser.parse_args()
     seed = int(given.seed) if given.seed is not None else random.SystemRandom().randrange(10_000)
     print(f"seed={seed} duration={given.duration:.0f} short={given.short}", flush=True)
+    sabotage = kinds(given.sabotage)
+    if sabotage and given.report:
+        parser.error("a run under sabotage is nothing to report")
+    scenarios = chosen(given.only, sabotage)
+    if not given.short:
+        print(_how_long(given.duration, len(scenarios)), flush=True)
     logging.basicConfig(level=logging.ERROR)
     folder = given.folder or Path(tempfile.mkdtemp(prefix="frond-chaos-"))
-    run = Run(folder, seed=seed, duration=given.duration, short=given.short)
+    run = Run(folder, seed=seed, duration=given.duration, short=given.short, sabotage=sabotage)
     began = time.monotonic()
-    total = asyncio.run(run.all(chosen(given.only)))
+    total = asyncio.run(_interruptible(run, scenarios))
     total.seconds = time.monotonic() - began
     if given.report:
         report.write(given.report, run, total)
@@ -296,6 +371,8 @@ def main() -> None:
     else:
         print(f"logs and journals: {folder}")
     print(f"seed={seed} duration={given.duration:.0f}")
+    if not given.short:
+        print(f"again: {report.command(run)}")
     print(total.line(), flush=True)
     # nothing that was not tried counts as proved
-    sys.exit(0 if total.good and total.jobs > 0 else 1)
+    sys.exit(130 if run.interrupted else 0 if total.good and total.jobs > 0 else 1)

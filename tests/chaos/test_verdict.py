@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from chaos import jobs, outside, verify
+from chaos import jobs, outside, verdict
 from chaos.figures import Figures
 from chaos.jobs import Bad, JobPlan
 from chaos.outside import Copy
 from chaos.receiver import Delivery
+from chaos.verdict import Span
 
 PLAN = jobs.plan(1, 5, images=3, bad=1)
 
@@ -33,7 +35,7 @@ def told(plan: JobPlan) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]
 
 def test_a_good_job_counts_nothing() -> None:
     figures = Figures()
-    verify._images(figures, PLAN, *told(PLAN))
+    verdict.images(figures, PLAN, *told(PLAN))
     assert figures.good, figures.details
 
 
@@ -52,7 +54,7 @@ def test_whatever_is_missing_is_lost(part: str) -> None:
         summary["images"][-1]["reason"] = "internal"
     else:
         summary["images"][0]["detections"]["blob"] -= 1
-    verify._images(figures, PLAN, event, summary, coco)
+    verdict.images(figures, PLAN, event, summary, coco)
     assert (figures.lost, figures.doubled) == (1, 0), figures.details
 
 
@@ -61,7 +63,7 @@ def test_what_is_there_twice_is_doubled(part: int) -> None:
     figures = Figures()
     documents = told(PLAN)
     documents[part]["images"].append(documents[part]["images"][0])
-    verify._images(figures, PLAN, *documents)
+    verdict.images(figures, PLAN, *documents)
     assert figures.doubled == 1
 
 
@@ -71,8 +73,9 @@ def test_objects_are_held_against_the_calm_run() -> None:
     calm = {f"jobs/{job}/a": b"1", f"jobs/{job}/b": b"2", "jobs/another/a": b"3"}
     stormy = {f"jobs/{job}/a": b"x", f"jobs/{job}/c": b"2"}
     figures = Figures()
-    verify.compare(figures, {job: PLAN}, stormy, calm)
+    verdict.compare(figures, {job: PLAN}, stormy, calm)
     assert (figures.lost, figures.different) == (2, 1), figures.details
+    assert any(d.startswith(f"lost: orphan: jobs/{job}/c") for d in figures.details)
 
 
 def test_only_moments_are_left_out_of_a_digest() -> None:
@@ -97,37 +100,127 @@ def test_the_last_line() -> None:
     assert not figures.good
 
 
-def notice(**more: Any) -> Delivery:
+@pytest.mark.parametrize("other", [{"ce_id": "x"}, {"value": "x"}, {"headers": "x"}])
+def test_a_job_ends_once(other: dict[str, Any]) -> None:
+    """The same event may come twice; one that differs in anything is a second ending."""
+    one = Copy(ce_id="1", value="v", headers="h", event=None)
+    figures = Figures()
+    verdict.one_ending(figures, "j", [one, one])
+    assert figures.good
+    verdict.one_ending(figures, "j", [one, replace(one, **other)])
+    assert figures.doubled == 1
+
+
+def test_what_was_sent_is_what_is_stored() -> None:
+    """Value and headers, in whatever order the headers came."""
+    stored = outside.stored_headers(b'[["ce_id", "1"], ["traceparent", "t"]]')
+    sent = outside.headers_digest([("traceparent", b"t"), ("ce_id", b"1")])
+    one = Copy(ce_id="1", value="v", headers=sent, event=None)
+    figures = Figures()
+    verdict.as_stored(figures, "j", one, "v", stored)
+    assert figures.good, figures.details
+    verdict.as_stored(figures, "j", one, "another", stored)
+    assert figures.doubled == 1
+    other = outside.stored_headers(b'[["ce_id", "1"], ["traceparent", "u"]]')
+    verdict.as_stored(figures, "j", one, "v", other)
+    assert figures.doubled == 2
+
+
+@pytest.mark.parametrize(
+    ("status", "failed", "good"),
+    [("successful", 0, True), ("running", 0, False), ("successful", 1, False)],
+)
+def test_the_read_model_tells_what_the_event_tells(status: str, failed: int, good: bool) -> None:
+    counts = {"expected": 2, "completed": 2, "failed": 0}
+    event = {"status": "successful", "images": counts}
+    job = {"status": status, "images": {**counts, "failed": failed, "running": 0}}
+    assert (verdict.told_otherwise(job, event) == "") is good
+
+
+def test_what_was_driven_again_is_lost() -> None:
+    """But for the jobs of which the scenario itself took something away."""
+    figures = Figures()
+    verdict.driven(figures, Counter(robbed=3), {"robbed"})
+    assert figures.good
+    verdict.driven(figures, Counter(robbed=1, j=2), {"robbed"})
+    assert (figures.lost, figures.driven) == (1, 6), figures.details
+
+
+# -- webhooks --------------------------------------------------------------------------------------
+
+
+def notice(at: float = 0.0, **more: Any) -> Delivery:
     given = {"webhook_id": "w1", "signed": True, "body": "b1", "answered": "ok", **more}
-    return Delivery(job_id="j", at=0.0, path="/hook", **given)
+    return Delivery(job_id="j", at=at, path="/hook", **given)
+
+
+KILLED = verdict.causes([{"at": 5.0, "what": "kill", "name": "notifier-2"}])
 
 
 @pytest.mark.parametrize(
     ("got", "asked", "lost", "doubled"),
     [
-        ([notice(), notice()], True, 0, 0),
+        ([notice()], True, 0, 0),
         ([], True, 1, 0),
         ([notice(answered="500")], True, 1, 0),
-        ([notice(), notice(webhook_id="w2")], True, 0, 1),
-        ([notice(), notice(body="b2")], True, 0, 1),
-        ([notice(), notice(signed=False)], True, 1, 0),
+        ([notice(answered="500"), notice(9)], True, 0, 0),
+        ([notice(4), notice(9, webhook_id="w2")], True, 0, 1),
+        ([notice(4), notice(9, body="b2")], True, 0, 1),
+        ([notice(4), notice(9, signed=False)], True, 1, 0),
         ([notice()], False, 0, 1),
         ([], False, 0, 0),
+        # once more, after a notifier was killed: nobody knew that it had been taken
+        ([notice(4), notice(9)], True, 0, 0),
+        ([notice(6), notice(9)], True, 0, 1),
+        ([notice(4), notice(9), notice(12)], True, 0, 1),
+        ([notice(1), notice(3), notice(9)], True, 0, 1),
+        ([notice(6, read=False), notice(9)], True, 0, 0),
     ],
 )
 def test_webhooks(got: list[Delivery], asked: bool, lost: int, doubled: int) -> None:
-    """One id and one body, however often; signed; taken once at least; none that nobody wanted."""
+    """One id and one body; signed; taken once at least; again only with a cause between; none that
+    nobody wanted."""
     figures = Figures()
-    verify._notices(figures, "j", got, asked=asked, must=True)
+    verdict.notices(figures, "j", got, asked=asked, must=True, spans=KILLED)
     assert (figures.lost, figures.doubled) == (lost, doubled), figures.details
 
 
-@pytest.mark.parametrize("other", ["ce_id", "value", "headers"])
-def test_a_job_ends_once(other: str) -> None:
-    """The same event may come twice; one that differs in anything is a second ending."""
-    one = Copy(ce_id="1", value="v", headers="h", event=None)
-    figures = Figures()
-    verify._one_ending(figures, "j", [one, one])
-    assert figures.good
-    verify._one_ending(figures, "j", [one, replace(one, **{other: "x"})])
-    assert figures.doubled == 1
+def test_a_replay_is_one_webhook_more() -> None:
+    for rounds, doubled in ((1, 2), (2, 1), (3, 0)):
+        figures = Figures()
+        got = [notice(10), notice(20), notice(30)]
+        verdict.notices(figures, "j", got, asked=True, must=True, rounds=rounds, spans=KILLED)
+        assert figures.doubled == doubled
+
+
+@pytest.mark.parametrize(
+    ("noted", "at", "is_cause"),
+    [
+        ([{"what": "kill", "name": "notifier"}], 0.0, True),
+        ([{"what": "kill", "point": "notifier.posted"}], 0.0, True),
+        ([{"what": "remove", "name": "notifier-2", "signal": "SIGTERM"}], 0.0, True),
+        ([{"what": "kill", "name": "tiler"}], 0.0, False),
+        ([{"what": "kill", "point": "tiler.sent"}], 0.0, False),
+        # until it is over, and what it held up has come through
+        ([{"what": "kill", "name": "minio"}], 500.0, True),
+        ([{"what": "kill", "name": "minio"}, {"what": "server is back", "name": "minio"}], 9.0, True),
+        ([{"what": "kill", "name": "minio"}, {"what": "server is back", "name": "minio"}], 99.0, False),
+        ([{"what": "signal", "name": "notifier", "signal": "SIGSTOP"}], 500.0, True),
+        ([{"what": "signal", "name": "notifier", "signal": "SIGCONT"}], 0.0, False),
+        ([{"what": "fault", "fault": "reset", "places": ("kafka", "s3")}], 500.0, True),
+        ([{"what": "fault", "fault": "reset", "places": ("kafka",)}], 0.0, False),
+        ([{"what": "fault", "fault": "x", "places": ["s3"]}, {"what": "fault over", "fault": "x"}],
+         99.0, False),
+    ],
+)  # fmt: skip
+def test_what_lets_a_webhook_come_again(
+    noted: list[dict[str, Any]], at: float, is_cause: bool
+) -> None:
+    """Trouble of a notifier, or of the store; nothing else, and no longer than it lasts."""
+    spans = verdict.causes([{"at": float(i), **entry} for i, entry in enumerate(noted)])
+    assert any(s.begin <= at <= s.end for s in spans) is is_cause
+
+
+def test_a_cause_is_a_span() -> None:
+    assert verdict.causes([]) == []
+    assert [Span(4.0, 5.0)] == KILLED

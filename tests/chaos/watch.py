@@ -11,6 +11,7 @@ from typing import Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from chaos.letters import Letter, Place
 from frond.contracts import topics
 from frond.contracts.topics import Topic
 
@@ -30,7 +31,7 @@ class Watch:
     Attributes:
         ended: ids of the jobs of which a completed event was seen.
         told: the last trouble that this reader itself had.
-        dead_letters: what each dead letter says of itself, oldest first.
+        buried: where the messages lay of which a dead letter was seen.
         on_completed: as ``completed``.
     """
 
@@ -39,7 +40,7 @@ class Watch:
     ) -> None:
         self.bootstrap = bootstrap
         self.ended: set[str] = set()
-        self.dead_letters: list[str] = []
+        self.buried: set[Place] = set()
         self.told = ""
         self.on_completed = completed
         self._ids: dict[str, set[bytes]] = {t.name: set() for t in WATCHED}
@@ -165,10 +166,7 @@ class Watch:
             ce_id = hashlib.sha256(message.value or b"").hexdigest()[:32].encode()  # type: ignore[attr-defined]
         self._ids[topic].add(ce_id[:32])
         if topic == topics.DEADLETTER.name:
-            told = (headers.get(f"dlq_{n}", b"") for n in ("topic", "partition", "offset", "group"))
-            where = " ".join(t.decode("utf-8", "replace") for t in told)
-            why = headers.get("dlq_detail", b"").decode("utf-8", "replace")
-            self.dead_letters.append(f"{where}: {why[:300]}")
+            self.buried.add(Letter.read(message).of)
         if topic == topics.COMPLETED.name:
             job_id = headers.get("ce_subject", b"").decode("utf-8", "replace")
             self.ended.add(job_id)

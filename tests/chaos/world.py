@@ -6,10 +6,12 @@ import random
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from chaos.feeder import Feeder
 from chaos.figures import Figures
 from chaos.installation import Installation, Needs
+from chaos.letters import Rubbish
 from chaos.oracle import Oracle
 from chaos.outside import Copy
 from chaos.receiver import Mode, Receiver
@@ -28,10 +30,13 @@ class World:
         rng: seeded by the run's seed and the scenario's name.
         short: the short matrix of ``make test``: a few jobs, one pass.
         until: ``time.monotonic()`` at which a long run should stop making trouble.
+        scale: how much of the least that a scenario does (kills, images, points twice) is asked of
+            it: 1 for a run of ``FULL_S`` seconds or more, less of it for a shorter one.
         strangers: ``fnmatch`` patterns of object keys that the scenario itself brings in, besides
             those of the jobs it submits; they count as no orphans.
-        dead_before: how many dead letters there were before the scenario.
-        dead_letters: whether dead letters are expected: a scenario that sends rubbish sets it.
+        rubbish: what scenarios of this installation sent that is no event; each message that they do
+            not note there must be none that becomes a dead letter.
+        robbed: jobs of which the scenario itself took events away: the reconciler has to help them.
         receiver_lived: cleared by a scenario after which deliveries need not have arrived.
         gave_up: jobs whose receiver wants no more: their webhook need not have been taken.
         copies_before: completed events of a broker that has lost its topics since.
@@ -48,9 +53,10 @@ class World:
     short: bool
     until: float
     say: Callable[[str], None] = print
-    dead_before: int = 0
+    scale: float = 1.0
     strangers: list[str] = field(default_factory=list)
-    dead_letters: bool = False
+    rubbish: Rubbish = field(default_factory=Rubbish)
+    robbed: set[str] = field(default_factory=set)
     receiver_lived: bool = True
     comparable: bool = True
     gave_up: set[str] = field(default_factory=set)
@@ -61,10 +67,18 @@ class World:
         """Seconds in which more trouble may be made; 0 when the time is over."""
         return max(0.0, self.until - time.monotonic())
 
-    def fault(self, what: str, **more: object) -> None:
-        """Count a fault that is no kill, and write it down."""
+    def fault(self, what: str, **more: Any) -> None:
+        """Count a fault that is no kill, and write it down.
+
+        Args:
+            more: ``places``, where it lasts until :meth:`over`: before which servers (kafka, s3).
+        """
         self.figures.faults += 1
         self.oracle.note("fault", fault=what, **more)
+
+    def over(self, what: str) -> None:
+        """A fault that lasted is over."""
+        self.oracle.note("fault over", fault=what)
 
     async def progress(
         self, topic: Topic | Iterable[Topic], more: int, within: float = 120

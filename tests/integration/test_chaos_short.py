@@ -23,7 +23,7 @@ def test_nothing_lost_doubled_or_different(tmp_path: Path) -> None:
     wiped; and then the last line has three zeros and the exit status is 0."""
     path = os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH")]))
     env = {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
-    for name in ("DURATION", "SEED", "ONLY", "POINTS"):
+    for name in ("DURATION", "SEED", "ONLY", "POINTS", "SABOTAGE"):
         env.pop(name, None)
     command = [sys.executable, "-m", "chaos", "--short", "--seed", "7", "--folder", str(tmp_path)]
     done = subprocess.run(

@@ -53,3 +53,5 @@ _NAMES: Final = (
     "crash_points", "random_kills", "storms", "network", "derived", "disk", "receivers", "fuzz",
 )  # fmt: skip
 SCENARIOS: Final[dict[str, Scenario]] = {n: Scenario(n, i + 1) for i, n in enumerate(_NAMES)}
+QUIET: Final = Scenario("quiet", 20)
+"""No trouble; what a sabotage is done to."""

@@ -25,6 +25,7 @@ ABOUT: Final = (
 NEEDS: Final = Needs(workers={"aggregator": 2})
 
 _CHANGELOGS: Final = ("frond.aggregator-images-changelog", "frond.aggregator-jobs-changelog")
+_STALL_S: Final = "10"
 _CLOCKS: Final = timedelta(minutes=2)
 """A job that came by topic begins when its first event was sent; the store knows when it was read."""
 
@@ -132,13 +133,19 @@ async def _topics(world: World) -> None:
     half = await _half_a_job(world)
 
     here.stop(*here.names())
-    world.copies_before = await outside.completed_copies(here.stack.direct.kafka_bootstrap)
+    bootstrap = here.stack.direct.kafka_bootstrap
+    world.copies_before = await outside.completed_copies(bootstrap)
+    world.rubbish.judge(world.figures, await outside.dead_letters(bootstrap))
+    world.rubbish.begin_anew()
     # what was on its way to its end has not got there, or was seen
     await world.ended(world.copies_before.keys() & world.oracle.acknowledged)
     here.stop("kafka")
     await asyncio.to_thread(shutil.rmtree, here.stack.kafka.data / "logs")
     _delete_databases(world)
     await asyncio.to_thread(shutil.rmtree, here.folder / "cache", True)
+    # what was on its way is gone for good: these jobs go on only when the reconciler looks at them
+    world.robbed |= {p.job_id for p in (*planned, *recorded, half)}
+    here.env["FROND_STALL_S"] = _STALL_S
     world.watch.begin_anew()
     world.fault("topics")
     here.start("kafka")

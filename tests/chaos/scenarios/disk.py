@@ -17,7 +17,7 @@ from chaos.jobs import Door, JobPlan
 from chaos.world import Needs, World
 from frond.contracts import keys, topics
 from frond.contracts.errors import ObjectMissing
-from frond.stack.small_disk import SmallDisk, why_no_small_disk
+from frond.stack.small_disk import why_no_small_disk
 
 NAME: Final = "disk"
 ABOUT: Final = (
@@ -38,7 +38,7 @@ _LEFT: Final = (0, 40_000, 600_000, 0, 3 << 20)
 
 async def run(world: World) -> None:
     """Fill, see that clients are told, make room, see that all goes on; both disks in turns."""
-    async with _jobs_flow(world):
+    async with world.feeder.flowing(3):
         turn = 0
         while True:
             await world.progress(topics.DETECTED, 1, _AGAIN_S)
@@ -53,9 +53,8 @@ async def run(world: World) -> None:
 
 
 async def _store_full(world: World, leave: int) -> None:
-    disk = world.installation.stack.disks["s3"]
     plan = await _begun(world)
-    async with _filled(world, disk, "the store's disk is full", leave):
+    async with _filled(world, "s3", "the store's disk is full", leave):
         if not leave:
             await _refused(world, plan, (507,))
         await _hold(world)
@@ -68,7 +67,7 @@ async def _broker_full(world: World) -> None:
     child = stack.kafka.child
     assert child is not None
     plan = await _begun(world)
-    async with _filled(world, stack.disks["kafka"], "the broker's disk is full", 0):
+    async with _filled(world, "kafka", "the broker's disk is full", 0):
         # it gives up by itself, once it has something to write; whoever keeps it running tries
         # to start it all the while
         end = time.monotonic() + _TOLD_S
@@ -81,14 +80,16 @@ async def _broker_full(world: World) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _filled(world: World, disk: SmallDisk, what: str, leave: int) -> AsyncIterator[None]:
-    world.fault(what, leave=leave)
+async def _filled(world: World, place: str, what: str, leave: int) -> AsyncIterator[None]:
+    disk = world.installation.stack.disks[place]
+    world.fault(what, places=(place,), leave=leave)
     world.say(what)
     await asyncio.to_thread(disk.fill, leave)
     try:
         yield
     finally:
         disk.make_room()
+        world.over(what)
         world.say("")
 
 
@@ -140,14 +141,3 @@ async def _all_whole(world: World) -> None:
                     json.loads(await store.get(item.key))
     finally:
         store.close()
-
-
-@contextlib.asynccontextmanager
-async def _jobs_flow(world: World) -> AsyncIterator[None]:
-    stop = asyncio.Event()
-    flow = asyncio.create_task(world.feeder.keep_submitting(stop, 3))
-    try:
-        yield
-    finally:
-        stop.set()
-        await flow

@@ -1,7 +1,7 @@
 """Any bytes on any topic while jobs flow, and every consumer's code under coverage-guided fuzzing.
 
 Messages are golden events, changed in their structure, and plain rubbish. What they say of jobs is
-of jobs called ``fuzz-…``, whose objects are nobody's; whom they would tell is nobody's address.
+of jobs of their own, whose objects are nobody's; whom they would tell is nobody's address.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ import re
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
+from chaos.jobs import FUZZ
+from chaos.letters import Place
 from chaos.world import World
 from frond.contracts import topics
-from frond.contracts.envelope import decode
-from frond.contracts.errors import UnreadableEvent
 from frond.contracts.topics import Topic
 from fuzz.mutate import mutate
 from fuzz.raw import Raw, golden, pack, unpack
@@ -36,47 +36,37 @@ ABOUT: Final = (
 _SHORT_MESSAGES: Final = 200
 _BATCH: Final = 50
 _LETTERS_WITHIN_S: Final = 180.0
-_TARGET_S: Final = 45
+_TARGET_S: Final = 120.0
+_LEAST_S: Final = 15.0
 _ROOT: Final = Path(__file__).parents[3]
 _TARGETS: Final = (
     "tiler", "inference", "aggregator_images", "aggregator_jobs", "notifier", "readmodel", "arrow",
     "plan", "objects", "manifest", "multipart", "names", "deadletters",
 )  # fmt: skip
-# status and dead letters have no worker of their own: nothing may come of what is sent there
-_WORKED_ON: Final = (
-    topics.UPLOADED, topics.TILED, topics.DETECTED, topics.IMAGED, topics.COMPLETED,
-)  # fmt: skip
 _LINE: Final = re.compile(r"^fuzz target=(\S+) execs=(\d+) bytes=(\d+) found=(\d+)$", re.MULTILINE)
-_Place = tuple[str, int, int]
 
 
 async def run(world: World) -> None:
     """Rubbish between the events of jobs that must come out as if it were not there."""
-    world.dead_letters = True
-    world.strangers += [f"{p}/fuzz-*" for p in ("jobs", "open", "deliveries", "untold", "uploads")]
-    stop = asyncio.Event()
-    jobs = asyncio.create_task(world.feeder.keep_submitting(stop, at_once=2))
+    world.strangers += [f"{p}/{FUZZ}*" for p in ("jobs", "open", "deliveries", "untold", "uploads")]
     guided = asyncio.create_task(_guided(world))
-    unreadable: set[_Place] = set()
+    missing: set[Place] = set()
     try:
         sent = 0
-        async with _producer(world) as producer:
+        async with world.feeder.flowing(2), _producer(world) as producer:
             while sent < _SHORT_MESSAGES or (not world.short and world.time_left > 0):
-                unreadable |= await _batch(world, producer)
+                await _batch(world, producer)
                 sent += _BATCH
                 # as fast as it is digested, no faster: the jobs between are what is looked at
-                await _letters(world, unreadable)
-        stop.set()
-        await jobs
+                missing |= await _letters(world, missing)
         await guided
     finally:
-        jobs.cancel()
         guided.cancel()
     await world.ended(within=600)
 
 
-async def _batch(world: World, producer: AIOKafkaProducer) -> set[_Place]:
-    """Send some messages to every topic; returns where those lie that must become dead letters."""
+async def _batch(world: World, producer: AIOKafkaProducer) -> None:
+    """Send some messages to every topic, and note where each lies."""
     prefix = world.installation.env.get("FROND_TOPIC_PREFIX", "")
     waiting = []
     for _ in range(_BATCH):
@@ -87,30 +77,18 @@ async def _batch(world: World, producer: AIOKafkaProducer) -> set[_Place]:
                 len(k) + len(v or b"") for k, v in message.headers
             )
             world.figures.messages_fuzzed += 1
+            key = b"" if message.key is None and message.value is None else message.key
+            headers = [(k, v or b"") for k, v in message.headers]
             future = await producer.send(
-                topic.named(prefix), message.value,
-                key=b"" if message.key is None and message.value is None else message.key,
-                headers=list(message.headers),
-            )  # fmt: skip
-            waiting.append((topic, message, future))
+                topic.named(prefix), message.value, key=key, headers=headers
+            )
+            waiting.append((topic, key, message.value, headers, future))
     world.fault("bytes", messages=len(waiting))
-    bad: set[_Place] = set()
-    for topic, message, future in waiting:
-        try:
+    for topic, key, value, headers, future in waiting:
+        # the broker's own refusal: a compacted topic takes no message without a key
+        with suppress(KafkaError):
             told = await future
-        except KafkaError:
-            continue  # the broker's own refusal: a compacted topic takes no message without a key
-        if topic in _WORKED_ON and _is_unreadable(topic, message):
-            bad.add((topic.name, told.partition, told.offset))
-    return bad
-
-
-def _is_unreadable(topic: Topic, message: Raw) -> bool:
-    try:
-        decode(topic, message.value, [(k, v or b"") for k, v in message.headers])
-    except UnreadableEvent:
-        return True
-    return False
+            world.rubbish.sent(topic, told.partition, told.offset, key, value, headers)
 
 
 def _messages(rng: random.Random, topic: Topic) -> Iterator[Raw]:
@@ -119,9 +97,13 @@ def _messages(rng: random.Random, topic: Topic) -> Iterator[Raw]:
         yield Raw(rng.randbytes(rng.randrange(2000)), rng.randbytes(rng.randrange(40)))
     elif kind < 0.13:
         # as large as a topic takes
-        yield Raw(b'{"job_id": "fuzz-big", "x": "' + b"x" * rng.randrange(10**5, 9 * 10**5) + b'"}')
+        yield Raw(
+            f'{{"job_id": "{FUZZ}big", "x": "'.encode()
+            + b"x" * rng.randrange(10**5, 9 * 10**5)
+            + b'"}'
+        )
     elif kind < 0.18:
-        yield Raw(None, b"fuzz-tombstone")
+        yield Raw(None, f"{FUZZ}tombstone".encode())
     else:
         # events of another topic, too
         seeds = [pack([m]) for t in (topic, rng.choice(topics.ALL)) for m in golden(t)]
@@ -142,7 +124,7 @@ def _of_nobody(value: bytes | None) -> bytes | None:
         return value
     for holder in (data, data.get("outcome")):
         if isinstance(holder, dict) and isinstance(holder.get("job_id"), str):
-            holder["job_id"] = f"fuzz-{holder['job_id']}"
+            holder["job_id"] = f"{FUZZ}{holder['job_id']}"
     if "webhook_url" in data:
         data["webhook_url"] = "http://127.0.0.1:9/nobody"
     if "email" in data:
@@ -150,38 +132,17 @@ def _of_nobody(value: bytes | None) -> bytes | None:
     return json.dumps(data).encode()
 
 
-async def _letters(world: World, wanted: set[_Place]) -> None:
-    """Wait until every unreadable message lies on the dead-letter topic, with its reason."""
-    prefix = world.installation.env.get("FROND_TOPIC_PREFIX", "")
-    name = topics.DEADLETTER.named(prefix)
+async def _letters(world: World, missing: set[Place]) -> set[Place]:
+    """Wait until what is no event was buried; returns where that lies which was not in time.
+
+    Whether it is ever, and how, is told by the verdict.
+    """
     deadline = time.monotonic() + _LETTERS_WITHIN_S
-    found: set[_Place] = set()
-    consumer = AIOKafkaConsumer(
-        bootstrap_servers=world.installation.stack.direct.kafka_bootstrap,
-        auto_offset_reset="earliest", group_id=None,
-    )  # fmt: skip
-    await consumer.start()
-    try:
-        consumer.assign([TopicPartition(name, p) for p in range(topics.DEADLETTER.partitions)])
-        while wanted - found and time.monotonic() < deadline:
-            for messages in (await consumer.getmany(timeout_ms=1000)).values():
-                found.update(p for m in messages if (p := _place(m)) is not None)
-    finally:
-        await consumer.stop()
-    for topic, partition, offset in sorted(wanted - found)[:20]:
-        world.figures.lose(f"no dead letter of {topic}[{partition}]@{offset}")
-    # told once is enough
-    wanted.clear()
-
-
-def _place(message: Any) -> _Place | None:
-    told = {k: v.decode("utf-8", "replace") for k, v in message.headers if v is not None}
-    if not told.get("dlq_reason") or not told.get("dlq_detail"):
-        return None
-    where = told.get("dlq_partition", ""), told.get("dlq_offset", "")
-    return (told.get("dlq_topic", ""), int(where[0]), int(where[1])) if all(
-        w.isascii() and w.isdigit() and len(w) < 19 for w in where
-    ) else None  # fmt: skip
+    while left := world.rubbish.awaited() - world.watch.buried - missing:
+        if time.monotonic() > deadline:
+            return left
+        await world.watch.any_change(1.0)
+    return set()
 
 
 @asynccontextmanager
@@ -197,14 +158,14 @@ async def _producer(world: World) -> AsyncIterator[AIOKafkaProducer]:
 
 
 async def _guided(world: World) -> None:
-    """The targets of tests/fuzz, one after the other, each for a while, as long as there is time."""
+    """The targets of tests/fuzz, one after the other, each its share of the time."""
     seed = world.rng.randrange(1 << 30)
     targets = list(_TARGETS)
     random.Random(seed).shuffle(targets)
-    for target in targets[:1] if world.short else targets:
-        seconds = 3 if world.short else int(min(_TARGET_S, max(0, world.time_left)))
-        if not seconds:
-            return
+    least = max(3.0, _LEAST_S * world.scale)
+    for n, target in enumerate(targets[:1] if world.short else targets):
+        share = world.time_left / (len(targets) - n)
+        seconds = 3 if world.short else round(min(_TARGET_S, max(least, share)))
         told = await _target(world, target, seconds, seed)
         m = _LINE.search(told)
         if m is None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -75,7 +74,7 @@ _SHORT: Final = (
 async def run(world: World) -> None:
     """Fault after fault, each between two signs of progress, while small jobs flow."""
     made: Counter[str] = Counter()
-    async with _jobs_flow(world):
+    async with world.feeder.flowing(3):
         for fault in _chosen(world):
             await world.progress(topics.DETECTED, 1, _AGAIN_S)
             await _happens(world, fault)
@@ -89,11 +88,12 @@ async def run(world: World) -> None:
 def _chosen(world: World) -> Iterator[Fault]:
     """All of them in an order of chance, again and again while there is time; few in a short run.
 
-    Each kind comes once before any comes twice: a run that is cut short has met all of them.
+    Each kind comes once before any comes twice, and once at least, however little time there is.
     """
     if world.short:
         yield from _SHORT
         return
+    met: set[Kind] = set()
     while True:
         left = {kind: _everywhere(kind) for kind in KINDS}
         for faults in left.values():
@@ -103,7 +103,8 @@ def _chosen(world: World) -> Iterator[Fault]:
             world.rng.shuffle(kinds)
             for kind in kinds:
                 yield left[kind].pop()
-                if world.time_left <= 0:
+                met.add(kind)
+                if world.time_left <= 0 and len(met) == len(KINDS):
                     return
 
 
@@ -129,6 +130,7 @@ async def _happens(world: World, fault: Fault) -> None:
         await asyncio.sleep(hold)
     finally:
         await asyncio.gather(*(asyncio.to_thread(proxy.reset) for proxy in proxies))
+        world.over(fault.kind.name)
     world.say("")
 
 
@@ -137,14 +139,3 @@ def _begin(proxy: Proxy, fault: Fault, toxicity: float) -> None:
         proxy.disable()
     else:
         proxy.add(fault.kind.toxic, fault.way, toxicity, **dict(fault.kind.attributes))
-
-
-@contextlib.asynccontextmanager
-async def _jobs_flow(world: World) -> AsyncIterator[None]:
-    stop = asyncio.Event()
-    flow = asyncio.create_task(world.feeder.keep_submitting(stop, 3))
-    try:
-        yield
-    finally:
-        stop.set()
-        await flow

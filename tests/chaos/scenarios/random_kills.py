@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Final
 
 from chaos.world import World
@@ -18,15 +17,13 @@ _STAGES: Final = (topics.TILED, topics.DETECTED, topics.IMAGED, topics.COMPLETED
 async def run(world: World) -> None:
     """Kill after kill, each after new events; a further large job whenever one ends, and small ones
     through the other doors beside it."""
-    images = 60 if world.short else 1000
-    wanted = _SHORT_KILLS if world.short else _KILLS
+    images = 60 if world.short else max(60, round(1000 * world.scale))
+    wanted = _SHORT_KILLS if world.short else max(_SHORT_KILLS, round(_KILLS * world.scale))
     # so that the kills are spread over the whole of the large job
     most = 6 if world.short else 18
-    stop = asyncio.Event()
-    small = asyncio.create_task(world.feeder.keep_submitting(stop, at_once=2))
     large = ""
     kills = 0
-    try:
+    async with world.feeder.flowing(1):
         while kills < wanted or (not world.short and world.time_left > 0):
             if large in world.watch.ended or not large:
                 plan = world.feeder.big(images)
@@ -36,8 +33,4 @@ async def run(world: World) -> None:
             stages = _STAGES[world.rng.randrange(3) :]
             await world.progress(stages, world.rng.randint(1, most))
             kills += world.installation.kill(world.rng.choice(world.installation.everything()))
-        stop.set()
-        await small
-    finally:
-        small.cancel()
     await world.ended(within=900)

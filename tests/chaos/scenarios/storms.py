@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 import signal
-from collections.abc import AsyncIterator
 from typing import Any, Final
 
 from aiokafka.admin import AIOKafkaAdminClient
@@ -37,30 +36,21 @@ _GATES: Final = {
 
 async def run(world: World) -> None:
     """A storm, then zombies, in turns until the time is over; jobs flow all the while."""
-    async with _jobs_flow(world):
-        await _storm(world)
-        await _zombies(world)
-        while not world.short and world.time_left > 0:
+    stop = asyncio.Event()
+    # one of a hundred images is always under way, and small ones through each door beside it
+    async with world.feeder.flowing(2), asyncio.TaskGroup() as large:
+        large.create_task(_large_jobs(world, stop))
+        try:
             await _storm(world)
             await _zombies(world)
+            while not world.short and world.time_left > 0:
+                await _storm(world)
+                await _zombies(world)
+        finally:
+            stop.set()
     await _two_of_each(world)
     await world.ended()
     await _last_words(world)
-
-
-@contextlib.asynccontextmanager
-async def _jobs_flow(world: World) -> AsyncIterator[None]:
-    stop = asyncio.Event()
-    # one of a hundred images is always under way, and small ones through each door beside it
-    flow = [
-        asyncio.create_task(world.feeder.keep_submitting(stop, 3)),
-        asyncio.create_task(_large_jobs(world, stop)),
-    ]
-    try:
-        yield
-    finally:
-        stop.set()
-        await asyncio.gather(*flow)
 
 
 async def _large_jobs(world: World, stop: asyncio.Event) -> None:
