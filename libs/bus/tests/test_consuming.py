@@ -123,6 +123,7 @@ async def test_a_poison_message_stops_nothing(settings: ServiceSettings) -> None
     assert {letter.value for letter in letters} == {b"\x00\xff", b'{"job_id": 1}'}
     assert {letter.topic for letter in letters} == {"frond.uploaded.v1"}
     assert all(letter.reason == "bad-request" and letter.detail for letter in letters)
+    assert {letter.attempts for letter in letters} == {1}
 
 
 async def test_an_outage_is_waited_out(settings: ServiceSettings) -> None:

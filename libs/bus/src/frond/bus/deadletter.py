@@ -1,7 +1,8 @@
 """Dead letters: a message that cannot be handled, kept as it was, with where and why.
 
 The value, the key and the original headers stay as they are; what we know is added in headers
-that begin with ``dlq_``.
+that begin with ``dlq_``. An original header that begins so itself (a dead letter was sent to a
+topic again by hand, say) lies there as ``orig_dlq_…``, and one of that name as ``orig_orig_dlq_…``.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from frond.contracts.envelope import Headers
 from frond.contracts.ids import digest
 
 PREFIX = "dlq_"
+_ORIGINAL = "orig_"
+_OURS = re.compile(rf"(?:{_ORIGINAL})*{PREFIX}")
 _NUMBER = re.compile(r"-?[0-9]{1,18}")
 
 
@@ -46,7 +49,8 @@ class DeadLetter:
             "detail": self.detail[:2000], "trace_id": self.trace_id,
             "attempts": str(self.attempts), "time": self.time,
         }  # fmt: skip
-        return [*self.headers, *((PREFIX + k, _utf8(v)) for k, v in told.items())]
+        own = ((_ORIGINAL + k if _OURS.match(k) else k, v) for k, v in self.headers)
+        return [*own, *((PREFIX + k, _utf8(v)) for k, v in told.items())]
 
     @classmethod
     def from_message(cls, key: bytes | None, value: bytes | None, headers: Headers) -> DeadLetter:
@@ -61,7 +65,11 @@ class DeadLetter:
             offset=_number(get("offset"), -1), group=get("group"), reason=get("reason"),
             detail=get("detail"), trace_id=get("trace_id"), attempts=_number(get("attempts"), 0),
             time=get("time"), key=key, value=value,
-            headers=[(k, v) for k, v in headers if not k.startswith(PREFIX)],
+            headers=[
+                (k.removeprefix(_ORIGINAL) if _OURS.match(k) else k, v)
+                for k, v in headers
+                if not k.startswith(PREFIX)
+            ],
         )  # fmt: skip
 
 

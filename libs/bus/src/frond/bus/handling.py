@@ -57,7 +57,7 @@ class Handling:
             except UnreadableEvent as e:
                 if self.unreadable is not None:
                     await self._also(partial(self.unreadable, message.value, _headers(message), e))
-                await self._bury(message, Reason.BAD_REQUEST, str(e), "", 0)
+                await self._bury(message, Reason.BAD_REQUEST, str(e), "", 1)
             else:
                 await self._apply(envelope, message)
         metrics.HANDLING.labels(name).observe(time.monotonic() - started)
