@@ -1,5 +1,5 @@
 """``python -m chaos``."""
 
-from chaos.runner import main
+from chaos.cli import main
 
 main()

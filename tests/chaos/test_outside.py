@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from aiokafka import TopicPartition
 
-from chaos import outside, runner, workers
+from chaos import cli, outside, workers
 from chaos.figures import Figures
 from chaos.letters import Letter, Rubbish
 from chaos.runner import Run
@@ -203,6 +203,6 @@ def test_the_exit_status(
     monkeypatch.setattr(Run, "all", ran)
     monkeypatch.setattr(sys, "argv", ["chaos", "--seed", "1", "--folder", str(tmp_path)])
     with pytest.raises(SystemExit) as ended:
-        runner.main()
+        cli.main()
     assert ended.value.code == status
     assert capsys.readouterr().out.splitlines()[-1] == figures.line()
