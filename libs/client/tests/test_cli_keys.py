@@ -5,21 +5,20 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import httpx
 import pytest
 from typer.testing import CliRunner, Result
 
 from frond.client.cli import app
 from frond.client.cli.keys import expiry
 from frond.client.errors import FrondClientError
+from support.services import free_port
+from support.waiting import until, until_ready
 
 runner = CliRunner()
 
@@ -32,9 +31,7 @@ def door(
     for name in list(os.environ):
         if name.startswith("FROND_"):
             monkeypatch.delenv(name)
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
+    port = free_port()
     url = f"http://127.0.0.1:{port}"
     monkeypatch.setenv("FROND_API_URL", url)
     for name, value in service_env.items():
@@ -47,16 +44,7 @@ def door(
             env={**service_env, "API_PORT": str(port)},
         )  # fmt: skip
         try:
-            deadline = time.monotonic() + 120
-            while True:
-                assert process.poll() is None, (tmp_path / "ingest.log").read_text()
-                try:
-                    if httpx.get(f"{url}/ready").status_code == 200:
-                        break
-                except httpx.TransportError:
-                    pass
-                assert time.monotonic() < deadline
-                time.sleep(0.1)
+            until_ready(process, url, tmp_path / "ingest.log")
             yield url
         finally:
             process.send_signal(signal.SIGTERM)
@@ -94,10 +82,7 @@ def test_from_the_first_key_to_a_revoked_one(door: str, monkeypatch: pytest.Monk
         frond("jobs")
         assert "admin" in frond("keys", "list", code=2).stderr
         frond("keys", "revoke", mine, "--store")
-        deadline = time.monotonic() + 7
-        while runner.invoke(app, ["jobs"]).exit_code == 0:
-            assert time.monotonic() < deadline, "a revoked key still opens the door"
-            time.sleep(0.1)
+        until(lambda: runner.invoke(app, ["jobs"]).exit_code != 0, 7)
         assert "revoked" in frond("jobs", code=2).stderr
     assert "revoked" in frond("keys", "revoke", mine).stdout
     assert "revoked" in frond("keys", "revoke", key).stdout

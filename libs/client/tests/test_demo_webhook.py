@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -20,6 +18,8 @@ from frond.client.errors import FrondClientError
 from frond.contracts.errors import JobRejected
 from frond.contracts.reasons import Reason
 from frond.runtime import Egress
+from support.services import free_port
+from support.waiting import until_ready
 
 
 class Door:
@@ -70,8 +70,7 @@ def test_the_real_door_refuses_in_the_words_that_the_demo_knows(
     service_env: dict[str, str], tmp_path: Path
 ) -> None:
     """Before the job is made: afterwards the demo may make it without."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port = listening.getsockname()[1]
+    port = free_port()
     env = {**service_env, "API_PORT": str(port), "FROND_API_KEY": "k", "FROND_EGRESS_ALLOW": ""}
     url = f"http://127.0.0.1:{port}"
     with (tmp_path / "log").open("wb") as log:
@@ -79,15 +78,7 @@ def test_the_real_door_refuses_in_the_words_that_the_demo_knows(
             [sys.executable, "-m", "frond.ingest"], env=env, stdout=log, stderr=log
         )
     try:
-        end = time.monotonic() + 120
-        while True:
-            assert door.poll() is None and time.monotonic() < end, (tmp_path / "log").read_text()
-            try:
-                if httpx.get(f"{url}/ready").status_code == 200:
-                    break
-            except httpx.TransportError:
-                pass
-            time.sleep(0.1)
+        until_ready(door, url, tmp_path / "log")
         with Client(url, "k") as client, pytest.raises(FrondClientError) as told:
             client.create_job("demo-1", webhook_url="http://127.0.0.1:9/frond")
         assert told.value.reason == Reason.BAD_REQUEST

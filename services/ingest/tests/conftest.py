@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -25,17 +23,13 @@ from frond.models.testing import blob_model
 from frond.stack import Endpoints
 from frond.stack import testing as stack_testing
 from frond.store import ObjectStore, StoreSettings
+from support.services import free_port
+from support.waiting import until_ready
 
 sys.path.insert(0, str(Path(__file__).parent))
 from ingest_world import Tenants, a_key  # importable from here on
 
 KEY = "test-key"
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
 
 
 @dataclass
@@ -61,17 +55,7 @@ class Door:
                 [sys.executable, "-m", "frond.ingest"],
                 env={**self.env, "API_PORT": str(self.port)}, stdout=out, stderr=out,
             )  # fmt: skip
-        deadline = time.monotonic() + 180
-        while time.monotonic() < deadline:
-            if self.process.poll() is not None:
-                break
-            try:
-                if httpx.get(f"{self.url}/ready").status_code == 200:
-                    return
-            except httpx.TransportError:
-                pass
-            time.sleep(0.1)
-        raise AssertionError(f"ingest did not become ready:\n{self.log.read_text()[-5000:]}")
+        until_ready(self.process, self.url, self.log)
 
     def kill(self, how: int = signal.SIGKILL) -> int:
         assert self.process is not None

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import secrets
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,16 +18,6 @@ from frond.contracts.reasons import Reason
 from frond.store import ObjectStore
 
 BOTH = (Scope.SUBMIT, Scope.READ)
-
-
-def until(look: Callable[[], Any], seconds: float = 30) -> Any:
-    """The first true thing that ``look`` gives."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if found := look():
-            return found
-        time.sleep(0.05)
-    raise AssertionError(f"not within {seconds} s: {look()!r}")
 
 
 def fresh(name: str = "job") -> str:

@@ -13,7 +13,6 @@ from typing import Any
 
 import httpx
 import pytest
-from ingest_world import until
 
 from frond.bus import EventProducer, Outgoing
 from frond.contracts import keys, topics
@@ -25,6 +24,7 @@ from frond.ingest.intake import File
 from frond.ingest.uploads import Manifest
 from frond.stack import NativeStack
 from frond.store import ObjectStore
+from support.waiting import until
 
 pytestmark = pytest.mark.stack
 MIB = 1 << 20

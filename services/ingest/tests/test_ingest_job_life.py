@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
-from ingest_world import files, fresh, is_problem, on_topic, until
+from ingest_world import files, fresh, is_problem, on_topic
 
 from frond.bus import EventProducer, Outgoing
 from frond.contracts import keys, topics
@@ -34,6 +34,7 @@ from frond.contracts.jobs import (
 )
 from frond.contracts.reasons import Reason
 from frond.store import ObjectStore
+from support.waiting import until
 
 pytestmark = pytest.mark.stack
 

@@ -11,10 +11,11 @@ from typing import Any
 
 import httpx
 import pytest
-from ingest_world import new_job, until
+from ingest_world import new_job
 
 from frond.stack import Endpoints
 from frond.store import ObjectStore
+from support.waiting import until
 
 pytestmark = pytest.mark.stack
 

@@ -17,11 +17,12 @@ from typing import Any
 
 import httpx
 import pytest
-from ingest_world import a_key, files, is_problem, new_job, refused, until
+from ingest_world import a_key, files, is_problem, new_job, refused
 from minio import Minio
 
 from frond.contracts.reasons import Reason
 from frond.stack import Endpoints
+from support.waiting import until
 
 pytestmark = pytest.mark.stack
 
@@ -121,8 +122,13 @@ def test_limits_answer_clearly(
             assert answer.json()["reason"] == "too-many" and "acme" in answer.json()["detail"]
         assert acme.post("/jobs", json={"job_id": first}).status_code == 201
         new_job(beta)
-        for _ in range(3):
-            new_job(admin)
+        # the installation's own key has no tenant, and a limit all the same
+        mine = [new_job(admin) for _ in range(2)]
+        above = admin.post("/jobs", json={})
+        assert above.status_code == 429 and "FROND_MAX_OPEN_JOBS" in above.json()["detail"]
+        assert admin.post(f"/jobs/{mine[0]}/cancel").status_code == 200
+        until(lambda: admin.get(f"/jobs/{mine[0]}").json()["status"] == "dismissed")
+        new_job(admin)
         assert acme.post(f"/jobs/{first}/cancel").status_code == 200
         until(lambda: acme.get(f"/jobs/{first}").json()["status"] == "dismissed")
         second = new_job(acme)
@@ -141,6 +147,8 @@ def test_limits_answer_clearly(
         refused = [c for c in codes if c.status_code == 429]
         assert refused and int(refused[0].headers["retry-after"]) >= 1
         assert acme.get("/jobs").status_code == 200
+        codes = [admin.get("/jobs") for _ in range(120)]
+        assert any(c.status_code == 429 and "retry-after" in c.headers for c in codes)
         for client in (acme, beta, admin):
             client.close()
     for place in ("acme", "acme-too"):

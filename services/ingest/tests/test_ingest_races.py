@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
-from ingest_world import new_job, refused, until
+from ingest_world import new_job, refused
 
 from frond.bus import EventProducer, Outgoing
 from frond.contracts import keys, topics
@@ -24,6 +24,7 @@ from frond.ingest.context import Ingest
 from frond.ingest.intake import File
 from frond.ingest.settings import IngestSettings
 from frond.store import ObjectStore
+from support.waiting import until
 
 pytestmark = pytest.mark.stack
 

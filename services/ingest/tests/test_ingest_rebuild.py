@@ -15,7 +15,6 @@ import httpx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ingest_world import until
 
 from frond.contracts import keys
 from frond.contracts.events import Event, ImageUploaded, JobCompleted
@@ -39,6 +38,7 @@ from frond.ingest.readmodel.apply import ImageRecorded, apply, close
 from frond.ingest.readmodel.objects import _progress
 from frond.ingest.readmodel.rows import Batch
 from frond.store import ObjectStore
+from support.waiting import until
 
 stack = pytest.mark.stack
 MODEL = ModelRef(name="blob", digest="b" * 64, version="1")

@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
-from ingest_world import files, fresh, is_problem, on_topic, until
+from ingest_world import files, fresh, is_problem, on_topic
 
 from frond.contracts import keys
 from frond.contracts.events import (
@@ -21,6 +21,7 @@ from frond.contracts.events import (
 )
 from frond.contracts.reasons import Reason
 from frond.store import ObjectStore
+from support.waiting import until
 
 pytestmark = pytest.mark.stack
 
