@@ -154,7 +154,7 @@ def names(data: bytes) -> None:
         assert shown.encode() and numbered(shown, 2) != shown
         assert len({*distinct([(shown, "a"), (shown, "b"), (shown, "c")])}) == 3
     _refusing(lambda: check_webhook(text, Egress("")), UserError)
-    _refusing(lambda: check_email(text), UserError)
+    _refusing(lambda: check_email(text, Egress("")), UserError)
     _refusing(lambda: read_cursor(text, int, str), UserError)
     found = _refusing(lambda: parse_range(text, 100), Unsatisfiable)
     assert found is None or 0 <= found.offset < found.offset + found.length <= 100

@@ -66,6 +66,37 @@ def test_the_operators_list_opens_what_it_names_and_no_more() -> None:
             egress.check(f"http://{host}/")
 
 
+@pytest.mark.parametrize(
+    "domain", [*(h for h in INSIDE if "%" not in h), "[IPv6:::1]", "[8.8.8.8]", "8.8.8.8", "134744072",
+               "mailhost", "com.", "a..example", ".example", "x", "b.c＠d.e", "b.c:25"],
+)  # fmt: skip
+def test_mail_goes_to_public_domains_alone(domain: str) -> None:
+    """No address in any way of writing it, not this machine, no name that only a network inside
+    knows; whatever networks the operator has opened for webhooks."""
+    for egress in (Egress(), Egress("0.0.0.0/0,::/0")):
+        with pytest.raises(JobRejected, match="e-mail"):
+            egress.check_mail(f"ana@{domain}")
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["a@b.example\n", "\na@b.example", "a\0@b.example", "a@b.exam\0ple", "a\x7f@b.example",
+     "a\u202e@b.example", "a\u2028@b.example", "a\ud800@b.example", "a@b.example\r\nBcc: c@d.example",
+     "a@b.example,c@d.example", "a <a@b.example>", "a@b@c.example", "@b.example", "a@", "a", ""],
+)  # fmt: skip
+def test_what_is_no_mail_address_is_refused(address: str) -> None:
+    """One recipient, nothing that ends a line, nothing that cannot be seen."""
+    with pytest.raises(JobRejected):
+        Egress().check_mail(address)
+
+
+def test_mail_addresses_that_pass() -> None:
+    """Of any script; and a domain without a dot that the operator has named."""
+    for address in ("ana@example.org", "o'neil+x@a.b.co.uk", "ana@bücher.example", "ана@пример.рф"):
+        Egress().check_mail(address)
+    Egress("mailhost,localhost").check_mail("ana@MailHost")
+
+
 @pytest.mark.parametrize("entry", ["127.0.0.0/33", "10.2.3", "http://a/", "a b", "-x", "*.example"])
 def test_a_slip_in_the_list_is_told_at_the_start(entry: str) -> None:
     with pytest.raises(ValidationError, match="no network, address or host name"):

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from frond.contracts.errors import UserError
+from frond.contracts.reasons import Reason
 from frond.ingest import names
 from frond.ingest.cursors import read_cursor, write_cursor
 from frond.ingest.problems import Refused
@@ -70,10 +71,12 @@ def test_webhooks_into_private_networks_are_refused_at_the_door() -> None:
 def test_good_webhooks_and_emails() -> None:
     assert names.check_webhook("https://example.org/hook?x=1", Egress())
     assert names.check_webhook("", Egress()) is None
-    assert names.check_email("a@b.c") == "a@b.c"
-    for bad in ("a", "a@", "@b", "a b@c", "a@b\nBcc: x@y"):
-        with pytest.raises(UserError):
-            names.check_email(bad)
+    assert names.check_email("a@b.c", Egress()) == "a@b.c"
+    assert names.check_email("", Egress()) is None
+    for bad in ("a", "a@", "@b", "a b@c", "a@b\nBcc: x@y", "a@b.c\n", "a@[169.254.169.254]"):
+        with pytest.raises(Refused) as refused:
+            names.check_email(bad, Egress())
+        assert (refused.value.reason, refused.value.status) == (Reason.BAD_REQUEST, 422)
 
 
 @pytest.mark.parametrize(

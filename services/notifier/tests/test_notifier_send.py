@@ -274,7 +274,20 @@ async def test_a_tenant_learns_nothing_of_the_mail_server(
     assert answer.told == "the mail server cannot be reached"
     assert str(away) in capsys.readouterr().out
     bad = await sender(delivery(email="a@b.example\nBcc: c@d.example"), datetime.now(UTC))
-    assert bad == Answer(State.GAVE_UP, "the address cannot be used")
+    assert bad.state is State.GAVE_UP and "is refused" in bad.told
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["a@[169.254.169.254]", "a@127.0.0.1", "a@localhost", "a@mailhost", "a@b.c\n", "a\0@b.c"],
+)
+async def test_mail_to_the_inside_is_never_handed_to_the_server(address: str, mailbox: Any) -> None:
+    """By the topic such a word comes past REST: it is given up here, and no server is asked."""
+    mailbox.script[:] = ["250 not asked"]
+    sender = MailSender(settings(smtp_url=SecretStr(mailbox.url)))
+    answer = await sender(delivery(email=address), datetime.now(UTC))
+    assert answer.state is State.GAVE_UP and "is refused" in answer.told
+    assert mailbox.script == ["250 not asked"] and mailbox.mails.empty()
 
 
 async def test_without_a_mail_server_the_record_says_so() -> None:

@@ -1,7 +1,8 @@
 """Where this installation may connect to because a user said so: the one place that decides.
 
 A user's webhook address must not reach what only this machine, or its network, can see. Public
-addresses are free; every other one must be on the operator's list. Names are resolved once, each
+addresses are free; every other one must be on the operator's list. An e-mail goes through the
+operator's own server, so of its address the domain alone is looked at. Names are resolved once, each
 address that comes out is looked at, and the caller connects to one of these and resolves nothing
 again: a name that means something else a moment later leads nowhere else.
 """
@@ -26,6 +27,7 @@ Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 """From a name and a port to addresses, the best first. Raises OSError."""
 
 _NAME: Final = re.compile(r"^(?!-)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\.?$")
+_MAIL: Final = re.compile(r"([^@\s<>,;\"]{1,64})@([^@\s<>,;\"]{1,253})")
 _NOT_PUBLIC: Final[tuple[Network, ...]] = tuple(
     ipaddress.ip_network(text)
     for text in (
@@ -41,6 +43,13 @@ _NOT_PUBLIC: Final[tuple[Network, ...]] = tuple(
 )  # fmt: skip
 _GLOBAL_V6: Final = ipaddress.ip_network("2000::/3")
 _NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
+_LABEL: Final = r"[^@\s<>,;:/\\\"()\[\].]{1,63}"
+_DOMAIN: Final = re.compile(rf"{_LABEL}(\.{_LABEL})+")
+_UNSEEN: Final = ("Cc", "Cf", "Cs", "Zl", "Zp")
+_NO_DOMAIN: Final = (
+    "mail goes to public domains, not to addresses, this machine or names without a dot. Give an "
+    "address like name@example.org, or have the operator add its domain to FROND_EGRESS_ALLOW"
+)
 _INSIDE: Final = (
     "it leads to the machine that Frond runs on, or into a private network. Give a public address, "
     "or have the operator add this one to FROND_EGRESS_ALLOW"
@@ -89,12 +98,26 @@ class Egress:
         host, _ = self._target(url)
         if host in self.names:
             return
-        if host == "localhost" or host.endswith((".localhost", ".localdomain")):
-            found: Address | None = ipaddress.IPv4Address("127.0.0.1")
-        else:
-            found = number_of(host)
+        found = ipaddress.IPv4Address("127.0.0.1") if _is_here(host) else number_of(host)
         if found is not None and not self.permits(found):
             raise _refused(url, _INSIDE)
+
+    def check_mail(self, address: str) -> None:
+        """Let an e-mail address pass, or say why not. Where its domain's mail goes is the mail
+        server's to find out: no name is resolved.
+
+        Raises:
+            JobRejected: it is none, or its domain is an address or a name of the inside.
+        """
+        match = _MAIL.fullmatch(address)
+        if match is None or any(unicodedata.category(c) in _UNSEEN for c in address):
+            raise _refused(address, "it is not of the form name@example.org", "e-mail")
+        domain = _plain(match[2]).rstrip(".")
+        if domain in self.names:
+            return
+        # a name without a dot is whatever the mail server's own network takes it for
+        if not _DOMAIN.fullmatch(domain) or _is_here(domain) or number_of(domain) is not None:
+            raise _refused(address, _NO_DOMAIN, "e-mail")
 
     async def addresses(self, url: str) -> Sequence[str]:
         """The addresses to connect to, the best first.
@@ -170,12 +193,16 @@ def _plain(host: str) -> str:
     return unicodedata.normalize("NFKC", host).replace("\u3002", ".").strip().lower()
 
 
+def _is_here(host: str) -> bool:
+    return host == "localhost" or host.endswith((".localhost", ".localdomain"))
+
+
 def _unmapped(address: Address) -> Address:
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
         return address.ipv4_mapped
     return address
 
 
-def _refused(url: str, why: str) -> JobRejected:
-    shown = url[:200].encode("utf-8", "replace").decode()
-    return JobRejected(Reason.BAD_REQUEST, f"The webhook address {shown!r} is refused: {why}.")
+def _refused(target: str, why: str, what: str = "webhook") -> JobRejected:
+    shown = target[:200].encode("utf-8", "replace").decode()
+    return JobRejected(Reason.BAD_REQUEST, f"The {what} address {shown!r} is refused: {why}.")

@@ -50,7 +50,7 @@ class Wish(BaseModel):
             check_job_id(self.job_id)
             names.check_not_reserved(self.job_id)
         names.check_webhook(self.webhook_url, egress)
-        names.check_email(self.email)
+        names.check_email(self.email, egress)
 
 
 async def pin(ingest: Ingest, job_id: str, wish: Wish, who: Principal) -> JobSpec:

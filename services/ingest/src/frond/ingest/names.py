@@ -20,7 +20,6 @@ RASTER_SUFFIXES: Final = (
 MAX_NAME: Final = 500
 _UPLOAD_ID = re.compile(r"u-([0-9a-f]{12}-)?[0-9a-f]{24}")
 _RETRY_ID = re.compile(r".*-retry-[0-9]+", re.DOTALL)
-_EMAIL = re.compile(r"^[^@\s<>,;\"]{1,64}@[^@\s<>,;\"]{1,253}$")
 
 
 def clean_text(text: str) -> str:
@@ -123,12 +122,12 @@ def check_webhook(url: str | None, egress: Egress) -> str | None:
     return url
 
 
-def check_email(email: str | None) -> str | None:
+def check_email(email: str | None, egress: Egress) -> str | None:
     """An e-mail address, or None for none. Raises Refused."""
     if not email:
         return None
-    if not _EMAIL.match(email):
-        raise Refused(
-            Reason.BAD_REQUEST, f"email {email[:200]!r} is no e-mail address.", status=422
-        )
+    try:
+        egress.check_mail(email)
+    except JobRejected as e:
+        raise Refused(e.reason, e.detail, status=422) from None
     return email

@@ -104,17 +104,23 @@ class WebhookSender:
 class MailSender:
     """SMTP, with STARTTLS wherever the server offers it.
 
-    Tenants read the answers. Which server it is and what it says are for the log alone.
+    The server is the operator's, wherever it is; what a user says is the recipient, and an address
+    that the guard refuses is never handed over. Tenants read the answers. Which server it is and what it says are for the log alone.
     """
 
     def __init__(self, settings: NotifierSettings) -> None:
         self.settings = settings
+        self.egress = settings.egress
 
     async def __call__(self, delivery: Delivery, now: datetime) -> Answer:
         server = self.settings.smtp_url.get_secret_value()
         if not server:
             return Answer(State.GAVE_UP, "no mail server is set: FROND_SMTP_URL is empty")
         url = urlsplit(server)
+        try:
+            self.egress.check_mail(delivery.target)
+        except JobRejected as e:
+            return Answer(State.GAVE_UP, e.detail)
         try:
             message = mail(delivery, self.settings.mail_from, self.settings.public_url, now)
         except ValueError as e:
