@@ -246,6 +246,8 @@ async def _finish(
         if await ingest.store.exists(key):
             return False
         await intake.release(ingest, job_id, file)
+        # nor does anybody wait for them: who took them back may have died before it noted that
+        await presigned.forget(ingest, job_id, body.upload_id)
         raise
     return True
 

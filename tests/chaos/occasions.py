@@ -1,0 +1,220 @@
+"""What makes a crash point's turn come, where jobs of the usual kinds do not pass it."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from chaos import jobs, rasters
+from chaos.armed import Armed
+from chaos.compared import Compared
+from chaos.guestbook import Wanted
+from chaos.guests import DISMISSED, Guests
+from chaos.hosting import COMPLETED, ONE, SOON_S
+from chaos.jobs import Door
+from chaos.world import World
+from frond.contracts import keys, topics
+from frond.contracts.events import ImageUploaded
+from frond.contracts.topics import Topic
+
+_RUBBISH: Final = b"\x00 no event"
+_ABANDONED_S: Final = 120.0
+"""Longer than ``FROND_ABANDONED_SECONDS``."""
+
+
+class Occasions:
+    """Brings about what only crash points need; a need that is not met raises."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.armed = Armed(world)
+        self.guests = Guests(world)
+        self.compared = Compared(world)
+
+    async def never_sent(self) -> None:
+        """An image that was recorded and not sent, by a client that waits for the sweeper."""
+        guests = self.guests
+        job_id = await guests.begun("never sent")
+        fired = await self.armed.once("ingest.inputs-recorded")
+        await guests.put(job_id, once=True)
+        fired()
+
+        async def seen() -> bool:
+            answer = await guests.ask("GET", f"/jobs/{job_id}/images")
+            return bool(answer.json()["images"])
+
+        # by then the sweeper has had its turns
+        await guests.book.until(seen, SOON_S / 3)
+        await guests.put(job_id)
+        await guests.seal(job_id)
+
+    async def cancel_never_sent(self) -> None:
+        """A cancellation that was stored and not sent, by a client that never comes back."""
+        guests = self.guests
+        job_id = await guests.begun("cancel never sent", ONE, (*COMPLETED, *DISMISSED))
+        await guests.put(job_id)
+        fired = await self.armed.once("ingest.cancel-stored")
+        answered = await guests.try_once("POST", f"/jobs/{job_id}/cancel")
+        if fired() or answered:
+            await guests.book.acknowledge(job_id)
+            await self.world.installation.ready(*self.world.installation.names("ingest"))
+            await self.armed.fires("ingest.cancel-swept")
+        else:
+            await guests.seal(job_id)
+
+    async def abandoned(self) -> None:
+        """A form of a client that never comes back; the sweeper removes what it left."""
+        fired = await self.armed.once("ingest.form-stored")
+        await self.guests.form_once()
+        fired()
+        await self.armed.fires("ingest.abandoned-deleted", 2, _ABANDONED_S)
+
+    async def many_chunks(self) -> None:
+        """An image of several batches; its job is cancelled once the point has fired."""
+        job_id = await self.guests.many_chunks()
+        await self.armed.fires("tiler.batch-sent", 2, SOON_S)
+        await self.guests.drop(job_id)
+
+    async def wrong_roster(self) -> None:
+        """A job whose stored roster has not the images that it has; what is left is the
+        reconciler's."""
+        guests = self.guests
+        wanted = [Wanted("a.tif"), Wanted("b.tif")]
+        names = [w.name for w in wanted]
+        job_id = await guests.new("wrong roster", wanted, brought=names)
+        self.world.robbed.add(job_id)
+        await guests.bring(job_id, {n: rasters.small(i) for i, n in enumerate(names)})
+        store = self.world.installation.store()
+        wrong = {"cancelled": False, "size": 2, "images": base64.b64encode(bytes(16)).decode()}
+        await store.put(f"{keys.job_prefix(job_id)}closing.json", json.dumps(wrong).encode())
+        store.close()
+        at = f"s3://{jobs.BUCKET}/guests/{job_id}/"
+        await self.world.feeder.send(
+            [ImageUploaded(job_id=job_id, image=at + n, name=n, job_size=2) for n in names]
+        )
+        await guests.book.acknowledge(job_id)
+        await self.world.watch.end_of([job_id], 2 * SOON_S)
+
+    async def lost_chunks(self) -> None:
+        """A job whose chunks are lost: inference's offsets are set past them while it is down."""
+        here = self.world.installation
+        names = here.names("inference")
+        here.stop(*names)
+        try:
+            # while nobody is in the group, anybody may commit for it
+            await asyncio.sleep(float(here.env["FROND_SESSION_TIMEOUT_S"]) + 1)
+            plan = self.world.feeder.next(door=Door.TOPIC_SIZE, images=1, side=1300, bad=0)
+            self.world.robbed.add(plan.job_id)
+            await self.world.feeder.submit(plan)
+            await self.world.progress(topics.TILED, 1)
+            store = here.store()
+            image = plan.image_id(plan.images[0])
+            while not await store.exists(keys.image_plan(plan.job_id, image)):
+                await self.world.watch.any_change(0.3)
+            store.close()
+            await asyncio.sleep(1.0)
+            await _skip_to_end(here.stack.direct.kafka_bootstrap, "frond.inference", topics.TILED)
+            self.world.fault("offsets", group="frond.inference")
+        finally:
+            here.start(*names)
+        await self.world.watch.end_of([plan.job_id], 2 * SOON_S)
+
+    async def rubbish(self, topic: Topic) -> None:
+        """A message that is no event, nor names one."""
+        await self.guests.rubbish(topic, b"rubbish", _RUBBISH)
+
+
+async def _skip_to_end(bootstrap: str, group: str, topic: Topic) -> None:
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=bootstrap, group_id=group, enable_auto_commit=False
+    )
+    await consumer.start()
+    try:
+        parts = [TopicPartition(topic.name, p) for p in range(topic.partitions)]
+        consumer.assign(parts)
+        await consumer.commit(await consumer.end_offsets(parts))
+    finally:
+        await consumer.stop()
+
+
+Need = Callable[[Occasions], Awaitable[object]]
+
+
+def _guest(name: str) -> Need:
+    return lambda occasions: getattr(occasions.guests, name)()
+
+
+def _compared(name: str) -> Need:
+    return lambda occasions: getattr(occasions.compared, name)()
+
+
+def _rubbish(topic: Topic) -> Need:
+    return lambda occasions: occasions.rubbish(topic)
+
+
+_NEEDS: Final[dict[str, Need]] = {
+    "ingest.turn-taken": _guest("form_with_key"),
+    "ingest.answer-kept": _guest("form_with_key"),
+    "ingest.form-marked": _guest("form"),
+    "ingest.piece-written": _guest("form"),
+    "ingest.file-stored": _guest("form"),
+    "ingest.form-stored": _guest("form"),
+    "ingest.form-named": _guest("form"),
+    "ingest.manifest-stored": _guest("form"),
+    "ingest.copies-deleted": _guest("form_twice"),
+    "ingest.form-unmarked": _guest("form"),
+    "ingest.claim-stored": _guest("form_into_open"),
+    "ingest.input-recorded": _guest("form_into_open"),
+    "ingest.parts-noted": _guest("parts"),
+    "ingest.parts-joined": _guest("parts"),
+    "ingest.parts-forgotten": _guest("parts"),
+    "ingest.parts-dropped": _guest("parts_given_up"),
+    "ingest.misfit-deleted": _guest("misfit"),
+    "ingest.misfit-released": _guest("misfit"),
+    "ingest.retry-spec-stored": _guest("retried"),
+    "ingest.retry-manifest-stored": _guest("retried"),
+    "ingest.refusal-recorded": _guest("refused"),
+    "ingest.refused-recorded": _guest("refused"),
+    "ingest.refused-sent": _guest("refused"),
+    "ingest.cancel-stored": _guest("cancelled"),
+    "ingest.cancel-told": _guest("cancelled"),
+    "ingest.cancel-sent": _guest("cancelled"),
+    "ingest.tombstone-stored": _guest("deleted"),
+    "ingest.uploads-deleted": _guest("deleted"),
+    "ingest.objects-deleted": _guest("deleted"),
+    "ingest.job-deleted": _guest("deleted"),
+    "ingest.status-cleared": _guest("deleted"),
+    "ingest.round-taken": _guest("replayed"),
+    "ingest.replay-stored": _guest("replayed_by_two"),
+    "ingest.replay-marked": _guest("replayed"),
+    "ingest.swept": lambda occasions: occasions.never_sent(),
+    "ingest.cancel-swept": lambda occasions: occasions.cancel_never_sent(),
+    "ingest.abandoned-deleted": lambda occasions: occasions.abandoned(),
+    "tiler.seal-stored": _compared("sealed_on_topic"),
+    "tiler.cancel-stored": _guest("cancelled"),
+    "tiler.spec-completed": _compared("told_late"),
+    "tiler.cog-stored": _compared("wide"),
+    "tiler.batch-sent": lambda occasions: occasions.many_chunks(),
+    "tiler.ledger-told": _guest("botched"),
+    "tiler.buried": _rubbish(topics.UPLOADED),
+    "inference.buried": _rubbish(topics.TILED),
+    "aggregator.failure-noted": _compared("broken"),
+    "aggregator.chunk-counted": _compared("several_chunks"),
+    "aggregator.image-forgotten": _compared("several_chunks"),
+    "aggregator.buried": _rubbish(topics.DETECTED),
+    "aggregator.roster-deleted": lambda occasions: occasions.wrong_roster(),
+    "aggregator.redriven": lambda occasions: occasions.lost_chunks(),
+    "notifier.untold-dropped": _guest("forgotten"),
+    "notifier.buried": _rubbish(topics.COMPLETED),
+}
+_FLOW: Final = {True: _compared("by_rest"), False: _compared("by_topic")}
+
+
+def need_of(point: str) -> Need:
+    """What makes this point's turn come: by default a job of the usual kind, by its door."""
+    return _NEEDS.get(point) or _FLOW[point.startswith("ingest.")]
