@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from aiokafka import TopicPartition
 
-from chaos import cli, outside, workers
+from chaos import cli, outside, sabotage, workers
 from chaos.figures import Figures
 from chaos.letters import Letter, Rubbish
 from chaos.runner import Run
@@ -179,6 +179,25 @@ def test_what_was_sent_to_the_dead_letters_is_none() -> None:
     rubbish.sent(topics.DEADLETTER, 1, 0, b"k", RUBBISH, [])
     assert judged(rubbish, letter()).good
     assert judged(rubbish, letter(lies=1)).lost == 1
+
+
+# -- sabotage --------------------------------------------------------------------------------------
+
+
+def test_a_harm_is_noticed_only_as_what_it_is() -> None:
+    """Under the figure of its kind, and by name; a misspelt kind is refused."""
+    done = sabotage.Harm("byte", "jobs/j/result/coco.json")
+    figures = Figures()
+    figures.lose("jobs/j/result/coco.json")
+    figures.differ("jobs/another/result/coco.json")
+    assert not done.noticed(figures)
+    figures.differ("jobs/j/result/coco.json has other bytes")
+    assert done.noticed(figures)
+    assert sabotage.kinds("all") == tuple(sabotage.KINDS)
+    assert sabotage.kinds("") == ()
+    assert {k.figure for k in sabotage.KINDS.values()} == {"lost", "doubled", "different"}
+    with pytest.raises(SystemExit, match="no sabotage"):
+        sabotage.kinds("byte,bite")
 
 
 # -- the exit status -------------------------------------------------------------------------------
