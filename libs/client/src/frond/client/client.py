@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import httpx
 
+from frond.client.connection import Connection
 from frond.client.environment import frond_env, setting
 from frond.client.errors import FrondClientError
-from frond.client.http import checked, patiently
+from frond.client.http import checked
 from frond.client.keys import Keys
 from frond.client.transfer import (
     Journal,
@@ -33,7 +32,7 @@ from frond.client.watching import JobEvent, follow, within
 T = TypeVar("T")
 
 
-class Client:
+class Client(Connection):
     """Frond's REST service.
 
     Args:
@@ -59,42 +58,14 @@ class Client:
         transport: httpx.BaseTransport | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        env = frond_env()
-        url = api_url or setting(env, "FROND_API_URL", "http://127.0.0.1:8000")
-        if not url.startswith(("http://", "https://")):
-            raise FrondClientError(f"FROND_API_URL is {url!r}; it begins with http:// or https://.")
-        self.api_url = url.rstrip("/")
-        self.inference_url = inference_url or setting(env, "FROND_INFERENCE_URL")
+        super().__init__(
+            api_url, api_key, connections=at_once + 4, transport=transport, sleep=sleep
+        )
+        self.inference_url = inference_url or setting(frond_env(), "FROND_INFERENCE_URL")
         self.at_once = at_once
         self._journal_dir = journal_dir
-        self._answered = False
-        self._sleep = sleep
         self.keys = Keys(self._json)
         """API keys, for admins."""
-        key = api_key if api_key is not None else setting(env, "FROND_API_KEY")
-        self._http = httpx.Client(
-            headers={"user-agent": "frond-client/0.1"}
-            | ({"authorization": f"Bearer {key}"} if key else {}),
-            # an upload's answer comes when the object store has all of it
-            timeout=httpx.Timeout(30.0, read=120.0, write=120.0),
-            limits=httpx.Limits(max_connections=at_once + 4),
-            transport=transport,
-            event_hooks={"response": [self._hear]},
-        )
-
-    def close(self) -> None:
-        self._http.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     # -- jobs ----------------------------------------------------------------------------------
 
@@ -346,58 +317,3 @@ class Client:
             return dict(checked(response).json())
 
         return self._patiently(once, where=base)
-
-    # -- requests ------------------------------------------------------------------------------
-
-    def _patiently(self, call: Callable[[], T], where: str = "") -> T:
-        return patiently(
-            call, answered=lambda: self._answered, sleep=self._sleep, where=where or self.api_url
-        )
-
-    def _hear(self, _: httpx.Response) -> None:
-        self._answered = True
-
-    def _request(self, method: str, path: str, **more: Any) -> httpx.Response:
-        if method == "POST":
-            # the same for each try, so that a lost answer makes nothing twice
-            more["headers"] = {"idempotency-key": uuid.uuid4().hex}
-        return self._patiently(
-            lambda: checked(self._http.request(method, self.api_url + path, **more))
-        )
-
-    def _json(
-        self, method: str, path: str, body: Mapping[str, Any] | None = None
-    ) -> dict[str, Any]:
-        more: dict[str, Any] = {}
-        if body is not None:
-            more["json"] = {k: v for k, v in body.items() if v is not None}
-        response = self._request(method, path, **more)
-        try:
-            value = response.json()
-        except ValueError:
-            value = None
-        if not isinstance(value, dict):
-            raise FrondClientError(
-                f"What answers at {self.api_url} is not Frond: {path} is no JSON object. "
-                "Is FROND_API_URL right?"
-            )
-        return value
-
-    def _pages(
-        self, path: str, what: str, query: Mapping[str, Any], limit: int | None
-    ) -> Iterator[dict[str, Any]]:
-        left, cursor = limit, None
-        while left is None or left > 0:
-            page = self._json_query(
-                path, {**query, "limit": min(left or 1000, 1000), "cursor": cursor}
-            )
-            yield from page[what]
-            cursor = page.get("next_cursor")
-            if left is not None:
-                left -= len(page[what])
-            if not cursor:
-                return
-
-    def _json_query(self, path: str, query: Mapping[str, Any]) -> dict[str, Any]:
-        params = {k: v for k, v in query.items() if v is not None}
-        return dict(self._request("GET", path, params=params).json())
