@@ -215,7 +215,7 @@ class _Loop:
         self.tasks.get(partition, set()).discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             # nothing but a bug in this module ends here; exiting lets the message be read again
-            self.service.health.fatal = repr(error)
+            self.service.health.fatal = "the consumer loop is broken; the log says why"
             _log.error("the consumer loop is broken", exc_info=error)
             self.service.stop.set()
         self._hand_out()

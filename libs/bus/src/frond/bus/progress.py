@@ -12,10 +12,12 @@ from aiokafka.errors import KafkaError
 
 from frond.bus import metrics
 from frond.contracts.errors import BrokerUnavailable
+from frond.runtime import get_logger
 
 PROBE_EVERY_S: Final = 10.0
 SILENT_S: Final = 90.0
 STUCK_S: Final = 120.0
+_log = get_logger(__name__)
 
 
 class Progress:
@@ -57,7 +59,8 @@ class Progress:
         except (KafkaError, OSError, TimeoutError) as e:
             if time.monotonic() - self._answered > SILENT_S:
                 raise BrokerUnavailable(f"no answer for {SILENT_S:.0f} s") from e
-            return f"the broker does not answer: {e!r}"
+            _log.warning("the broker does not answer", topic=self._topic, error=repr(e))
+            return "the broker does not answer"
         self._answered = time.monotonic()
         if busy or not lag:
             self._moved = self._answered

@@ -121,7 +121,8 @@ async def _serve(
             continue  # a part may be done in the very moment in which it is asked to end
         code = 1
         error = RuntimeError("cancelled") if task.cancelled() else task.exception()
-        service.health.fatal = f"{task.get_name()} ended: {error!r}"
+        # whoever asks for /health has shown no key
+        service.health.fatal = f"{task.get_name()} ended; the log says why"
         _log.error("a part ended; the service exits", part=task.get_name(), exc_info=error)
     end = time.monotonic() + settings.drain_s
     service.stop.set()

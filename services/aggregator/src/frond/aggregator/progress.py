@@ -10,8 +10,10 @@ from frond.bus import metrics as bus_metrics
 from frond.bus.offsets import Offsets, behind
 from frond.contracts import topics
 from frond.contracts.errors import BrokerUnavailable, FrondError
+from frond.runtime import get_logger
 
 _PATIENCE_S: Final = 90.0
+_log = get_logger(__name__)
 
 
 class FaustCrashed(FrondError):
@@ -26,7 +28,7 @@ class Progress:
         busy: whether an event is in hand: long work is no standstill.
 
     Attributes:
-        away: why the broker could not be asked at the last probe.
+        away: what is wrong with the broker, as of the last probe; anybody may read it.
     """
 
     def __init__(
@@ -61,7 +63,8 @@ class Progress:
             ends = await self._offsets.ends((topics.DETECTED, topics.IMAGED))
             committed = await self._offsets.committed(self._group)
         except BrokerUnavailable as e:
-            self.away = f"the broker does not answer: {e}"
+            _log.warning("the broker does not answer", error=repr(e))
+            self.away = "the broker does not answer"
             if time.monotonic() - self._answered_at > _PATIENCE_S:
                 raise
             return

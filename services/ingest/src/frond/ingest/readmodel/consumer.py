@@ -67,7 +67,7 @@ async def keep_read_model(service: Service, ingest: Ingest) -> None:
             await reader.run(service.stop)
         except (_Overtaken, _Silent, KafkaError, OperationalError, InterfaceError, OSError) as e:
             if not isinstance(e, _Overtaken):
-                service.health.unready(PART, repr(e))
+                service.health.unready(PART, "connecting anew")
                 _log.warning("the read model begins anew", error=repr(e))
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(service.stop.wait(), 1)
