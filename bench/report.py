@@ -19,7 +19,7 @@ CASES = {
     "small_files": "many small files through the whole system",
     "latency": "latency",
     "messaging": "messaging",
-    "online": "`POST /predict`",
+    "predict": "`POST /predict`",
     "scale": "scaling over workers",
     "growth": "growth over images",
     "memory": "memory at 60,000² and 5 M detections",
