@@ -95,11 +95,14 @@ async def test_jobs_from_before_there_were_tenants(
     await db.close()
 
 
-async def test_jobs_begun_at_once_are_counted_one_by_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("tenant", ["acme", None])
+async def test_jobs_begun_at_once_are_counted_one_by_one(
+    tenant: str | None, tmp_path: Path
+) -> None:
     """Of twenty requests that all wait for the database, as many are let in as there is room for;
-    a place that is given back is free again."""
+    a place that is given back is free again. Keys of no tenant have no more room than others."""
     ingest = Ingest(IngestSettings(DATABASE_PATH=tmp_path / "a.db", max_open_jobs=3))  # type: ignore[call-arg]
-    who = Principal("key:1", "acme", frozenset({Scope.SUBMIT}))
+    who = Principal("key:1", tenant, frozenset({Scope.SUBMIT}))
     done = asyncio.Event()
     try:
         await ingest.prepared()

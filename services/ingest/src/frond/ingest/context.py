@@ -56,7 +56,7 @@ class Ingest:
         """Signs URLs for clients, who may reach the store by another name than we do."""
         self.gate = Gate(settings, self.store, _log.warning)
         self.rates = Rates(settings.request_rate, settings.upload_rate)
-        self.beginning: dict[str, int] = {}
+        self.beginning: dict[str | None, int] = {}
         """How many jobs of a tenant this process is making right now."""
         self.admitting = asyncio.Lock()
         """Held while a tenant's open jobs are counted and one more is let in."""

@@ -62,14 +62,15 @@ async def _is_theirs(ingest: Ingest, job_id: str, who: Principal) -> bool:
 async def room_for_job(ingest: Ingest, job_id: str, who: Principal) -> AsyncIterator[None]:
     """Hold a place among the tenant's open jobs while one is made.
 
-    A job that is there already needs none; nor do admins without a tenant. Exact within a process.
+    A job that is there already needs none. Jobs of no tenant, those of the installation's own key,
+    are counted together as one tenant's are. Exact within a process.
 
     Raises:
         Refused: 429: the tenant has as many open jobs as it may.
     """
     limit = ingest.settings.max_open_jobs
     tenant = who.tenant
-    if not limit or tenant is None or await queries.job(ingest.db, job_id) is not None:
+    if not limit or await queries.job(ingest.db, job_id) is not None:
         yield
         return
     # from the count to the place: of two requests at once, the second sees the first
@@ -79,8 +80,8 @@ async def room_for_job(ingest: Ingest, job_id: str, who: Principal) -> AsyncIter
         if await queries.count_open(ingest.db, tenant) + begun >= limit:
             raise Refused(
                 Reason.TOO_MANY,
-                f"{tenant} has {limit} open jobs, which is as many as it may have here "
-                "(FROND_MAX_OPEN_JOBS). Wait for one to end, or cancel one.",
+                f"{tenant or 'The key of this installation'} has {limit} open jobs, which is as "
+                "many as it may have here (FROND_MAX_OPEN_JOBS). Wait for one to end, or cancel one.",
                 status=429,
                 headers={"Retry-After": "30"},
             )

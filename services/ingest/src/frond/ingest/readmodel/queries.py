@@ -40,12 +40,11 @@ async def is_known(db: Database, job_id: str) -> bool:
         return (await c.execute(select(j.job_id).where(j.job_id == job_id))).first() is not None
 
 
-async def count_open(db: Database, tenant: str) -> int:
-    """How many jobs of a tenant have not ended."""
+async def count_open(db: Database, tenant: str | None) -> int:
+    """How many jobs of a tenant have not ended; None: jobs of no tenant."""
     j = tables.jobs.c
-    query = select(func.count()).where(
-        j.tenant == tenant, j.status.in_(_OPEN), j.deleted.is_(False)
-    )
+    theirs = j.tenant.is_(None) if tenant is None else j.tenant == tenant
+    query = select(func.count()).where(theirs, j.status.in_(_OPEN), j.deleted.is_(False))
     async with db.read() as c:
         return (await c.execute(query)).scalar() or 0
 
