@@ -7,10 +7,9 @@ import asyncio
 import json
 import os
 import shutil
-import sys
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,9 +24,7 @@ from frond.contracts.events import JobCompleted
 from frond.models.registry import Registry
 from frond.stack import NativeStack
 from frond.store import ObjectStore
-from harness import ROOT, WORK, Contender
-
-sys.path.append(str(ROOT / "tests"))
+from harness import WORK, Contender
 from support.services import NAMES, Services, open_store
 
 API_KEY = "bench-key"
@@ -223,11 +220,11 @@ class Running:
         """CPU seconds so far, by process name; those of a service's children are its own."""
         roots = {name: p.pid for name, p in self.services.processes.items()}
         roots |= self.system.stack.pids()
-        return {name: sum(cpu_s(pid) for pid in family(pid)) for name, pid in roots.items()}
+        return {name: sum(map(cpu_s, pids)) for name, pids in families(roots).items()}
 
 
-def family(pid: int) -> list[int]:
-    """A process and all that descend from it and live."""
+def families(roots: Mapping[str, int]) -> dict[str, list[int]]:
+    """Of each process, itself and all that descend from it and live."""
     children: dict[int, list[int]] = defaultdict(list)
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -235,9 +232,10 @@ def family(pid: int) -> list[int]:
         except OSError:
             continue
         children[int(told[1])].append(int(folder.name))
-    found = [pid]
-    for one in found:
-        found += children[one]
+    found = {name: [pid] for name, pid in roots.items()}
+    for family in found.values():
+        for pid in family:
+            family += children[pid]
     return found
 
 

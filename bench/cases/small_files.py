@@ -10,7 +10,7 @@ from typing import Any
 import scale
 import scene
 from cases.saturation import table
-from frond.client import FrondClient
+from frond.client import Client
 from harness import ROOT, WORK, Contender, entry, interleave
 from system import API_KEY, OWN, Running, System, Timed, contender, endpoints_json, stages, told
 
@@ -25,7 +25,7 @@ ABOUT = f"""\
 1,000 drawn GeoTIFFs of {_SIDE}² (8-bit RGB, deflate, about 0.6 MB each), `models/palm-detector`: one
 window an image.
 
-- **Frond**: `FrondClient.upload`, {_AT_ONCE} files at once as by default, to the REST service: a job is
+- **Frond**: `frond.client.Client.upload`, {_AT_ONCE} files at once as by default, to the REST service: a job is
   created, filled by PUTs and sealed; until the completed event is seen. Services as in saturation.
 - **a bare loop**: as in saturation, over the same bytes, which lie in MinIO already: it uploads
   nothing. It writes each image's artifacts and the job's.
@@ -120,7 +120,7 @@ async def _send(running: Running, files: list[Path]) -> str:
     url = running.services.url("ingest")
 
     def send() -> None:
-        with FrondClient(
+        with Client(
             url, API_KEY, at_once=_AT_ONCE, journal_dir=running.system.folder / "journal"
         ) as client:
             client.upload(files, job_id)
