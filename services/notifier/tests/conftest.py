@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import queue
+import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from email import message_from_bytes, policy
 from email.message import EmailMessage
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
 from aiosmtpd.controller import Controller
+
+from frond.store import ObjectStore, StoreSettings
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 
 @dataclass
@@ -125,3 +131,17 @@ def free_port() -> Callable[[], int]:
             return int(s.getsockname()[1])
 
     return find
+
+
+@pytest.fixture
+async def store(service_env: dict[str, str]) -> AsyncIterator[ObjectStore]:
+    env = service_env
+    made = ObjectStore(
+        StoreSettings(
+            env["FROND_S3_ENDPOINT"], env["FROND_S3_ACCESS_KEY"], env["FROND_S3_SECRET_KEY"],
+            env["FROND_S3_BUCKET"],
+        )
+    )  # fmt: skip
+    await made.ensure_bucket()
+    yield made
+    made.close()

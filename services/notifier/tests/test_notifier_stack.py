@@ -6,7 +6,7 @@ import asyncio
 import json
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,47 +14,24 @@ from typing import Any
 
 import httpx
 import pytest
+from notifier_world import completed, job, recorded
 from pydantic import SecretStr
 from standardwebhooks import Webhook
 
 from frond.bus import EventProducer, Outgoing, ensure_topics
 from frond.contracts import keys, topics
-from frond.contracts.deliveries import Delivery, Kind, State
-from frond.contracts.errors import ObjectMissing
-from frond.contracts.events import JobCompleted
-from frond.contracts.jobs import ImageCounts, JobOutcome, JobSpec, JobStatus, ModelRef, WindowCounts
+from frond.contracts.deliveries import Kind, State
+from frond.contracts.jobs import JobSpec, ModelRef
 from frond.contracts.signing import tenant_secrets
-from frond.notifier.delivery import Policy, deliveries_of
+from frond.notifier.delivery import Policy
 from frond.notifier.outbox import Outbox
 from frond.notifier.send import WebhookSender
 from frond.notifier.settings import NotifierSettings
-from frond.store import ObjectStore, StoreSettings
+from frond.store import ObjectStore
 
 pytestmark = pytest.mark.stack
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
-
-
-def completed(job_id: str) -> JobCompleted:
-    return JobCompleted(
-        job_id=job_id, status=JobStatus.SUCCESSFUL, outcome=JobOutcome.COMPLETED,
-        images=ImageCounts(expected=2, completed=2), windows=WindowCounts(total=2, done=2),
-        detections={"palm": 7}, finished=datetime(2026, 1, 2, tzinfo=UTC),
-    )  # fmt: skip
-
-
-@pytest.fixture
-async def store(service_env: dict[str, str]) -> AsyncIterator[ObjectStore]:
-    env = service_env
-    made = ObjectStore(
-        StoreSettings(
-            env["FROND_S3_ENDPOINT"], env["FROND_S3_ACCESS_KEY"], env["FROND_S3_SECRET_KEY"],
-            env["FROND_S3_BUCKET"],
-        )
-    )  # fmt: skip
-    await made.ensure_bucket()
-    yield made
-    made.close()
 
 
 class Notifier:
@@ -106,19 +83,6 @@ def notifier(
     made.kill()
 
 
-async def job(
-    store: ObjectStore, job_id: str, webhook_url: str | None = None, email: str | None = None
-) -> Any:
-    """Store a job's spec; returns the delivery that its completed event will make, if any."""
-    spec = JobSpec(
-        job_id=job_id, model=ModelRef(name="m", digest="0" * 64), webhook_url=webhook_url,
-        email=email,
-    )  # fmt: skip
-    await store.put(keys.job_spec(job_id), spec.model_dump_json().encode())
-    made = deliveries_of(completed(job_id), spec, datetime.now(UTC))
-    return made[0] if made else None
-
-
 async def send(env: dict[str, str], *job_ids: str) -> None:
     bootstrap, prefix = env["FROND_KAFKA_BOOTSTRAP"], env["FROND_TOPIC_PREFIX"]
     await ensure_topics(bootstrap, prefix)
@@ -126,19 +90,6 @@ async def send(env: dict[str, str], *job_ids: str) -> None:
     await producer.start()
     await producer.send([Outgoing(topics.COMPLETED, completed(j)) for j in job_ids])
     await producer.stop()
-
-
-async def recorded(
-    store: ObjectStore, delivery: Delivery, wanted: Callable[[Delivery], bool]
-) -> Delivery:
-    """The record, once it is as wanted: the store tells nobody when it changes."""
-    async with asyncio.timeout(60):
-        while True:
-            with suppress(ObjectMissing):
-                raw = await store.get(keys.delivery(delivery.job_id, delivery.id))
-                if wanted(found := Delivery.model_validate_json(raw)):
-                    return found
-            await asyncio.sleep(0.02)
 
 
 async def next_post(receiver: Any) -> Any:
@@ -286,22 +237,6 @@ async def test_a_notice_is_its_tenants(store: ObjectStore, receiver: Any) -> Non
         await outbox.idle()
     for post in (receiver.next(), receiver.next()):
         Webhook(tenant_secrets(SECRET, "acme")).verify(post.body, post.headers)
-
-
-async def test_410_ends_it(store: ObjectStore, receiver: Any) -> None:
-    receiver.script[:] = [410]
-    expected = await job(store, "survey-2", receiver.url)
-    async with httpx.AsyncClient(trust_env=False) as http:
-        outbox = Outbox(
-            store,
-            {Kind.WEBHOOK: WebhookSender(NotifierSettings(egress_allow="127.0.0.0/8"), http)},
-            Policy(3, 0.2),
-        )
-        await outbox.take(completed("survey-2"))
-        await outbox.idle()
-    record = await recorded(store, expected, lambda d: d.final)
-    assert (record.state, record.attempts) == (State.GAVE_UP, 1)
-    assert receiver.posts.qsize() == 1
 
 
 async def test_a_job_deleted_meanwhile_ends_its_deliveries(

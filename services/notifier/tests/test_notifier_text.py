@@ -79,6 +79,17 @@ def test_the_mail_is_readable() -> None:
     assert "https://frond.example/jobs/survey-7/results/coco.json" in text
 
 
+def test_a_name_forges_no_line() -> None:
+    """A newline in a file's name, an escape in a class: shown, not obeyed. JSON keeps them."""
+    evil = FAILURE.model_copy(update={"name": "a\n- b.tif: fine [ok]\x1b[31m\u202e"})
+    event = EVENT.model_copy(update={"failures": (evil,), "detections": {"palm\r\nResults:": 1}})
+    text = mail_text(event, URL)
+    assert "- a\\x0a- b.tif: fine [ok]\\x1b[31m\\u202e: Pixels" in text
+    assert len(text.splitlines()) == len(mail_text(EVENT, URL).splitlines())
+    body = json.loads(webhook_body(delivery().model_copy(update={"event": event}), URL))
+    assert body["data"]["failures"][0]["name"] == evil.name
+
+
 def test_many_failures_are_cut_and_counted() -> None:
     many = EVENT.model_copy(
         update={

@@ -109,25 +109,51 @@ async def _bad(world: World, mode: Mode, inside: Inside) -> None:
 
 
 async def _gone(world: World) -> None:
-    """410: nothing more is sent of these jobs, whoever starts again."""
+    """410: nothing more is sent there, of these jobs and of later ones, whoever starts again; until
+    a replay is taken."""
     world.receiver.behave(Mode.GONE)
     world.fault("receiver", mode=Mode.GONE.value)
     plans = await _jobs(world)
-    await _told(world, plans, Mode.GONE, 1)
     await _settled(world, [p.job_id for p in plans])
+    if not any(_answered(world, p, Mode.GONE) for p in plans):
+        world.figures.lose("no webhook was sent to a receiver that says 410")
     world.receiver.behave(Mode.OK)
     counts = {p.job_id: len(world.receiver.of(p.job_id)) for p in plans}
     names = world.installation.names("notifier")
     for name in names:
         world.installation.kill(name)
     await world.installation.ready(*names)
-    # whoever has started has looked for what is pending, and goes on
-    await _well_again(world, await _jobs(world))
+    later = await _jobs(world)
+    await _settled(world, [p.job_id for p in later])
+    counts |= dict.fromkeys((p.job_id for p in later), 0)
     for job_id, count in counts.items():
         more = len(world.receiver.of(job_id)) - count
         if more:
             world.figures.double(f"{more} deliveries of {job_id} after its receiver said 410")
         world.gave_up.add(job_id)
+    await _replayed(world, plans[0])
+    await _well_again(world, await _jobs(world))
+
+
+async def _replayed(world: World, plan: JobPlan) -> None:
+    """One job's webhook is asked for once more and taken: its receiver wants all of them again."""
+    job_id = plan.job_id
+    while not (await world.feeder.ask("GET", f"/jobs/{job_id}")).json()["finished"]:  # noqa: ASYNC110
+        await asyncio.sleep(0.3)  # the read model announces what it has read to nobody
+    answer = await world.feeder.ask(
+        "POST", f"/jobs/{job_id}/webhooks/replay", headers={"Idempotency-Key": "gone"}
+    )
+    (notice,) = answer.json()["webhooks"]
+    # a calm run has no such round
+    world.strangers += [keys.delivery(job_id, notice["id"]), f"{keys.deliveries(job_id)}rounds/1"]
+    await _told(world, [plan], Mode.OK, 1)
+    store = world.installation.store()
+    try:
+        async with asyncio.timeout(60):
+            while await store.exists(keys.gone(None, world.receiver.url)):  # noqa: ASYNC110
+                await asyncio.sleep(0.3)
+    finally:
+        store.close()
 
 
 async def _asked_inside(world: World, inside: Inside) -> None:

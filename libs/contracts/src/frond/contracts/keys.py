@@ -6,6 +6,8 @@ import hashlib
 import re
 import unicodedata
 
+from frond.contracts.ids import digest
+
 _UNSAFE = re.compile(r"[^\w.\- ()+,=@]+", re.UNICODE)
 _TAGGED = re.compile(r"[0-9a-f]{10}-")
 
@@ -15,10 +17,11 @@ JOBS = "jobs/"
 MODELS = "models/"
 DELIVERIES = "deliveries/"
 UNTOLD = "untold/"
+GONE = "gone/"
 KEYS = "keys/"
 DELETED = "deleted/"
 RECEIVING = "receiving/"
-INTERNAL = (JOBS, MODELS, KEYS, OPEN, DELIVERIES, UNTOLD, DELETED, RECEIVING)
+INTERNAL = (JOBS, MODELS, KEYS, OPEN, DELIVERIES, UNTOLD, GONE, DELETED, RECEIVING)
 """Prefixes under which the services keep what is nobody's raster; uploads are."""
 
 
@@ -44,17 +47,17 @@ def job_prefix(job_id: str) -> str:
 
 
 def job_spec(job_id: str) -> str:
-    return f"{JOBS}{job_id}/job.json"
+    return f"{job_prefix(job_id)}job.json"
 
 
 def job_notify(job_id: str) -> str:
     """``{webhook_url, email}`` of the first image that came with either: known even where the job
     was given no spec."""
-    return f"{JOBS}{job_id}/notify.json"
+    return f"{job_prefix(job_id)}notify.json"
 
 
 def job_sealed(job_id: str) -> str:
-    return f"{JOBS}{job_id}/sealed.json"
+    return f"{job_prefix(job_id)}sealed.json"
 
 
 TOLD = b"told"
@@ -62,21 +65,21 @@ TOLD = b"told"
 
 
 def job_cancelled(job_id: str) -> str:
-    return f"{JOBS}{job_id}/cancelled"
+    return f"{job_prefix(job_id)}cancelled"
 
 
 def job_completed(job_id: str) -> str:
-    return f"{JOBS}{job_id}/completed.json"
+    return f"{job_prefix(job_id)}completed.json"
 
 
 def job_inputs(job_id: str) -> str:
     """Prefix of what ingest was given for this job, as one small record an image."""
-    return f"{JOBS}{job_id}/inputs/"
+    return f"{job_prefix(job_id)}inputs/"
 
 
 def job_input_record(job_id: str, image_id: str) -> str:
     """The stored ImageUploaded event: the outbox that a sweeper re-publishes from."""
-    return f"{JOBS}{job_id}/inputs/{image_id}.json"
+    return f"{job_inputs(job_id)}{image_id}.json"
 
 
 def job_upload(job_id: str, name: str) -> str:
@@ -85,60 +88,60 @@ def job_upload(job_id: str, name: str) -> str:
 
 
 def images_prefix(job_id: str) -> str:
-    return f"{JOBS}{job_id}/images/"
+    return f"{job_prefix(job_id)}images/"
 
 
 def image_prefix(job_id: str, image_id: str) -> str:
-    return f"{JOBS}{job_id}/images/{image_id}/"
+    return f"{images_prefix(job_id)}{image_id}/"
 
 
 def image_plan(job_id: str, image_id: str) -> str:
-    return f"{JOBS}{job_id}/images/{image_id}/plan.json"
+    return f"{image_prefix(job_id, image_id)}plan.json"
 
 
 def image_outcome(job_id: str, image_id: str) -> str:
-    return f"{JOBS}{job_id}/images/{image_id}/outcome.json"
+    return f"{image_prefix(job_id, image_id)}outcome.json"
 
 
 def image_detections(job_id: str, image_id: str) -> str:
-    return f"{JOBS}{job_id}/images/{image_id}/detections.arrow"
+    return f"{image_prefix(job_id, image_id)}detections.arrow"
 
 
 def image_artifact(job_id: str, image_id: str, name: str) -> str:
     """Per-image artifacts a user may fetch: coco.json, detections.geojson, stac.json and so on."""
-    return f"{JOBS}{job_id}/images/{image_id}/{name}"
+    return f"{image_prefix(job_id, image_id)}{name}"
 
 
 def chunks_prefix(job_id: str, image_id: str) -> str:
-    return f"{JOBS}{job_id}/images/{image_id}/chunks/"
+    return f"{image_prefix(job_id, image_id)}chunks/"
 
 
 def chunk_result(job_id: str, image_id: str, chunk_id: str) -> str:
-    return f"{JOBS}{job_id}/images/{image_id}/chunks/{chunk_id}.arrow"
+    return f"{chunks_prefix(job_id, image_id)}{chunk_id}.arrow"
 
 
 def cog(job_id: str, image_id: str) -> str:
     """The COG made of a raster whose windows would be slow to read."""
-    return f"{JOBS}{job_id}/images/{image_id}/cog.tif"
+    return f"{image_prefix(job_id, image_id)}cog.tif"
 
 
 def result(job_id: str, name: str) -> str:
-    return f"{JOBS}{job_id}/results/{name}"
+    return f"{job_prefix(job_id)}results/{name}"
 
 
 def deliveries(job_id: str) -> str:
     """Prefix of a job's deliveries and of who attempts them."""
-    return f"{JOBS}{job_id}/deliveries/"
+    return f"{job_prefix(job_id)}deliveries/"
 
 
 def delivery(job_id: str, delivery_id: str) -> str:
     """How far a webhook or an e-mail of a job has come."""
-    return f"{JOBS}{job_id}/deliveries/{delivery_id}.json"
+    return f"{deliveries(job_id)}{delivery_id}.json"
 
 
 def delivery_attempt(job_id: str, delivery_id: str, attempt: int) -> str:
     """Who makes this attempt: put once, so that two notifiers never make the same one."""
-    return f"{JOBS}{job_id}/deliveries/{delivery_id}.attempts/{attempt}"
+    return f"{deliveries(job_id)}{delivery_id}.attempts/{attempt}"
 
 
 def delivery_marker(job_id: str, delivery_id: str) -> str:
@@ -150,6 +153,11 @@ def untold_marker(job_id: str) -> str:
     """There from a job's end until what it asks for is promised: somebody wants to be told, and
     the completed event may never arrive."""
     return f"{UNTOLD}{job_id}"
+
+
+def gone(tenant: str | None, url: str) -> str:
+    """There while nobody wants webhooks of this tenant at this address: its receiver said 410."""
+    return f"{GONE}{digest('gone', *([] if tenant is None else [tenant]), url)}"
 
 
 def open_marker(job_id: str) -> str:

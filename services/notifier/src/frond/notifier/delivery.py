@@ -24,11 +24,17 @@ class Answer(NamedTuple):
         state: PENDING asks for another attempt.
         told: for the record and the log.
         wait_s: how long the other side asked us to wait, at least.
+        gone: whether the other side wants no notice at all any more.
     """
 
     state: State
     told: str
     wait_s: float = 0.0
+    gone: bool = False
+
+    @property
+    def delivered(self) -> bool:
+        return self.state is State.DELIVERED
 
 
 class Policy(NamedTuple):
@@ -74,15 +80,24 @@ def deliveries_of(event: JobCompleted, to: Addresses | JobSpec, now: datetime) -
 def classify(status: int, retry_after: str | None, now: datetime) -> Answer:
     """Read a receiver's answer.
 
-    2xx is done; 410 says that nobody wants to hear of it any more; all else, redirects too, which
-    are not followed, is tried again, no sooner than Retry-After (RFC 9110 §10.2.3) says.
+    2xx is done; 410 says that nobody listens at this address any more, whatever the notice; all
+    else, redirects too, which are not followed, is tried again, no sooner than Retry-After
+    (RFC 9110 §10.2.3) says.
     """
     told = f"HTTP {status}"
     if 200 <= status < 300:
         return Answer(State.DELIVERED, told)
     if status == 410:
-        return Answer(State.GAVE_UP, f"{told}: the receiver wants no more")
+        return Answer(State.GAVE_UP, f"{told}: the receiver wants no more", gone=True)
     return Answer(State.PENDING, told, asked_wait(retry_after, now))
+
+
+def unwanted(since: datetime) -> Answer:
+    """The answer that stands for an attempt at an address which said 410."""
+    return Answer(
+        State.GAVE_UP,
+        f"not sent: the receiver said 410 on {since:%Y-%m-%d %H:%M} UTC; replay to try again",
+    )
 
 
 def asked_wait(retry_after: str | None, now: datetime) -> float:

@@ -25,6 +25,7 @@ from frond.contracts.errors import ObjectMissing
 from frond.contracts.events import JobCompleted
 from frond.notifier import metrics
 from frond.notifier.delivery import Addresses, Answer, Policy, after, deliveries_of
+from frond.notifier.gone import find_gone, note_gone
 from frond.notifier.send import Sender
 from frond.runtime import crash_point, get_logger, wait_out
 from frond.store import ObjectStore
@@ -197,15 +198,19 @@ class Outbox:
     async def _attempt(self, delivery: Delivery) -> float:
         """Make the next attempt, unless another notifier does; returns how long to look away."""
         number = delivery.attempts + 1
+        unwanted = await find_gone(self.store, delivery)
         held_for = await self._claim(delivery, number)
         if held_for > 0:
             return held_for
         if held_for < 0:
             answer = Answer(State.PENDING, "the notifier was stopped during the attempt")
+        elif unwanted is not None:
+            answer = unwanted
         else:
             crash_point("notifier.attempt-claimed")
             answer = await self.senders[delivery.kind](delivery, self.now())
             crash_point("notifier.posted")
+            await note_gone(self.store, delivery, answer, self.now())
         done = after(delivery, answer, self.policy, self.now(), self._random.random())
         metrics.ATTEMPTS.labels(delivery.kind, done.state).inc()
         log = _log.info if done.state is State.DELIVERED else _log.warning

@@ -70,6 +70,7 @@ async def replay(
     request: Request, job_id: JobId, key: Annotated[str | None, IdempotencyKey] = None
 ) -> NoticeList:
     """Same ``webhook-id``, same body, signed anew; retried like the first. The answer lists the
-    new round; it is empty for a job that asked for no webhook."""
+    new round; it is empty for a job that asked for no webhook. A receiver that said 410 is sent
+    replays alone; once one is answered with 2xx, the webhooks of other jobs, too."""
     check_key(key)
     return _shown(job_id, await webhooks.replay(ingest_of(request), job_id, key))
