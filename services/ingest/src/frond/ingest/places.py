@@ -5,7 +5,7 @@ from __future__ import annotations
 from frond.contracts import keys
 from frond.contracts.ids import digest
 from frond.contracts.keys import DELETED as DELETED
-from frond.contracts.keys import JOBS, RECEIVING, UPLOADS, safe_name
+from frond.contracts.keys import RECEIVING, UPLOADS, safe_name
 
 
 def upload(upload_id: str, n: int, name: str) -> str:
@@ -37,17 +37,17 @@ def parts(job_id: str, upload_id: str) -> str:
 
 def manifest(job_id: str) -> str:
     """All files of a job that came in one upload: its outbox."""
-    return f"{JOBS}{job_id}/upload.json"
+    return f"{keys.job_prefix(job_id)}upload.json"
 
 
 def listing(job_id: str) -> str:
     """A prefix that a job was started with: its outbox while the prefix is being listed."""
-    return f"{JOBS}{job_id}/listing.json"
+    return f"{keys.job_prefix(job_id)}listing.json"
 
 
 def refused(job_id: str) -> str:
     """Prefix of what was listed and can be no image: a record each, counted like inputs."""
-    return f"{JOBS}{job_id}/refused/"
+    return f"{keys.job_prefix(job_id)}refused/"
 
 
 def refused_record(job_id: str, image_id: str) -> str:
@@ -56,11 +56,11 @@ def refused_record(job_id: str, image_id: str) -> str:
 
 def sealing(job_id: str) -> str:
     """Somebody counts the job's images in order to seal it: no name is claimed meanwhile."""
-    return f"{JOBS}{job_id}/sealing"
+    return f"{keys.job_prefix(job_id)}sealing"
 
 
 def claims(job_id: str) -> str:
-    return f"{JOBS}{job_id}/names/"
+    return f"{keys.job_prefix(job_id)}names/"
 
 
 def claim(job_id: str, name: str) -> str:
