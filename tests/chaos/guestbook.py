@@ -20,7 +20,6 @@ from chaos import outside, verdict
 from chaos.jobs import BUCKET
 from chaos.outside import Copy
 from chaos.rasters import SQUARES
-from chaos.verdict import Span
 from chaos.world import World
 from frond.contracts import keys
 from frond.contracts.errors import ObjectMissing
@@ -236,11 +235,10 @@ class Guestbook:
             return self.was_noticed(guest.job_id, least)
 
         await self.until(all_there, _NOTICED_S)
-        # a replay is a cause of its own
-        spans = [Span(0.0, float("inf"))] if most > 1 else verdict.causes(self.world.oracle.noted)
         verdict.notices(
             self.world.figures, guest.job_id, self.world.receiver.of(guest.job_id),
-            asked=most > 0, must=least > 0, spans=spans,
+            asked=most > 0, must=least > 0, rounds=most,
+            spans=verdict.causes(self.world.oracle.noted),
         )  # fmt: skip
         if not most or guest.deleted:
             return
@@ -261,6 +259,7 @@ class Guestbook:
     async def _nothing_left(self, store: ObjectStore, uploads: set[str]) -> None:
         """Of requests that died, nothing is left; of deleted jobs, their tombstones."""
         deleted = [g.job_id for g in self.guests.values() if g.deleted and g.job_id in self.taken]
+        drive = self.world.installation.drive
         brought = {key for g in self.guests.values() for key in g.brought}
         left: list[str] = []
 
@@ -273,6 +272,7 @@ class Guestbook:
             for job_id in deleted:
                 for prefix in (keys.job_prefix(job_id), f"{keys.UPLOADS}{job_id}/"):
                     left.extend([i.key async for i in store.list(prefix)])
+            left.extend(await asyncio.to_thread(outside.unfinished_uploads, drive))
             stays = {keys.job_cancelled(job_id) for job_id in deleted}
             left[:] = [k for k in left if k not in stays]
             return not left

@@ -29,6 +29,7 @@ FAILED: Final = (JobOutcome.COMPLETED_WITH_ERRORS,)
 DISMISSED: Final = (JobOutcome.DISMISSED,)
 _ONCE: Final = (1, 1)
 _PADDED: Final = 2 << 20
+_LARGE: Final = 10 << 20
 
 
 class Guests(Hosting):
@@ -40,7 +41,7 @@ class Guests(Hosting):
 
     # -- by forms ----------------------------------------------------------------------------------
 
-    async def form(self, key: str | None = None, times: int = 1) -> str:
+    async def form(self, key: str | None = None, times: int = 1, padded: int = _PADDED) -> str:
         """POST /upload, so many times over; one file is longer than a piece."""
         wanted = [Wanted("form-0.tif"), Wanted("form-1.tif")]
         job_id = await self.new("form", wanted, notices=_ONCE)
@@ -48,7 +49,7 @@ class Guests(Hosting):
         headers = {"Idempotency-Key": key} if key else {}
         for _ in range(times):
             answer = await self.ask(
-                "POST", "/upload", data=fields, files=_files("form"), headers=headers
+                "POST", "/upload", data=fields, files=_files("form", padded), headers=headers
             )
             assert answer.json()["job_id"] == job_id
         await self.book.acknowledge(job_id)
@@ -57,6 +58,10 @@ class Guests(Hosting):
     async def form_with_key(self) -> str:
         """A form with an Idempotency-Key."""
         return await self.form(secrets.token_hex(8))
+
+    async def form_large(self) -> str:
+        """A form with a file that goes to the store in parts."""
+        return await self.form(padded=_LARGE)
 
     async def form_twice(self) -> str:
         """The same form twice, without a key: one job, with the files of the first."""
@@ -267,8 +272,8 @@ class Guests(Hosting):
         assert await self.book.until(cancelled, SOON_S), f"nobody knows of {job_id}"
 
 
-def _files(stem: str) -> list[tuple[str, tuple[str, bytes, str]]]:
+def _files(stem: str, padded: int = _PADDED) -> list[tuple[str, tuple[str, bytes, str]]]:
     return [
-        ("files", (f"{stem}-{i}.tif", rasters.small(i) + bytes(_PADDED * i), "image/tiff"))
+        ("files", (f"{stem}-{i}.tif", rasters.small(i) + bytes(padded * i), "image/tiff"))
         for i in range(2)
     ]

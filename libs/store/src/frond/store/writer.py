@@ -64,6 +64,11 @@ class MultipartWriter:
         return self._closed
 
     @property
+    def parts(self) -> int:
+        """How many parts the store has; none of them is visible before :meth:`close`."""
+        return len(self._parts)
+
+    @property
     def sha256(self) -> str:
         """Hex SHA-256 of what was written so far."""
         return self._sha.hexdigest()

@@ -73,6 +73,8 @@ class ObjectSink(_Limited):
         if self._writing is not None:
             await self._writing
             crash_point("ingest.piece-written")
+            if self._writer.parts:
+                crash_point("ingest.part-sent")
         piece = bytes(self._piece)
         self._piece.clear()
         self._writing = asyncio.ensure_future(

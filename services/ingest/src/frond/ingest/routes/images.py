@@ -280,6 +280,7 @@ async def begin_multipart(
     upload_id, urls = await begin_parts(
         ingest.store, ingest.signer, key, -(-body.size // size), expires
     )
+    crash_point("ingest.parts-begun")
     coming = presigned.Coming(key=key, upload_id=upload_id, size=body.size)
     await presigned.note(ingest, job_id, coming)
     crash_point("ingest.parts-noted")
