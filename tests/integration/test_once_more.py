@@ -132,7 +132,7 @@ async def _took(hook: Hooks) -> Any:
 
 async def test_notices_are_sent_once_more(frond: Any, store: ObjectStore) -> None:
     """Same webhook-id and body, under a record of its own; the same Idempotency-Key is one round; by
-    job, and by the time in which jobs ended."""
+    job, and by the time in which jobs ended; one job's refusal keeps no other from it."""
     with hooks() as hook:
         hook.status = 410
         await two_of_three_failed(frond, store, "gone", hook.url)
@@ -167,13 +167,17 @@ async def test_notices_are_sent_once_more(frond: Any, store: ObjectStore) -> Non
         ):
             done = await asyncio.to_thread(command, frond, "webhooks", "replay", *args)
             assert done.returncode == 0, done.stderr
-            assert ("gone:" in done.stdout) == (sent or "--dry-run" in args), done.stdout
+            assert ("gone " in done.stdout) == (sent or "--dry-run" in args), done.stdout
             if sent:
                 assert (await _took(hook)).body == first.body
                 rounds += 1
                 async with api(frond) as http:
                     await _states(http, "gone", ["gave-up"] + ["delivered"] * rounds)
         assert hook.posts.empty()
+        some = await asyncio.to_thread(command, frond, "webhooks", "replay", "still-open", "gone")
+        assert some.returncode == 1, some.stderr
+        assert "refused" in some.stdout and "is being sent" in some.stdout
+        assert (await _took(hook)).body == first.body
         wrong = await asyncio.to_thread(command, frond, "webhooks", "replay")
         assert wrong.returncode == 2
 

@@ -1,4 +1,4 @@
-"""The command as a person meets it: help, errors, exit codes; dead letters on a real broker."""
+"""The command as a person meets it: help, errors, exit codes."""
 
 from __future__ import annotations
 
@@ -14,11 +14,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from frond.bus import EventProducer, ensure_topics
-from frond.bus.deadletter import DeadLetter
 from frond.client.cli import app, show
 from frond.client.cli.app import Group
-from frond.contracts import topics
 from frond.models.testing import blob_model
 
 runner = CliRunner()
@@ -115,24 +112,6 @@ def test_stages_without_time_are_not_shown(capsys: pytest.CaptureFixture[str]) -
     assert "waited in queues" in told
 
 
-def letter(number: int, value: bytes) -> DeadLetter:
-    return DeadLetter(
-        topic=topics.UPLOADED.name, partition=0, offset=number, group="frond.tiler",
-        reason="bad-request", detail="the value is not JSON", trace_id="", attempts=0,
-        time=f"2026-01-02T03:04:0{number}Z", key=b"k", value=value, headers=[("a", b"\xff")],
-    )  # fmt: skip
-
-
-async def fill(env: dict[str, str], letters: list[DeadLetter]) -> None:
-    bootstrap, prefix = env["FROND_KAFKA_BOOTSTRAP"], env["FROND_TOPIC_PREFIX"]
-    await ensure_topics(bootstrap, prefix)
-    producer = EventProducer(bootstrap, prefix, "/test")
-    await producer.start()
-    for x in letters:
-        await producer.send_raw(topics.DEADLETTER, x.key, x.value, x.to_headers())
-    await producer.stop()
-
-
 def call(env: dict[str, str], *words: str) -> Any:
     """The command as a process, as a person has it."""
     done = subprocess.run(
@@ -141,45 +120,6 @@ def call(env: dict[str, str], *words: str) -> Any:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout
-
-
-@pytest.mark.stack
-async def test_dead_letters(service_env: dict[str, str]) -> None:
-    """Listed, shown, replayed as they were, dropped; what was dealt with is out of the list."""
-    import asyncio
-
-    from aiokafka import AIOKafkaConsumer
-
-    env = service_env
-    letters = [letter(n, f"bad {n}".encode() + b"\xfe") for n in range(3)]
-    await fill(env, letters)
-
-    def listed(*more: str) -> Any:
-        return json.loads(call(env, "dlq", "list", "--json", *more))
-
-    found = await asyncio.to_thread(listed)
-    assert [x["id"] for x in found] == [x.id for x in letters]
-    shown = json.loads(await asyncio.to_thread(call, env, "dlq", "show", letters[0].id, "--json"))
-    assert shown["value"] == "bad 0\\xfe"
-    assert shown["headers"] == {"a": "\\xff"}
-    await asyncio.to_thread(call, env, "dlq", "replay", letters[0].id)
-    await asyncio.to_thread(call, env, "dlq", "drop", letters[1].id)
-    assert [x["id"] for x in await asyncio.to_thread(listed)] == [letters[2].id]
-    assert [x["mark"] for x in await asyncio.to_thread(listed, "--all")] == [
-        "replayed", "dropped", None,
-    ]  # fmt: skip
-    consumer = AIOKafkaConsumer(
-        topics.UPLOADED.named(env["FROND_TOPIC_PREFIX"]), auto_offset_reset="earliest",
-        bootstrap_servers=env["FROND_KAFKA_BOOTSTRAP"],
-    )  # fmt: skip
-    await consumer.start()
-    try:
-        async with asyncio.timeout(30):
-            message = await consumer.getone()
-    finally:
-        await consumer.stop()
-    assert (message.key, message.value) == (b"k", b"bad 0\xfe")
-    assert list(message.headers) == [("a", b"\xff")]
 
 
 @pytest.mark.stack

@@ -86,10 +86,17 @@ def test_from_the_first_key_to_a_revoked_one(door: str, monkeypatch: pytest.Monk
         assert "revoked" in frond("jobs", code=2).stderr
     assert "revoked" in frond("keys", "revoke", mine).stdout
     assert "revoked" in frond("keys", "revoke", key).stdout
+    assert frond("keys", "make", "--name", "also so").stdout.startswith("frond_")
     assert "There is no key" in frond("keys", "revoke", "0123", code=2).stderr
     assert "scope" in frond("keys", "create", "--name", "n", "--scope", "root", code=2).stderr
     told = frond("keys", "create", "--name", "n", "--scope", "root", "--store", code=2).stderr
     assert "submit, read, admin" in told
+
+
+def test_make_is_create() -> None:
+    """For those who look for it under this name; help shows one."""
+    assert "make " not in frond("keys", "--help").stdout
+    assert "goes to stdout" in frond("keys", "make", "--help").stdout
 
 
 def test_when_a_key_ends() -> None:

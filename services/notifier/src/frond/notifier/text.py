@@ -11,6 +11,7 @@ from urllib.parse import quote
 from frond.contracts.deliveries import Delivery
 from frond.contracts.events import JobCompleted
 from frond.contracts.jobs import JobOutcome
+from frond.contracts.visible import visible
 
 _SHOWN: int = 20
 
@@ -82,7 +83,8 @@ def mail_text(event: JobCompleted, public_url: str) -> str:
     lines += ["", f"Status:  {where['status']}"]
     if where["results"]:
         lines += ["Results:", *(f"  {url}" for url in where["results"].values())]
-    return "\n".join(lines) + "\n"
+    # a file's name or a class may have a newline in it, which forges no line here
+    return "\n".join(map(visible, lines)) + "\n"
 
 
 def _headline(event: JobCompleted) -> str:

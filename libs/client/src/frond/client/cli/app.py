@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from frond.contracts.errors import FrondError, UserError
+from frond.contracts.visible import visible
 
 _ASKED_WRONGLY = range(400, 500)
 
@@ -54,7 +55,8 @@ def _asked_wrongly(error: FrondError, status: int | None) -> bool:
 
 def fail(sentence: str, code: int) -> None:
     """Say what is wrong and end."""
-    typer.secho(sentence, fg=typer.colors.RED, err=True)
+    # it may quote the name of a file, or what a service says
+    typer.secho(visible(sentence), fg=typer.colors.RED, err=True)
     raise typer.Exit(code)
 
 

@@ -171,7 +171,7 @@ def predict(
     model_name = found["model"]["name"]
     typer.echo(f"{len(rows)} detections, {found['windows']} windows, {model_name}")
     for note in found.get("notes", ()):
-        typer.echo(f"note: {note}")
+        show.line(f"note: {note}")
 
 
 def cancel(job_id: JobId) -> None:

@@ -73,6 +73,7 @@ def _create_in_store(
     return {**_shown(record), "key": key}
 
 
+@app.command("make", hidden=True)
 @app.command()
 def create(
     name: Annotated[str, typer.Option(help="Who or what has it, for people.")],
@@ -155,6 +156,6 @@ def revoke(
 
         with Client() as client:
             told = client.keys.revoke(key_id)
-    typer.echo(
+    show.line(
         f"{told['name']} ({told['id']}) is {told['state']} since {show.moment(told['revoked'])}."
     )

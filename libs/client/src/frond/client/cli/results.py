@@ -50,7 +50,7 @@ def results(
         show.timings(figures)
         return
     if not found:
-        typer.echo(f"Job {job_id} has no results yet: {figures['message']}")
+        show.line(f"Job {job_id} has no results yet: {figures['message']}")
         return
     rows = [(r["name"], show.size(r["size"]), r["media_type"], r["sha256"][:16]) for r in found]
     show.table(["name", "size", "type", "sha256"], rows, right="size")
@@ -77,5 +77,5 @@ def fetch(
         if known is None or not target.is_file() or sha256_of(target) != known:
             client.download(job_id, name, target, sha256=known)
         if not quiet:
-            typer.echo(f"{target}  {show.size(target.stat().st_size)}")
+            show.line(f"{target}  {show.size(target.stat().st_size)}")
     return [listed[n] for n in names or listed if n in listed]

@@ -1,4 +1,7 @@
-"""Tables and bars for people; JSON for machines."""
+"""Tables, lines and bars for people; JSON for machines.
+
+What others have named or said is shown by :func:`visible`: a terminal obeys none of it.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,10 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+
+import typer
+
+from frond.contracts.visible import visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -35,6 +42,11 @@ def as_json(value: object) -> None:
     sys.stdout.write("\n")
 
 
+def line(text: str, *, err: bool = False) -> None:
+    """A line on stdout, or stderr, that holds what others have named or said."""
+    typer.echo(visible(text), err=err)
+
+
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, right: str = "") -> None:
     """A table; ``right`` names the columns that are numbers, separated by blanks."""
     from rich import box
@@ -49,7 +61,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, right: st
             name, justify="right" if is_number else "left", no_wrap=is_number, overflow="fold"
         )
     for row in rows:
-        made.add_row(*(Text("" if v is None else str(v)) for v in row))
+        made.add_row(*(Text("" if v is None else visible(str(v))) for v in row))
     console().print(made)
 
 
@@ -67,25 +79,29 @@ def moment(text: str | None) -> str:
     return (text or "")[:19].replace("T", " ")
 
 
-def job(figures: Mapping[str, Any]) -> None:
-    """Where a job stands, with its failures."""
+def _marked(text: str) -> str:
     from rich.markup import escape
 
+    return escape(visible(text))
+
+
+def job(figures: Mapping[str, Any]) -> None:
+    """Where a job stands, with its failures."""
     out = console()
     images, windows = figures["images"], figures["windows"]
     told = figures.get("outcome") or figures["status"]
     colour = _COLOURS.get(told, "cyan")
     model = figures.get("model") or {}
     expected = "?" if images["expected"] is None else images["expected"]
-    found = ", ".join(f"{n} {escape(c)}" for c, n in sorted(figures["detections"].items()))
+    found = ", ".join(f"{n} {_marked(c)}" for c, n in sorted(figures["detections"].items()))
     version = f"{model.get('name', '-')} {model.get('version', '')}".strip()
     rows = [
-        ("job", f"[bold]{escape(figures['job_id'])}[/]  [{colour}]{told}[/]"),
+        ("job", f"[bold]{_marked(figures['job_id'])}[/]  [{colour}]{told}[/]"),
         ("images", f"{images['completed']} completed, {images['failed']} failed, of {expected}"),
         ("windows", f"{windows['done']} done, {windows['skipped']} skipped, "
                     f"{windows['failed']} failed, of {windows['total']}"),
         ("detections", found or "none"),
-        ("model", f"{escape(version)} ({model['digest'][:12]})" if model else "-"),
+        ("model", f"{_marked(version)} ({model['digest'][:12]})" if model else "-"),
         ("created", moment(figures.get("created"))),
         ("finished", moment(figures.get("finished")) or "-"),
     ]  # fmt: skip
@@ -163,7 +179,6 @@ def following(
         _following_in_lines(events, out)
         return client.status(job_id)
     from rich import progress as bars
-    from rich.markup import escape
 
     with bars.Progress(
         bars.TextColumn("{task.description:>8}"), bars.BarColumn(), bars.MofNCompleteColumn(),
@@ -175,11 +190,11 @@ def following(
             data = event.data
             if event.type == "image":
                 if data.get("status") == "failed":
-                    name, why = escape(str(data.get("name"))), escape(str(data.get("detail")))
+                    name, why = _marked(str(data.get("name"))), _marked(str(data.get("detail")))
                     shown.console.print(f"[red]failed[/]  {name}: {why}")
                 continue
             i, w = data["images"], data["windows"]
-            found = ", ".join(f"{n} {c}" for c, n in sorted(data["detections"].items()))
+            found = ", ".join(f"{n} {_marked(c)}" for c, n in sorted(data["detections"].items()))
             shown.update(
                 images, total=i["expected"], completed=i["completed"] + i["failed"],
                 told=f"{i['failed']} failed" if i["failed"] else "",
@@ -197,7 +212,7 @@ def _following_in_lines(events: Iterator[JobEvent], out: Console) -> None:
         if event.type == "image":
             if event.data.get("status") == "failed":
                 name, why = event.data.get("name"), event.data.get("detail")
-                out.print(f"failed: {name}: {why}", markup=False)
+                out.print(visible(f"failed: {name}: {why}"), markup=False)
             continue
         i = event.data["images"]
         done = i["completed"] + i["failed"]

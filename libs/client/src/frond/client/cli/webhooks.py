@@ -9,6 +9,7 @@ import typer
 from frond.client.cli import show
 
 app = typer.Typer(no_args_is_help=True, help="Webhooks and e-mails that tell of a job's end.")
+_OF_ONE_JOB = frozenset({404, 409, 410, 422})
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 
 
@@ -67,30 +68,58 @@ def replay(
     """Send jobs' webhooks once more: same webhook-id, same body, signed anew.
 
     Name jobs, or a time in which they ended. A receiver that was away gets what it missed; one that
-    was not can tell by the webhook-id that it has seen it.
+    was not can tell by the webhook-id that it has seen it. A job that is refused does not keep the
+    others from being sent; the exit code is 1 then.
     """
     from frond.client import Client
+    from frond.client.errors import FrondClientError
 
     begin, end = _moment(since), _moment(until)
     if bool(job_ids) == bool(begin or end):
         raise typer.BadParameter("Name jobs, or give --since or --until.")
+    rounds: dict[str, list[dict[str, Any]]] = {}
+    refused: dict[str, str] = {}
+    broken: FrondClientError | None = None
     with Client() as client:
         # all of them first: what a replay sends changes nothing of the list, but time goes on
-        jobs = list(job_ids or client.ended(begin, end))
-        rounds = {
-            job: _first(client.webhooks(job)) if dry_run else client.replay_webhooks(job)
-            for job in jobs
-        }
+        for job in list(job_ids or client.ended(begin, end)):
+            try:
+                rounds[job] = (
+                    _first(client.webhooks(job)) if dry_run else client.replay_webhooks(job)
+                )
+            except FrondClientError as e:
+                if e.status not in _OF_ONE_JOB:
+                    # what was sent before is told first
+                    broken = e
+                    break
+                refused[job] = e.detail
     if json:
         show.as_json(rounds)
-        return
-    verb = "would be sent" if dry_run else "is being sent"
-    for job, notices in rounds.items():
-        for notice in notices:
-            typer.echo(f"{job}: {notice['webhook_id']} {verb} to {notice['target']}.")
-        if not notices and job_ids:
-            typer.echo(f"{job} asked for no webhook.")
-    if not job_ids and not any(rounds.values()):
+        for job, why in refused.items():
+            show.line(f"{job}: {why}", err=True)
+    else:
+        _told(rounds, refused, named=bool(job_ids), dry_run=dry_run)
+    if broken:
+        raise broken
+    if refused:
+        raise typer.Exit(1)
+
+
+def _told(
+    rounds: dict[str, list[dict[str, Any]]], refused: dict[str, str], *, named: bool, dry_run: bool
+) -> None:
+    done = "would be sent" if dry_run else "is being sent"
+    rows = [
+        (job, notice["webhook_id"], notice["target"], done)
+        for job, notices in rounds.items()
+        for notice in notices
+    ]
+    if named:
+        rows += [(job, "", "", "asked for no webhook") for job, sent in rounds.items() if not sent]
+    rows += [(job, "", "", f"refused: {why}") for job, why in refused.items()]
+    if rows:
+        show.table(["job", "webhook-id", "to", ""], rows)
+    elif not named:
         typer.echo("No job that ended in this time asked for a webhook.")
 
 
