@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from frond.runtime.egress import Egress
@@ -54,6 +54,16 @@ class ServiceSettings(BaseSettings):
     log_level: str = "INFO"
     cache_dir: Path = Field(default=Path("~/.cache/frond"), description="models, temporary files")
     default_model: str = "palm-detector"
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _empty_is_not_set(cls, value: object, info: ValidationInfo) -> object:
+        """No number and no path is empty: Compose hands on so what nobody has set."""
+        if value == "" and info.field_name is not None:
+            default = cls.model_fields[info.field_name].default
+            if isinstance(default, int | float | Path):
+                return default
+        return value
 
     @property
     def buckets(self) -> frozenset[str]:
