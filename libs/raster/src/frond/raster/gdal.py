@@ -37,6 +37,7 @@ _CUT = re.compile(
 )
 # paths are no business of the user's, and a file's name must not decide what an error means
 _NAME = re.compile(r"'?(/vsi\w+)?/?\S*(/|\.tiff?|\.png|\.jpe?g)\S*?'?[,:]\s?", re.IGNORECASE)
+_QUOTED = re.compile(r"'/.*?'(?=[\s.,:;)]|$)([,:]\s?)?")
 _BIG = re.compile(
     r"too (large|big|many)|Cannot allocate|integer overflow|Unable to allocate|Out of memory$"
     r"|larger than|LIBJPEG_MEM",
@@ -195,7 +196,8 @@ def _translated(e: BaseException, reading: bool) -> FrondError:
 def _chain(e: BaseException | None) -> str:
     told: list[str] = []
     while e is not None and len(told) < 8:
-        text = _NAME.sub("", str(e))
+        text = _QUOTED.sub(lambda m: "" if m[1] else "this file", str(e))
+        text = _NAME.sub("", text)
         if text and "See previous exception" not in text and text not in told:
             told.append(text)
         e = e.__cause__ or e.__context__
