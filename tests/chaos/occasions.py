@@ -74,6 +74,19 @@ class Occasions:
         fired()
         await self.armed.fires("ingest.abandoned-deleted", 2, _ABANDONED_S)
 
+    async def new_database(self) -> None:
+        """The read model's database is lost while nobody uses it, and made anew."""
+        here = self.world.installation
+        names = here.names("ingest")
+        here.stop(*names)
+        try:
+            for file in here.folder.glob("ingest*.sqlite*"):
+                file.unlink()
+            self.world.fault("database")
+        finally:
+            here.start(*names)
+        await here.ready(*names)
+
     async def many_chunks(self) -> None:
         """An image of several batches; its job is cancelled once the point has fired."""
         job_id = await self.guests.many_chunks()
@@ -196,6 +209,8 @@ _NEEDS: Final[dict[str, Need]] = {
     "ingest.replay-marked": _guest("replayed"),
     "ingest.swept": lambda occasions: occasions.never_sent(),
     "ingest.cancel-swept": lambda occasions: occasions.cancel_never_sent(),
+    "ingest.remembered": lambda occasions: occasions.new_database(),
+    "ingest.rebuilt": lambda occasions: occasions.new_database(),
     "ingest.abandoned-deleted": lambda occasions: occasions.abandoned(),
     "tiler.seal-stored": _compared("sealed_on_topic"),
     "tiler.cancel-stored": _guest("cancelled"),

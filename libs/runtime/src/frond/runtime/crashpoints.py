@@ -70,6 +70,8 @@ POINTS: Final[dict[str, str]] = {
     "ingest.swept": "the sweeper has sent recorded images; not yet the seal",
     "ingest.cancel-swept": "the sweeper has sent a cancellation; nothing notes that",
     "ingest.abandoned-deleted": "what a dead form left is deleted; it is still marked as received",
+    "ingest.remembered": "a new database knows deleted and open jobs; it has read no event",
+    "ingest.rebuilt": "a new database has the rows of all jobs; nothing notes that",
     "ingest.rows-written": "events are applied to rows; the transaction is open",
     "ingest.rows-committed": "rows and offsets are committed; the reader has not gone on",
     # tiler

@@ -57,6 +57,7 @@ async def remember_first(ingest: Ingest) -> None:
             if await queries.count_offsets(ingest.db) == 0:
                 await ingest.store.ensure_bucket()
                 await remember(ingest)
+                crash_point("ingest.remembered")
         except (OperationalError, InterfaceError) as e:
             raise StoreUnavailable(f"the database: {e}") from e
 

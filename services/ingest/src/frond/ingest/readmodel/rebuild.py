@@ -24,7 +24,7 @@ from frond.ingest.context import Ingest
 from frond.ingest.readmodel import objects, queries, tables
 from frond.ingest.readmodel.apply import apply, close, pin
 from frond.ingest.readmodel.changes import Dated, apply_all, load, save
-from frond.runtime import get_logger, wait_out
+from frond.runtime import crash_point, get_logger, wait_out
 
 T = TypeVar("T")
 _Names = Callable[[Ingest, str], AsyncIterator[str]]
@@ -71,6 +71,7 @@ async def rebuild(ingest: Ingest, cluster: str) -> None:
         while page := await _wait_out(partial(_page, ingest, names, page), "listing jobs"):
             await intake.in_parallel(page, one, _AT_ONCE)
             jobs += len(page)
+    crash_point("ingest.rebuilt")
     await _wait_out(lambda: mark(ingest, cluster, done=True), "noting the rebuild")
     _log.info("jobs were read from their objects", jobs=jobs, took_s=time.monotonic() - began)
 
