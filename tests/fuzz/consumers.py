@@ -154,13 +154,16 @@ def inference(data: bytes) -> None:
     from frond.contracts.events import ChunkPlanned
     from frond.inference.wiring import StoreResults
     from frond.inference.worker import Worker
-    from frond.raster import RasterReader
+    from frond.raster import Block, RasterReader, WindowPixels
+
+    async def read(block: Block) -> list[WindowPixels]:
+        with RasterReader(block.source, block.grid, layout=block.layout, path=_raster()) as reader:
+            return reader.read_block(block.windows)
 
     def make(store: MemoryStore, producer: CheckingProducer) -> Any:
         worker = Worker(
             StoreResults(store, frozenset({BUCKET}), scratch()), _models(), _pipeline(),
-            lambda source, grid, layout: RasterReader(source, grid, layout=layout, path=_raster()),
-            chunks_in_flight=1, pauses_s=(),
+            read, pauses_s=(),
         )  # fmt: skip
         _close_last(worker)
 

@@ -10,6 +10,7 @@ import pytest
 
 from frond.client.scenes import palm_scene
 from frond.contracts.jobs import ModelRef
+from frond.inference.decoding import decode
 from frond.inference.pipeline import Runner
 from frond.inference.predict import predict
 from frond.models import folder_digest
@@ -30,7 +31,7 @@ def test_the_shipped_model_finds_drawn_palms() -> None:
     np.save(body, pixels)
     session = ModelSession(MODEL, batch=1)
     ref = ModelRef(name=session.manifest.name, digest=folder_digest(MODEL))
-    answer = predict(body.getvalue(), ref, session, Runner(), Limits())
+    answer = predict(body.getvalue(), ref, session, Runner(), Limits(), decode=decode)
     found = np.array([d.bbox for d in answer.detections]).reshape(-1, 4)
     middles = found[:, :2] + found[:, 2:] / 2
     centres = (truth[:, :2] + truth[:, 2:]) / 2

@@ -8,7 +8,7 @@ import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ from frond.contracts.envelope import decode
 from frond.contracts.errors import ModelRejected, RasterRejected
 from frond.contracts.events import ChunkDetected, ChunkPlanned
 from frond.contracts.jobs import ModelRef, Thresholds
-from frond.contracts.plan import ImagePlan, RasterSource, WindowGrid
+from frond.contracts.plan import ImagePlan
 from frond.contracts.reasons import Reason
 from frond.inference.settings import InferenceSettings
 from frond.inference.wiring import Inference, StoreResults
@@ -32,7 +32,16 @@ from frond.inference.worker import Worker
 from frond.merge import Detections, from_ipc, merge
 from frond.models.session import ModelSession
 from frond.models.testing import MAGENTA, blob_model
-from frond.raster import PlanRequest, RasterReader, chunks_of, inspect, open_raster, plan_image
+from frond.raster import (
+    Block,
+    PlanRequest,
+    WindowPixels,
+    chunks_of,
+    inspect,
+    open_raster,
+    plan_image,
+    read_block,
+)
 from frond.stack import Endpoints
 from frond.store import ObjectStore
 
@@ -218,17 +227,15 @@ def short_worker(
 ) -> Worker:
     """A worker of the bench's that does not pause."""
 
-    def open_reader(
-        source: RasterSource, grid: WindowGrid, layout: Literal["CHW", "HWC"]
-    ) -> RasterReader:
+    async def read(block: Block) -> list[WindowPixels]:
         if reading is not None:
             reading()
-        return RasterReader(source, grid, layout=layout)
+        return await asyncio.to_thread(read_block, block)
 
     inference = bench.inference
     return Worker(
         StoreResults(bench.store, inference.settings.buckets, inference.settings.cache),
-        ShortModels(inference, models or Shortage()), inference.runner, open_reader,
+        ShortModels(inference, models or Shortage()), inference.runner, read,
         pauses_s=(0, 0, 0), **more,
     )  # fmt: skip
 
@@ -357,11 +364,3 @@ async def test_the_process_runs_chunks_from_the_topic(
         if process.returncode is None:
             process.kill()
             await process.wait()
-
-
-async def test_a_chunk_that_crashes_readers_is_told(bench: Bench) -> None:
-    """Not read a third time: its image is rejected, and what lies behind it is run."""
-    bench.inference.crashes.deaths[bench.chunks[0].chunk_id] = 2
-    told = await bench.inference.worker.handle(bench.chunks[0])
-    assert told.reason is Reason.READER_DIED
-    assert (await bench.inference.worker.handle(bench.chunks[1])).reason is None

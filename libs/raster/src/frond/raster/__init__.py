@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from frond.raster.blocks import Block, read_block
 from frond.raster.gdal import configure_formats, configure_gdal
 from frond.raster.georef import gsd_m, has_lonlat, pixel_to_lonlat, pixel_to_map
 from frond.raster.inspect import BandChoice, RasterInfo, choose_bands, inspect
-from frond.raster.limits import Limits
+from frond.raster.limits import DOUBTFUL, JUDGED_BYTES, Limits
 from frond.raster.open import HEAD_BYTES, open_bytes, open_dataset, open_raster, sniff
 from frond.raster.planning import WINDOWS_PER_CHUNK, PlanRequest, chunks_of, plan_image
-from frond.raster.reader import RasterReader, WindowPixels
+from frond.raster.reader import Layout, RasterReader, WindowPixels
 from frond.raster.skip import pack_bitmap, unpack_bitmap
 from frond.raster.slow import is_slow, make_tiled
 
 __all__ = [
+    "DOUBTFUL",
     "HEAD_BYTES",
+    "JUDGED_BYTES",
     "WINDOWS_PER_CHUNK",
     "BandChoice",
+    "Block",
+    "Layout",
     "Limits",
     "PlanRequest",
     "RasterInfo",
@@ -37,6 +42,7 @@ __all__ = [
     "pixel_to_lonlat",
     "pixel_to_map",
     "plan_image",
+    "read_block",
     "sniff",
     "unpack_bitmap",
 ]

@@ -3,6 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
+
+from frond.contracts.reasons import Reason
+
+# GDAL takes an answer of the store that broke off for the object's end, and says so to nobody. An
+# image that looks like this, read in place, is read once more from a whole copy, which decides
+DOUBTFUL: Final = frozenset({Reason.TRUNCATED, Reason.CORRUPT})
+# larger ones are not copied to be judged: what was seen in place counts
+JUDGED_BYTES: Final = 2 << 30
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from frond.inference.settings import InferenceSettings
-from frond.inference.wiring import Inference
-from frond.runtime import serve
-
 
 def main() -> None:
     """Run until SIGTERM."""
+    # here, because reader processes import this module, and need none of it
+    from frond.inference.settings import InferenceSettings
+    from frond.inference.wiring import Inference
+    from frond.runtime import serve
+
     settings = InferenceSettings()
     inference = Inference(settings)
     serve("inference", settings, [inference.consume_chunks], make_app=inference.app)

@@ -4,6 +4,7 @@ import asyncio
 import tempfile
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import IO, Annotated
 
 from fastapi import Depends, FastAPI, Query, Request
@@ -15,6 +16,7 @@ from frond.contracts.errors import JobRejected, ModelRejected, RasterRejected
 from frond.contracts.jobs import ModelRef
 from frond.contracts.reasons import Reason
 from frond.inference import metrics
+from frond.inference.decoding import Decoded, Image
 from frond.inference.models import ModelCache
 from frond.inference.pipeline import Runner
 from frond.inference.predict import Prediction, predict
@@ -40,16 +42,26 @@ _PROBLEM = {"content": {MEDIA_TYPE: {"schema": {"type": "object"}}}}
 
 
 class Predictor:
-    """Answers /predict with the process's models and its one model thread."""
+    """Answers /predict with the process's models and its one model thread.
+
+    Args:
+        decode: decodes an image, in another process.
+    """
 
     def __init__(
-        self, settings: InferenceSettings, models: ModelCache, runner: Runner, gate: Gate
+        self,
+        settings: InferenceSettings,
+        models: ModelCache,
+        runner: Runner,
+        gate: Gate,
+        decode: Callable[[Image], Decoded],
     ) -> None:
         self._settings = settings
         self._gate = gate
         self._rates = Rates(settings.request_rate, settings.upload_rate)
         self._models = models
         self._runner = runner
+        self._predict = partial(predict, decode=decode)
         self._limits = Limits(
             max_pixels=settings.predict_max_pixels,
             bomb_bytes=8 * settings.predict_max_pixels,
@@ -98,7 +110,7 @@ class Predictor:
                 loop = asyncio.get_running_loop()
                 try:
                     return await loop.run_in_executor(
-                        self._threads, predict, data, ref, session, self._runner, self._limits,
+                        self._threads, self._predict, data, ref, session, self._runner, self._limits,
                         score,
                     )  # fmt: skip
                 except ModelRejected as e:

@@ -17,6 +17,11 @@ CHUNKS: Final = Counter(
 )
 WINDOWS: Final = Counter("frond_inference_windows_total", "Windows run")
 DETECTIONS: Final = Counter("frond_inference_detections_total", "Detections before merging")
+READERS_LOST: Final = Counter(
+    "frond_inference_readers_lost_total",
+    "Reader processes that died or were stopped, by what they read: chunk, predict",
+    ["what", "why"],
+)
 LOADED: Final = Gauge("frond_inference_models_loaded", "Models in memory")
 LOADING: Final = Histogram(
     "frond_inference_model_load_seconds", "Fetching, opening and trying out a model",

@@ -30,10 +30,21 @@ class InferenceSettings(ServiceSettings, AuthSettings):
     chunks_in_flight: int = Field(
         default=4, ge=1, description="read ahead, run or written at a time; sets the memory needed"
     )
+    inference_readers: int = Field(
+        default=2, ge=1, description="raster reader processes for chunks"
+    )
+    inference_reader_memory_mb: int = Field(
+        default=4096, ge=0, description="what one reader may allocate; 0: as much as there is"
+    )
+    inference_read_timeout_s: float = Field(
+        default=120.0, gt=0, description="for a chunk's windows, or a /predict image"
+    )
     max_detections: int = Field(default=Limits().max_detections, ge=1, description="of one window")
-    gdal_cache_mb: int = Field(default=128, ge=16)
+    gdal_cache_mb: int = Field(default=128, ge=16, description="of each reader")
     predict_max_bytes: int = Field(default=64 * MIB, ge=1, description="body of a /predict request")
     predict_max_pixels: int = Field(default=64_000_000, ge=1, description="of a /predict image")
     predict_at_once: int = Field(
-        default=2, ge=1, description="/predict images in memory; their bodies wait on disk"
+        default=2,
+        ge=1,
+        description="/predict images in memory, each with a reader; their bodies wait on disk",
     )

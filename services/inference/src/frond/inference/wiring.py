@@ -8,10 +8,10 @@ import shutil
 import tempfile
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 from fastapi import FastAPI
 
@@ -22,16 +22,17 @@ from frond.contracts.envelope import Envelope
 from frond.contracts.errors import JobRejected
 from frond.contracts.events import ChunkPlanned
 from frond.contracts.ids import parse_s3_uri
-from frond.contracts.plan import RasterSource, WindowGrid
 from frond.contracts.reasons import Reason
+from frond.inference import metrics
 from frond.inference.api import Predictor, make_app
-from frond.inference.crashes import CrashJournal
+from frond.inference.decoding import Decoded, Image, decode, warm_up
 from frond.inference.models import ModelCache
 from frond.inference.pipeline import Runner
 from frond.inference.settings import InferenceSettings
 from frond.inference.worker import Worker
 from frond.models import Registry
-from frond.raster import RasterReader, configure_gdal
+from frond.raster import Block, WindowPixels, configure_gdal, read_block
+from frond.raster.sandbox import Sandbox
 from frond.runtime import Service, get_logger, wait_out
 from frond.store import ObjectStore, StoreSettings
 
@@ -96,9 +97,19 @@ class StoreResults:
 
 
 class Inference:
-    """One process's parts, made once; ``consume_chunks`` and ``app`` are what ``serve`` is given."""
+    """One process's parts, made once; ``consume_chunks`` and ``app`` are what ``serve`` is given.
 
-    def __init__(self, settings: InferenceSettings) -> None:
+    Args:
+        read, decode: what readers do with a chunk's raster, and with an image of /predict.
+    """
+
+    def __init__(
+        self,
+        settings: InferenceSettings,
+        *,
+        read: Callable[[Block], list[WindowPixels]] = read_block,
+        decode: Callable[[Image], Decoded] = decode,
+    ) -> None:
         self.settings = settings
         secret = settings.s3_secret_key.get_secret_value()
         self.store = ObjectStore(
@@ -110,6 +121,7 @@ class Inference:
                 region=settings.s3_region,
             )
         )
+        # reader processes inherit this
         configure_gdal(
             settings.s3_endpoint, settings.s3_access_key, secret,
             region=settings.s3_region, cache_mb=settings.gdal_cache_mb,
@@ -124,21 +136,28 @@ class Inference:
             batch=settings.batch,
         )
         self.runner = Runner()
-        self.crashes = CrashJournal(settings.cache / "inference-crashes")
+        self.readers = _sandbox(settings, settings.inference_readers, "chunk")
+        # of their own: a request is not kept waiting by a job's chunks
+        self.decoders = _sandbox(settings, settings.predict_at_once, "predict")
+        timeout = settings.inference_read_timeout_s
         self.worker = Worker(
             StoreResults(self.store, settings.buckets, settings.cache),
             self.models,
             self.runner,
-            _open_reader,
-            chunks_in_flight=settings.chunks_in_flight,
+            lambda block: self.readers.run(read, block, timeout),
+            readers=settings.inference_readers,
             max_detections=settings.max_detections,
-            noted=self.crashes.reading,
         )
         gate = Gate(settings, self.store, _log.warning)
-        self.predictor = Predictor(settings, self.models, self.runner, gate)
+        self.predictor = Predictor(
+            settings, self.models, self.runner, gate,
+            lambda image: self.decoders.wait(decode, image, timeout),
+        )  # fmt: skip
 
     def close(self) -> None:
-        """Stop every thread; what runs is abandoned."""
+        """Stop every thread and reader; what runs is abandoned."""
+        self.readers.close()
+        self.decoders.close()
         self.worker.close()
         self.predictor.close()
         self.runner.close()
@@ -159,7 +178,7 @@ class Inference:
         settings = self.settings
         service.health.expect("broker")
         service.health.expect("store")
-        await asyncio.to_thread(self.crashes.watch)
+        self.decoders.warm(warm_up, None)
         producer = EventProducer(settings.kafka_bootstrap, settings.topic_prefix, SOURCE)
 
         async def topics_there() -> None:
@@ -181,13 +200,14 @@ class Inference:
         finally:
             await producer.stop()
             self.close()
-            self.crashes.close()
 
 
-def _open_reader(
-    source: RasterSource, grid: WindowGrid, layout: Literal["CHW", "HWC"]
-) -> RasterReader:
-    return RasterReader(source, grid, layout=layout)
+def _sandbox(settings: InferenceSettings, readers: int, what: str) -> Sandbox:
+    return Sandbox(
+        readers,
+        memory_mb=settings.inference_reader_memory_mb,
+        lost=lambda why: metrics.READERS_LOST.labels(what, why).inc(),
+    )
 
 
 def _clear(scratch: Path) -> None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
+from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Final, Literal, Protocol
+from typing import Final
 
 from frond.contracts import keys
 from frond.contracts.errors import (
@@ -22,15 +21,15 @@ from frond.contracts.errors import (
     UserError,
 )
 from frond.contracts.events import ChunkDetected, ChunkPlanned
-from frond.contracts.jobs import ModelRef, Timings, WindowCounts
-from frond.contracts.plan import RasterSource, WindowGrid
+from frond.contracts.jobs import Timings, WindowCounts
 from frond.contracts.reasons import Reason
 from frond.inference import metrics
 from frond.inference.pipeline import Runner, assemble, check_count
+from frond.inference.ports import Models, ReadBlock, Results
 from frond.merge import Detections, from_ipc, to_ipc
 from frond.models import WindowDetections, effective_thresholds
 from frond.models.session import ModelSession
-from frond.raster import Limits, WindowPixels
+from frond.raster import DOUBTFUL, JUDGED_BYTES, Block, Limits, WindowPixels
 from frond.runtime import crash_point, get_logger
 
 _log = get_logger(__name__)
@@ -42,55 +41,14 @@ _PAUSES_S: Final = (1.0, 5.0, 15.0)
 _FOR_GOOD: Final = {
     Reason.TRUNCATED, Reason.CORRUPT, Reason.OBJECT_CHANGED, Reason.BAD_REQUEST,
     Reason.BAD_IMAGE_URI, Reason.BUCKET_NOT_ALLOWED, Reason.UNKNOWN_MODEL, Reason.DISMISSED,
-    Reason.READER_DIED, Reason.TOO_MANY,
+    Reason.READER_DIED, Reason.READ_TIMEOUT, Reason.TOO_MANY,
 }  # fmt: skip
-_DOUBTFUL: Final = {Reason.TRUNCATED, Reason.CORRUPT}
-_JUDGED_BYTES: Final = 2 << 30
+# what costs a reader, or its time: an image's other chunks are not given to another one
+_COSTLY: Final = (Reason.READER_DIED, Reason.READ_TIMEOUT)
+# a line may be so slow that reading in place takes too long
+_DOUBTFUL: Final = DOUBTFUL | {Reason.READ_TIMEOUT}
 _REMEMBERED: Final = 1000
 RESULT_TYPE: Final = "application/vnd.apache.arrow.file"
-
-
-class Reader(Protocol):
-    """Reads windows (see :class:`frond.raster.RasterReader`)."""
-
-    def read_block(self, indices: Sequence[int]) -> list[WindowPixels]: ...
-
-
-OpenReader = Callable[
-    [RasterSource, WindowGrid, Literal["CHW", "HWC"]], AbstractContextManager[Reader]
-]
-
-
-class Results(Protocol):
-    """Where results lie and rasters come from. Methods raise StoreUnavailable."""
-
-    async def get(self, key: str) -> bytes:
-        """Raises ObjectMissing."""
-        ...
-
-    async def put_if_absent(self, key: str, data: bytes, content_type: str) -> bytes:
-        """What is stored under the key afterwards: the first writer wins."""
-        ...
-
-    def check(self, uri: str) -> None:
-        """Raises JobRejected for a place where rasters may not lie."""
-        ...
-
-    async def etag(self, uri: str) -> str:
-        """The ETag of a raster. Raises ObjectMissing, or JobRejected as :meth:`check`."""
-        ...
-
-    def copy(self, uri: str) -> AbstractAsyncContextManager[Path]:
-        """A raster as a local file, surely whole; gone on leaving. Raises ObjectMissing."""
-        ...
-
-    async def is_cancelled(self, job_id: str) -> bool: ...
-
-
-class Models(Protocol):
-    """Models by version. Raises ModelRejected or StoreUnavailable."""
-
-    async def get(self, ref: ModelRef) -> ModelSession: ...
 
 
 class _Gone(ObjectMissing):
@@ -101,12 +59,10 @@ class Worker:
     """Runs chunks. Safe to run twice on one chunk, at once, and beside a zombie.
 
     Args:
-        open_reader: opens a plan's raster.
-        chunks_in_flight: threads that read ahead; the caller bounds how many chunks are handled.
+        read: reads windows, in another process.
+        readers: how many chunks are read at a time; the caller bounds how many are handled.
         max_detections: of one window; an image with more is refused.
         pauses_s: before each new attempt at a chunk that failed for what may pass.
-        noted: entered by the thread that reads the chunk of this id, while it does; may refuse it
-            with RasterRejected.
     """
 
     def __init__(
@@ -114,29 +70,26 @@ class Worker:
         results: Results,
         models: Models,
         runner: Runner,
-        open_reader: OpenReader,
+        read: ReadBlock,
         *,
-        chunks_in_flight: int = 4,
+        readers: int = 2,
         max_detections: int = Limits().max_detections,
         pauses_s: Sequence[float] = _PAUSES_S,
-        noted: Callable[[str], AbstractContextManager[None]] = lambda _: nullcontext(),
     ) -> None:
         self._results = results
         self._models = models
         self._runner = runner
-        self._open_reader = open_reader
+        self._read_block = read
         self._max_detections = max_detections
         self._pauses_s = pauses_s
-        self._noted = noted
-        self._failed_before: OrderedDict[tuple[str, Reason], None] = OrderedDict()
-        self._readers = ThreadPoolExecutor(chunks_in_flight, thread_name_prefix="read")
+        self._failed_before: OrderedDict[tuple[str, Reason], str] = OrderedDict()
+        self._readers = asyncio.Semaphore(readers)
         self._workers = ThreadPoolExecutor(2, thread_name_prefix="chunk")
         # in order of arrival: the chunk that was read first is run first
         self._turn = asyncio.Lock()
 
     def close(self) -> None:
-        for pool in (self._readers, self._workers):
-            pool.shutdown(wait=False, cancel_futures=True)
+        self._workers.shutdown(wait=False, cancel_futures=True)
 
     async def handle(self, event: ChunkPlanned) -> ChunkDetected:
         """Run a chunk unless its result is there, and tell of it.
@@ -156,7 +109,7 @@ class Worker:
                 return self._failed(event, Reason.OBJECT_MISSING, str(e))
             except UserError as e:
                 if e.reason in _FOR_GOOD:
-                    self._remember(event.image_id, e.reason)
+                    self._remember(event.image_id, e.reason, e.detail)
                     return self._failed(event, e.reason, e.detail)
                 reason, detail = e.reason, e.detail
                 _log.warning(
@@ -175,11 +128,11 @@ class Worker:
             if pause is None or (event.image_id, reason) in self._failed_before:
                 break
             await asyncio.sleep(pause)
-        self._remember(event.image_id, reason)
+        self._remember(event.image_id, reason, detail)
         return self._failed(event, reason, detail)
 
-    def _remember(self, image_id: str, reason: Reason) -> None:
-        self._failed_before[image_id, reason] = None
+    def _remember(self, image_id: str, reason: Reason, detail: str) -> None:
+        self._failed_before[image_id, reason] = detail
         while len(self._failed_before) > _REMEMBERED:
             self._failed_before.popitem(last=False)
 
@@ -245,33 +198,41 @@ class Worker:
     ) -> tuple[list[WindowPixels], float]:
         """The chunk's windows, in order, surely of the object that was planned."""
 
-        def read(source: RasterSource) -> list[WindowPixels]:
-            with (
-                self._noted(event.chunk_id),
-                self._open_reader(source, event.grid, session.layout) as reader,
-            ):
-                return reader.read_block(event.windows)
-
         _check_fit(event, session)
-        started = time.perf_counter()
         self._results.check(event.source.uri)
-        loop = asyncio.get_running_loop()
+        block = Block(event.source, event.grid, event.windows, session.layout)
+        # also while a damaged image is judged: its other chunks wait for that
+        async with self._readers:
+            started = time.perf_counter()
+            for reason in _COSTLY:
+                if (detail := self._failed_before.get((event.image_id, reason))) is not None:
+                    raise RasterRejected(reason, detail)
+            try:
+                windows = await self._read_doubted(event, block)
+            except RasterRejected as e:
+                if e.reason in _COSTLY:
+                    self._remember(event.image_id, e.reason, e.detail)
+                raise
+        # after, because an object replaced while it was read gives windows of two rasters
+        await self._unchanged(event)
+        return windows, time.perf_counter() - started
+
+    async def _read_doubted(self, event: ChunkPlanned, block: Block) -> list[WindowPixels]:
+        """The block, in place; where that tells of damage, a whole copy of the image decides."""
         try:
-            windows = await loop.run_in_executor(self._readers, read, event.source)
+            return await self._read_block(block)
         except RasterRejected as e:
             # a replaced object may look damaged: the truer reason goes first
             await self._unchanged(event)
             known = (event.image_id, e.reason) in self._failed_before
-            if e.reason not in _DOUBTFUL or known or event.source.size > _JUDGED_BYTES:
+            if e.reason not in _DOUBTFUL or known or event.source.size > JUDGED_BYTES:
                 raise
-            # GDAL takes an answer that broke off for the object's end, and says so to nobody
-            async with self._results.copy(event.source.uri) as whole:
-                source = event.source.model_copy(update={"uri": str(whole)})
-                windows = await loop.run_in_executor(self._readers, read, source)
-            _log.warning("an image only looked damaged", chunk_id=event.chunk_id, detail=e.detail)
-        # after, because an object replaced while it was read gives windows of two rasters
-        await self._unchanged(event)
-        return windows, time.perf_counter() - started
+            detail = e.detail
+        async with self._results.copy(event.source.uri) as whole:
+            source = event.source.model_copy(update={"uri": str(whole)})
+            windows = await self._read_block(replace(block, source=source))
+        _log.warning("an image only looked damaged", chunk_id=event.chunk_id, detail=detail)
+        return windows
 
     async def _unchanged(self, event: ChunkPlanned) -> None:
         try:

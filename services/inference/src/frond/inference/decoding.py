@@ -1,0 +1,163 @@
+"""An image's bytes to windows: what a reader process does for POST /predict."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Final
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.errors import NotGeoreferencedWarning
+from rasterio.io import MemoryFile
+
+from frond.contracts.errors import RasterRejected
+from frond.contracts.plan import Georeference, ImagePlan
+from frond.contracts.reasons import Reason
+from frond.raster import (
+    Layout,
+    Limits,
+    PlanRequest,
+    RasterReader,
+    WindowPixels,
+    chunks_of,
+    inspect,
+    open_bytes,
+    plan_image,
+)
+
+_NPY: Final = b"\x93NUMPY"
+_NPY_DTYPES: Final = ("uint8", "uint16", "int16", "uint32", "int32", "float32", "float64")
+# of windows in memory at a time: those of an image at a coarser scale than the model's take many
+# times its own bytes
+_AT_ONCE: Final = 256 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image to be decoded.
+
+    Attributes:
+        data: its bytes, as they were sent.
+        request: what a plan is made for; its limits hold.
+        plan: the plan that was made before, for the chunks that were not decoded yet.
+        first: the first of them.
+    """
+
+    data: NDArray[np.uint8]
+    request: PlanRequest
+    layout: Layout
+    plan: ImagePlan | None = None
+    first: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """An image, seen.
+
+    Attributes:
+        chunks: the windows of chunk ``first`` and some after it; all, unless they are too many.
+    """
+
+    width: int
+    height: int
+    georeference: Georeference
+    gsd: float | None
+    plan: ImagePlan
+    chunks: list[list[WindowPixels]]
+
+
+def is_array(data: bytes) -> bool:
+    """Whether these are a .npy file's bytes: numbers, which numpy alone reads."""
+    return data.startswith(_NPY)
+
+
+def decode(image: Image) -> Decoded:
+    """Decode an image: GeoTIFF, PNG, JPEG or npy.
+
+    Raises:
+        RasterRejected: it is none, or does not fit the model or the limits.
+    """
+    request = image.request
+    with _opened(image.data.tobytes(), request.limits) as dataset:
+        info = inspect(dataset, request.size, request.limits)
+        plan = image.plan or plan_image(dataset, info, request)
+        chunks, held = [], 0
+        with RasterReader(plan.source, plan.grid, dataset=dataset, layout=image.layout) as reader:
+            for chunk in islice(chunks_of(plan), image.first, None):
+                windows = reader.read_block(chunk.windows)
+                chunks.append(windows)
+                held += sum(w.data.nbytes for w in windows)
+                if held >= _AT_ONCE:
+                    break
+    return Decoded(info.width, info.height, info.georeference, info.gsd, plan, chunks)
+
+
+def warm_up(_: None) -> None:
+    """Do once what every first image pays for: GDAL's drivers, first of all."""
+    with _as_raster(np.zeros((1, 16, 16), np.uint8)) as dataset:
+        inspect(dataset, None)
+
+
+@contextmanager
+def _opened(data: bytes, limits: Limits) -> Iterator[Any]:
+    opened = _as_raster(_npy(data, limits)) if is_array(data) else open_bytes(data)
+    with opened as dataset:
+        yield dataset
+
+
+@contextmanager
+def _as_raster(bands: NDArray[Any]) -> Iterator[Any]:
+    with MemoryFile() as memory, warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        count, height, width = bands.shape
+        with memory.open(
+            driver="GTiff", count=count, height=height, width=width, dtype=bands.dtype.name,
+            tiled=True, blockxsize=256, blockysize=256, photometric="MINISBLACK",
+        ) as sink:  # fmt: skip
+            sink.write(bands)
+        with rasterio.open(memory.name, driver="GTiff", sharing=False) as dataset:
+            yield dataset
+
+
+def _npy(data: bytes, limits: Limits) -> NDArray[Any]:
+    """An array file as [bands, rows, cols]."""
+    try:
+        array = np.load(io.BytesIO(data), allow_pickle=False)
+    except (ValueError, EOFError, OSError, MemoryError, SyntaxError) as e:
+        raise RasterRejected(
+            Reason.CORRUPT,
+            f"The .npy file cannot be read ({' '.join(str(e).split())[:160]}). "
+            "Write it with numpy.save, without objects.",
+        ) from None
+    if array.dtype.name == "bool":
+        array = array.astype(np.uint8)
+    if array.dtype.name not in _NPY_DTYPES:
+        raise RasterRejected(
+            Reason.UNSUPPORTED_DTYPE,
+            f"The array holds {array.dtype.name}; send one of {', '.join(_NPY_DTYPES)}.",
+        )
+    if array.ndim == 2:
+        array = array[None]
+    if array.ndim != 3 or 0 in array.shape:
+        raise RasterRejected(
+            Reason.CORRUPT,
+            f"The array has shape {'×'.join(map(str, array.shape))}; send rows×columns, "
+            "rows×columns×bands or bands×rows×columns.",
+        )
+    # the bands are the shortest axis, first or last; rows×columns×bands where both would do
+    if array.shape[2] <= array.shape[0]:
+        array = array.transpose(2, 0, 1)
+    if array.shape[1] * array.shape[2] > limits.max_pixels or len(array) > limits.max_bands:
+        raise RasterRejected(
+            Reason.TOO_LARGE,
+            f"The array has {array.shape[2]}×{array.shape[1]} pixels in {len(array)} bands; at "
+            f"most {limits.max_pixels} pixels are taken. Upload it as a job.",
+        )
+    # byte order and memory order as GDAL wants them
+    return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
