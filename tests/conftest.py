@@ -7,7 +7,6 @@ of them. It has topics and a bucket of its own, and tests use job ids of their o
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import pytest
 from frond.stack import Endpoints
 from frond.stack import testing as stack_testing
 from frond.store import ObjectStore
-from support.services import Services, open_store, prepare
+from support.services import Services, installation, open_store, prepare
 
 
 @pytest.fixture(scope="module")
@@ -26,16 +25,9 @@ def frond(stack: Endpoints, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     folder = tmp_path_factory.mktemp("services")
     prefix = stack_testing.new_prefix()
     with stack_testing.fresh_bucket(stack) as bucket:
-        env = {
-            **{k: v for k, v in os.environ.items() if not k.startswith("FROND_")},
-            **stack_testing.environment(stack, prefix, bucket),
-            "FROND_DEFAULT_MODEL": "blob",
-            "FROND_API_KEY": "test-key",
-            "DATABASE_PATH": str(folder / "ingest.db"),
-            "FROND_CACHE_DIR": str(folder / "cache"),
-            "FROND_RECONCILE_EVERY_S": "2",
-            "FROND_STALL_S": "10",
-        }
+        env = installation(
+            stack, prefix, bucket, folder, FROND_RECONCILE_EVERY_S="2", FROND_STALL_S="10"
+        )
         services = Services(env, folder)
 
         async def start() -> None:

@@ -19,6 +19,8 @@ import httpx
 from frond.bus import ensure_topics
 from frond.models.registry import Registry
 from frond.models.testing import blob_model
+from frond.stack import Endpoints
+from frond.stack import testing as stack_testing
 from frond.store import ObjectStore, StoreSettings
 
 NAMES = ("ingest", "tiler", "inference", "aggregator", "notifier")
@@ -87,6 +89,21 @@ class Services:
                 process.wait()
         for out in self.files:
             out.close()
+
+
+def installation(
+    endpoints: Endpoints, prefix: str, bucket: str, folder: Path, **more: str
+) -> dict[str, str]:
+    """The whole environment of an installation's services: the blob model, and a key of its own."""
+    return {
+        **{k: v for k, v in os.environ.items() if not k.startswith("FROND_")},
+        **stack_testing.environment(endpoints, prefix, bucket),
+        "FROND_DEFAULT_MODEL": "blob",
+        "FROND_API_KEY": "test-key",
+        "DATABASE_PATH": str(folder / "ingest.db"),
+        "FROND_CACHE_DIR": str(folder / "cache"),
+        **more,
+    }
 
 
 def open_store(env: dict[str, str]) -> ObjectStore:
