@@ -30,6 +30,7 @@ T = TypeVar("T")
 _AT_ONCE: Final = 8
 _PAUSE_S: Final = 0.3
 _PATIENCE_S: Final = 600.0
+_LET_GO_S: Final = 60.0
 
 
 class Feeder:
@@ -122,8 +123,10 @@ class Feeder:
         try:
             yield
         except BaseException:
+            # half a submission would leave an open job
+            stop.set()
+            await asyncio.wait({flow}, timeout=_LET_GO_S)
             flow.cancel()
-            await asyncio.wait({flow})
             raise
         stop.set()
         await flow

@@ -38,8 +38,8 @@ async def run(world: World) -> None:
     """A storm, then zombies, in turns until the time is over; jobs flow all the while."""
     stop = asyncio.Event()
     # one of a hundred images is always under way, and small ones through each door beside it
-    async with world.feeder.flowing(2), asyncio.TaskGroup() as large:
-        large.create_task(_large_jobs(world, stop))
+    async with world.feeder.flowing(2):
+        large = asyncio.create_task(_large_jobs(world, stop))
         try:
             await _storm(world)
             await _zombies(world)
@@ -48,6 +48,7 @@ async def run(world: World) -> None:
                 await _zombies(world)
         finally:
             stop.set()
+            await large
     await _two_of_each(world)
     await world.ended()
     await _last_words(world)
