@@ -15,7 +15,13 @@ from hypothesis import strategies as st
 
 from frond.stack import Endpoints
 from frond.stack.develop import line_of
-from frond.stack.installation import SERVICES, Installation, read_env_file, write_env_file
+from frond.stack.installation import (
+    SERVICES,
+    Installation,
+    read_env_file,
+    settings_of,
+    write_env_file,
+)
 
 ENDPOINTS = Endpoints("127.0.0.1:9092", "http://127.0.0.1:9000", "key", "secret")
 
@@ -73,6 +79,36 @@ def test_an_installation_keeps_its_keys(tmp_path: Path) -> None:
     secret = first.webhook_secret.removeprefix("whsec_")
     assert len(base64.b64decode(secret, validate=True)) == 24
     assert stat.S_IMODE((tmp_path / "a" / "installation.json").stat().st_mode) == 0o600
+
+
+def test_keys_that_are_given_replace_those_that_are_kept() -> None:
+    """Set and not empty: they win. What a shell only has from an env file, it may have from before
+    a key was replaced: that is nobody's wish. Every other setting is."""
+    made = Installation("a", "s", "frond_old", "whsec_old", ports={"ingest": 1})
+    given = made.with_keys({"FROND_API_KEY": "frond_new", "FROND_WEBHOOK_SECRET": ""})
+    assert (given.api_key, given.webhook_secret) == ("frond_new", "whsec_old")
+    sourced = made.public_env(ENDPOINTS)
+    around = {**sourced, "FROND_MAX_FILES": "5", "WEBHOOK_MAX_RETRIES": "2", "HOME": "/"}
+    settings = settings_of(around)
+    assert {"FROND_MAX_FILES", "WEBHOOK_MAX_RETRIES"} <= settings.keys()
+    assert not {"FROND_API_KEY", "FROND_WEBHOOK_SECRET", "FROND_SOURCED", "HOME"} & settings.keys()
+    set_since = {**around, "FROND_WEBHOOK_SECRET": "whsec_old whsec_new"}
+    assert made.with_keys(settings_of(set_since)).webhook_secret == "whsec_old whsec_new"
+    assert settings_of({"FROND_API_KEY": "frond_old"}) == {"FROND_API_KEY": "frond_old"}
+
+
+def test_a_service_is_given_what_a_roll_hands_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over what the supervisor itself was started with; never its keys and ports."""
+    monkeypatch.setenv("FROND_MAX_FILES", "5")
+    monkeypatch.setenv("FROND_MAX_BANDS", "6")
+    made = Installation.load_or_make(tmp_path)
+    made.take_ports(("kafka", "s3", "ingest"))
+    given = {"FROND_MAX_FILES": "7", "FROND_PUBLIC_URL": "http://f", "FROND_S3_SECRET_KEY": "x"}
+    env = made.service_env("ingest", ENDPOINTS, tmp_path, given)
+    assert (env["FROND_MAX_FILES"], env["FROND_MAX_BANDS"]) == ("7", "6")
+    assert (env["FROND_PUBLIC_URL"], env["FROND_S3_SECRET_KEY"]) == ("http://f", "secret")
 
 
 def test_ports_stay_unless_somebody_took_them(tmp_path: Path) -> None:

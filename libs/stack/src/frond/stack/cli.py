@@ -70,7 +70,7 @@ def up(
     except StackError as e:
         raise _fail(e) from None
     if not fresh:
-        typer.echo("It was running already.")
+        typer.echo("It was running already. Settings that are set now take effect by `make roll`.")
     here = os.path.relpath(state / "env")
     typer.echo(f"\nFrond is up: {env['FROND_API_URL']} (docs at /docs)\n")
     typer.echo(f"    source {here}           # FROND_API_URL, FROND_API_KEY, Kafka, S3, PATH")
@@ -88,7 +88,10 @@ def down() -> None:
 
 @app.command()
 def roll() -> None:
-    """Exchange every service for a fresh process while they work, one by one: an upgrade."""
+    """Exchange every service for a fresh process while they work, one by one: an upgrade.
+
+    FROND_ variables that are set here are handed over.
+    """
     from frond.stack import control
 
     try:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from frond.stack.errors import StackError
-from frond.stack.installation import SERVICES, read_env_file
+from frond.stack.installation import SERVICES, read_env_file, settings_of, write_private
 
 
 def read_state(state: Path) -> dict[str, Any] | None:
@@ -84,8 +84,15 @@ def _follow(
             time.sleep(0.1)  # the supervisor is another process: only its files speak to us
 
 
-def roll(state: Path, *, say: Callable[[str], None] = print) -> None:
+def roll(
+    state: Path, *, env: Mapping[str, str] = os.environ, say: Callable[[str], None] = print
+) -> None:
     """Exchange every service for a fresh process, one by one; return once all are.
+
+    Args:
+        env: its FROND_ and WEBHOOK_ variables are handed over to the services, over those that they
+            were started with. The API key and the webhook secret stay from then on, others until
+            ``down``.
 
     Raises:
         StackError: nothing runs here, or a new process did not become ready.
@@ -93,11 +100,11 @@ def roll(state: Path, *, say: Callable[[str], None] = print) -> None:
     before = read_state(state)
     if before is None or before["phase"] != "ready":
         raise StackError("Nothing runs here. Start it with `make up`.")
-    if "rolls" not in before:
+    if "given" not in before:
         raise StackError("What runs here was started by an older version: `make down up` once.")
     with (state / "logs" / "up.log").open(encoding="utf-8", errors="replace") as lines:
         lines.seek(0, os.SEEK_END)
-        (state / "roll").touch()
+        write_private(state / "roll", json.dumps(settings_of(env)))
         while True:
             found = read_state(state)
             for line in lines:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
 import secrets
 import shlex
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Final, Self
 
@@ -16,6 +17,11 @@ from frond.stack.endpoints import Endpoints, new_keys
 from frond.stack.paths import free_port, port_is_free
 
 SERVICES: Final = ("ingest", "tiler", "inference", "aggregator", "notifier")
+_KEPT: Final = ("FROND_API_KEY", "FROND_WEBHOOK_SECRET")
+"""What is kept from one start to the next, and the environment may replace."""
+_SOURCED: Final = "FROND_SOURCED"
+"""Digests of what the env file itself set, so that a shell that sourced it wishes for nothing: it may
+have done so before a key was replaced."""
 
 
 @dataclass
@@ -45,11 +51,19 @@ class Installation:
         made = cls(
             access_key=access,
             secret_key=secret,
-            api_key=os.environ.get("FROND_API_KEY") or f"frond_{secrets.token_urlsafe(32)}",
+            api_key=f"frond_{secrets.token_urlsafe(32)}",
             webhook_secret="whsec_" + base64.b64encode(secrets.token_bytes(24)).decode(),
         )
         made.save(state)
         return made
+
+    def with_keys(self, given: Mapping[str, str]) -> Self:
+        """With the API key and the webhook secret that are given, in place of its own."""
+        return replace(
+            self,
+            api_key=given.get("FROND_API_KEY") or self.api_key,
+            webhook_secret=given.get("FROND_WEBHOOK_SECRET") or self.webhook_secret,
+        )
 
     def save(self, state: Path) -> None:
         write_private(state / "installation.json", json.dumps(asdict(self), indent=1))
@@ -82,6 +96,7 @@ class Installation:
             "FROND_S3_BUCKET": self.bucket,
             "FROND_API_KEY": self.api_key,
             "FROND_WEBHOOK_SECRET": self.webhook_secret,
+            _SOURCED: f"{_digest(self.api_key)} {_digest(self.webhook_secret)}",
         }
         if "inference" in self.ports:
             env["FROND_INFERENCE_URL"] = f"http://127.0.0.1:{self.ports['inference']}"
@@ -89,15 +104,18 @@ class Installation:
             env["FROND_TOPIC_PREFIX"] = self.topic_prefix
         return env
 
-    def service_env(self, name: str, endpoints: Endpoints, state: Path) -> dict[str, str]:
-        """The whole environment of one service's process."""
+    def service_env(
+        self, name: str, endpoints: Endpoints, state: Path, given: Mapping[str, str] | None = None
+    ) -> dict[str, str]:
+        """The whole environment of one service's process: this process's, and what is given."""
         port = str(self.ports[name])
+        around = {**os.environ, **(given or {})}
         env = {
-            **os.environ,
+            **around,
             **self.public_env(endpoints),
             "FROND_HTTP_HOST": "127.0.0.1",
             "FROND_HTTP_PORT": port,
-            "FROND_PUBLIC_URL": os.environ.get("FROND_PUBLIC_URL") or self.api_url,
+            "FROND_PUBLIC_URL": around.get("FROND_PUBLIC_URL") or self.api_url,
             "FROND_CACHE_DIR": str(state / "cache"),
             "DATABASE_PATH": os.environ.get("DATABASE_PATH")
             or str(state / "data" / "frond.sqlite"),
@@ -110,6 +128,25 @@ class Installation:
             for only_ingest in ("API_HOST", "API_PORT"):
                 env.pop(only_ingest, None)
         return env
+
+
+def settings_of(env: Mapping[str, str]) -> dict[str, str]:
+    """The settings in an environment that somebody has set, by name.
+
+    Not those that only came from sourcing an installation's env file.
+    """
+    known = env.get(_SOURCED, "").split()
+    return {
+        name: value
+        for name, value in env.items()
+        if name.startswith(("FROND_", "WEBHOOK_"))
+        and name != _SOURCED
+        and not (name in _KEPT and _digest(value) in known)
+    }
+
+
+def _digest(value: str) -> str:
+    return hashlib.sha256(value.encode()).hexdigest()[:16]
 
 
 def write_env_file(path: Path, env: Mapping[str, str], commands: Path | None = None) -> None:

@@ -8,7 +8,7 @@ that is how an upgrade that does not work is noticed.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 from frond.stack.errors import tail
@@ -23,11 +23,18 @@ class Roll:
 
     Args:
         services: in their order; those that do not run now are left out.
+        envs: by name: what the new processes, and whatever follows them, are started with.
         say: told what happens.
     """
 
-    def __init__(self, services: Sequence[Supervised], say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        services: Sequence[Supervised],
+        envs: Mapping[str, Mapping[str, str]],
+        say: Callable[[str], None],
+    ) -> None:
         self._services = services
+        self._envs = envs
         self._say = say
         self._steps = self._all()
         self.state = "running"
@@ -42,7 +49,7 @@ class Roll:
                 self._say(f"{one.name} does not run: left out")
                 continue
             began = time.monotonic()
-            new = one.begin()
+            new = one.begin(self._envs[one.name])
             one.others.append(new)
             while not new.ready:
                 yield True
@@ -51,6 +58,7 @@ class Roll:
                     return
             ready_s = time.monotonic() - began
             old, one.child = one.child, new
+            one.env = self._envs[one.name]
             one.others = [old]
             began = time.monotonic()
             old.terminate()

@@ -23,7 +23,7 @@ _BACKLOG: Final = 512
 class Worker(Child):
     """One process of a service, which answers on a port of its own as well as on the shared one."""
 
-    def __init__(self, one: Supervised, shared: socket.socket) -> None:
+    def __init__(self, one: Supervised, shared: socket.socket, env: Mapping[str, str]) -> None:
         with socket.create_server((one.host, 0)) as own:
             self.port = int(own.getsockname()[1])
             fds = [shared.fileno(), own.fileno()]
@@ -31,7 +31,7 @@ class Worker(Child):
                 one.name,
                 [sys.executable, "-m", f"frond.{one.module}"],
                 log=one.log,
-                env={**one.env, "FROND_HTTP_FD": ",".join(map(str, fds))},
+                env={**env, "FROND_HTTP_FD": ",".join(map(str, fds))},
                 pass_fds=fds,
             )
         self.host = one.host
@@ -66,11 +66,11 @@ class Supervised:
     was_ready: bool = False
     _listening: socket.socket | None = None
 
-    def begin(self) -> Worker:
-        """A further process of the service; it is the caller's."""
+    def begin(self, env: Mapping[str, str] | None = None) -> Worker:
+        """A further process of the service, in its environment or another; it is the caller's."""
         if self._listening is None:
             self._listening = socket.create_server((self.host, self.port), backlog=_BACKLOG)
-        return Worker(self, self._listening)
+        return Worker(self, self._listening, self.env if env is None else env)
 
     def spawn(self) -> None:
         """Start the process that stands for the service."""

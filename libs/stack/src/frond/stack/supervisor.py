@@ -20,7 +20,13 @@ from typing import Any, Final
 from frond.stack.choose import choose_stack
 from frond.stack.endpoints import Stack
 from frond.stack.errors import StackError, with_log
-from frond.stack.installation import SERVICES, Installation, write_env_file, write_private
+from frond.stack.installation import (
+    SERVICES,
+    Installation,
+    settings_of,
+    write_env_file,
+    write_private,
+)
 from frond.stack.prepare import prepare, push_models
 from frond.stack.roll import Roll
 from frond.stack.supervised import Supervised
@@ -63,6 +69,8 @@ class Supervisor:
         self._written = ""
         self._roll: Roll | None = None
         self._rolls = 0
+        self._given: dict[str, str] = {}
+        self._wished: dict[str, str] = {}
 
     def run(self) -> None:
         """Start everything, say so, watch over it; stop everything in the end.
@@ -101,6 +109,8 @@ class Supervisor:
         names = self._names()
         installation.take_ports(("kafka", "s3", *dict.fromkeys(("ingest", *(n for n, _ in names)))))
         installation.save(self.state)
+        self._installation = installation
+        wished = installation.with_keys(settings_of(os.environ))
         (self.state / "roll").unlink(missing_ok=True)
         self._write()
         stack = choose_stack(
@@ -118,21 +128,39 @@ class Supervisor:
         prepare(stack.endpoints, installation.bucket, installation.topic_prefix)
         self.say("Topics and bucket are there")
         push_models(stack.endpoints, installation.bucket, self.models, self.say)
-        write_env_file(
-            self.state / "env",
-            installation.public_env(stack.endpoints),
-            Path(sysconfig.get_path("scripts")),
-        )
+        self._write_env(wished)
         for name, module in names:
-            env = installation.service_env(name, stack.endpoints, self.state)
-            if module == "ingest":
-                env["API_HOST"], env["API_PORT"] = "127.0.0.1", str(installation.ports[name])
+            env = self._env_of(name, module, wished, {})
             one = Supervised(
                 name, module, env, self.state / "logs" / f"{name}.log", installation.ports[name]
             )
             one.spawn()
             self._supervised.append(one)
         self._wait_for_services()
+        if not self.stop.is_set():
+            # not sooner: with a key that no service takes, nothing would start ever again
+            self._keep(wished)
+
+    def _env_of(
+        self, name: str, module: str, installation: Installation, given: Mapping[str, str]
+    ) -> dict[str, str]:
+        assert self._stack is not None
+        env = installation.service_env(name, self._stack.endpoints, self.state, given)
+        if module == "ingest":
+            env["API_HOST"], env["API_PORT"] = "127.0.0.1", str(installation.ports[name])
+        return env
+
+    def _write_env(self, installation: Installation) -> None:
+        assert self._stack is not None
+        write_env_file(
+            self.state / "env",
+            installation.public_env(self._stack.endpoints),
+            Path(sysconfig.get_path("scripts")),
+        )
+
+    def _keep(self, installation: Installation) -> None:
+        installation.save(self.state)
+        self._installation = installation
 
     def _wait_for_services(self) -> None:
         end = time.monotonic() + _READY_S
@@ -200,14 +228,31 @@ class Supervisor:
 
     def _tend_roll(self) -> None:
         """Begin the roll that somebody wishes, or go on with the one there is."""
-        wish = self.state / "roll"
         if self._roll is None or self._roll.state != "running":
+            wish = self.state / "roll"
             if not wish.exists():
                 return
+            self._wished = {**self._given, **json.loads(wish.read_text() or "{}")}
             wish.unlink()
             self._rolls += 1
-            self._roll = Roll(self._supervised, self.say)
+            self._roll = Roll(self._supervised, self._envs(), self.say)
         self._roll.step()
+        if self._roll.state == "done":
+            # of a roll that failed nothing is kept: what it did not reach goes on as it was
+            envs = self._envs()
+            for one in self._supervised:
+                one.env = envs[one.name]
+            self._given = self._wished
+            self._keep(self._installation.with_keys(self._given))
+            self._write_env(self._installation)
+
+    def _envs(self) -> dict[str, dict[str, str]]:
+        """The services' environments with what the present roll brings."""
+        installation = self._installation.with_keys(self._wished)
+        return {
+            one.name: self._env_of(one.name, one.module, installation, self._wished)
+            for one in self._supervised
+        }
 
     def _stop_all(self) -> None:
         children = [child for one in self._supervised for child in one.processes]
@@ -225,6 +270,7 @@ class Supervisor:
             "stack": getattr(self._stack, "kind", ""),
             "servers": self._stack.pids() if self._stack else {},
             "rolls": self._rolls,
+            "given": sorted(self._given),
             "roll": self._roll.state if self._roll else "",
             "services": [
                 {

@@ -1,0 +1,66 @@
+"""One service after the other, each with what the roll brings; without processes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from frond.stack.roll import Roll
+
+
+@dataclass
+class Process:
+    """A process that is ready, or has ended, at once."""
+
+    env: Mapping[str, str]
+    ready: bool = True
+    running: bool = True
+    returncode: int | None = None
+
+    def terminate(self) -> None:
+        self.running, self.returncode = False, 0
+
+    kill = terminate
+
+
+@dataclass
+class One:
+    """As much of a supervised service as a roll looks at."""
+
+    name: str
+    log: Path
+    env: Mapping[str, str] = field(default_factory=lambda: {"FROND_A": "old"})
+    child: Process | None = None
+    others: list[Process] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.child = Process(self.env)
+
+    def begin(self, env: Mapping[str, str]) -> Process:
+        bad = env["FROND_A"] == "bad"
+        return Process(env, ready=not bad, running=not bad)
+
+
+@pytest.mark.parametrize(("second", "state"), [("new", "done"), ("bad", "failed")])
+def test_a_service_keeps_the_settings_that_it_runs_with(
+    second: str, state: str, tmp_path: Path
+) -> None:
+    """What a service is started with when it dies later is what its process was ready with: never
+    settings that it could not start with."""
+    services: list[Any] = [One(name, tmp_path / "log") for name in ("ingest", "tiler")]
+    (tmp_path / "log").write_text("")
+    lines: list[str] = []
+    envs = {"ingest": {"FROND_A": "new"}, "tiler": {"FROND_A": second}}
+    roll = Roll(services, envs, lines.append)
+    while roll.step():
+        pass
+    assert roll.state == state, lines
+    assert [one.env["FROND_A"] for one in services] == ["new", "new" if state == "done" else "old"]
+    assert [one.child.env["FROND_A"] for one in services] == [
+        one.env["FROND_A"] for one in services
+    ]
+    assert all(one.child.running and not one.others for one in services)
