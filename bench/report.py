@@ -146,7 +146,7 @@ def _plot(table: dict[str, Any], images: Path) -> str | None:
     axes.barh(range(len(rows)), values, xerr=[low, high], color=colours, ecolor="#555555")
     axes.set_yticks(range(len(rows)), [r["contender"] for r in rows])
     axes.invert_yaxis()
-    if max(values) > 20 * min(values):
+    if 0 < 20 * min(values) < max(values):
         axes.set_xscale("log")
     axes.set_xlabel(f"{figure_name}, median and range")
     axes.spines[["top", "right"]].set_visible(False)

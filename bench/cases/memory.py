@@ -24,7 +24,7 @@ _WITHIN_S = 7200.0
 
 ABOUT = f"""\
 Frond alone. Two jobs: one COG of {_LARGE:,}² (8-bit RGB, 10.8 GB of pixels, plain ground with a few
-planted squares: 0.1 GB as deflate), in windows of 1024²; and {_IMAGES} images of {_IMAGE:,}² that
+planted squares: some 20 MB as deflate), in windows of 1024²; and {_IMAGES} images of {_IMAGE:,}² that
 are full of squares, {(_IMAGE // _PITCH) ** 2:,} each, 5 million in all, in windows of 640². Both again
 at a quarter: a COG of {_LARGE // 2:,}², and {_IMAGES // 4} of the images. The model is the tests' blob
 finder. The services run with their default settings and are started anew for each measurement and
