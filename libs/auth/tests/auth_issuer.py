@@ -99,9 +99,7 @@ class Issuer:
         headers: Mapping[str, Any] | None = None,
         **claims: Any,
     ) -> str:
-        """A token; claims that are ``...`` are left out."""
+        """A token; claims and headers that are ``...`` are left out."""
         signing = self.private[kid] if key is None else key
-        return jwt.encode(
-            self.claims(**claims), signing, algorithm=algorithm,
-            headers={"kid": kid, **(headers or {})},
-        )  # fmt: skip
+        told = {k: v for k, v in {"kid": kid, **(headers or {})}.items() if v is not ...}
+        return jwt.encode(self.claims(**claims), signing, algorithm=algorithm, headers=told)

@@ -155,6 +155,31 @@ async def test_another_signer_is_denied(issuer: Issuer, tokens: Tokens) -> None:
     await denied(tokens, f"{head}.{forged}.{signature}")
 
 
+async def test_tokens_without_a_usable_key_id(issuer: Issuer, tokens: Tokens) -> None:
+    """Where the issuer has one key, that is meant; where it has several, a token must say which."""
+    assert await tokens.verify(issuer.token("one", headers={"kid": ...}))
+    issuer.add("two")
+    several = Tokens(KeySet(issuer.url), issuer.url, AUDIENCE, "tenant")
+    for kid in (..., "", "one ", "ONE", "../one", "\n0"):
+        await denied(several, issuer.token("one", headers={"kid": kid}))
+    assert await several.verify(issuer.token("one"))
+
+
+async def test_what_must_be_understood_and_is_not(issuer: Issuer, tokens: Tokens) -> None:
+    """RFC 7515 §4.1.11: a token whose ``crit`` names what nobody here knows is none."""
+    for crit in (["lifetime"], ["exp"], [], "b64"):
+        await denied(tokens, issuer.token("one", headers={"crit": crit, "lifetime": 5, "exp": 1}))
+
+
+async def test_clocks_may_differ_by_half_a_minute(issuer: Issuer, tokens: Tokens) -> None:
+    """And by no more: before a token is good, and after it has expired."""
+    now = int(time.time())
+    assert await tokens.verify(issuer.token("one", exp=now - 20))
+    assert await tokens.verify(issuer.token("one", nbf=now + 20))
+    assert "expired" in await denied(tokens, issuer.token("one", exp=now - 31))
+    assert "yet" in await denied(tokens, issuer.token("one", nbf=now + 60))
+
+
 @pytest.mark.parametrize("text", ["a.b.c", "..", "é.é.é", "x" * 9000, "e30.e30.e30", "\x00.\x00."])
 async def test_any_text_is_denied_with_a_sentence(tokens: Tokens, text: str) -> None:
     assert await denied(tokens, text)
