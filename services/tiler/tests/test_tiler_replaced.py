@@ -75,11 +75,11 @@ async def test_a_replaced_image_is_never_planned_on_its_old_copy(
     spec = await tiler.jobs.pinned(event)
     try:
         if times == 1:
-            plan = await tiler._plan(event, spec)
+            plan = await tiler.planner.plan(event, spec)
             assert plan.checksum == (await store.stat(KEY)).etag
         else:
             with pytest.raises(RasterRejected) as e:
-                await tiler._plan(event, spec)
+                await tiler.planner.plan(event, spec)
             assert e.value.reason is Reason.OBJECT_CHANGED
     finally:
         sandbox.close()

@@ -7,9 +7,7 @@ import contextlib
 import itertools
 import os
 import shutil
-import time
 from collections.abc import Coroutine, Iterable, Iterator, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, TypeVar
@@ -21,36 +19,29 @@ from frond.contracts.envelope import Envelope, Headers
 from frond.contracts.errors import (
     BrokerUnavailable,
     JobRejected,
-    ObjectMissing,
-    RasterRejected,
     StoreUnavailable,
     UnreadableEvent,
     UserError,
 )
 from frond.contracts.events import ChunkPlanned, Event, ImageUploaded, JobCancelled, JobSealed
-from frond.contracts.ids import parse_s3_uri
-from frond.contracts.jobs import JobSpec
-from frond.contracts.plan import ImagePlan
 from frond.contracts.reasons import Reason
 from frond.models.registry import Registry
-from frond.raster import HEAD_BYTES, PlanRequest, configure_gdal
+from frond.raster import configure_gdal
 from frond.raster.sandbox import Sandbox
 from frond.runtime import Service, crash_point, get_logger, wait_out
-from frond.store import ObjectStore, Stat, StoreSettings
+from frond.store import ObjectStore, StoreSettings
 from frond.tiler import metrics
 from frond.tiler.backpressure import Backlog
 from frond.tiler.decide import (
     given_up,
-    image_name,
     other_model,
     other_tenant,
     planned,
     refused,
     rejected,
-    thresholds_of,
 )
 from frond.tiler.jobs import Jobs
-from frond.tiler.reading import Copied, Task, plan_raster
+from frond.tiler.planning import Planner
 from frond.tiler.salvage import addresses, salvage
 from frond.tiler.settings import TilerSettings
 
@@ -59,11 +50,6 @@ T = TypeVar("T")
 SOURCE: Final = "/frond/tiler"
 _BATCH: Final = 500
 _LOOK_S: Final = 1.0
-_ATTEMPTS: Final = 2
-_JUDGED_BYTES: Final = 2 << 30
-# an outage in the middle of a read can look like any of these
-_DOUBTFUL: Final = {Reason.TRUNCATED, Reason.CORRUPT, Reason.OBJECT_MISSING, Reason.NOT_A_RASTER}
-_AGAIN: Final = _DOUBTFUL | {Reason.OBJECT_CHANGED}
 _log = get_logger(__name__)
 
 
@@ -82,12 +68,10 @@ class Tiler:
         self.settings = settings
         self.store = store
         self.producer = producer
-        self.sandbox = sandbox
-        self.scratch = scratch
         self.backlog = backlog or Backlog(settings.tiled_backlog)
         self.registry = Registry(store, default_model=settings.default_model)
         self.jobs = Jobs(store, self.registry)
-        self._copies = itertools.count()
+        self.planner = Planner(settings, store, self.registry, sandbox, scratch)
 
     async def handle(self, envelope: Envelope) -> Sequence[Outgoing]:
         """An event of the ingest topic; what is to be sent for it, where that is little."""
@@ -169,9 +153,9 @@ class Tiler:
             if no is not None:
                 metrics.IMAGES.labels(no.reason.value).inc()
                 return _to_detected(no)
-            plan = await self._stored_plan(event)
+            plan = await self.planner.stored(event)
             if plan is None:
-                plan = await self._unless_cancelled(event.job_id, self._plan(event, spec))
+                plan = await self._unless_cancelled(event.job_id, self.planner.plan(event, spec))
             elif await self.store.exists(keys.image_outcome(event.job_id, event.image_id)):
                 log.info("the image is done already")
                 return ()
@@ -221,118 +205,6 @@ class Tiler:
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-
-    async def _stored_plan(self, event: ImageUploaded) -> ImagePlan | None:
-        try:
-            raw = await self.store.get(keys.image_plan(event.job_id, event.image_id))
-        except ObjectMissing:
-            return None
-        return ImagePlan.model_validate_json(raw)
-
-    async def _plan(self, event: ImageUploaded, spec: JobSpec) -> ImagePlan:
-        """A new plan, stored before it is used; another's, if that was stored first."""
-        key = keys.image_plan(event.job_id, event.image_id)
-        began = time.monotonic()
-        doubtful = False
-        for attempt in range(1, _ATTEMPTS + 1):
-            try:
-                plan = await self._make_plan(event, spec, whole=doubtful)
-                break
-            except (UserError, StoreUnavailable, BrokerUnavailable) as e:
-                if not isinstance(e, RasterRejected) or e.reason not in _AGAIN:
-                    raise
-                if attempt == _ATTEMPTS:
-                    # raises when the store is away: then the raster is not to blame
-                    await self._head(*parse_s3_uri(event.image))
-                    raise
-                # GDAL takes an answer that broke off for the object's end, and says so to nobody
-                doubtful = e.reason in _DOUBTFUL
-            except Exception as e:
-                if attempt == _ATTEMPTS:
-                    raise
-                _log.warning("planning failed once", image_id=event.image_id, exc_info=e)
-        metrics.PLANNING.observe(time.monotonic() - began)
-        raw = await self.store.put_if_absent(key, plan.model_dump_json(exclude_none=True).encode())
-        crash_point("tiler.plan-stored")
-        stored = ImagePlan.model_validate_json(raw)
-        metrics.WINDOWS.labels("skipped").inc(stored.windows_skipped)
-        metrics.WINDOWS.labels("run").inc(stored.grid.count - stored.windows_skipped)
-        return stored
-
-    async def _make_plan(
-        self, event: ImageUploaded, spec: JobSpec, *, whole: bool = False
-    ) -> ImagePlan:
-        """Plan an image; ``whole``: from a local copy of it, if it is not too large for that."""
-        bucket, key = parse_s3_uri(event.image)
-        stat, head = await self._head(bucket, key)
-        request = PlanRequest(
-            job_id=event.job_id,
-            image_id=event.image_id,
-            image=event.image,
-            name=image_name(event),
-            uri=event.image,
-            etag=stat.etag,
-            size=stat.size,
-            model=spec.model,
-            manifest=await self.registry.manifest(spec.model),
-            thresholds=thresholds_of(event, spec),
-            job_size=event.job_size,
-            checksum=stat.etag,
-            windows_per_chunk=self.settings.windows_per_chunk,
-            limits=self.settings.limits,
-        )
-        # whoever clears temporary files may have taken the folder, too
-        self.scratch.mkdir(parents=True, exist_ok=True)
-        copy = self.scratch / f"{event.image_id}-{next(self._copies)}.tif"
-        timeout = self.settings.tiler_timeout_s + stat.size / 1e6
-
-        def clear() -> None:
-            # also what a reader has left that was killed on its way
-            for left in self.scratch.glob(copy.name + "*"):
-                left.unlink(missing_ok=True)
-
-        try:
-            path = event.image
-            if whole and stat.size <= _JUDGED_BYTES:
-                local = copy.with_name(f"{copy.name}.whole")
-                await self.store.get_file(key, local, bucket=bucket)
-                path = str(local)
-            task = Task(request, path, head, copy)
-            made = await self.sandbox.run(plan_raster, task, timeout, abandoned=clear)
-            if not isinstance(made, Copied):
-                return made
-            plan = await self._plan_copy(request, made.path, timeout)
-        finally:
-            clear()
-        # inference sees the copy alone: an image replaced while it was copied shows only here
-        if (await self._head(bucket, key))[0].etag != stat.etag:
-            raise RasterRejected(
-                Reason.OBJECT_CHANGED,
-                "The image was replaced in the store while it was read. Send it in another job, "
-                "once its upload is done.",
-            )
-        return plan
-
-    async def _head(self, bucket: str, key: str) -> tuple[Stat, bytes]:
-        try:
-            return await self.store.head_bytes(key, HEAD_BYTES, bucket=bucket)
-        except ObjectMissing:
-            raise RasterRejected(
-                Reason.OBJECT_MISSING,
-                f"There is no object s3://{bucket}/{key}, or Frond may not read it. "
-                "Upload it, then send its event again under another job.",
-            ) from None
-
-    async def _plan_copy(self, request: PlanRequest, path: Path, timeout: float) -> ImagePlan:
-        metrics.COPIES.inc()
-        key = keys.cog(request.job_id, request.image_id)
-        await self.store.put_file(key, path, "image/tiff; application=geotiff")
-        crash_point("tiler.cog-stored")
-        stat = await self.store.stat(key)
-        copied = replace(request, uri=self.store.uri(key), etag=stat.etag, size=stat.size)
-        made = await self.sandbox.run(plan_raster, Task(copied, str(path), None, None), timeout)
-        assert isinstance(made, ImagePlan)
-        return made
 
 
 def _to_detected(event: Event) -> Sequence[Outgoing]:

@@ -1,0 +1,174 @@
+"""A plan for each image: from the store if there is one, made in a reader process if not."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from frond.contracts import keys
+from frond.contracts.errors import (
+    BrokerUnavailable,
+    ObjectMissing,
+    RasterRejected,
+    StoreUnavailable,
+    UserError,
+)
+from frond.contracts.events import ImageUploaded
+from frond.contracts.ids import parse_s3_uri
+from frond.contracts.jobs import JobSpec
+from frond.contracts.plan import ImagePlan
+from frond.contracts.reasons import Reason
+from frond.models.registry import Registry
+from frond.raster import DOUBTFUL, HEAD_BYTES, JUDGED_BYTES, PlanRequest
+from frond.raster.sandbox import Sandbox
+from frond.runtime import crash_point, get_logger
+from frond.store import ObjectStore, Stat
+from frond.tiler import metrics
+from frond.tiler.decide import image_name, thresholds_of
+from frond.tiler.reading import Copied, Task, plan_raster
+from frond.tiler.settings import TilerSettings
+
+_ATTEMPTS: Final = 2
+# nothing was known of the object before: an outage may look like these, too
+_DOUBTFUL: Final = DOUBTFUL | {Reason.OBJECT_MISSING, Reason.NOT_A_RASTER}
+_AGAIN: Final = _DOUBTFUL | {Reason.OBJECT_CHANGED}
+_log = get_logger(__name__)
+
+
+class Planner:
+    """Plans images, each once: whoever comes later is given what was stored first.
+
+    Args:
+        scratch: a folder of this process's own, for copies.
+    """
+
+    def __init__(
+        self,
+        settings: TilerSettings,
+        store: ObjectStore,
+        registry: Registry,
+        sandbox: Sandbox,
+        scratch: Path,
+    ) -> None:
+        self.settings = settings
+        self.store = store
+        self.registry = registry
+        self.sandbox = sandbox
+        self.scratch = scratch
+        self._copies = itertools.count()
+
+    async def stored(self, event: ImageUploaded) -> ImagePlan | None:
+        """The plan that was stored for the image, if one was."""
+        try:
+            raw = await self.store.get(keys.image_plan(event.job_id, event.image_id))
+        except ObjectMissing:
+            return None
+        return ImagePlan.model_validate_json(raw)
+
+    async def plan(self, event: ImageUploaded, spec: JobSpec) -> ImagePlan:
+        """A new plan, stored before it is used; another's, if that was stored first."""
+        key = keys.image_plan(event.job_id, event.image_id)
+        began = time.monotonic()
+        doubtful = False
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                plan = await self._make_plan(event, spec, whole=doubtful)
+                break
+            except (UserError, StoreUnavailable, BrokerUnavailable) as e:
+                if not isinstance(e, RasterRejected) or e.reason not in _AGAIN:
+                    raise
+                if attempt == _ATTEMPTS:
+                    # raises when the store is away: then the raster is not to blame
+                    await self._head(*parse_s3_uri(event.image))
+                    raise
+                # GDAL takes an answer that broke off for the object's end, and says so to nobody
+                doubtful = e.reason in _DOUBTFUL
+            except Exception as e:
+                if attempt == _ATTEMPTS:
+                    raise
+                _log.warning("planning failed once", image_id=event.image_id, exc_info=e)
+        metrics.PLANNING.observe(time.monotonic() - began)
+        raw = await self.store.put_if_absent(key, plan.model_dump_json(exclude_none=True).encode())
+        crash_point("tiler.plan-stored")
+        stored = ImagePlan.model_validate_json(raw)
+        metrics.WINDOWS.labels("skipped").inc(stored.windows_skipped)
+        metrics.WINDOWS.labels("run").inc(stored.grid.count - stored.windows_skipped)
+        return stored
+
+    async def _make_plan(
+        self, event: ImageUploaded, spec: JobSpec, *, whole: bool = False
+    ) -> ImagePlan:
+        """Plan an image; ``whole``: from a local copy of it, if it is not too large for that."""
+        bucket, key = parse_s3_uri(event.image)
+        stat, head = await self._head(bucket, key)
+        request = PlanRequest(
+            job_id=event.job_id,
+            image_id=event.image_id,
+            image=event.image,
+            name=image_name(event),
+            uri=event.image,
+            etag=stat.etag,
+            size=stat.size,
+            model=spec.model,
+            manifest=await self.registry.manifest(spec.model),
+            thresholds=thresholds_of(event, spec),
+            job_size=event.job_size,
+            checksum=stat.etag,
+            windows_per_chunk=self.settings.windows_per_chunk,
+            limits=self.settings.limits,
+        )
+        # whoever clears temporary files may have taken the folder, too
+        self.scratch.mkdir(parents=True, exist_ok=True)
+        copy = self.scratch / f"{event.image_id}-{next(self._copies)}.tif"
+        timeout = self.settings.tiler_timeout_s + stat.size / 1e6
+
+        def clear() -> None:
+            # also what a reader has left that was killed on its way
+            for left in self.scratch.glob(copy.name + "*"):
+                left.unlink(missing_ok=True)
+
+        try:
+            path = event.image
+            if whole and stat.size <= JUDGED_BYTES:
+                local = copy.with_name(f"{copy.name}.whole")
+                await self.store.get_file(key, local, bucket=bucket)
+                path = str(local)
+            task = Task(request, path, head, copy)
+            made = await self.sandbox.run(plan_raster, task, timeout, abandoned=clear)
+            if not isinstance(made, Copied):
+                return made
+            plan = await self._plan_copy(request, made.path, timeout)
+        finally:
+            clear()
+        # inference sees the copy alone: an image replaced while it was copied shows only here
+        if (await self._head(bucket, key))[0].etag != stat.etag:
+            raise RasterRejected(
+                Reason.OBJECT_CHANGED,
+                "The image was replaced in the store while it was read. Send it in another job, "
+                "once its upload is done.",
+            )
+        return plan
+
+    async def _head(self, bucket: str, key: str) -> tuple[Stat, bytes]:
+        try:
+            return await self.store.head_bytes(key, HEAD_BYTES, bucket=bucket)
+        except ObjectMissing:
+            raise RasterRejected(
+                Reason.OBJECT_MISSING,
+                f"There is no object s3://{bucket}/{key}, or Frond may not read it. "
+                "Upload it, then send its event again under another job.",
+            ) from None
+
+    async def _plan_copy(self, request: PlanRequest, path: Path, timeout: float) -> ImagePlan:
+        metrics.COPIES.inc()
+        key = keys.cog(request.job_id, request.image_id)
+        await self.store.put_file(key, path, "image/tiff; application=geotiff")
+        crash_point("tiler.cog-stored")
+        stat = await self.store.stat(key)
+        copied = replace(request, uri=self.store.uri(key), etag=stat.etag, size=stat.size)
+        made = await self.sandbox.run(plan_raster, Task(copied, str(path), None, None), timeout)
+        assert isinstance(made, ImagePlan)
+        return made
