@@ -115,7 +115,10 @@ def roll(
                 break
             time.sleep(0.1)  # the supervisor is another process: only its files speak to us
     if found["roll"] != "done":
-        raise StackError("The services that were not rolled go on as they were.")
+        raise StackError(
+            "The services that were not rolled go on as they were. What is wrong stands above; after "
+            "that is mended, roll again."
+        )
 
 
 def down(state: Path) -> bool:
