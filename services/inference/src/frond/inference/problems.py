@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import http
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -17,22 +16,16 @@ from frond.contracts.errors import ObjectMissing, StoreUnavailable, UserError
 from frond.contracts.reasons import Reason
 from frond.inference import metrics
 from frond.runtime import get_logger
+from frond.runtime.problems import MEDIA_TYPE as MEDIA_TYPE
+from frond.runtime.problems import STATUS, Problem, fields_of, sentence_of
 
-MEDIA_TYPE: Final = "application/problem+json"
 _log = get_logger(__name__)
 
-_STATUS: Final[dict[Reason, int]] = {
-    Reason.BAD_REQUEST: 400,
-    Reason.UNAUTHORIZED: 401,
-    Reason.FORBIDDEN: 403,
-    Reason.NOT_FOUND: 404,
+_STATUS: Final = {
+    **STATUS,
     Reason.UNKNOWN_MODEL: 404,
-    Reason.TOO_LARGE: 413,
     Reason.TOO_MANY: 413,
-    Reason.RATE_LIMITED: 429,
-    Reason.INTERNAL: 500,
     Reason.INFERENCE_FAILED: 500,
-    Reason.UNAVAILABLE: 503,
 }
 
 
@@ -46,15 +39,7 @@ def problem(
     """One problem document."""
     if request.url.path == "/predict":
         metrics.PREDICTIONS.labels(str(status)).inc()
-    body: dict[str, Any] = {
-        "type": f"urn:frond:problem:{reason.value}",
-        "title": http.HTTPStatus(status).phrase,
-        "status": status,
-        "detail": detail,
-        "instance": request.url.path,
-        "reason": reason.value,
-    }
-    return JSONResponse(body, status, headers=dict(headers or {}), media_type=MEDIA_TYPE)
+    return Problem(request.url.path, status, reason, detail, headers=headers)
 
 
 def add_problems(app: FastAPI) -> None:
@@ -63,9 +48,7 @@ def add_problems(app: FastAPI) -> None:
     @app.exception_handler(UserError)
     async def user_error(request: Request, e: UserError) -> JSONResponse:
         status = _STATUS.get(e.reason, 422)
-        headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
-        if isinstance(e, Throttled):
-            headers["Retry-After"] = str(e.retry_after)
+        headers = {"Retry-After": str(e.retry_after)} if isinstance(e, Throttled) else None
         return problem(request, status, e.reason, e.detail, headers)
 
     @app.exception_handler(StoreUnavailable)
@@ -74,16 +57,11 @@ def add_problems(app: FastAPI) -> None:
         return problem(
             request, 503, Reason.UNAVAILABLE,
             "The object store, which holds models and keys, does not answer. Try again.",
-            {"Retry-After": "5"},
         )  # fmt: skip
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, e: RequestValidationError) -> JSONResponse:
-        told = "; ".join(
-            f"{'.'.join(str(p) for p in err['loc'][1:]) or 'body'}: {err['msg']}"
-            for err in e.errors()[:5]
-        )
-        return problem(request, 422, Reason.BAD_REQUEST, told)
+        return problem(request, 422, Reason.BAD_REQUEST, sentence_of(fields_of(e)))
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, e: HTTPException) -> JSONResponse:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import http
-import json
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -27,24 +25,16 @@ from frond.contracts.errors import (
 from frond.contracts.reasons import Reason
 from frond.ingest.tracing import trace_id
 from frond.runtime import get_logger
+from frond.runtime.problems import STATUS, Problem, fields_of, sentence_of
 
-MEDIA_TYPE: Final = "application/problem+json"
-RETRY_AFTER_S: Final = 5
 FULL_RETRY_AFTER_S: Final = 30
 _log = get_logger(__name__)
 
-_STATUS: Final[dict[Reason, int]] = {
-    Reason.BAD_REQUEST: 400,
-    Reason.UNAUTHORIZED: 401,
-    Reason.FORBIDDEN: 403,
+_STATUS: Final = {
+    **STATUS,
     Reason.BUCKET_NOT_ALLOWED: 403,
-    Reason.NOT_FOUND: 404,
     Reason.CONFLICT: 409,
     Reason.JOB_CLOSED: 409,
-    Reason.TOO_LARGE: 413,
-    Reason.RATE_LIMITED: 429,
-    Reason.INTERNAL: 500,
-    Reason.UNAVAILABLE: 503,
 }
 _REASON: Final[dict[int, Reason]] = {
     401: Reason.UNAUTHORIZED,
@@ -94,23 +84,10 @@ def problem(
     more: Mapping[str, Any] | None = None,
 ) -> JSONResponse:
     """One problem document: type, title, status, detail, instance, and our reason and trace id."""
-    body = {
-        "type": f"urn:frond:problem:{reason.value}",
-        "title": http.HTTPStatus(status).phrase,
-        "status": status,
-        "detail": detail,
-        "instance": request.url.path,
-        "reason": reason.value,
-        "trace_id": trace_id(request.scope),
-        **(more or {}),
-    }
-    return _ProblemResponse(body, status, headers=dict(headers or {}), media_type=MEDIA_TYPE)
-
-
-class _ProblemResponse(JSONResponse):
-    def render(self, content: Any) -> bytes:
-        # a problem may quote text that is no Unicode
-        return json.dumps(content, ensure_ascii=False).encode("utf-8", "replace")
+    return Problem(
+        request.url.path, status, reason, detail, headers=headers,
+        more={"trace_id": trace_id(request.scope), **(more or {})},
+    )  # fmt: skip
 
 
 def _allowed(request: Request) -> dict[str, str]:
@@ -127,10 +104,6 @@ def answer_of(request: Request, e: Exception) -> JSONResponse:
         return _away(request, e)
     status = e.status if isinstance(e, Refused) and e.status else status_of(e.reason)
     headers = e.headers if isinstance(e, Refused) else {}
-    if status == 401:
-        headers = {"WWW-Authenticate": "Bearer", **headers}
-    if status == 503:
-        headers = {"Retry-After": str(RETRY_AFTER_S), **headers}
     if isinstance(e, Throttled):
         headers = {"Retry-After": str(e.retry_after), **headers}
     more = e.more if isinstance(e, Refused) else {}
@@ -154,7 +127,6 @@ def _away(request: Request, e: Exception) -> JSONResponse:
     return problem(
         request, 503, Reason.UNAVAILABLE,
         f"{told.get(type(e), 'The database')} does not answer at the moment. Nothing is lost; try again.",
-        headers={"Retry-After": str(RETRY_AFTER_S)},
     )  # fmt: skip
 
 
@@ -192,12 +164,10 @@ def add_problems(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, e: RequestValidationError) -> JSONResponse:
-        errors = [
-            {"field": ".".join(str(p) for p in err["loc"][1:]) or "body", "message": err["msg"]}
-            for err in e.errors()[:20]
-        ]
-        told = "; ".join(f"{err['field']}: {err['message']}" for err in errors[:5])
-        return problem(request, 422, Reason.BAD_REQUEST, told, more={"errors": errors})
+        errors = fields_of(e)
+        return problem(
+            request, 422, Reason.BAD_REQUEST, sentence_of(errors), more={"errors": errors}
+        )
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, e: HTTPException) -> JSONResponse:
