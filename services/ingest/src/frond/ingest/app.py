@@ -18,6 +18,7 @@ from frond.ingest.routes import (
     jobs,
     keys,
     models,
+    parts,
     results,
     retry,
     upload,
@@ -50,7 +51,7 @@ def make_app(ingest: Ingest) -> FastAPI:
     app.add_middleware(Tracing)
     add_problems(app)
     app.include_router(home.router)
-    for module in (upload, jobs, retry, images, results, events, webhooks, models):
+    for module in (upload, jobs, retry, images, parts, results, events, webhooks, models):
         app.include_router(module.router, dependencies=[Depends(require_access)])
     app.include_router(images.described, dependencies=[Depends(require_access)])
     app.include_router(keys.router, dependencies=[Depends(require_admin)])

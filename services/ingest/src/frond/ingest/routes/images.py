@@ -1,11 +1,8 @@
-"""A job's images: add by PUT, by presigned multipart, by naming objects; list."""
+"""A job's images: add by PUT, by naming objects; list."""
 
 from __future__ import annotations
 
-import hashlib
-from datetime import timedelta
 from typing import Annotated
-from urllib.parse import quote
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
@@ -15,13 +12,12 @@ from frond.contracts import keys
 from frond.contracts.ids import image_id
 from frond.contracts.jobs import ImageStatus, JobSpec
 from frond.contracts.reasons import Reason
-from frond.ingest import desk, intake, names, presigned, views
+from frond.ingest import desk, intake, names, views
 from frond.ingest.auth import who_asks
 from frond.ingest.context import Ingest, ingest_of
 from frond.ingest.cursors import read_cursor, write_cursor
 from frond.ingest.intake import File
 from frond.ingest.listing import named_object
-from frond.ingest.presigned import begin_parts, finish_parts
 from frond.ingest.problems import Refused
 from frond.ingest.readmodel import queries
 from frond.ingest.rooms import Room, make_room
@@ -36,9 +32,6 @@ described = APIRouter(
     responses=PROBLEMS,  # type: ignore[arg-type] # keys are strings
     route_class=JsonRoute,
 )
-
-_MIB = 1 << 20
-_MAX_PARTS = 10_000
 
 
 class Added(BaseModel):
@@ -76,49 +69,14 @@ class AddedList(BaseModel):
     images: list[Added]
 
 
-class BeginMultipart(BaseModel):
-    """An image that its sender will put into the store directly, in parts."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    size: int = Field(ge=1, description="bytes of the whole image")
-    part_size: int = Field(default=64 * _MIB, ge=5 * _MIB, le=5 * 1024 * _MIB)
-
-
-class MultipartBegun(BaseModel):
-    """Where to PUT each part; the answers' ETags belong into ``complete``."""
-
-    upload_id: str
-    part_size: int
-    part_urls: list[str]
-    complete: str
-    expires_in: int = Field(description="seconds")
-
-
-class PartDone(BaseModel):
-    """A part that was put."""
-
-    number: int = Field(ge=1, le=_MAX_PARTS)
-    etag: str
-
-
-class CompleteMultipart(BaseModel):
-    """All parts were put."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    upload_id: str
-    parts: list[PartDone] = Field(min_length=1, max_length=_MAX_PARTS)
-
-
-def _added(spec: JobSpec, file: File, created: bool) -> Added:
+def added(spec: JobSpec, file: File, created: bool) -> Added:
     return Added(
         job_id=spec.job_id, image_id=image_id(spec.job_id, file.image), name=file.name,
         image=file.image, size=file.size, sha256=file.sha256, created=created,
     )  # fmt: skip
 
 
-async def _admit(ingest: Ingest, job_id: str, name: str) -> Room:
+async def admit(ingest: Ingest, job_id: str, name: str) -> Room:
     """A place for a new name in an open job. Raises Refused."""
     if await intake.claimed(ingest, job_id, name) is not None:
         return Room(ingest, job_id)
@@ -146,7 +104,7 @@ async def put_image(request: Request, job_id: JobId, name: str) -> Response:
     told = request.headers.get("content-length", "")
     if told.isdigit() and int(told) > limit:
         raise Refused(Reason.TOO_LARGE, f"An image may have {limit} bytes here, not {told}.")
-    room = await _admit(ingest, job_id, name)
+    room = await admit(ingest, job_id, name)
     key = keys.job_upload(job_id, name)
     sink = ObjectSink(ingest.store, key, limit)
     try:
@@ -173,122 +131,8 @@ async def put_image(request: Request, job_id: JobId, name: str) -> Response:
         room.leave()
     # sent again even when it is known: the first attempt may have died in between
     await intake.add(ingest, spec, [file], traceparent(request))
-    body = _added(spec, file, not known)
+    body = added(spec, file, not known)
     return JSONResponse(body.model_dump(mode="json"), 200 if known else 201)
-
-
-@described.post(
-    "/jobs/{job_id}/images/{name:any_name}/multipart/complete", response_model=Added, status_code=201,
-    summary="All parts of an image are in the store",
-)  # fmt: skip
-async def complete_multipart(
-    request: Request, job_id: JobId, name: str, body: CompleteMultipart
-) -> Response:
-    ingest = ingest_of(request)
-    name = names.display_name(name)
-    spec = await desk.require_open(ingest, job_id)
-    await ingest.require_broker()
-    key = keys.job_upload(job_id, name)
-    mark = "upload:" + hashlib.sha256(body.upload_id.encode()).hexdigest()
-    mine = File(name=name, image=ingest.store.uri(key), mark=mark, size=0)
-    room = await _admit(ingest, job_id, name)
-    try:
-        # the name is taken first: nobody else's bytes under it can be replaced
-        await intake.claim(ingest, job_id, [mine], room)
-        new = not await ingest.store.exists(key) and await _finish(ingest, job_id, mine, key, body)
-        found = await ingest.store.stat(key)
-        said = await presigned.noted(ingest, job_id, key, body.upload_id)
-        if said is not None and found.size != said.size:
-            await ingest.store.delete(key)
-            crash_point("ingest.misfit-deleted")
-            await intake.release(ingest, job_id, mine)
-            crash_point("ingest.misfit-released")
-            await presigned.forget(ingest, job_id, body.upload_id)
-            # what was said was counted when it began
-            more = max(0, found.size - said.size)
-            ingest.rates.charge(who_asks(request).subject, more)
-            raise _other_size(found.size, said.size, ingest.settings.max_file_bytes)
-        await intake.require_place(ingest, job_id, [mine])
-    finally:
-        room.leave()
-    file = mine.model_copy(update={"size": found.size})
-    await intake.add(ingest, spec, [file], traceparent(request))
-    await presigned.forget(ingest, job_id, body.upload_id)
-    crash_point("ingest.parts-forgotten")
-    answer = _added(spec, file, new)
-    return JSONResponse(answer.model_dump(mode="json"), 201 if new else 200)
-
-
-def _other_size(size: int, said: int, limit: int) -> Refused:
-    if size > limit:
-        return Refused(Reason.TOO_LARGE, f"An image may have {limit} bytes here, not {size}.")
-    return Refused(
-        Reason.BAD_REQUEST,
-        f"The parts have {size} bytes, and {said} were said when they began. Begin again.",
-        status=422,
-    )
-
-
-async def _finish(
-    ingest: Ingest, job_id: str, file: File, key: str, body: CompleteMultipart
-) -> bool:
-    """Make the object of its parts; False: another request has just done so."""
-    parts = [(p.number, p.etag) for p in body.parts]
-    try:
-        if await presigned.noted(ingest, job_id, key, body.upload_id) is None:
-            # nothing tells how large it may be; or another request has just completed it
-            raise presigned.no_such_upload()
-        await finish_parts(ingest.store, key, body.upload_id, parts)
-        crash_point("ingest.parts-joined")
-    except Refused as e:
-        if e.reason is not Reason.OBJECT_MISSING:
-            raise
-        if await ingest.store.exists(key):
-            return False
-        await intake.release(ingest, job_id, file)
-        # nor does anybody wait for them: who took them back may have died before it noted that
-        await presigned.forget(ingest, job_id, body.upload_id)
-        raise
-    return True
-
-
-@described.post(
-    "/jobs/{job_id}/images/{name:any_name}/multipart", response_model=MultipartBegun, status_code=201,
-    summary="Put one large image straight into the store, in parts",
-)  # fmt: skip
-async def begin_multipart(
-    request: Request, job_id: JobId, name: str, body: BeginMultipart
-) -> MultipartBegun:
-    ingest = ingest_of(request)
-    name = names.display_name(name)
-    await desk.require_open(ingest, job_id)
-    settings = ingest.settings
-    if body.size > settings.max_file_bytes:
-        limit = settings.max_file_bytes
-        raise Refused(Reason.TOO_LARGE, f"An image may have {limit} bytes here, not {body.size}.")
-    had = await intake.claimed(ingest, job_id, name)
-    if had is not None and await intake.stored(ingest, had):
-        raise Refused(
-            Reason.CONFLICT, f"{name!r} is in job {job_id!r} already. Choose another name."
-        )
-    (await make_room(ingest, job_id, [name])).leave()
-    # these bytes do not come by here
-    ingest.rates.charge(who_asks(request).subject, body.size)
-    size = max(body.part_size, -(-body.size // _MAX_PARTS))
-    key = keys.job_upload(job_id, name)
-    expires = timedelta(seconds=settings.presign_seconds)
-    upload_id, urls = await begin_parts(
-        ingest.store, ingest.signer, key, -(-body.size // size), expires
-    )
-    crash_point("ingest.parts-begun")
-    coming = presigned.Coming(key=key, upload_id=upload_id, size=body.size)
-    await presigned.note(ingest, job_id, coming)
-    crash_point("ingest.parts-noted")
-    return MultipartBegun(
-        upload_id=upload_id, part_size=size, part_urls=urls,
-        complete=f"{views.base(request)}/jobs/{job_id}/images/{quote(name)}/multipart/complete",
-        expires_in=settings.presign_seconds,
-    )  # fmt: skip
 
 
 @described.post(
@@ -319,7 +163,7 @@ async def add_objects(request: Request, job_id: JobId, body: NamedObjects) -> Ad
             room.leave()
     await intake.add(ingest, spec, unique, traceparent(request))
     fresh = {f.image for f in new}
-    return AddedList(images=[_added(spec, f, f.image in fresh) for f in unique])
+    return AddedList(images=[added(spec, f, f.image in fresh) for f in unique])
 
 
 def _tag(file: File) -> str:
