@@ -23,7 +23,7 @@ import pytest
 from frond.contracts.errors import RasterRejected
 from frond.contracts.reasons import Reason
 from frond.raster import parcels
-from frond.raster.sandbox import ReaderFailed, Sandbox
+from frond.raster.sandbox import ReaderFailed, Sandbox, more_time
 
 
 @pytest.fixture
@@ -200,6 +200,24 @@ async def test_a_reader_that_hangs_is_stopped(sandbox: Sandbox) -> None:
         await sandbox.run(time.sleep, 300, 0.5)
     assert e.value.reason is Reason.READ_TIMEOUT
     assert time.monotonic() - began < 130
+
+
+def _takes(seconds: tuple[float, float]) -> float:
+    """A call that asks for some time, and takes some."""
+    asked, taken = seconds
+    more_time(asked)
+    time.sleep(taken)
+    return taken
+
+
+async def test_a_call_may_ask_for_more_time_and_gets_no_more_than_that(sandbox: Sandbox) -> None:
+    # a reader that has not made this call before takes a while to import it
+    await asyncio.gather(*(sandbox.run(_takes, (0, 0.2), 60) for _ in range(2)))
+    assert await sandbox.run(_takes, (60, 2.0), 1.0) == 2.0
+    with pytest.raises(RasterRejected) as e:
+        await sandbox.run(_takes, (0.5, 300), 1.0)
+    assert e.value.reason is Reason.READ_TIMEOUT
+    more_time(1)  # in no sandbox: nobody waits
 
 
 async def test_readers_end_with_the_sandbox(sandbox: Sandbox) -> None:

@@ -10,6 +10,7 @@ import os
 import resource
 import signal
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -29,6 +30,20 @@ _LIVES: Final = 2
 _STARTS: Final = 3
 _START_S: Final = 120.0
 _PR_SET_PDEATHSIG: Final = 1
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_KEPT_BYTES: Final = 16 << 20
+
+
+_asked_by: Connection | None = None
+
+
+def more_time(seconds: float) -> None:
+    """For a call in a child: it now knows that it needs so much longer than its caller expected.
+
+    Outside of a sandbox nothing is waiting, and nothing happens.
+    """
+    if _asked_by is not None:
+        parcels.pack(("more", seconds)).send(_asked_by)
 
 
 class ReaderFailed(Exception):
@@ -68,6 +83,7 @@ class Sandbox:
         """Run ``call(argument)`` in a child; both, and the result, must pickle.
 
         Large arrays in argument and result are not copied on the way and cannot be written to.
+        The time is for the call alone; it may ask for :func:`more_time`.
         A caller that is cancelled has the child killed: nobody waits for what it was doing.
 
         Args:
@@ -131,11 +147,11 @@ class Sandbox:
             except _NotThere:
                 self._lose(child, "died")
                 starts -= 1
-            except TimeoutError:
+            except TimeoutError as e:
                 self._lose(child, "timeout")
                 raise RasterRejected(
                     Reason.READ_TIMEOUT,
-                    f"Reading the image took longer than {timeout_s:.0f} s. "
+                    f"Reading the image took longer than {e} s. "
                     "Re-tile it, for example with gdal_translate -of COG.",
                 ) from None
             except (EOFError, OSError):
@@ -232,10 +248,13 @@ class _Child:
             raise _NotThere from e
         finally:
             parcel.close()
-        if not self.pipe.poll(timeout_s):
-            raise TimeoutError
-        answer: tuple[Any, ...] = parcels.receive(self.pipe).opened()
-        return answer
+        began = time.monotonic()
+        while self.pipe.poll(max(0.0, began + timeout_s - time.monotonic())):
+            answer: tuple[Any, ...] = parcels.receive(self.pipe).opened()
+            if answer[0] != "more":
+                return answer
+            timeout_s += answer[1]
+        raise TimeoutError(f"{timeout_s:.0f}")
 
     def end(self) -> None:
         with contextlib.suppress(OSError, ValueError):
@@ -248,6 +267,7 @@ class _Child:
 
 def _serve(pipe: Connection, memory_mb: int, parent: int) -> None:
     _end_with(parent)
+    _keep_freed_memory()
     # where the machine has no memory left, the kernel ends a reader before the service
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
@@ -258,6 +278,8 @@ def _serve(pipe: Connection, memory_mb: int, parent: int) -> None:
     for sig in (signal.SIGTERM, signal.SIGINT):
         signal.signal(sig, signal.SIG_IGN)
     overheard.listen()
+    global _asked_by
+    _asked_by = pipe
     with contextlib.suppress(EOFError, OSError):
         pipe.send_bytes(b"ready")
         while True:
@@ -269,6 +291,15 @@ def _end_with(parent: int) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
+
+
+def _keep_freed_memory() -> None:
+    """Have the C library keep what one call frees for the next one, up to a bound: given back and
+    faulted in again, it takes a small image as long as a third of its decoding."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        for threshold in (_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD):
+            mallopt(threshold, _KEPT_BYTES)
 
 
 def _answered(pipe: Connection, memory_mb: int) -> parcels.Parcel:

@@ -18,7 +18,10 @@ class TilerSettings(ServiceSettings):
         default=max(1, min(4, os.cpu_count() or 1)), ge=1, description="raster reader processes"
     )
     tiler_timeout_s: float = Field(
-        default=900.0, gt=0, description="for one image, besides a second a megabyte"
+        default=120.0,
+        gt=0,
+        description="to open and plan an image, besides 1 s a MB of the file and 1 s each 10 MB of"
+        " its pixels",
     )
     tiled_backlog: int = Field(
         default=5_000, ge=1,
