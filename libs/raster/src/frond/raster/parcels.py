@@ -127,7 +127,8 @@ class _Pickler(pickle.Pickler):
         owner = obj
         while isinstance(owner.base, np.ndarray):
             owner = owner.base
-        if owner is obj or not owner.flags.c_contiguous or min(obj.strides) < 0:
+        plain = owner.flags.c_contiguous and not obj.dtype.hasobject
+        if owner is obj or not plain or min(obj.strides) < 0:
             return NotImplemented
         return _view, (owner, _start(obj) - _start(owner), obj.shape, obj.strides, obj.dtype)
 

@@ -187,8 +187,9 @@ class Sandbox:
             self._children.discard(child)
         child.end()
         if not self._closing:
-            # it starts while nobody waits for it
-            self._child()
+            # it starts while nobody waits for it; what keeps it from starting is the next call's
+            with contextlib.suppress(OSError, ReaderFailed):
+                self._child()
 
 
 class _Hold:
