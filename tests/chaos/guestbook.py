@@ -31,6 +31,13 @@ _ENDED_S: Final = 300.0
 _NOTICED_S: Final = 60.0
 _CLEARED_S: Final = 150.0
 """Longer than what dead requests left is kept (``FROND_ABANDONED_SECONDS``)."""
+_OF_IMAGES: Final = ("inputs", "images", "refused")
+_OF_JOBS: Final = (
+    "job.json", "sealed.json", "cancelled", "closing.json", "completed.json",
+    "completed.headers.json", "notify.json", "upload.json", "listing.json", "names", "results",
+    "deliveries",
+)  # fmt: skip
+"""What may lie with a job that has ended, besides."""
 _STATUS: Final = {
     JobOutcome.COMPLETED: {JobStatus.SUCCESSFUL},
     JobOutcome.COMPLETED_WITH_ERRORS: {JobStatus.SUCCESSFUL, JobStatus.FAILED},
@@ -201,17 +208,20 @@ class Guestbook:
         prefix = keys.job_prefix(guest.job_id)
         async for item in store.list(prefix):
             kind, _, rest = item.key.removeprefix(prefix).partition("/")
-            if kind in ("inputs", "images", "refused"):
+            if kind in _OF_IMAGES:
                 # an image that was not waited for may have been worked on
                 stray = rest.partition("/")[0].removesuffix(".json") not in images
                 if stray and outcome != JobOutcome.DISMISSED:
                     self.world.figures.lose(f"orphan: {item.key}, of an image that the job has not")
-            elif kind == "sealing":
-                self.world.figures.lose(f"orphan: {item.key}: nobody seals the job")
+            elif kind not in _OF_JOBS:
+                # the mark of sealing, say, when nobody seals it any more
+                self.world.figures.lose(f"orphan: {item.key}, left with a job that has ended")
 
     async def _read_model(self, guest: Guest, event: dict[str, Any] | None) -> None:
         """GET tells what the completed event tells; of a deleted job that there is none."""
         wrong = ""
+        # one that was cancelled before it was sealed has no size
+        sized = {**event, "images": {"expected": None, **event["images"]}} if event else {}
 
         async def right() -> bool:
             nonlocal wrong
@@ -220,7 +230,7 @@ class Guestbook:
             except AssertionError as e:
                 wrong = str(e)
                 return guest.deleted and " 404 " in wrong
-            wrong = verdict.told_otherwise(answer.json(), event) if event else ""
+            wrong = verdict.told_otherwise(answer.json(), sized) if event else ""
             return not wrong and not guest.deleted
 
         if not await self.until(right, _NOTICED_S):
