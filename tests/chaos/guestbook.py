@@ -135,6 +135,8 @@ class Guestbook:
 
     async def check(self) -> None:
         """Everything about every guest that was taken; what is not so is lost or doubled."""
+        if not self.guests:
+            return
         await self.ended()
         copies = await outside.completed_copies(
             self.world.installation.stack.direct.kafka_bootstrap
