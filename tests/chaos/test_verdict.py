@@ -137,6 +137,14 @@ def test_the_read_model_tells_what_the_event_tells(status: str, failed: int, goo
     assert (verdict.told_otherwise(job, event) == "") is good
 
 
+def test_a_job_that_was_cancelled_before_it_was_sealed_expects_nothing() -> None:
+    event = {"status": "dismissed", "images": {"completed": 0, "failed": 0}}
+    job = {"status": "dismissed", "images": {"expected": None, "completed": 0, "failed": 0}}
+    assert verdict.told_otherwise(job, event) == ""
+    job["images"] = {"expected": 1, "completed": 0, "failed": 0}
+    assert verdict.told_otherwise(job, event)
+
+
 def test_what_was_driven_again_is_lost() -> None:
     """But for the jobs of which the scenario itself took something away."""
     figures = Figures()
