@@ -16,6 +16,7 @@ from chaos.receiver import Receiver
 from frond.client.scenes import palm_scene
 from harness import ROOT, ROUNDS, WORK, Contender, interleave, limit
 from system import OWN, SECRET, Running, System, Timed, contender, stages, told
+from trail import WAY, trails
 
 __all__ = ["ABOUT", "OWN", "run"]
 
@@ -66,6 +67,7 @@ def run() -> Iterator[tuple[list[dict[str, Any]], dict[str, Any]]]:
 
 async def _round(running: Running, data: bytes, jobs: int) -> dict[str, Any]:
     arrived: dict[str, asyncio.Future[float]] = {}
+    starts: dict[str, float] = {}
     loop = asyncio.get_running_loop()
 
     def note(delivery: Any) -> None:
@@ -88,6 +90,7 @@ async def _round(running: Running, data: bytes, jobs: int) -> dict[str, Any]:
         webhook = await asyncio.wait_for(arrived[job_id], _WITHIN_S)
         # idle means idle: what follows a job's end (its status, its markers) is over by then
         await asyncio.sleep(_PAUSE_S)
+        starts[job_id] = began
         return {
             "answer": answered - began, "completed event": ended.at - began,
             "webhook": webhook - began, **stages(ended.event),
@@ -96,16 +99,29 @@ async def _round(running: Running, data: bytes, jobs: int) -> dict[str, Any]:
     try:
         for _ in range(_WARM):
             await one()
+        starts.clear()
         timed = Timed(running)
         took = [await one() for _ in range(jobs)]
         figures = timed.figures()
     finally:
         receiver.close()
     medians = {k: statistics.median(t[k] for t in took) for k in took[0] if k.startswith("stage ")}
+    hops = _hops(await trails(running.system.env["FROND_KAFKA_BOOTSTRAP"]), starts)
     return {
-        **figures, **medians,
+        **figures, **medians, **hops,
         **{k: [t[k] for t in took] for k in ("answer", *_ENDS)},
     }  # fmt: skip
+
+
+def _hops(sent: dict[str, dict[str, float]], starts: dict[str, float]) -> dict[str, float]:
+    """Median milliseconds from one event's sending to the next one's, the first from the request."""
+    gaps: dict[str, list[float]] = {t.name: [] for t in WAY}
+    for job_id, began in starts.items():
+        for topic in WAY if job_id in sent else ():
+            at = sent[job_id][topic.name]
+            gaps[topic.name].append((at - began) * 1e3)
+            began = at
+    return {f"hop {name.split('.')[1]}": statistics.median(ms) for name, ms in gaps.items() if ms}
 
 
 def _judged(every: list[Contender], jobs: int) -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -137,7 +153,20 @@ def _judged(every: list[Contender], jobs: int) -> tuple[list[dict[str, Any]], di
     rows.append(_row("session.run of its windows", np.array(bases) * 1e3, None))
     rows.append(_row("Frond, upload to answer", took["answer"], None))
     rows += [_row(f"Frond, upload to {end}", took[end], above[end]) for end in _ENDS]
-    return lines, {"title": what, "rows": rows, "plot": "ms", "note": told(frond)}
+    return lines, {
+        "title": what,
+        "rows": rows,
+        "plot": "ms",
+        "note": f"{_way(frond)} {told(frond)}",
+    }
+
+
+def _way(frond: Contender) -> str:
+    hops = {k[4:]: frond.median(k) for k in frond.rounds[0] if k.startswith("hop ")}
+    told = ", ".join(f"to {name} {ms:.0f}" for name, ms in hops.items())
+    return (
+        f"Milliseconds from the request to its event's sending, and on from event to event: {told}."
+    )
 
 
 def _row(name: str, took: np.ndarray, above: np.ndarray | None) -> dict[str, Any]:
