@@ -28,6 +28,9 @@ CHECKS: Final = (
     " was taken, and each that follows one that was taken has a cause between the two: a notifier or"
     " the store that was killed, frozen, removed, cut off or full",
     "every object is byte for byte that of a calm run of the same jobs, and there is no other",
+    "jobs that no run can repeat byte for byte (forms, parts, cancellations, retries, replays,"
+    " deletions) are in the journal with all that may become of them, and are held against that:"
+    " outcome, images by name, webhooks, and whatever they or requests that died left anywhere",
     "no open ledger, no open delivery, no unfinished multipart upload, no helper process of a worker"
     " that has died",
     "every consumer group has committed all topics to their ends; the read model tells of each job"
