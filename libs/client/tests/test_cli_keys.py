@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ from typer.testing import CliRunner, Result
 
 from frond.client.cli import app
 from frond.client.cli.keys import expiry
+from frond.client.demo import own_key
 from frond.client.errors import FrondClientError
 from support.services import free_port
 from support.waiting import until, until_ready
@@ -91,6 +93,29 @@ def test_from_the_first_key_to_a_revoked_one(door: str, monkeypatch: pytest.Monk
     assert "scope" in frond("keys", "create", "--name", "n", "--scope", "root", code=2).stderr
     told = frond("keys", "create", "--name", "n", "--scope", "root", "--store", code=2).stderr
     assert "submit, read, admin" in told
+
+
+@pytest.mark.stack
+def test_the_demo_has_a_key_of_its_own(door: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tenant demo, to submit and read; revoked however the demo ends. An admin's key makes it."""
+    admin = frond("keys", "create", "--store", "--name", "a", "--scope", "admin").stdout.strip()
+    monkeypatch.setenv("FROND_API_KEY", admin)
+
+    def known() -> list[tuple[str, str, list[str], str]]:
+        told = json.loads(frond("keys", "list", "--json").stdout)
+        return [(k["name"], k["tenant"], sorted(k["scopes"]), k["state"]) for k in told[1:]]
+
+    for ends in (True, False):
+        with contextlib.suppress(InterruptedError), own_key() as client:
+            assert client.jobs() == []
+            assert known()[-1] == ("frond demo", "demo", ["read", "submit"], "active")
+            if not ends:
+                raise InterruptedError
+    assert [k[3] for k in known()] == ["revoked"] * 2
+    mine = frond("keys", "create", "--name", "no admin").stdout.strip()
+    monkeypatch.setenv("FROND_API_KEY", mine)
+    with pytest.raises(FrondClientError, match="'admin'"), own_key():
+        pass
 
 
 def test_make_is_create() -> None:

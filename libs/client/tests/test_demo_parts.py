@@ -17,6 +17,7 @@ from standardwebhooks import Webhook
 
 from frond.client.demo import compare, overlay, rasters
 from frond.client.demo.receiver import receiving
+from frond.contracts.signing import tenant_secrets
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 NONE = np.empty((0, 4))
@@ -146,7 +147,8 @@ def post(url: str, body: bytes, secret: str, *, spoil: bytes = b"") -> int:
 
 
 def test_the_receiver_believes_only_what_is_signed() -> None:
-    """A wrong secret or changed bytes are refused; another job's webhook is not taken for ours."""
+    """A wrong secret or changed bytes are refused; another job's webhook is not taken for ours;
+    a tenant's is signed with the tenant's own."""
     body = json.dumps({"data": {"job_id": "ours"}}).encode()
     other = json.dumps({"data": {"job_id": "theirs"}}).encode()
     with receiving(SECRET) as receiver:
@@ -157,6 +159,16 @@ def test_the_receiver_believes_only_what_is_signed() -> None:
         assert not receiver.arrived.is_set()
         assert post(receiver.url, body, SECRET) == 200
         assert receiver.arrived.is_set()
+        assert receiver.verified
+    acme = json.dumps({"data": {"job_id": "ours", "tenant": "acme"}}).encode()
+    with receiving(f"{SECRET} whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD") as receiver:
+        receiver.job_id = "ours"
+        for wrong in (SECRET, tenant_secrets(SECRET, "other")):
+            assert post(receiver.url, acme, wrong) == 401
+        for odd in (b"no JSON", b"[]", b'{"data": 1}'):
+            assert post(receiver.url, odd, SECRET) in (401, 500)
+        assert not receiver.arrived.is_set()
+        assert post(receiver.url, acme, tenant_secrets(SECRET, "acme")) == 200
         assert receiver.verified
     with receiving("") as receiver:
         assert post(receiver.url, body, SECRET) == 500

@@ -12,6 +12,8 @@ from typing import Any
 
 from standardwebhooks import Webhook, WebhookVerificationError
 
+from frond.contracts.signing import tenant_secrets
+
 
 @dataclass
 class Receiver:
@@ -31,15 +33,20 @@ class Receiver:
 
 
 @contextmanager
-def receiving(secret: str) -> Iterator[Receiver]:
-    """Listen on a free port. Without a secret nothing can be verified, and nothing is."""
+def receiving(secrets: str) -> Iterator[Receiver]:
+    """Listen on a free port.
+
+    Args:
+        secrets: the installation's; each webhook must be signed with the one that its tenant has
+            from it. Without any nothing can be verified, and nothing is.
+    """
     receiver = Receiver("")
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             raw = self.rfile.read(int(self.headers.get("content-length") or 0))
             headers = {k.lower(): v for k, v in self.headers.items()}
-            status = _take(receiver, raw, headers, secret)
+            status = _take(receiver, raw, headers, secrets)
             self.send_response(status)
             self.send_header("content-length", "0")
             self.end_headers()
@@ -59,9 +66,12 @@ def receiving(secret: str) -> Iterator[Receiver]:
         thread.join(5)
 
 
-def _take(receiver: Receiver, raw: bytes, headers: dict[str, str], secret: str) -> int:
+def _take(receiver: Receiver, raw: bytes, headers: dict[str, str], secrets: str) -> int:
     try:
-        Webhook(secret).verify(raw, headers, json_parse=False)
+        body = json.loads(raw)
+        own = tenant_secrets(secrets, body["data"].get("tenant")).split()
+        # signed with each of them
+        Webhook(own[0] if own else "").verify(raw, headers, json_parse=False)
     except (WebhookVerificationError, ValueError, RuntimeError) as e:
         receiver.error = str(e) or type(e).__name__
         return 401
@@ -69,7 +79,6 @@ def _take(receiver: Receiver, raw: bytes, headers: dict[str, str], secret: str) 
         # the library has an error of its own for an empty secret
         receiver.error = str(e) or type(e).__name__
         return 500
-    body = json.loads(raw)
     if body["data"]["job_id"] != receiver.job_id:
         return 200  # a retry of an earlier demo's
     receiver.verified, receiver.body, receiver.headers = True, body, headers
