@@ -49,13 +49,13 @@ class Hosting:
 
     async def begun(
         self, kind: str, images: Sequence[Wanted] = ONE, outcomes: Sequence[JobOutcome] = COMPLETED,
-        **more: Any,
+        *, webhook: str = "", **more: Any,
     ) -> str:  # fmt: skip
-        """A job of REST without an image yet."""
+        """A job of REST without an image yet; ``webhook``: another receiver than the world's."""
         job_id = await self.new(kind, images, outcomes, **more)
         asked: dict[str, str] = {"job_id": job_id}
-        if more.get("notices"):
-            asked["webhook_url"] = self.world.feeder.webhook_url
+        if webhook or more.get("notices"):
+            asked["webhook_url"] = webhook or self.world.feeder.webhook_url
         await self.ask("POST", "/jobs", json=asked)
         return job_id
 

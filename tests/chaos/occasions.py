@@ -16,7 +16,9 @@ from chaos.compared import Compared
 from chaos.guestbook import Wanted
 from chaos.guests import DISMISSED, Guests
 from chaos.hosting import COMPLETED, ONE, SOON_S
+from chaos.installation import SECRET
 from chaos.jobs import Door
+from chaos.receiver import Mode, Receiver
 from chaos.world import World
 from frond.contracts import keys, topics
 from frond.contracts.events import ImageUploaded
@@ -112,6 +114,33 @@ class Occasions:
         )
         await guests.book.acknowledge(job_id)
         await self.world.watch.end_of([job_id], 2 * SOON_S)
+
+    async def gone(self) -> None:
+        """A receiver of its own that wants no more, and is there again when a replay asks it."""
+        receiver, guests = Receiver(SECRET), self.guests
+        receiver.behave(Mode.GONE)
+        try:
+            job_id = await guests.begun("gone", webhook=receiver.url)
+            await guests.put(job_id)
+            await guests.seal(job_id)
+            await guests.ended(job_id)
+            await self._webhooks_are(job_id, ["gave-up"])
+            receiver.behave(Mode.OK)
+            heads = {"Idempotency-Key": job_id}
+            await guests.ask("POST", f"/jobs/{job_id}/webhooks/replay", headers=heads)
+            await self._webhooks_are(job_id, ["gave-up", "delivered"])
+        finally:
+            receiver.close()
+
+    async def _webhooks_are(self, job_id: str, wanted: list[str]) -> None:
+        states: list[str] = []
+
+        async def so() -> bool:
+            answer = await self.guests.ask("GET", f"/jobs/{job_id}/webhooks")
+            states[:] = sorted((w["state"] for w in answer.json()["webhooks"]), reverse=True)
+            return states == sorted(wanted, reverse=True)
+
+        assert await self.guests.book.until(so, 2 * SOON_S), f"{job_id}: {states}, not {wanted}"
 
     async def lost_chunks(self) -> None:
         """A job whose chunks are lost: inference's offsets are set past them while it is down."""
@@ -227,6 +256,8 @@ _NEEDS: Final[dict[str, Need]] = {
     "aggregator.roster-deleted": lambda occasions: occasions.wrong_roster(),
     "aggregator.redriven": lambda occasions: occasions.lost_chunks(),
     "notifier.untold-dropped": _guest("forgotten"),
+    "notifier.gone-noted": lambda occasions: occasions.gone(),
+    "notifier.gone-forgotten": lambda occasions: occasions.gone(),
     "notifier.buried": _rubbish(topics.COMPLETED),
 }
 _FLOW: Final = {True: _compared("by_rest"), False: _compared("by_topic")}

@@ -141,6 +141,8 @@ POINTS: Final[dict[str, str]] = {
     "notifier.untold-dropped": "the note of a job that was deleted is gone; others are not looked at",
     "notifier.attempt-claimed": "an attempt is claimed; nothing is posted",
     "notifier.posted": "the receiver has answered; nothing notes the answer",
+    "notifier.gone-noted": "that a receiver wants no more is noted; its answer is not",
+    "notifier.gone-forgotten": "that it is there again is noted; its answer is not",
     "notifier.result-stored": "the answer is noted; the delivery still has its marker",
     "notifier.marker-deleted": "the delivery's marker is gone; its task has not ended",
     "notifier.handled": "an event is handled; its offset cannot be committed yet",

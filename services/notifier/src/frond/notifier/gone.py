@@ -10,7 +10,7 @@ from frond.contracts import keys
 from frond.contracts.deliveries import Delivery, Kind
 from frond.contracts.errors import ObjectMissing
 from frond.notifier.delivery import Answer, unwanted
-from frond.runtime import wait_out
+from frond.runtime import crash_point, wait_out
 from frond.store import ObjectStore
 
 
@@ -49,5 +49,7 @@ async def note_gone(store: ObjectStore, delivery: Delivery, answer: Answer, now:
         await wait_out(
             lambda: store.put(key, raw, "application/json"), what="noting that one wants no more"
         )
+        crash_point("notifier.gone-noted")
     elif delivery.round and answer.delivered and delivery.kind is Kind.WEBHOOK:
         await wait_out(lambda: store.delete(key), what="noting that a receiver is there again")
+        crash_point("notifier.gone-forgotten")
