@@ -35,7 +35,7 @@ MinIO and the other services. Windows are small, for their pixels have to be rea
 
 Timed: `POST /start-job` until the completed event, planning and the job's artifacts included; what
 cannot be spread over workers shows at eight of them. *of ideal* is against 1 ÷ {_SLEEP_S * 1000:g} ms
-a worker, *of linear* against one worker of the same round's kind.
+a worker, *of linear* against what one worker did.
 """
 
 
