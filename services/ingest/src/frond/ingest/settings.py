@@ -40,7 +40,9 @@ class IngestSettings(ServiceSettings, AuthSettings):
     )
     max_files: int = Field(default=100_000, ge=1, description="images a job may have")
     max_open_jobs: int = Field(
-        default=0, ge=0, description="jobs of a tenant, or of none, that have not ended; 0: no limit"
+        default=0,
+        ge=0,
+        description="jobs of a tenant, or of none, that have not ended; 0: no limit",
     )
     tenant_places: str = Field(
         default="",
