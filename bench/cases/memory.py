@@ -92,7 +92,7 @@ def _judged(
     whole, part = (statistics.median(f["seconds"] for f in rounds[q]) for q in (False, True))
     note = (
         f"{rounds[False][0]['kept']:,} detections in {whole:.0f} s; at a quarter of the size "
-        f"{rounds[True][0]['kept']:,} in {part:.0f} s. {ROUNDS} rounds."
+        f"{rounds[True][0]['kept']:,} in {part:.0f} s. Rounds: {ROUNDS}."
     )
     return lines, {"title": f"Memory: {what}", "rows": rows, "plot": "added MiB", "note": note}
 
