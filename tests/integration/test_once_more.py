@@ -135,13 +135,13 @@ async def test_notices_are_sent_once_more(frond: Any, store: ObjectStore) -> Non
     job, and by the time in which jobs ended; one job's refusal keeps no other from it."""
     with hooks() as hook:
         hook.status = 410
-        await two_of_three_failed(frond, store, "gone", hook.url)
+        await two_of_three_failed(frond, store, "away", hook.url)
         first = await _took(hook)
         hook.status = 200
         async with api(frond) as http:
             for _ in range(3):
                 answer = await http.post(
-                    "/jobs/gone/webhooks/replay", headers={"Idempotency-Key": "k"}
+                    "/jobs/away/webhooks/replay", headers={"Idempotency-Key": "k"}
                 )
                 assert answer.status_code == 202, answer.text
             (round_,) = answer.json()["webhooks"]
@@ -149,32 +149,32 @@ async def test_notices_are_sent_once_more(frond: Any, store: ObjectStore) -> Non
             second = await _took(hook)
             assert second.body == first.body
             assert second.headers["webhook-id"] == first.headers["webhook-id"]
-            await _states(http, "gone", ["gave-up", "delivered"])
+            await _states(http, "away", ["gave-up", "delivered"])
             assert hook.posts.empty()
 
-            told = await asyncio.to_thread(command, frond, "webhooks", "list", "gone", "--json")
+            told = await asyncio.to_thread(command, frond, "webhooks", "list", "away", "--json")
             assert [n["round"] for n in json.loads(told.stdout)] == ["", round_["round"]]
 
-            ended = (await http.get("/jobs/gone")).json()["finished"]
+            ended = (await http.get("/jobs/away")).json()["finished"]
             await http.post("/jobs", json={"job_id": "still-open", "webhook_url": hook.url})
             assert (await http.post("/jobs/still-open/webhooks/replay")).status_code == 409
         rounds = 1
         for args, sent in (
             (["--since", ended, "--dry-run"], False),
             (["--until", ended], False),
-            (["gone"], True),
+            (["away"], True),
             (["--since", ended], True),
         ):
             done = await asyncio.to_thread(command, frond, "webhooks", "replay", *args)
             assert done.returncode == 0, done.stderr
-            assert ("gone " in done.stdout) == (sent or "--dry-run" in args), done.stdout
+            assert ("away " in done.stdout) == (sent or "--dry-run" in args), done.stdout
             if sent:
                 assert (await _took(hook)).body == first.body
                 rounds += 1
                 async with api(frond) as http:
-                    await _states(http, "gone", ["gave-up"] + ["delivered"] * rounds)
+                    await _states(http, "away", ["gave-up"] + ["delivered"] * rounds)
         assert hook.posts.empty()
-        some = await asyncio.to_thread(command, frond, "webhooks", "replay", "still-open", "gone")
+        some = await asyncio.to_thread(command, frond, "webhooks", "replay", "still-open", "away")
         assert some.returncode == 1, some.stderr
         assert "refused" in some.stdout and "is being sent" in some.stdout
         assert (await _took(hook)).body == first.body
