@@ -46,7 +46,7 @@ _QUICK: Final = {
     "FROND_WEBHOOK_LONGEST_S": "2",
     "FROND_EGRESS_ALLOW": "127.0.0.1",
     "FROND_DEADLINE_S": "3",
-    "FROND_LEASE_S": "5",
+    "FROND_LEASE_S": "10",
     "FROND_RESCAN_S": "3",
     "PYTHONUNBUFFERED": "1",
 }

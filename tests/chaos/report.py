@@ -214,14 +214,18 @@ def _sabotages() -> Iterator[str]:
     yield ""
     rows = [(f"`{name}`", kind.done, f"`{kind.figure}`") for name, kind in KINDS.items()]
     yield from _table(("sabotage", "what is done", "counted as"), rows, words=3)
-    yield "That each single check can count is tested in `tests/chaos/test_verdict.py` and"
-    yield "`tests/chaos/test_outside.py`."
+    yield "Tests of single checks are in `tests/chaos/test_verdict.py`, `test_outside.py` and"
+    yield "`test_guestbook.py`; not each check of the guests has one."
     yield ""
 
 
 def command(run: Run) -> str:
     """How this run is made again."""
-    only = "" if len(run.outcomes) == len(SCENARIOS) else f"ONLY={','.join(run.outcomes)} "
+    if run.sabotage:
+        named = ",".join(n for n in run.outcomes if n in SCENARIOS)
+        only = f"SABOTAGE={','.join(run.sabotage)} " + (f"ONLY={named} " if named else "")
+    else:
+        only = "" if len(run.outcomes) == len(SCENARIOS) else f"ONLY={','.join(run.outcomes)} "
     points = f"POINTS={named} " if (named := os.environ.get("POINTS")) else ""
     return f"DURATION={run.duration:.0f} SEED={run.seed} {only}{points}make chaos"
 

@@ -183,14 +183,15 @@ class Run:
         )  # fmt: skip
         limit = _SHORT_S if self.short else share + _OVERTIME_S
         try:
-            async with asyncio.timeout(limit):
+            async with asyncio.timeout(limit) as timer:
                 await installation.scale(scenario.needs.workers)
                 self._trouble = asyncio.ensure_future(scenario.run(world))
                 await self._trouble
                 if self.sabotage:
                     self.harms += [(name, h) for h in await harm(world, self.sabotage)]
-        except TimeoutError:
-            figures.lose(f"{name} did not end within {limit:.0f} s")
+        except TimeoutError as e:
+            late = f"did not end within {limit:.0f} s"
+            figures.lose(f"{name} {late if timer.expired() else f'waited in vain: {e}'}")
         except asyncio.CancelledError:
             if not self.interrupted:
                 raise

@@ -231,4 +231,4 @@ def test_what_lets_a_webhook_come_again(
 
 def test_a_cause_is_a_span() -> None:
     assert verdict.causes([]) == []
-    assert [Span(4.0, 5.0)] == KILLED
+    assert [Span(4.0, 5.5)] == KILLED

@@ -10,12 +10,13 @@ from typing import Any, Final
 
 from chaos import outside
 from chaos.figures import Figures
-from chaos.jobs import EXPECTED, Bad, JobPlan
+from chaos.jobs import EXPECTED, FUZZ, Bad, JobPlan
 from chaos.outside import Copy
 from chaos.receiver import Delivery
 from chaos.workers import service_of
 
 _SLACK_S: Final = 1.0
+_LATER_S: Final = 0.5
 _RECOVERY_S: Final = 10.0
 """So long after a fault is over may what it held up still be late."""
 
@@ -112,6 +113,8 @@ def driven(figures: Figures, jobs: Mapping[str, int], robbed: Collection[str]) -
     """What the reconciler drove again, at least once and idempotence alone have not brought to its
     end; only jobs of which a scenario took something away may need it."""
     for job_id, times in sorted(jobs.items()):
+        if job_id.startswith(FUZZ):
+            continue  # made up by rubbish: nobody promised its images
         figures.driven += times
         if job_id not in robbed:
             figures.lose(f"job {job_id} stood still and was driven again {times} times")
@@ -134,7 +137,8 @@ def causes(noted: Iterable[Mapping[str, Any]]) -> list[Span]:
         name = str(entry.get("name") or entry.get("point") or "")
         who = name.partition(".")[0] if "point" in entry else service_of(name)
         if what == "kill" and who == "notifier":
-            found.append(Span(at - _SLACK_S, at))
+            # it is noted first, and done then
+            found.append(Span(at - _SLACK_S, at + _LATER_S))
         elif what in ("remove", "exited") and who == "notifier":
             found.append(Span(at, at + _RECOVERY_S))
         elif what == "kill" and who == "minio":

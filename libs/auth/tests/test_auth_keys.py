@@ -220,3 +220,9 @@ async def test_keys_and_tokens_side_by_side(store: ObjectStore) -> None:
         assert (await gate.identify(f"Bearer {key}")).tenant == "acme"
         await denied(gate, f"Bearer {issuer.token('one', aud='x')}")
         await denied(gate_of(store), f"Bearer {issuer.token('one')}")
+
+
+def test_a_key_of_somebody_is_not_taken_for_the_installations_own() -> None:
+    """Keys that were made have a form of their own; with one of them everything would be open."""
+    with pytest.raises(ValueError, match="made for somebody"):
+        AuthSettings(api_key=SecretStr(f"frond_{'0' * 16}_{'x' * 43}"))

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from frond.stack import Endpoints
 from frond.stack.develop import line_of
+from frond.stack.errors import StackError
 from frond.stack.installation import (
     SERVICES,
     Installation,
@@ -95,6 +96,14 @@ def test_keys_that_are_given_replace_those_that_are_kept() -> None:
     set_since = {**around, "FROND_WEBHOOK_SECRET": "whsec_old whsec_new"}
     assert made.with_keys(settings_of(set_since)).webhook_secret == "whsec_old whsec_new"
     assert settings_of({"FROND_API_KEY": "frond_old"}) == {"FROND_API_KEY": "frond_old"}
+
+
+def test_a_key_of_somebody_is_not_made_the_installations_own() -> None:
+    """The command line's key has the same name: whoever has it in the shell would become admin."""
+    made = Installation("a", "s", "frond_old", "whsec_old", ports={"ingest": 1})
+    key = f"frond_{'0' * 16}_{'x' * 43}"
+    with pytest.raises(StackError, match="unset FROND_API_KEY"):
+        made.with_keys({"FROND_API_KEY": key})
 
 
 def test_a_service_is_given_what_a_roll_hands_over(

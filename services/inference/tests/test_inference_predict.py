@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import httpx
@@ -29,9 +29,9 @@ PLACES = ((20, 30), (101, 67), (200, 210), (63, 180))
 AUTH = {"Authorization": "Bearer secret"}
 
 
-@pytest_asyncio.fixture
-async def client(stack: Endpoints, bucket: str, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
-    inference = Inference(
+@pytest.fixture
+def inference(stack: Endpoints, bucket: str, tmp_path: Path) -> Iterator[Inference]:
+    made = Inference(
         InferenceSettings(
             s3_endpoint=stack.s3_endpoint, s3_access_key=stack.access_key,
             s3_secret_key=SecretStr(stack.secret_key), s3_bucket=bucket,
@@ -39,11 +39,16 @@ async def client(stack: Endpoints, bucket: str, tmp_path: Path) -> AsyncIterator
             predict_max_bytes=4 << 20, predict_max_pixels=2_000_000,
         )
     )  # fmt: skip
+    yield made
+    made.close()
+
+
+@pytest_asyncio.fixture
+async def client(inference: Inference, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
     await inference.registry.push(blob_model(tmp_path / "model"))
     transport = httpx.ASGITransport(inference.app())
     async with httpx.AsyncClient(transport=transport, base_url="http://t", headers=AUTH) as made:
         yield made
-    inference.close()
 
 
 def picture(side: int = 256) -> np.ndarray:
@@ -265,3 +270,13 @@ async def test_slow_senders_keep_nobody_waiting(client: httpx.AsyncClient) -> No
         go_on.set()
         for answer in await asyncio.gather(*slow):
             assert len(boxes(answer)) == len(PLACES)
+
+
+async def test_requests_are_answered_while_the_service_drains(
+    client: httpx.AsyncClient, inference: Inference
+) -> None:
+    """Chunks are done before the last request is: it finds its model and its decoder all the same."""
+    await asyncio.to_thread(inference.close_chunks)
+    answer = await client.post("/predict", content=encoded("png", picture()))
+    assert answer.status_code == 200
+    assert len(boxes(answer)) == len(PLACES)

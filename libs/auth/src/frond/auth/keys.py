@@ -21,12 +21,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from frond.auth.principal import Principal, Scope, check_tenant
 from frond.contracts import keys
 from frond.contracts.errors import JobRejected, ObjectMissing
+from frond.contracts.ids import API_KEY
 from frond.contracts.reasons import Reason
 from frond.store import ObjectStore
 
 _SECRET_BYTES: Final = 32
 _ID: Final = re.compile(r"[0-9a-f]{16}")
-_KEY: Final = re.compile(r"frond_([0-9a-f]{16})_([A-Za-z0-9_-]{43})")
 _MAX_NAME: Final = 200
 
 
@@ -73,7 +73,7 @@ def hash_of(secret: str) -> str:
 
 def parse(text: str) -> ParsedKey | None:
     """The key's id and secret; None for what is no key of ours."""
-    m = _KEY.fullmatch(text)
+    m = API_KEY.fullmatch(text)
     return ParsedKey(m.group(1), m.group(2)) if m else None
 
 

@@ -9,6 +9,8 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, Field, SecretStr, model_validator
 
+from frond.contracts.ids import API_KEY
+
 
 def is_loopback(host: str) -> bool:
     """Whether what listens here can only be reached from this machine."""
@@ -65,6 +67,11 @@ class AuthSettings(BaseModel):
     def _consistent(self) -> Self:
         if self.auth == "off":
             self._only_loopback()
+        if API_KEY.fullmatch(self.api_key.get_secret_value()):
+            raise ValueError(
+                "FROND_API_KEY is a key that `frond keys` made for somebody: as the installation's "
+                "own key it would open everything to them. Unset it, or set a random text."
+            )
         if self.jwt_issuer and not self.jwt_audience:
             raise ValueError(
                 "FROND_JWT_ISSUER is set and FROND_JWT_AUDIENCE is not: tokens that the issuer "

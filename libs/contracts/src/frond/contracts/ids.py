@@ -12,6 +12,8 @@ from frond.contracts.reasons import Reason
 
 JOB_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 _JOB_ID = re.compile(JOB_ID_PATTERN)
+API_KEY = re.compile(r"frond_([0-9a-f]{16})_([A-Za-z0-9_-]{43})")
+"""What ``frond keys`` makes: a key's id and its secret."""
 _S3_URI = re.compile(r"^s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/(.+)$", re.DOTALL)
 
 

@@ -237,7 +237,11 @@ class _Child:
         self._ready = False
 
     def ask(self, call: Callable[[Any], Any], argument: Any, timeout_s: float) -> tuple[Any, ...]:
-        parcel = parcels.pack((call, argument))
+        try:
+            parcel = parcels.pack((call, argument))
+        except OSError as e:
+            # a shortage of this process's own: neither child nor image is to blame
+            raise ReaderFailed(f"no memory to hand over what is to be read: {e}") from e
         try:
             if not self._ready:
                 if not self.pipe.poll(_START_S):

@@ -15,7 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from frond.stack.errors import StackError
-from frond.stack.installation import SERVICES, read_env_file, settings_of, write_private
+from frond.stack.installation import (
+    SERVICES,
+    read_env_file,
+    refuse_personal_key,
+    settings_of,
+    write_private,
+)
 
 
 def read_state(state: Path) -> dict[str, Any] | None:
@@ -41,6 +47,7 @@ def up(
     Raises:
         StackError: it did not start; with the reason, everything is stopped again.
     """
+    refuse_personal_key(settings_of(os.environ))
     logs = state / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     state.chmod(0o700)
@@ -97,6 +104,7 @@ def roll(
     Raises:
         StackError: nothing runs here, or a new process did not become ready.
     """
+    refuse_personal_key(settings_of(env))
     before = read_state(state)
     if before is None or before["phase"] != "ready":
         raise StackError("Nothing runs here. Start it with `make up`.")

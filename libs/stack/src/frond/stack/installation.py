@@ -13,7 +13,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Final, Self
 
+from frond.contracts.ids import API_KEY
 from frond.stack.endpoints import Endpoints, new_keys
+from frond.stack.errors import StackError
 from frond.stack.paths import free_port, port_is_free
 
 SERVICES: Final = ("ingest", "tiler", "inference", "aggregator", "notifier")
@@ -58,7 +60,12 @@ class Installation:
         return made
 
     def with_keys(self, given: Mapping[str, str]) -> Self:
-        """With the API key and the webhook secret that are given, in place of its own."""
+        """With the API key and the webhook secret that are given, in place of its own.
+
+        Raises:
+            StackError: the key is somebody's, made by ``frond keys``.
+        """
+        refuse_personal_key(given)
         return replace(
             self,
             api_key=given.get("FROND_API_KEY") or self.api_key,
@@ -128,6 +135,19 @@ class Installation:
             for only_ingest in ("API_HOST", "API_PORT"):
                 env.pop(only_ingest, None)
         return env
+
+
+def refuse_personal_key(given: Mapping[str, str]) -> None:
+    """The command line's key has the same name in the environment as the installation's own.
+
+    Raises:
+        StackError: the key is somebody's, made by ``frond keys``.
+    """
+    if API_KEY.fullmatch(given.get("FROND_API_KEY", "")):
+        raise StackError(
+            "FROND_API_KEY in this shell is a key that `frond keys` made for somebody. As the "
+            "installation's own key it would open everything to them: unset FROND_API_KEY first."
+        )
 
 
 def settings_of(env: Mapping[str, str]) -> dict[str, str]:

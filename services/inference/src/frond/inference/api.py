@@ -10,6 +10,7 @@ from typing import IO, Annotated
 from fastapi import Depends, FastAPI, Query, Request
 from fastapi.responses import JSONResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from starlette.types import Lifespan
 
 from frond.auth import Gate, Rates, Scope
 from frond.contracts.errors import JobRejected, ModelRejected, RasterRejected
@@ -144,15 +145,17 @@ async def _body(request: Request, most: int, pace: Callable[[int], Awaitable[Non
     return got
 
 
-def make_app(find: Callable[[], Predictor]) -> FastAPI:
+def make_app(find: Callable[[], Predictor], lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
     """The service's API.
 
     Args:
         find: the predictor; asked for at each request.
+        lifespan: entered before the first request, left after the last one.
     """
     app = FastAPI(
         title="Frond inference",
         description="Runs models over chunks of windows, and over single images by HTTP.",
+        lifespan=lifespan,
     )
     add_problems(app)
 

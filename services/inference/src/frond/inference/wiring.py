@@ -156,16 +156,30 @@ class Inference:
 
     def close(self) -> None:
         """Stop every thread and reader; what runs is abandoned."""
+        self.close_chunks()
+        self.close_rest()
+
+    def close_chunks(self) -> None:
+        """Stop what only chunks need."""
         self.readers.close()
-        self.decoders.close()
         self.worker.close()
+
+    def close_rest(self) -> None:
+        """Stop what requests need, too; chunks are closed."""
+        self.decoders.close()
         self.predictor.close()
         self.runner.close()
         self.store.close()
 
     def app(self, _: Service | None = None) -> FastAPI:
-        """The HTTP API."""
-        return make_app(lambda: self.predictor)
+        """The HTTP API; at its end, when the last request is answered, all is closed."""
+
+        @asynccontextmanager
+        async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+            yield
+            await asyncio.to_thread(self.close)
+
+        return make_app(lambda: self.predictor, lifespan)
 
     async def handle(self, envelope: Envelope) -> list[Outgoing]:
         """A planned chunk in, what it gave out."""
@@ -199,7 +213,8 @@ class Inference:
             )
         finally:
             await producer.stop()
-            self.close()
+            # requests are answered to the end of the drain: what they need stays
+            await asyncio.to_thread(self.close_chunks)
 
 
 def _sandbox(settings: InferenceSettings, readers: int, what: str) -> Sandbox:

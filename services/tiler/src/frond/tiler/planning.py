@@ -34,7 +34,8 @@ from frond.tiler.settings import TilerSettings
 _ATTEMPTS: Final = 2
 # nothing was known of the object before: an outage may look like these, too
 _DOUBTFUL: Final = DOUBTFUL | {Reason.OBJECT_MISSING, Reason.NOT_A_RASTER}
-_AGAIN: Final = _DOUBTFUL | {Reason.OBJECT_CHANGED}
+# a line that crawls takes as long as a raster that never ends
+_AGAIN: Final = _DOUBTFUL | {Reason.OBJECT_CHANGED, Reason.READ_TIMEOUT}
 _log = get_logger(__name__)
 
 
@@ -85,7 +86,7 @@ class Planner:
                     await self._head(*parse_s3_uri(event.image))
                     raise
                 # GDAL takes an answer that broke off for the object's end, and says so to nobody
-                doubtful = e.reason in _DOUBTFUL
+                doubtful = e.reason is not Reason.OBJECT_CHANGED
             except Exception as e:
                 if attempt == _ATTEMPTS:
                     raise

@@ -24,6 +24,8 @@ from frond.raster.slow import free_bytes, total_bytes
 _SPARE_BYTES = 1 << 30
 # of pixels: to look for nodata, or to decode and compress a copy, on a busy core
 _BYTES_A_SECOND = 10e6
+# a header may tell of anything; what is truly so large is a large file, too
+_MOST_S = 1800.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,8 @@ def plan_raster(task: Task) -> ImagePlan | Copied:
     request = task.request
     with open_raster(task.path, head=task.head, size=request.size) as dataset:
         info = inspect(dataset, request.size, request.limits)
-        more_time(info.pixels * info.count * info.itemsize / _BYTES_A_SECOND)
+        needed = info.pixels * info.count * info.itemsize / _BYTES_A_SECOND
+        more_time(min(needed, _MOST_S + request.size / 1e6))
         if task.copy_to is not None and is_slow(info):
             choose_bands(info, request.manifest.bands)
             _need_room(info, task.copy_to.parent)
