@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import signal
+import time
 from typing import Any, Final
 
 from aiokafka.admin import AIOKafkaAdminClient
@@ -32,6 +33,8 @@ _GATES: Final = {
     "ingest": topics.UPLOADED, "tiler": topics.UPLOADED, "inference": topics.TILED,
     "aggregator": topics.DETECTED, "notifier": topics.COMPLETED,
 }  # fmt: skip
+
+_LAST: Final = {"successful", "failed", "dismissed"}
 
 
 async def run(world: World) -> None:
@@ -134,18 +137,19 @@ async def _last_words(world: World) -> None:
             told = json.loads(message.value)
             last[told["job_id"]] = told["status"]
 
-    async with asyncio.timeout(60):
-        while True:
-            await outside.all_of(
-                world.installation.stack.direct.kafka_bootstrap, topics.STATUS, take
-            )
-            # the completed event goes first
-            if all(j in last for j in ended) and world.watch.ended >= ended:
-                break
-            await world.watch.any_change(0.5)
-    for job_id in sorted(ended):
-        if last[job_id] not in ("successful", "failed", "dismissed"):
-            world.figures.lose(f"the newest snapshot of {job_id} says {last[job_id]}")
+    await world.watch.end_of(ended, 60)
+    deadline = time.monotonic() + 60
+    while True:
+        await outside.all_of(world.installation.stack.direct.kafka_bootstrap, topics.STATUS, take)
+        wrong = {j: last.get(j, "nothing") for j in ended if last.get(j) not in _LAST}
+        if not wrong:
+            return
+        # the completed event goes first, the last word follows
+        if time.monotonic() > deadline:
+            break
+        await world.watch.any_change(0.5)
+    for job_id, said in sorted(wrong.items()):
+        world.figures.lose(f"the newest snapshot of {job_id} says {said}")
 
 
 async def _group_has(bootstrap: str, group: str, members: int, within: float = 120) -> None:
