@@ -25,6 +25,7 @@ from frond.aggregator.lanes import Lanes
 from frond.aggregator.progress import FaustCrashed, Progress
 from frond.aggregator.pulse import Pulse
 from frond.aggregator.reconcile import Reconciler
+from frond.aggregator.rewind import RewindingConsumer
 from frond.aggregator.settings import AggregatorSettings
 from frond.aggregator.status import StatusBoard
 from frond.bus import EventProducer, ensure_topics
@@ -150,6 +151,8 @@ class Aggregator:
             key_serializer="raw",
             value_serializer="raw",
         )
+        # Faust takes the class from its transport, and offers no setting for it
+        setattr(app.transport, "Consumer", RewindingConsumer)  # noqa: B010
         app.on_partitions_revoked.connect(self._on_moved, weak=False)
         return app
 
