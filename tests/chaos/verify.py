@@ -74,7 +74,9 @@ async def verify(world: World, others: set[str]) -> dict[str, bytes]:
         await asyncio.gather(*(check(plans[j]) for j in sorted(world.oracle.acknowledged)))
         await _read_model(world, copies)
         driven = installation.driven_again()
-        # a short run lets the reconciler help, and says how often
+        # a short run lets the reconciler help, and says whom
+        if world.short and driven:
+            print(f"the reconciler drove again: {', '.join(sorted(driven))}", flush=True)
         verdict.driven(figures, driven, driven if world.short else world.robbed)
         _webhooks(world)
         world.rubbish.judge(figures, await outside.dead_letters(bootstrap))
