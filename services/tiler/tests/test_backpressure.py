@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
+from collections.abc import Mapping
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -53,6 +55,22 @@ def test_a_backlog_of_others_holds_nobody_who_has_none_in_it() -> None:
     backlog = Backlog(50)
     backlog.looked(5000, {})
     assert not backlog.held("any")
+
+
+async def test_what_is_sent_while_the_broker_answers_counts() -> None:
+    """A look that began before chunks were sent does not make them forgotten."""
+    backlog = Backlog(10)
+    looked = asyncio.Event()
+
+    async def look() -> tuple[int, Mapping[int, int]]:
+        for offset in range(10):
+            backlog.sent("big", 0, offset)
+        return 0, {0: 0}
+
+    keeping = asyncio.create_task(backlog.keep(look, lambda _: looked.set()))
+    await looked.wait()
+    keeping.cancel()
+    assert backlog.held("big")
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 3)), max_size=200), st.data())

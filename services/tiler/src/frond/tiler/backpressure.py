@@ -53,14 +53,16 @@ class Backlog:
         self._waiting[job_id] += 1
         self._sent.setdefault(partition, deque()).append((offset, job_id))
 
-    def looked(self, lag: int, committed: Mapping[int, int]) -> None:
+    def looked(self, lag: int, committed: Mapping[int, int], late: int = 0) -> None:
         """What the broker says.
 
         Args:
             lag: of inference, all partitions together.
             committed: by partition, up to where inference is done.
+            late: how many were sent after the broker was asked. They may not be in the lag, and
+                count until the next look.
         """
-        self._lag, self._since = lag, 0
+        self._lag, self._since = lag, late
         for partition, sent in self._sent.items():
             done = committed.get(partition, 0)
             while sent and sent[0][0] < done:
@@ -87,7 +89,9 @@ class Backlog:
         full = False
         while True:
             try:
-                self.looked(*await look())
+                known = self._since
+                lag, committed = await look()
+                self.looked(lag, committed, self._since - known)
             except BrokerUnavailable as e:
                 _log.warning("inference's backlog is not known", error=str(e))
             show(self._lag)
