@@ -86,6 +86,28 @@ class Offsets:
                 await self._drop()
                 raise BrokerUnavailable(f"{self._bootstrap}: {e!r}") from e
 
+    async def first_from(self, partition: TopicPartition, offset: int) -> int:
+        """The first offset with a message from this one on; the partition has one at its end.
+
+        Raises:
+            BrokerUnavailable: no answer within 15 s.
+        """
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=self._bootstrap,
+            auto_offset_reset="earliest",
+            enable_auto_commit=False,
+        )
+        try:
+            async with asyncio.timeout(_DEADLINE_S):
+                await consumer.start()
+                consumer.assign([partition])
+                consumer.seek(partition, offset)
+                return int((await consumer.getone(partition)).offset)
+        except (KafkaError, TimeoutError, OSError) as e:
+            raise BrokerUnavailable(f"{self._bootstrap}: {e!r}") from e
+        finally:
+            await consumer.stop()
+
     async def lag(self, group: str, topic: Topic) -> tuple[int, dict[int, int]]:
         """How many messages a group has not committed, and by partition up to where it has.
 

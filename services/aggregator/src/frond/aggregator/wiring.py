@@ -18,20 +18,22 @@ from aiokafka.admin import NewTopic
 from aiokafka.partitioner import DefaultPartitioner
 
 from frond.aggregator.closing import SOURCE, Closing
+from frond.aggregator.continuity import Continuity
 from frond.aggregator.delivery import Deliver, Handle, delivery
+from frond.aggregator.gapless import GaplessConsumer
 from frond.aggregator.handlers import ImageStage, JobStage
 from frond.aggregator.imaging import Imaging, warm_up
 from frond.aggregator.lanes import Lanes
 from frond.aggregator.progress import FaustCrashed, Progress
 from frond.aggregator.pulse import Pulse
 from frond.aggregator.reconcile import Reconciler
-from frond.aggregator.rewind import RewindingConsumer
 from frond.aggregator.settings import AggregatorSettings
 from frond.aggregator.status import StatusBoard
 from frond.bus import EventProducer, ensure_topics
 from frond.bus.offsets import Offsets
 from frond.contracts import topics
 from frond.contracts.envelope import Envelope
+from frond.contracts.errors import FrondError
 from frond.contracts.topics import Topic
 from frond.runtime import Service, crash_point, get_logger, wait_out
 from frond.store import ObjectStore, StoreSettings
@@ -121,6 +123,8 @@ class Aggregator:
         )  # fmt: skip
         self._agent(topics.DETECTED, self._image_event, self.image_stage.give_up)
         self._agent(topics.IMAGED, self._job_event, self.job_stage.give_up)
+        self.continuity = Continuity(lambda: self.app.consumer.begins, self.offsets.first_from)
+        self._passed_over: FrondError | None = None
         self._seen: dict[str, float] = {}
         self._partitioner = DefaultPartitioner()
         self._background: list[asyncio.Task[None]] = []
@@ -152,7 +156,7 @@ class Aggregator:
             value_serializer="raw",
         )
         # Faust takes the class from its transport, and offers no setting for it
-        setattr(app.transport, "Consumer", RewindingConsumer)  # noqa: B010
+        setattr(app.transport, "Consumer", GaplessConsumer)  # noqa: B010
         app.on_partitions_revoked.connect(self._on_moved, weak=False)
         return app
 
@@ -180,9 +184,21 @@ class Aggregator:
 
         async def take(stream: Any) -> None:
             async for event in stream.noack().events():
-                await self.lanes.put(event.message.tp, partial(self._one, stream, deliver, event))
+                if await self._admitted(event.message):
+                    one = partial(self._one, stream, deliver, event)
+                    await self.lanes.put(event.message.tp, one)
 
         self.app.agent(source, name=f"{self.group}.{topic.name}", concurrency=1)(take)
+
+    async def _admitted(self, message: Any) -> bool:
+        if self._moved(message) or self._passed_over is not None:
+            return False
+        try:
+            await self.continuity.admit(message.tp, message.generation_id, message.offset)
+        except FrondError as e:
+            # nothing more is handled: what follows would be committed past what is missing
+            self._passed_over = e
+        return self._passed_over is None
 
     async def _one(self, stream: Any, deliver: Deliver, event: Any) -> None:
         # whoever slept goes on with what it was doing, and begins nothing with tables of long ago
@@ -299,6 +315,8 @@ class Aggregator:
             ]
         if self.app.crashed:
             raise FaustCrashed(repr(self.app.crash_reason))
+        if self._passed_over is not None:
+            raise self._passed_over
         if self.lanes.broken is not None:
             raise RuntimeError("a lane is broken") from self.lanes.broken
         for task in self._background:

@@ -1,0 +1,101 @@
+"""Faust's consumer, mended where it passes over messages in a rebalance."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from faust.transport.drivers.aiokafka import Consumer
+
+
+class GaplessConsumer(Consumer):
+    """Reads every message of a source topic from where the group left it, in each generation.
+
+    At the end of a rebalance Faust resumes the source topics, seeks to the committed offsets, and
+    then resumes the flow, in this order. Each step leaves a hole of its own:
+
+    - Resuming the flow empties the agents' queues (``clear_on_resume``). What had come in since the
+      partitions were resumed was passed over, and later offsets were committed past it.
+    - A fetch under way returns what lay behind the old position after the seek, and what it has
+      taken is not fetched again.
+    - aiokafka's ``seek_to_committed`` leaves a partition where it is whose committed offset is 0 or
+      none: what was dropped of its beginning was dropped for good.
+
+    So here partitions are resumed last, nothing is fetched while positions change, and a partition
+    without a committed offset is read from its beginning.
+
+    Attributes:
+        begins: where reading began in this generation, by partition of a source topic.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.begins: dict[Any, int] = {}
+        self._positions = asyncio.Lock()
+        self._resuming: set[Any] = set()
+
+    def _is_source(self, tp: Any) -> bool:
+        return bool(self.app.topics.acks_enabled_for(tp.topic))
+
+    def resume_partitions(self, tps: Iterable[Any]) -> None:
+        """As Faust's; partitions of source topics are resumed together with the flow."""
+        every = set(tps)
+        sources = {tp for tp in every if self._is_source(tp)}
+        self._resuming |= sources
+        super().resume_partitions(every - sources)
+
+    def resume_flow(self) -> None:
+        """As Faust's, which has just emptied the agents' queues."""
+        super().resume_flow()
+        # those that were sought: a flow is also resumed to recover tables
+        ready = {tp for tp in self._resuming if tp in self.begins}
+        self._resuming -= ready
+        super().resume_partitions(ready)
+
+    async def on_partitions_revoked(self, revoked: set[Any]) -> None:
+        """As Faust's. The whole assignment is revoked in each rebalance."""
+        self._forget()
+        await super().on_partitions_revoked(revoked)
+
+    async def on_partitions_assigned(self, assigned: set[Any], generation_id: int = 0) -> None:
+        """As Faust's. What was sought since the revocation was the assignment of before."""
+        self._forget()
+        await super().on_partitions_assigned(assigned, generation_id)
+
+    def _forget(self) -> None:
+        self._resuming.clear()
+        self.begins.clear()
+
+    async def _getmany(self, active_partitions: set[Any] | None, timeout: float) -> Any:
+        # Faust's set changes under aiokafka's hands, which takes an empty one for "all"
+        active = None if active_partitions is None else set(active_partitions)
+        async with self._positions:
+            return await super()._getmany(active, timeout)
+
+    async def perform_seek(self) -> None:
+        """As Faust's; begins when no fetch is under way, which may take a second."""
+        generation = self.app.consumer_generation_id
+        async with self._positions:
+            await super().perform_seek()
+        if generation == self.app.consumer_generation_id:
+            for tp, offset in self._read_offset.items():
+                if self._is_source(tp):
+                    # a second seek in a generation reads again what has come already
+                    self.begins.setdefault(tp, offset or 0)
+
+    async def seek_to_committed(self) -> Mapping[Any, int]:
+        """As Faust's; every partition of a source topic is where its group left it.
+
+        Returns:
+            By partition the offset that is read next, which retention may have moved.
+        """
+        committed = dict(await super().seek_to_committed())
+        sources = [tp for tp in committed if self._is_source(tp)]
+        if not sources:
+            return committed
+        earliest = await self.earliest_offsets(*sources)
+        moved = {tp: at for tp, at in earliest.items() if (committed[tp] or -1) < max(at, 1)}
+        if moved:
+            await self.seek_wait(moved)
+        return committed | moved
