@@ -25,9 +25,10 @@ async def calm_digests(
     """Run these jobs on an installation that nobody disturbs; the digest of each object.
 
     Raises:
-        AssertionError: a job did not end.
+        AssertionError: a job did not end, or a service died.
     """
-    installation = Installation(folder, Figures())
+    figures = Figures()
+    installation = Installation(folder, figures)
     oracle = Oracle(folder / "journal.jsonl")
     try:
         await installation.open()
@@ -35,7 +36,7 @@ async def calm_digests(
         watch = Watch(bootstrap)
         watch.start()
         feeder = Feeder(
-            installation, oracle, Figures(), watch, seed=0, first=0, webhook_url=webhook_url
+            installation, oracle, figures, watch, seed=0, first=0, webhook_url=webhook_url
         )
         for done, plan in enumerate(plans.values()):
             while len(feeder.open_jobs()) >= _OPEN:
@@ -43,6 +44,8 @@ async def calm_digests(
             await feeder.submit(plan)
             say(f"{done + 1} of {len(plans)} jobs submitted, {len(watch.ended)} ended")
         await watch.end_of(plans, _WITHIN_S)
+        # a service that dies here does so undisturbed
+        assert figures.good, "; ".join(figures.details)
         store = installation.store()
         try:
             async with asyncio.timeout(_WITHIN_S):

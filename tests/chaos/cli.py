@@ -113,6 +113,8 @@ def main() -> None:
     print(f"seed={seed} duration={given.duration:.0f}")
     if not given.short:
         print(f"again: {report.command(run)}")
+    if told := total.ended_by_themselves():
+        print(told)
     print(total.line(), flush=True)
     if run.interrupted:
         sys.exit(130)

@@ -21,6 +21,10 @@ class Figures:
         letters: dead letters found, of ``letters_expected`` that had to be there.
         driven: how often the reconciler drove a job again.
         webhooks: deliveries that the receiver took, of ``told`` jobs, of ``asked`` that wanted one.
+        messages_fuzzed: messages sent to topics that are no events of ours, of ``bytes_fuzzed``.
+        inputs_fuzzed: what coverage-guided fuzzing gave to consumers' code, of ``bytes_guided``; no
+            message of it was ever sent.
+        exits: processes that ended by themselves with an exit status, by service and status.
         details: a sentence for each loss, double and difference.
         notes: what else a reader of the report should know.
     """
@@ -35,6 +39,8 @@ class Figures:
     different: int = 0
     bytes_fuzzed: int = 0
     messages_fuzzed: int = 0
+    inputs_fuzzed: int = 0
+    bytes_guided: int = 0
     objects: int = 0
     letters_expected: int = 0
     letters: int = 0
@@ -45,6 +51,7 @@ class Figures:
     seconds: float = 0.0
     killed: Counter[str] = field(default_factory=Counter)
     points: Counter[str] = field(default_factory=Counter)
+    exits: Counter[str] = field(default_factory=Counter)
     details: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -67,6 +74,11 @@ class Figures:
     def differ(self, what: str) -> None:
         self.different += 1
         self.details.append(f"different: {what}")
+
+    def ended_by_themselves(self) -> str:
+        """Which processes did, and how often; empty when none did."""
+        told = ", ".join(f"{who} {times}×" for who, times in sorted(self.exits.items()))
+        return told and f"ended by themselves: {told}"
 
     def line(self) -> str:
         """The last line of a run."""

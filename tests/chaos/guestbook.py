@@ -12,7 +12,7 @@ import hashlib
 import json
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -23,7 +23,7 @@ from chaos.rasters import SQUARES
 from chaos.world import World
 from frond.contracts import keys
 from frond.contracts.errors import ObjectMissing
-from frond.contracts.jobs import ImageStatus, JobOutcome, JobStatus
+from frond.contracts.jobs import ImageStatus, JobOutcome
 from frond.contracts.reasons import Reason
 from frond.store import ObjectStore
 
@@ -31,6 +31,8 @@ _ENDED_S: Final = 300.0
 _NOTICED_S: Final = 60.0
 _CLEARED_S: Final = 150.0
 """Longer than what dead requests left is kept (``FROND_ABANDONED_SECONDS``)."""
+REPLAY: Final = "replay asked for"
+"""In the journal before a job's webhook is asked for once more."""
 _OF_IMAGES: Final = ("inputs", "images", "refused")
 _OF_JOBS: Final = (
     "job.json", "sealed.json", "cancelled", "closing.json", "completed.json",
@@ -38,11 +40,6 @@ _OF_JOBS: Final = (
     "deliveries",
 )  # fmt: skip
 """What may lie with a job that has ended, besides."""
-_STATUS: Final = {
-    JobOutcome.COMPLETED: {JobStatus.SUCCESSFUL},
-    JobOutcome.COMPLETED_WITH_ERRORS: {JobStatus.SUCCESSFUL, JobStatus.FAILED},
-    JobOutcome.DISMISSED: {JobStatus.DISMISSED},
-}
 
 
 @dataclass(frozen=True)
@@ -67,7 +64,8 @@ class Guest:
         outcomes: how it may end; whether it is cancelled in time can be a matter of chance.
         notices: how many webhooks, at least and at most, it and its replays make.
         deleted: nothing of it may be left but its tombstone.
-        brought: keys of the objects that its client put there.
+        brought: keys of the objects that its client put there whole: a raster that it begins in
+            parts, or puts into a form, is none until the job says so.
     """
 
     job_id: str
@@ -98,6 +96,7 @@ class Guestbook:
         note = self.world.oracle.note
         await asyncio.to_thread(note, "guest submitting", sync=True, guest=asdict(guest))
         self.guests[guest.job_id] = guest
+        self.world.guests.add(guest.job_id)
         self.world.strangers += [f"jobs/{guest.job_id}/*", *guest.brought]
         if guest.deleted:
             self.world.strangers.append(f"{keys.DELETED}{guest.job_id}")
@@ -166,10 +165,11 @@ class Guestbook:
         verdict.one_ending(figures, job_id, copies)
         event = copies[0].event
         outcome, counts = JobOutcome(event["outcome"]), event["images"]
-        if outcome not in guest.outcomes or event["status"] not in _STATUS[outcome]:
+        due = verdict.ends_as(outcome, guest.counts())
+        if outcome not in guest.outcomes or event["status"] != due:
             figures.lose(
-                f"job {job_id} ({guest.kind}) ended {event['status']}, {outcome}; that may be "
-                f"{', '.join(guest.outcomes)}"
+                f"job {job_id} ({guest.kind}) ended {event['status']}, {outcome}; that must be {due}, "
+                f"and may be {', '.join(guest.outcomes)}"
             )
         if outcome is not JobOutcome.DISMISSED and counts != guest.counts():
             figures.lose(f"job {job_id} ({guest.kind}) ended with {counts}, not {guest.counts()}")
@@ -247,13 +247,6 @@ class Guestbook:
             return self.was_noticed(guest.job_id, least)
 
         await self.until(all_there, _NOTICED_S)
-        verdict.notices(
-            self.world.figures, guest.job_id, self.world.receiver.of(guest.job_id),
-            asked=most > 0, must=least > 0, rounds=most,
-            spans=verdict.causes(self.world.oracle.noted),
-        )  # fmt: skip
-        if not most or guest.deleted:
-            return
         rounds: list[str] = []
 
         async def all_delivered() -> bool:
@@ -261,7 +254,18 @@ class Guestbook:
             rounds[:] = [w["state"] for w in answer.json()["webhooks"]]
             return set(rounds) <= {"delivered"}
 
-        await self.until(all_delivered, _NOTICED_S)
+        if most and not guest.deleted:
+            await self.until(all_delivered, _NOTICED_S)
+        noted = self.world.oracle.noted
+        # what is told of it as delivered must have come here
+        verdict.notices(
+            self.world.figures, guest.job_id, self.world.receiver.of(guest.job_id),
+            asked=most > 0, least=max(least, rounds.count("delivered")),
+            replays=replays_of(noted, guest.job_id, min(len(rounds), most) - 1),
+            spans=verdict.causes(noted),
+        )  # fmt: skip
+        if not most or guest.deleted:
+            return
         if not least <= len(rounds) <= most or set(rounds) - {"delivered"}:
             self.world.figures.lose(
                 f"job {guest.job_id} ({guest.kind}) has webhooks {rounds}, not {least} to {most} "
@@ -295,6 +299,13 @@ class Guestbook:
         for job_id in deleted:
             if not await store.exists(f"{keys.DELETED}{job_id}"):
                 self.world.figures.lose(f"job {job_id} was deleted and has no tombstone")
+
+
+def replays_of(noted: Iterable[Mapping[str, Any]], job_id: str, rounds: int) -> list[float]:
+    """When so many further rounds of a job's webhook were asked for, at the earliest."""
+    asked = [n["at"] for n in noted if n["what"] == REPLAY and n["job_id"] == job_id]
+    # one that had no answer may have been asked for again and again, as a further one each time
+    return [asked[min(i, len(asked) - 1)] for i in range(rounds)] if asked else []
 
 
 def misfits(

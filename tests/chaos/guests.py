@@ -15,7 +15,7 @@ from typing import Any, Final
 import httpx
 
 from chaos import jobs, rasters
-from chaos.guestbook import Guest, Wanted
+from chaos.guestbook import REPLAY, Guest, Wanted
 from chaos.hosting import COMPLETED, SOON_S, Hosting
 from chaos.world import World
 from frond.contracts import keys, topics
@@ -69,7 +69,8 @@ class Guests(Hosting):
 
     async def form_into_open(self) -> str:
         """POST /upload into a job that is open already; then it is sealed."""
-        job_id = await self.begun("form into open", [Wanted("form-0.tif"), Wanted("form-1.tif")])
+        wanted = [Wanted("form-0.tif"), Wanted("form-1.tif")]
+        job_id = await self.begun("form into open", wanted, put=())
         await self.ask("POST", "/upload", data={"job_id": job_id}, files=_files("form"))
         await self.seal(job_id)
         return job_id
@@ -87,14 +88,14 @@ class Guests(Hosting):
 
     async def parts(self) -> str:
         """An image that its sender puts into the store in parts."""
-        job_id = await self.begun("parts", [Wanted("parts.tif")])
+        job_id = await self.begun("parts", [Wanted("parts.tif")], put=())
         await self._in_parts(job_id, rasters.small(1))
         await self.seal(job_id)
         return job_id
 
     async def misfit(self) -> str:
         """The same, but first with another size than was said: refused, and sent again."""
-        job_id = await self.begun("misfit", [Wanted("parts.tif")])
+        job_id = await self.begun("misfit", [Wanted("parts.tif")], put=())
         data = rasters.small(1)
         try:
             await self._in_parts(job_id, data, said=len(data) + 1)
@@ -110,7 +111,7 @@ class Guests(Hosting):
 
     async def parts_given_up(self) -> str:
         """A job that is cancelled while a raster is coming in parts."""
-        job_id = await self.begun("parts given up", [Wanted("parts.tif")], DISMISSED)
+        job_id = await self.begun("parts given up", [Wanted("parts.tif")], DISMISSED, put=())
         await self._begin_parts(job_id, 100)
         await self.cancel(job_id)
         return job_id
@@ -183,16 +184,22 @@ class Guests(Hosting):
         """A job whose webhook is sent once more: one round, however often it is asked for."""
         job_id = await self._told((2, 2))
         headers = {"Idempotency-Key": secrets.token_hex(8)}
+        self._replaying(job_id)
         await self.ask("POST", f"/jobs/{job_id}/webhooks/replay", headers=headers)
         return job_id
 
     async def replayed_by_two(self) -> str:
         """A client that never comes back asks for a round, another one for the next."""
         job_id = await self._told((2, 5))
+        self._replaying(job_id)
         await self.try_once("POST", f"/jobs/{job_id}/webhooks/replay")
+        self._replaying(job_id)
         # refused for as long as the first round has not ended
         await self.ask("POST", f"/jobs/{job_id}/webhooks/replay")
         return job_id
+
+    def _replaying(self, job_id: str) -> None:
+        self.world.oracle.note(REPLAY, job_id=job_id)
 
     async def _told(self, notices: tuple[int, int]) -> str:
         job_id = await self.begun("replayed", notices=notices)

@@ -36,14 +36,14 @@ class Hosting:
         self, kind: str, images: Sequence[Wanted], outcomes: Sequence[JobOutcome] = COMPLETED,
         **more: Any,
     ) -> str:  # fmt: skip
-        """A job id of its own, and in the journal what may become of the job; ``brought`` names
-        what its client will put beside the uploads."""
+        """A job id of its own, and in the journal what may become of the job; ``put`` names what its
+        client will PUT whole, ``brought`` what it will put beside the uploads."""
         self._count += 1
         job_id = f"guest-{self.world.feeder.seed}-{self._count:04d}"
-        named = (keys.job_upload(job_id, w.name) for w in images)
-        brought = tuple(f"guests/{job_id}/{name}" for name in more.pop("brought", ()))
+        put = (keys.job_upload(job_id, name) for name in more.pop("put", ()))
+        brought = (f"guests/{job_id}/{name}" for name in more.pop("brought", ()))
         await self.book.expect(
-            Guest(job_id, kind, tuple(images), tuple(outcomes), brought=(*named, *brought), **more)
+            Guest(job_id, kind, tuple(images), tuple(outcomes), brought=(*put, *brought), **more)
         )
         return job_id
 
@@ -51,7 +51,12 @@ class Hosting:
         self, kind: str, images: Sequence[Wanted] = ONE, outcomes: Sequence[JobOutcome] = COMPLETED,
         *, webhook: str = "", **more: Any,
     ) -> str:  # fmt: skip
-        """A job of REST without an image yet; ``webhook``: another receiver than the world's."""
+        """A job of REST without an image yet; its images are PUT unless ``put`` names others.
+
+        Args:
+            webhook: another receiver than the world's.
+        """
+        more.setdefault("put", [w.name for w in images])
         job_id = await self.new(kind, images, outcomes, **more)
         asked: dict[str, str] = {"job_id": job_id}
         if webhook or more.get("notices"):

@@ -15,10 +15,12 @@ from typing import Final
 
 import httpx
 
+from chaos import verdict
 from chaos.figures import Figures
 from chaos.jobs import BUCKET
 from chaos.servers import SERVERS, Servers
 from chaos.workers import Workers, service_of
+from frond.runtime.crashpoints import FIRED
 from frond.stack import NativeStack
 from frond.stack.errors import tail
 from frond.store import ObjectStore
@@ -88,8 +90,7 @@ class Installation:
     Attributes:
         env: the services' FROND_* variables; what changes holds for processes started thereafter.
         stack: direct access for whoever looks from outside, past any proxy.
-        exits: how often processes ended by themselves, by ``name: status``.
-        figures: what kills are counted in. ``note`` is told of them.
+        figures: what kills are counted in, and who ended by itself. ``note`` is told of them.
     """
 
     def __init__(
@@ -103,7 +104,7 @@ class Installation:
         self.folder = folder
         self.figures = figures
         self.needs = needs or Needs()
-        self.exits: Counter[str] = Counter()
+        self._excused: set[tuple[str, int]] = set()
         self.note = note or (lambda *_, **__: None)
         self.stack = NativeStack(
             folder / "stack", proxied=self.needs.proxied, small_disk_mb=self.needs.small_disk_mb
@@ -117,9 +118,12 @@ class Installation:
             **self.needs.env,
         }
         self._servers = Servers(
-            self.stack, killed=self._killed, note=lambda *a, **more: self.note(*a, **more)
+            self.stack, killed=self._killed, fell=self._fell,
+            note=lambda *a, **more: self.note(*a, **more),
+        )  # fmt: skip
+        self._workers = Workers(
+            folder, self.env, killed=self._killed, fell=self._fell, crashed=self._crashed
         )
-        self._workers = Workers(folder, self.env, killed=self._killed, fell=self._fell)
 
     # -- life ----------------------------------------------------------------------------------
 
@@ -274,10 +278,18 @@ class Installation:
         self.note("kill", name=name)
 
     def _fell(self, name: str, code: int | None) -> None:
-        self.exits[f"{name}: {code}"] += 1
         self.note("exited", name=name, code=code)
-        if code is not None and code < 0 and code != -signal.SIGTERM:
-            self.figures.lose(f"{name} was ended by {signal.Signals(-code).name}")
+        verdict.fell(self.figures, name, code, ours=name not in SERVERS)
+
+    def _crashed(self, name: str) -> bool:
+        """Whether a crash point of this process's service has fired; each explains one death."""
+        for token in (self.crash_points / FIRED).glob(f"{service_of(name)}.*"):
+            # the same name may be laid out again
+            this = (token.name, token.stat().st_ctime_ns)
+            if this not in self._excused:
+                self._excused.add(this)
+                return True
+        return False
 
     def _signal(self, name: str, sig: signal.Signals) -> None:
         pid = self.pid(name)

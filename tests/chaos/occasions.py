@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from chaos import jobs, rasters
+from chaos import jobs, rasters, verdict
 from chaos.armed import Armed
 from chaos.compared import Compared
 from chaos.guestbook import Wanted
@@ -29,6 +31,15 @@ _ABANDONED_S: Final = 120.0
 """Longer than ``FROND_ABANDONED_SECONDS``."""
 
 
+@dataclass
+class _Gone:
+    """A receiver that says 410, the job that it says it of, and when that was asked for again."""
+
+    receiver: Receiver
+    job_id: str
+    replayed: float = float("inf")
+
+
 class Occasions:
     """Brings about what only crash points need; a need that is not met raises."""
 
@@ -37,6 +48,7 @@ class Occasions:
         self.armed = Armed(world)
         self.guests = Guests(world)
         self.compared = Compared(world)
+        self._gone: list[_Gone] = []
 
     async def never_sent(self) -> None:
         """An image that was recorded and not sent, by a client that waits for the sweeper."""
@@ -116,21 +128,43 @@ class Occasions:
         await self.world.watch.end_of([job_id], 2 * SOON_S)
 
     async def gone(self) -> None:
-        """A receiver of its own that wants no more, and is there again when a replay asks it."""
-        receiver, guests = Receiver(SECRET), self.guests
+        """A receiver of its own that wants no more, of a later job neither, and is there again when
+        a replay asks it. It listens until :meth:`judge`."""
+        receiver = Receiver(SECRET)
         receiver.behave(Mode.GONE)
-        try:
-            job_id = await guests.begun("gone", webhook=receiver.url)
-            await guests.put(job_id)
-            await guests.seal(job_id)
-            await guests.ended(job_id)
-            await self._webhooks_are(job_id, ["gave-up"])
-            receiver.behave(Mode.OK)
-            heads = {"Idempotency-Key": job_id}
-            await guests.ask("POST", f"/jobs/{job_id}/webhooks/replay", headers=heads)
-            await self._webhooks_are(job_id, ["gave-up", "delivered"])
-        finally:
-            receiver.close()
+        job_id = await self._given_up("gone", receiver)
+        gone = _Gone(receiver, job_id)
+        self._gone.append(gone)
+        await self._given_up("gone before", receiver)
+        receiver.behave(Mode.OK)
+        gone.replayed = time.time()
+        heads = {"Idempotency-Key": job_id}
+        await self.guests.ask("POST", f"/jobs/{job_id}/webhooks/replay", headers=heads)
+        await self._webhooks_are(job_id, ["gave-up", "delivered"])
+
+    async def _given_up(self, kind: str, receiver: Receiver) -> str:
+        guests = self.guests
+        job_id = await guests.begun(kind, webhook=receiver.url)
+        await guests.put(job_id)
+        await guests.seal(job_id)
+        await guests.ended(job_id)
+        await self._webhooks_are(job_id, ["gave-up"])
+        return job_id
+
+    def judge(self) -> None:
+        """What the receivers got that say 410; they are closed."""
+        noted, figures = self.world.oracle.noted, self.world.figures
+        causes = verdict.causes(noted)
+        # who dies once it is noted has heard it
+        heard = verdict.causes(n for n in noted if n.get("point") != "notifier.gone-noted")
+        for one in self._gone:
+            one.receiver.close()
+            got = one.receiver.deliveries
+            verdict.gone(figures, one.job_id, got, replayed=one.replayed, spans=heard)
+            if one.replayed < float("inf"):
+                mine = one.receiver.of(one.job_id)
+                verdict.notices(figures, one.job_id, mine, asked=True, least=1, spans=causes)
+        self._gone.clear()
 
     async def _webhooks_are(self, job_id: str, wanted: list[str]) -> None:
         states: list[str] = []

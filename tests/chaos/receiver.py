@@ -18,6 +18,8 @@ from standardwebhooks import Webhook
 from frond.stack.paths import free_port
 
 _READ_WITHIN_S: Final = 5.0
+HOOK: Final = "/hook"
+"""The only path that anybody is told of."""
 
 
 class Mode(StrEnum):
@@ -68,7 +70,7 @@ class Receiver:
     ) -> None:
         self.secret = secret
         self.port = port or free_port()
-        self.url = f"http://127.0.0.1:{self.port}/hook"
+        self.url = f"http://127.0.0.1:{self.port}{HOOK}"
         self.note = note
         self.deliveries: list[Delivery] = []
         self.mode = Mode.OK
@@ -159,7 +161,9 @@ def _handler(receiver: Receiver) -> type[BaseHTTPRequestHandler]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers.get("content-length", 0)))
             headers = {k.lower(): v for k, v in self.headers.items()}
-            self.number, status, more = receiver.take(self.path, headers, body)
+            # whoever does anything but POST is nobody's webhook
+            path = self.path if self.command == "POST" else f"{self.command} {self.path}"
+            self.number, status, more = receiver.take(path, headers, body)
             try:
                 self.send_response(status)
                 for name, value in more.items():
@@ -168,6 +172,8 @@ def _handler(receiver: Receiver) -> type[BaseHTTPRequestHandler]:
                 self.end_headers()
             except OSError:
                 pass  # who hangs is hung up on
+
+        do_GET = do_HEAD = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_POST  # noqa: N815
 
         def finish(self) -> None:
             super().finish()

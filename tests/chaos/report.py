@@ -86,10 +86,19 @@ def _lines(run: Run, total: Figures) -> Iterator[str]:
     yield ""
     if total.killed:
         yield "SIGKILL by process: " + _counted(total.killed) + "."
+    yield (
+        "Ended by themselves with an exit status, and started again (a signal nobody sent is a loss): "
+        + (_counted(total.exits) or "none") + "."
+    )  # fmt: skip
     if total.bytes_fuzzed:
         yield (
             f"Any bytes on any topic: {total.bytes_fuzzed:,} bytes in {total.messages_fuzzed:,} "
             "messages."
+        )
+    if total.inputs_fuzzed:
+        yield (
+            f"Consumers' code under coverage-guided fuzzing: {total.inputs_fuzzed:,} inputs of "
+            f"{total.bytes_guided:,} bytes, none of them sent as a message."
         )
     yield ""
     yield from _violations(run)
@@ -214,8 +223,8 @@ def _sabotages() -> Iterator[str]:
     yield ""
     rows = [(f"`{name}`", kind.done, f"`{kind.figure}`") for name, kind in KINDS.items()]
     yield from _table(("sabotage", "what is done", "counted as"), rows, words=3)
-    yield "Tests of single checks are in `tests/chaos/test_verdict.py`, `test_outside.py` and"
-    yield "`test_guestbook.py`; not each check of the guests has one."
+    yield "Tests of single checks are in `tests/chaos/test_verdict.py`, `test_outside.py`,"
+    yield "`test_workers.py` and `test_guestbook.py`; not each check of the guests has one."
     yield ""
 
 

@@ -88,6 +88,7 @@ class Run:
         self.courses: dict[str, list[tuple[float, int]]] = {}
         self.plans: dict[str, dict[str, JobPlan]] = {}
         self._digests: dict[str, dict[str, bytes]] = {}
+        self._posted = 0
         self.interrupted = False
         self._trouble: asyncio.Task[None] | None = None
 
@@ -158,7 +159,8 @@ class Run:
         strangers: list[str], rubbish: Rubbish, share: float,
     ) -> None:  # fmt: skip
         name = scenario.name
-        figures = self.outcomes[name] = Figures()
+        # the first of a group has been counted in since its installation was started
+        figures = self.outcomes.setdefault(name, Figures())
         oracle = Oracle(self.folder / name / "journal.jsonl")
         installation.figures, installation.note = figures, oracle.note
         watch.on_completed = oracle.completed
@@ -183,6 +185,7 @@ class Run:
             rng=random.Random(f"{self.seed}/{name}"), short=self.short,
             until=time.monotonic() + share, say=ticker.say, strangers=strangers,
             rubbish=rubbish, scale=min(1.0, self.duration / FULL_S),
+            posted_before=self._posted,
         )  # fmt: skip
         limit = _SHORT_S if self.short else share + _OVERTIME_S
         try:
@@ -211,14 +214,15 @@ class Run:
         except Exception as e:
             figures.lose(f"{name} could not be verified: {type(e).__name__}: {e}")
             traceback.print_exc()
+        judged = world.posted_judged
+        self._posted = len(self.receiver.deliveries) if judged is None else judged
         if not world.comparable:
             self._digests.pop(name, None)
         await feeder.close()
         oracle.close()
         figures.seconds = ticker.stop()
-        for exit_, times in installation.exits.items():
-            figures.notes.append(f"ended by itself {times}×, name and status: {exit_}")
-        installation.exits.clear()
+        if exits := figures.ended_by_themselves():
+            print(f"{name}: {exits}")
         self.plans[name] = {j: oracle.plans[j] for j in oracle.acknowledged}
         others.update(oracle.plans)
         print(f"{name}: {figures.seconds:.0f} s, {figures.images} images, {figures.line()}")

@@ -10,14 +10,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
+import signal
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Final
 
+import httpx
 from aiokafka import AIOKafkaProducer
+from standardwebhooks import Webhook
 
 from chaos import outside
 from chaos.figures import Figures
+from chaos.installation import SECRET
 from chaos.jobs import Bad, JobPlan
 from chaos.world import World
 from frond.contracts import keys, topics
@@ -147,6 +153,31 @@ async def _webhook(world: World, _: ObjectStore, plan: JobPlan) -> str:
     return f"{plan.job_id}: its webhook was taken, and came again"
 
 
+async def _stranger(world: World, _: ObjectStore, plan: JobPlan) -> str:
+    """A webhook, well signed, for a job that is none."""
+    job_id, now = f"{plan.job_id}-of-nobody", datetime.now(UTC)
+    body = json.dumps({"type": "job.completed", "data": {"job_id": job_id}})
+    headers = {
+        "webhook-id": "nobody", "webhook-timestamp": str(int(now.timestamp())),
+        "webhook-signature": Webhook(SECRET).sign("nobody", now, body),
+    }  # fmt: skip
+    async with httpx.AsyncClient(timeout=20, trust_env=False) as http:
+        (await http.post(world.receiver.url, content=body, headers=headers)).raise_for_status()
+    return f"a webhook came for job {job_id!r}"
+
+
+async def _death(world: World, _store: ObjectStore, _plan: JobPlan) -> str:
+    """A service is killed as the kernel kills one that takes too much memory."""
+    name = world.installation.names("tiler")[0]
+    pid = world.installation.pid(name)
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    async with asyncio.timeout(_WITHIN_S):
+        while world.installation.pid(name) == pid:
+            await world.watch.any_change(0.1)
+    return f"{name} died by itself: SIGKILL"
+
+
 async def _byte(_: World, store: ObjectStore, plan: JobPlan) -> str:
     """One digit of a coordinate."""
     key = keys.result(plan.job_id, "coco.json")
@@ -180,4 +211,6 @@ KINDS: Final[dict[str, Kind]] = {
     "ending": Kind("doubled", "a completed event is sent again under another id", _ending),
     "webhook": Kind("doubled", "a webhook is made once more", _webhook),
     "byte": Kind("different", "one byte of a job's coco.json is changed", _byte),
+    "death": Kind("lost", "a service is killed by somebody else", _death),
+    "stranger": Kind("doubled", "a webhook is made for a job that nobody submitted", _stranger),
 }

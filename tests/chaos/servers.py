@@ -20,14 +20,18 @@ class Servers:
     Args:
         killed: is told the name of each that is killed while it ran.
         note: is told what helps to replay a failure.
+        fell: is told the name and the status of each that ended and was not killed by us.
     """
 
     def __init__(
-        self, stack: NativeStack, *, killed: Callable[[str], None], note: Callable[..., None]
-    ) -> None:
+        self, stack: NativeStack, *, killed: Callable[[str], None], note: Callable[..., None],
+        fell: Callable[[str, int | None], None],
+    ) -> None:  # fmt: skip
         self.stack = stack
         self._killed = killed
         self._note = note
+        self._fell = fell
+        self._told: set[Child] = set()
         self._keepers: dict[str, asyncio.Task[None]] = {}
         self._held: set[str] = set()
         self._starting: dict[str, asyncio.Task[None]] = {}
@@ -77,14 +81,18 @@ class Servers:
                 await asyncio.shield(task)
 
     def _kill(self, name: str) -> None:
-        if self.child(name).running:
+        if (child := self.child(name)).running:
             self._killed(name)
+            self._told.add(child)
             (self.stack.kill_kafka if name == "kafka" else self.stack.kill_minio)()
 
     async def _keep(self, name: str) -> None:
         while True:
             child = self.child(name)
             await exited(child)
+            if child not in self._told and not self._closing:
+                self._told.add(child)
+                self._fell(name, child.returncode)
             if name in self._held or self._closing:
                 await asyncio.sleep(0.2)  # until it is started again
                 continue

@@ -29,6 +29,15 @@ def post(receiver: Receiver) -> socket.socket:
     return sender
 
 
+def test_whatever_is_asked_is_written_down(receiver: Receiver) -> None:
+    """On any path and by any method, and that it was so."""
+    for line in (b"POST /other", b"GET /hook"):
+        with socket.create_connection(("127.0.0.1", receiver.port), timeout=10) as sender:
+            sender.sendall(line + b" HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+            assert sender.recv(1000)
+    assert [d.path for d in receiver.deliveries] == ["/other", "GET /hook"]
+
+
 def settles(receiver: Receiver, *, read: bool, within: float = 15) -> bool:
     """Whether the one delivery comes to be one whose answer was read, or was not."""
     end = time.monotonic() + within

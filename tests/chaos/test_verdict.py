@@ -14,6 +14,7 @@ from chaos.jobs import Bad, JobPlan
 from chaos.outside import Copy
 from chaos.receiver import Delivery
 from chaos.verdict import Span
+from frond.contracts.jobs import JobOutcome
 
 PLAN = jobs.plan(1, 5, images=3, bad=1)
 
@@ -30,7 +31,8 @@ def told(plan: JobPlan) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]
          "reason": sorted(jobs.EXPECTED[p.bad])[0]} for p in bad
     ]  # fmt: skip
     counts = {"expected": len(plan.images), "completed": len(good), "failed": len(bad)}
-    return {"images": counts}, {"images": images}, {"images": [{"file_name": p.name} for p in good]}
+    event = {"status": "successful", "outcome": "completed_with_errors", "images": counts}
+    return event, {"images": images}, {"images": [{"file_name": p.name} for p in good]}
 
 
 def test_a_good_job_counts_nothing() -> None:
@@ -39,9 +41,12 @@ def test_a_good_job_counts_nothing() -> None:
     assert figures.good, figures.details
 
 
-@pytest.mark.parametrize("part", ["summary", "coco", "event", "reason", "detections"])
+@pytest.mark.parametrize(
+    "part", ["summary", "coco", "event", "reason", "detections", "status", "outcome"]
+)
 def test_whatever_is_missing_is_lost(part: str) -> None:
-    """An image that is gone from any of the documents, a failure without its reason, a detection."""
+    """An image that is gone from any of the documents, a failure without its reason, a detection, an
+    end that is not this job's."""
     figures = Figures()
     event, summary, coco = told(PLAN)
     if part == "summary":
@@ -50,6 +55,10 @@ def test_whatever_is_missing_is_lost(part: str) -> None:
         coco["images"].pop()
     elif part == "event":
         event["images"]["completed"] -= 1
+    elif part == "status":
+        event["status"] = "failed"
+    elif part == "outcome":
+        event["outcome"] = "completed"
     elif part == "reason":
         summary["images"][-1]["reason"] = "internal"
     else:
@@ -145,6 +154,19 @@ def test_a_job_that_was_cancelled_before_it_was_sealed_expects_nothing() -> None
     assert verdict.told_otherwise(job, event)
 
 
+@pytest.mark.parametrize(
+    ("outcome", "completed", "failed", "status"),
+    [
+        ("completed", 2, 0, "successful"), ("completed_with_errors", 1, 1, "successful"),
+        ("completed_with_errors", 0, 2, "failed"), ("dismissed", 1, 1, "dismissed"),
+        ("dismissed", 0, 0, "dismissed"),
+    ],
+)  # fmt: skip
+def test_each_end_has_one_status(outcome: str, completed: int, failed: int, status: str) -> None:
+    counts = {"expected": completed + failed, "completed": completed, "failed": failed}
+    assert verdict.ends_as(JobOutcome(outcome), counts) == status
+
+
 def test_what_was_driven_again_is_lost() -> None:
     """But for the jobs of which the scenario itself took something away."""
     figures = Figures()
@@ -189,16 +211,90 @@ def test_webhooks(got: list[Delivery], asked: bool, lost: int, doubled: int) -> 
     """One id and one body; signed; taken once at least; again only with a cause between; none that
     nobody wanted."""
     figures = Figures()
-    verdict.notices(figures, "j", got, asked=asked, must=True, spans=KILLED)
+    verdict.notices(figures, "j", got, asked=asked, least=1, spans=KILLED)
     assert (figures.lost, figures.doubled) == (lost, doubled), figures.details
 
 
-def test_a_replay_is_one_webhook_more() -> None:
-    for rounds, doubled in ((1, 2), (2, 1), (3, 0)):
-        figures = Figures()
-        got = [notice(10), notice(20), notice(30)]
-        verdict.notices(figures, "j", got, asked=True, must=True, rounds=rounds, spans=KILLED)
-        assert figures.doubled == doubled
+@pytest.mark.parametrize(
+    ("came", "replays", "lost", "doubled"),
+    [
+        ((10, 20, 30), (), 0, 2), ((10, 20, 30), (15,), 0, 1), ((10, 20, 30), (15, 25), 0, 0),
+        ((10, 20, 30), (15, 15), 0, 0),
+        # twice before anybody asked for it again, and then never
+        ((10, 20), (25,), 1, 1), ((10, 20, 30), (25,), 0, 1),
+        # told as sent, and never posted
+        ((10,), (15,), 1, 0), ((10, 20), (15, 16), 1, 0),
+    ],
+)  # fmt: skip
+def test_a_replay_is_one_webhook_more(
+    came: tuple[float, ...], replays: tuple[float, ...], lost: int, doubled: int
+) -> None:
+    """One more, after it was asked for; no other, and no less."""
+    figures, got = Figures(), [notice(at) for at in came]
+    verdict.notices(figures, "j", got, asked=True, least=1, replays=replays, spans=KILLED)
+    assert (figures.lost, figures.doubled) == (lost, doubled), figures.details
+
+
+def test_as_many_were_taken_as_were_told_to_be() -> None:
+    figures = Figures()
+    verdict.notices(figures, "j", [notice()], asked=True, least=2)
+    assert figures.lost == 1
+
+
+def test_a_webhook_of_nobodys_job_is_doubled() -> None:
+    """Of a job that was not submitted, of none at all, or on a path that nobody was told of."""
+    figures = Figures()
+    verdict.strays(figures, [notice()], {"j"})
+    assert figures.good
+    verdict.strays(figures, [notice()], {"another"})
+    verdict.strays(figures, [replace(notice(), job_id="")], {"j"})
+    verdict.strays(figures, [replace(notice(), path="/hook/again")], {"j"})
+    assert figures.doubled == 3
+    assert "'j'" in figures.details[0] and "/hook/again" in figures.details[2], figures.details
+
+
+@pytest.mark.parametrize(
+    ("got", "lost", "doubled"),
+    [
+        ([notice(1, answered="410")], 0, 0),
+        ([notice(1, answered="410"), notice(20)], 0, 0),
+        ([], 1, 0),
+        ([notice(1, answered="410"), notice(3, answered="410"), notice(20)], 0, 1),
+        ([notice(6, answered="410"), notice(9)], 0, 1),
+        ([notice(1, answered="410"), replace(notice(20), job_id="later")], 0, 1),
+        ([notice(1, answered="410"), replace(notice(20), path="/x")], 0, 1),
+        # nobody has heard it: who asked was killed
+        ([notice(4, answered="410"), notice(9, answered="410")], 0, 0),
+        ([notice(1, answered="410", read=False), notice(3, answered="410")], 0, 0),
+    ],
+)
+def test_an_address_that_said_410_is_left_alone(
+    got: list[Delivery], lost: int, doubled: int
+) -> None:
+    """Until a replay is asked for, here at 15; no other job's webhook goes there at all."""
+    figures = Figures()
+    verdict.gone(figures, "j", got, replayed=15, spans=KILLED)
+    assert (figures.lost, figures.doubled) == (lost, doubled), figures.details
+
+
+# -- processes -------------------------------------------------------------------------------------
+
+
+def test_who_dies_of_a_signal_that_nobody_sent_is_lost() -> None:
+    """By name; an exit status is counted, as is whatever the servers die of."""
+    figures = Figures()
+    verdict.fell(figures, "aggregator-2", 1, ours=True)
+    verdict.fell(figures, "aggregator", 1, ours=True)
+    verdict.fell(figures, "minio", -11, ours=False)
+    assert figures.good, figures.details
+    assert figures.exits == {"aggregator (status 1)": 2, "minio (SIGSEGV)": 1}
+    assert figures.ended_by_themselves() == (
+        "ended by themselves: aggregator (status 1) 2×, minio (SIGSEGV) 1×"
+    )
+    for code in (-9, -11, -15, -40):
+        verdict.fell(figures, "tiler-2", code, ours=True)
+    assert figures.lost == 4
+    assert "tiler-2 died by itself: SIGKILL" in figures.details[0]
 
 
 @pytest.mark.parametrize(

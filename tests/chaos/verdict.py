@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import signal
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -12,8 +13,9 @@ from chaos import outside
 from chaos.figures import Figures
 from chaos.jobs import EXPECTED, FUZZ, Bad, JobPlan
 from chaos.outside import Copy
-from chaos.receiver import Delivery
+from chaos.receiver import HOOK, Delivery, Mode
 from chaos.workers import service_of
+from frond.contracts.jobs import JobOutcome, JobStatus
 
 _SLACK_S: Final = 1.0
 _LATER_S: Final = 0.5
@@ -27,13 +29,17 @@ CHECKS: Final = (
     " equal to the stored one, headers too; images = completed + failed",
     "webhook deliveries of a job have one webhook-id, one body and a good signature; at least one"
     " was taken, and each that follows one that was taken has a cause between the two: a notifier or"
-    " the store that was killed, frozen, removed, cut off or full",
+    " the store that was killed, frozen, removed, cut off or full; a replay is posted once, after it"
+    " was asked for; no webhook is posted for a job that nobody submitted, nor to another path, nor"
+    " to an address that said 410, until a replay is asked for",
     "every object is byte for byte that of a calm run of the same jobs, and there is no other",
     "jobs that no run can repeat byte for byte (forms, parts, cancellations, retries, replays,"
     " deletions) are in the journal with all that may become of them, and are held against that:"
     " outcome, images by name, webhooks, and whatever they or requests that died left anywhere",
     "no open ledger, no open delivery, no unfinished multipart upload, no helper process of a worker"
     " that has died",
+    "no process of a service was ended by a signal that nobody sent; those that ended with an exit"
+    " status, as they do when the broker stays away, are counted",
     "every consumer group has committed all topics to their ends; the read model tells of each job"
     " what its completed event tells",
     "each message sent that is no event has its dead letter: value, key, headers, group, reason, id;"
@@ -41,6 +47,31 @@ CHECKS: Final = (
     "in a long run, no job was driven again by the reconciler (it waits an hour), but those of which a scenario"
     " itself took events away",
 )
+
+
+def ends_as(outcome: JobOutcome, counts: Mapping[str, int]) -> JobStatus:
+    """The one status that a job with this outcome and these counts of images has."""
+    if outcome is JobOutcome.DISMISSED:
+        return JobStatus.DISMISSED
+    nothing_came_of_it = counts["failed"] and not counts["completed"]
+    return JobStatus.FAILED if nothing_came_of_it else JobStatus.SUCCESSFUL
+
+
+def fell(figures: Figures, name: str, code: int | None, *, ours: bool) -> None:
+    """A process has ended, and nothing that we sent has ended it.
+
+    Args:
+        ours: whether it is a service's; what the servers die of is theirs.
+    """
+    if code is None or code >= 0:
+        figures.exits[f"{service_of(name)} (status {code})"] += 1
+        return
+    known = {s.value for s in signal.Signals}
+    told = signal.Signals(-code).name if -code in known else f"signal {-code}"
+    if ours:
+        figures.lose(f"{name} died by itself: {told}")
+    else:
+        figures.exits[f"{name} ({told})"] += 1
 
 
 def one_ending(figures: Figures, job_id: str, copies: list[Copy]) -> None:
@@ -72,6 +103,10 @@ def images(
     counts = {"expected": len(wanted), "completed": good, "failed": len(wanted) - good}
     if event["images"] != counts:
         figures.lose(f"job {job_id}: completed event says {event['images']}, not {counts}")
+    outcome = JobOutcome.COMPLETED if good == len(wanted) else JobOutcome.COMPLETED_WITH_ERRORS
+    due, ended = (ends_as(outcome, counts), outcome), (event["status"], event["outcome"])
+    if ended != due:
+        figures.lose(f"job {job_id} ended {', '.join(ended)}, not {', '.join(due)}")
     listed = Counter(i["image_id"] for i in summary["images"])
     told = {i["image_id"]: i for i in summary["images"]}
     drawn = Counter(i["file_name"] for i in coco["images"])
@@ -158,15 +193,15 @@ def causes(noted: Iterable[Mapping[str, Any]]) -> list[Span]:
 
 
 def notices(
-    figures: Figures, job_id: str, got: list[Delivery], *, asked: bool, must: bool,
-    rounds: int = 1, spans: Collection[Span] = (),
+    figures: Figures, job_id: str, got: list[Delivery], *, asked: bool, least: int,
+    replays: Sequence[float] = (), spans: Collection[Span] = (),
 ) -> None:  # fmt: skip
     """A job's webhook: at least once, the same each time, and no more often than has a cause.
 
     Args:
         got: every request of this job that reached the receiver, oldest first.
-        must: whether one has to have been taken.
-        rounds: how often it was asked for: a replay is one more.
+        least: how many have to have been taken.
+        replays: when each further round was asked for: it makes one more, and not before.
         spans: when something was wrong.
     """
     if not asked:
@@ -177,24 +212,69 @@ def notices(
     taken = [d for d in got if d.answered == "ok"]
     figures.webhooks += len(taken)
     figures.told += bool(taken)
-    if must and not taken:
-        figures.lose(f"job {job_id}: no webhook was delivered")
+    if len(taken) < least:
+        figures.lose(
+            f"job {job_id}: {len(taken) or 'no'} webhook was delivered, of {least} at least"
+        )
+    for i, at in enumerate(replays):
+        due = len(replays) - i
+        if (came := sum(d.at >= at for d in taken)) < due:
+            figures.lose(f"job {job_id}: {came} webhooks came after replays that make {due}")
+            break
     if len({d.webhook_id for d in got}) > 1 or len({d.body for d in got}) > 1:
         figures.double(f"job {job_id}: webhooks of different ids or bodies")
     for bad in (d for d in got if not d.signed):
         figures.lose(f"job {job_id}: a webhook's signature does not fit ({bad.webhook_id})")
     # of an answer that nobody read, its sender knows nothing: it has to come again
     read = [d for d in taken if d.read]
-    causeless = [
-        f"{other.at - one.at:.1f} s"
-        for one, other in itertools.pairwise(read)
-        if not any(s.begin <= other.at and s.end >= one.at for s in spans)
-    ]
-    for later in causeless[: max(0, len(causeless) - max(0, rounds - 1))]:
+    asked_for = sorted(replays)
+    for one, other in itertools.pairwise(read):
+        if _has_cause(one, other, spans):
+            continue
+        if asked_for and asked_for[0] <= other.at:
+            asked_for.pop(0)
+            continue
         figures.double(
-            f"job {job_id}: its webhook was taken, and came again {later} later, though nothing "
-            "went wrong between"
+            f"job {job_id}: its webhook was taken, and came again {other.at - one.at:.1f} s later, "
+            "though nothing went wrong between"
         )
+
+
+def _has_cause(one: Delivery, other: Delivery, spans: Collection[Span]) -> bool:
+    return any(s.begin <= other.at and s.end >= one.at for s in spans)
+
+
+def strays(figures: Figures, got: Iterable[Delivery], known: Collection[str]) -> None:
+    """What reached the receiver and is no webhook of a job that a scenario has submitted; nor is
+    that of an earlier one's, of which nothing was open any more when it was judged."""
+    for d in got:
+        if d.path != HOOK:
+            figures.double(f"something was sent to {d.path} of the receiver, for job {d.job_id!r}")
+        elif d.job_id not in known:
+            figures.double(f"a webhook came for job {d.job_id!r}, which nobody submitted now")
+
+
+def gone(
+    figures: Figures, job_id: str, got: Sequence[Delivery], *, replayed: float = float("inf"),
+    spans: Collection[Span] = (),
+) -> None:  # fmt: skip
+    """An address of its own that said 410 of this job: nothing more is posted there.
+
+    Args:
+        replayed: when a replay was asked for, which is posted.
+        spans: when something was wrong that lets 410 be forgotten: between hearing and noting it.
+    """
+    said = [d for d in got if d.answered == Mode.GONE.value]
+    if not said:
+        figures.lose(f"job {job_id}: no webhook was sent to the receiver that says 410")
+    for d in got:
+        if d.job_id != job_id or d.path != HOOK:
+            figures.double(f"job {d.job_id!r}: posted to an address that had said 410 of {job_id}")
+    for one, other in itertools.pairwise(d for d in got if d.at < replayed):
+        if one.answered == Mode.GONE.value and one.read and not _has_cause(one, other, spans):
+            figures.double(
+                f"job {job_id}: posted again {other.at - one.at:.1f} s after its receiver said 410"
+            )
 
 
 def compare(

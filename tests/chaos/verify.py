@@ -164,7 +164,11 @@ def _webhooks(world: World) -> None:
             and job_id not in world.gave_up
         )  # fmt: skip
         got = world.receiver.of(job_id)
-        verdict.notices(world.figures, job_id, got, asked=asked, must=must, spans=spans)
+        verdict.notices(world.figures, job_id, got, asked=asked, least=int(must), spans=spans)
+    known = world.oracle.plans.keys() | world.guests
+    got = world.receiver.deliveries[world.posted_before :]
+    world.posted_judged = world.posted_before + len(got)
+    verdict.strays(world.figures, got, known)
 
 
 async def _objects(world: World, store: ObjectStore, others: set[str]) -> dict[str, bytes]:

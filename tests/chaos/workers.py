@@ -38,16 +38,19 @@ class Workers:
         env: of each process; what changes in it holds for those that are started from then on.
         killed: is told the name of each that is killed while it ran.
         fell: is told the name and the status of each that ended otherwise.
+        crashed: whether one of this name that was killed died at a crash point.
     """
 
     def __init__(
         self, folder: Path, env: dict[str, str], *, killed: Callable[[str], None],
-        fell: Callable[[str, int | None], None],
+        fell: Callable[[str, int | None], None], crashed: Callable[[str], bool],
     ) -> None:  # fmt: skip
         self.folder = folder
         self.env = env
         self._killed = killed
         self._fell = fell
+        self._crashed = crashed
+        self._asked: dict[Child, signal.Signals] = {}
         self._processes: dict[str, _Process] = {}
         self._started: dict[int, tuple[str, Child]] = {}
         self._read_to: dict[Path, int] = {}
@@ -112,6 +115,7 @@ class Workers:
         if child is None or not child.running:
             return False
         self._killed(name)
+        self._asked[child] = signal.SIGKILL
         child.kill()
         return True
 
@@ -130,6 +134,7 @@ class Workers:
         if child is not None and child.running:
             if sig == signal.SIGKILL:
                 self._killed(name)
+            self._asked[child] = sig
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child.pid, sig)
 
@@ -145,6 +150,7 @@ class Workers:
         process.held = True
         if process.child is not None and process.child.running:
             self._killed(name)
+            self._asked[process.child] = signal.SIGKILL
             process.child.kill()
 
     def start(self, name: str) -> None:
@@ -171,16 +177,31 @@ class Workers:
     async def _keep(self, process: _Process, child: Child) -> None:
         began = time.monotonic()
         await exited(child)
-        if process.held or self._closing or process.child is not child:
+        if self._closing:
             return
-        code = child.returncode
-        if code != -signal.SIGKILL:
-            self._fell(process.name, code)
+        by_itself = not self._was_asked(process.name, child)
+        if by_itself:
+            # one that leaves may die on its way, too
+            self._fell(process.name, child.returncode)
+        if process.held or process.child is not child:
+            return
+        if by_itself:
             # one that cannot start must not be started a hundred times a second
             await asyncio.sleep(max(0.0, 1.0 - (time.monotonic() - began)))
         # it may have been held down and started again meanwhile
         if not process.held and not self._closing and process.child is child:
             self._spawn(process)
+
+    def _was_asked(self, name: str, child: Child) -> bool:
+        code = child.returncode
+        if asked_for(code, self._asked.pop(child, None)):
+            return True
+        return code == -signal.SIGKILL and self._crashed(name)
+
+
+def asked_for(code: int | None, sig: signal.Signals | None) -> bool:
+    """Whether a process that ended so was made to by this signal; None: it was sent none."""
+    return sig is not None and (code == -sig or (sig == signal.SIGTERM and code == 0))
 
 
 def orphans_of(dead: dict[int, str], mark: str) -> dict[int, str]:

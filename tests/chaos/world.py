@@ -39,6 +39,9 @@ class World:
         robbed: jobs of which the scenario itself took events away: the reconciler has to help them.
         receiver_lived: cleared by a scenario after which deliveries need not have arrived.
         gave_up: jobs whose receiver wants no more: their webhook need not have been taken.
+        guests: jobs that are judged by a guestbook.
+        posted_before: how many webhooks the receiver had got when the scenario before was judged.
+        posted_judged: how many when this one was.
         copies_before: completed events of a broker that has lost its topics since.
         comparable: cleared by a scenario whose artifacts cannot be those of a calm run.
     """
@@ -60,6 +63,9 @@ class World:
     receiver_lived: bool = True
     comparable: bool = True
     gave_up: set[str] = field(default_factory=set)
+    guests: set[str] = field(default_factory=set)
+    posted_before: int = 0
+    posted_judged: int | None = None
     copies_before: dict[str, list[Copy]] = field(default_factory=dict)
 
     @property

@@ -75,6 +75,7 @@ async def run(world: World) -> None:
         await turns.through(helped)
         await world.ended()
     await turns.occasions.guests.book.check()
+    turns.occasions.judge()
 
 
 def _drop_unfinished(world: World) -> None:

@@ -175,8 +175,8 @@ async def _guided(world: World) -> None:
                 # a crash of the interpreter, too much time or memory: libFuzzer's own ways out
                 world.figures.lose(f"fuzz target {target} (seed {seed}) died: {told[-1500:]}")
             continue
-        world.figures.messages_fuzzed += int(m.group(2))
-        world.figures.bytes_fuzzed += int(m.group(3))
+        world.figures.inputs_fuzzed += int(m.group(2))
+        world.figures.bytes_guided += int(m.group(3))
         if int(m.group(4)):
             world.figures.lose(f"fuzz target {target} (seed {seed}): {told[-1500:]}")
 
