@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -11,8 +11,8 @@ import pytest
 from notifier_world import completed, job, recorded
 
 from frond.contracts import keys
-from frond.contracts.deliveries import Kind, State
-from frond.notifier.delivery import Policy
+from frond.contracts.deliveries import Delivery, Kind, State
+from frond.notifier.delivery import Answer, Policy, classify
 from frond.notifier.gone import Gone
 from frond.notifier.outbox import Outbox
 from frond.notifier.send import WebhookSender
@@ -82,3 +82,48 @@ async def test_a_notice_that_waits_hears_of_a_410_meanwhile(
     record = await recorded(store, waiting, lambda d: d.final)
     assert record.state is State.GAVE_UP and "2026-01-02 03:04 UTC" in record.last_answer
     assert receiver.posts.qsize() == 1
+
+
+async def test_a_replay_opens_what_its_first_notice_closed(
+    store: ObjectStore, receiver: Any
+) -> None:
+    """The first was stored before anything said whose its job is, the replay after: the address is
+    asked for as before by the next job that names nobody."""
+    receiver.script[:] = [410]
+    first = await job(store, "unowned", receiver.url)
+    later = await job(store, "unowned-too", receiver.url)
+    async with httpx.AsyncClient(trust_env=False) as http:
+        senders = {Kind.WEBHOOK: WebhookSender(NotifierSettings(egress_allow="127.0.0.0/8"), http)}
+        outbox = Outbox(store, senders, Policy(3, 0.2))
+        await outbox.take(completed("unowned"))
+        await outbox.idle()
+        assert await store.exists(keys.gone(None, receiver.url))
+        mine = first.again("one", datetime.now(UTC), "acme")
+        assert mine.tenant == "acme"
+        await store.put(keys.delivery(mine.job_id, mine.id), mine.model_dump_json().encode())
+        await store.put(keys.delivery_marker(mine.job_id, mine.id), b"{}")
+        await outbox.resume()
+        await outbox.idle()
+        assert not await store.exists(keys.gone(None, receiver.url))
+        await outbox.take(completed("unowned-too"))
+        await outbox.idle()
+    assert (await recorded(store, later, lambda d: d.final)).state is State.DELIVERED
+
+
+@pytest.mark.parametrize(("took_s", "closed"), [(29, True), (31, False)])
+async def test_a_410_that_is_told_late_closes_nothing(
+    store: ObjectStore, took_s: int, closed: bool
+) -> None:
+    """Whoever was stopped in its attempt until its lease was over may wake to a receiver that has
+    long been mended: another notifier has asked since."""
+    await job(store, "late", "http://receiver.example/hook")
+    clock = [datetime.now(UTC)]
+
+    async def answered(delivery: Delivery, now: datetime) -> Answer:
+        clock[0] += timedelta(seconds=took_s)
+        return classify(410, None, now)
+
+    outbox = Outbox(store, {Kind.WEBHOOK: answered}, Policy(3, 0.2), now=lambda: clock[0])
+    await outbox.take(completed("late"))
+    await outbox.idle()
+    assert await store.exists(keys.gone(None, "http://receiver.example/hook")) is closed

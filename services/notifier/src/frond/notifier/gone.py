@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 
 from pydantic import BaseModel, ConfigDict
 
@@ -40,16 +43,46 @@ async def find_gone(store: ObjectStore, delivery: Delivery) -> Answer | None:
     return await wait_out(read, what="asking whether a receiver wants no more")
 
 
-async def note_gone(store: ObjectStore, delivery: Delivery, answer: Answer, now: datetime) -> None:
+async def note_gone(
+    store: ObjectStore, delivery: Delivery, answer: Answer, now: Callable[[], datetime],
+    until: datetime,
+) -> None:  # fmt: skip
     """Keep what an answer says of its address, before the answer itself is kept: whoever dies
-    between the two asks once more."""
-    key = keys.gone(delivery.tenant, delivery.target)
+    between the two asks once more.
+
+    Args:
+        until: when the attempt belongs to whoever makes it no more. From then on another one has
+            asked since, and was perhaps answered otherwise: a late 410 closes nothing.
+    """
     if answer.gone:
-        raw = Gone(said=now).model_dump_json().encode()
-        await wait_out(
-            lambda: store.put(key, raw, "application/json"), what="noting that one wants no more"
-        )
+        said = now()
+        kept = await _keys(store, delivery)
+
+        async def close() -> None:
+            for key in kept:
+                if now() < until:
+                    raw = Gone(said=said).model_dump_json().encode()
+                    await store.put(key, raw, "application/json")
+
+        await wait_out(close, what="noting that one wants no more")
         crash_point("notifier.gone-noted")
     elif delivery.round and answer.delivered and delivery.kind is Kind.WEBHOOK:
-        await wait_out(lambda: store.delete(key), what="noting that a receiver is there again")
+        for key in await _keys(store, delivery):
+            await wait_out(partial(store.delete, key), what="noting that a receiver is there again")
         crash_point("notifier.gone-forgotten")
+
+
+async def _keys(store: ObjectStore, delivery: Delivery) -> set[str]:
+    """Where it is kept: for the notice's tenant, and of a replay for its first notice's as well.
+
+    The two differ where the first was stored before anything said whose its job is.
+    """
+    tenants = {delivery.tenant}
+    if delivery.round:
+        # the id needs no time
+        first = Delivery.of(delivery.event, delivery.kind, delivery.target, datetime.min)
+        key = keys.delivery(delivery.job_id, first.id)
+        with contextlib.suppress(ObjectMissing):
+            raw = await wait_out(lambda: store.get(key), what="reading whose a notice is")
+            tenants.add(Delivery.model_validate_json(raw).tenant)
+    return {keys.gone(tenant, delivery.target) for tenant in tenants}

@@ -13,7 +13,7 @@ import json
 import random
 import secrets
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Final
 
@@ -199,6 +199,7 @@ class Outbox:
         """Make the next attempt, unless another notifier does; returns how long to look away."""
         number = delivery.attempts + 1
         unwanted = await find_gone(self.store, delivery)
+        until = self.now() + timedelta(seconds=self.lease_s)
         held_for = await self._claim(delivery, number)
         if held_for > 0:
             return held_for
@@ -210,7 +211,7 @@ class Outbox:
             crash_point("notifier.attempt-claimed")
             answer = await self.senders[delivery.kind](delivery, self.now())
             crash_point("notifier.posted")
-            await note_gone(self.store, delivery, answer, self.now())
+            await note_gone(self.store, delivery, answer, self.now, until)
         done = after(delivery, answer, self.policy, self.now(), self._random.random())
         metrics.ATTEMPTS.labels(delivery.kind, done.state).inc()
         log = _log.info if done.state is State.DELIVERED else _log.warning
