@@ -31,10 +31,14 @@ _log = get_logger(__name__)
 
 @dataclass(slots=True)
 class Place:
-    """A place in a job that requests with one name hold, and whether one of them has it for good."""
+    """A place in a job that requests with one name hold.
+
+    ``kept``: its name is claimed. ``unsure``: nobody knows whether it is.
+    """
 
     requests: int = 0
     kept: bool = False
+    unsure: bool = False
 
 
 class Ingest:
@@ -71,6 +75,10 @@ class Ingest:
         """How many names are claimed in the open jobs that this process has seen."""
         self.coming: dict[tuple[str, str], Place] = {}
         """Names of jobs' images that requests are bringing to this process right now."""
+        self.given_back = 0
+        """How often this process took a claim away."""
+        self.counting = asyncio.Lock()
+        """Held while a job's claims are counted, and while one that was kept is taken away."""
         self.listing: set[str] = set()
         """Jobs whose prefix this process is listing right now."""
         self._preparing = asyncio.Lock()

@@ -10,8 +10,8 @@ import asyncio
 import contextlib
 import json
 import secrets
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Final, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from pydantic import BaseModel
 
@@ -22,11 +22,13 @@ from frond.contracts.events import ImageUploaded
 from frond.contracts.ids import image_id, parse_s3_uri
 from frond.contracts.jobs import JobSpec
 from frond.contracts.reasons import Reason
-from frond.ingest import metrics, places, rooms
+from frond.ingest import metrics, places
 from frond.ingest.context import Ingest, age
 from frond.ingest.problems import Refused
-from frond.ingest.rooms import Room
 from frond.runtime import crash_point, get_logger
+
+if TYPE_CHECKING:
+    from frond.ingest.rooms import Room
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -112,9 +114,7 @@ async def publish(ingest: Ingest, events: Sequence[ImageUploaded], traceparent: 
         _log.warning("recorded, to be sent by the sweeper", events=len(events), error=repr(e))
 
 
-async def claim(
-    ingest: Ingest, job_id: str, files: Sequence[File], room: Room | None = None
-) -> list[File]:
+async def claim(ingest: Ingest, job_id: str, files: Sequence[File], room: Room) -> list[File]:
     """Take names for these files. Returns the files that have the names, with the same bytes.
 
     ``room``: the places that are held for them. Those of names that are taken here are kept: a name
@@ -126,16 +126,33 @@ async def claim(
     """
     by = secrets.token_hex(8)
     mine = [f.model_copy(update={"by": by}) for f in files]
+
+    async def attempt(file: File) -> File | Refused:
+        # returned, so that no other claim is given up while it is being stored
+        try:
+            return await _win(ingest, job_id, file)
+        except Refused as e:
+            return e
+
     try:
-        won = await in_parallel(mine, lambda f: _win(ingest, job_id, f))
+        won: list[File] = []
+        for outcome in await in_parallel(mine, attempt):
+            if isinstance(outcome, Refused):
+                raise outcome
+            won.append(outcome)
         # only now: whoever seals the job from now on sees the claims
         await require_place(ingest, job_id, won)
         crash_point("ingest.name-claimed")
     except Refused:
-        await in_parallel(mine, lambda f: _release_own(ingest, job_id, f))
+        async with _taking_away(ingest, mine, room):
+            await in_parallel(
+                mine, lambda f: _take_away(ingest, job_id, f, room, lambda held: held.by == by)
+            )
         raise
-    if room is not None:
-        room.keep(file.name for file in won if file.by == by)
+    except BaseException:
+        room.doubt(f.name for f in mine)
+        raise
+    room.keep(file.name for file in won if file.by == by)
     return won
 
 
@@ -183,18 +200,31 @@ async def _win(ingest: Ingest, job_id: str, file: File) -> File:
     )
 
 
-async def _release_own(ingest: Ingest, job_id: str, file: File) -> None:
-    held = await claimed(ingest, job_id, file.name)
-    if held is not None and held.by == file.by:
-        await ingest.store.delete(places.claim(job_id, file.name))
+async def release(ingest: Ingest, job_id: str, file: File, room: Room) -> None:
+    """Give back a name whose bytes (those of ``file.mark``) will never come, and its place, which
+    this request holds."""
+    async with _taking_away(ingest, [file], room):
+        await _take_away(ingest, job_id, file, room, lambda held: held.mark == file.mark)
 
 
-async def release(ingest: Ingest, job_id: str, file: File) -> None:
-    """Give back a name whose bytes (those of ``file.mark``) will never come, and its place."""
+@contextlib.asynccontextmanager
+async def _taking_away(ingest: Ingest, files: Sequence[File], room: Room) -> AsyncIterator[None]:
+    # one request at a time, and never while claims are counted: else one is given back twice
+    try:
+        async with ingest.counting:
+            yield
+    except BaseException:
+        room.doubt(f.name for f in files)
+        raise
+
+
+async def _take_away(
+    ingest: Ingest, job_id: str, file: File, room: Room, mine: Callable[[File], bool]
+) -> None:
     held = await claimed(ingest, job_id, file.name)
-    if held is not None and held.mark == file.mark:
+    if held is not None and mine(held):
         await ingest.store.delete(places.claim(job_id, file.name))
-        rooms.free(ingest, job_id)
+        room.give_back([file.name])
 
 
 async def stored(ingest: Ingest, file: File) -> bool:

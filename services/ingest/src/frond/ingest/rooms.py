@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable
 from frond.contracts import keys
 from frond.contracts.errors import ObjectMissing
 from frond.contracts.reasons import Reason
-from frond.ingest import places
+from frond.ingest import intake, places
 from frond.ingest.context import Ingest, Place
 from frond.ingest.problems import Refused
 
@@ -17,51 +17,98 @@ class Room:
     """Places that are held for names, until they are kept or left.
 
     Requests that bring the same name at once share its place: a sender may try again before its
-    first attempt has ended.
+    first attempt has ended. A name that is claimed already has the place that it was counted with.
     """
 
-    def __init__(self, ingest: Ingest, job_id: str, names: Collection[str] = ()) -> None:
+    def __init__(
+        self, ingest: Ingest, job_id: str, names: Collection[str], claimed: Collection[str]
+    ) -> None:
         self._ingest = ingest
         self._job_id = job_id
         self._names = set(names)
         for name in self._names:
-            place = ingest.coming.setdefault((job_id, name), Place())
-            if not place.requests:
-                ingest.counts[job_id] += 1
-            place.requests += 1
+            at = (job_id, name)
+            if at not in ingest.coming:
+                ingest.coming[at] = Place(kept=name in claimed)
+                if name not in claimed:
+                    ingest.counts[job_id] += 1
+            ingest.coming[at].requests += 1
+
+    def _held(self, names: Iterable[str]) -> list[Place]:
+        return [self._ingest.coming[self._job_id, n] for n in self._names.intersection(names)]
 
     def keep(self, names: Iterable[str]) -> None:
         """These have their image for good."""
-        for name in self._names.intersection(names):
-            self._ingest.coming[self._job_id, name].kept = True
+        for place in self._held(names):
+            place.kept = True
+
+    def give_back(self, names: Iterable[str]) -> None:
+        """These were claimed, and are no more: free, unless one of those who hold them claims them
+        again before the last of them leaves."""
+        self._ingest.given_back += 1
+        for place in self._held(names):
+            place.kept = False
+
+    def doubt(self, names: Iterable[str]) -> None:
+        """Whether these are claimed is not known: the job's images are counted again."""
+        for place in self._held(names):
+            place.unsure = True
 
     def leave(self) -> None:
         """Let go of all places; those that nobody kept, and nobody else holds, are free."""
+        counts = self._ingest.counts
         while self._names:
             at = (self._job_id, self._names.pop())
             place = self._ingest.coming[at]
             place.requests -= 1
-            if not place.requests:
-                del self._ingest.coming[at]
-                if not place.kept:
-                    free(self._ingest, self._job_id)
-
-
-def free(ingest: Ingest, job_id: str) -> None:
-    """One image less than was counted."""
-    if job_id in ingest.counts:
-        ingest.counts[job_id] -= 1
+            if place.requests:
+                continue
+            del self._ingest.coming[at]
+            if place.unsure:
+                counts.pop(self._job_id, None)
+            elif not place.kept and self._job_id in counts:
+                counts[self._job_id] -= 1
 
 
 async def make_room(ingest: Ingest, job_id: str, names: Collection[str]) -> Room:
-    """Hold places for new images in an open job.
+    """Hold places for images in an open job: names that are claimed have theirs already.
 
-    A job that was created with its size takes images until it has them, one that was sealed takes
-    none. The count is exact within this process.
+    A job that was created with its size takes new names until it has them, one that was sealed
+    takes none. The count is exact within this process.
 
     Raises:
         Refused: job-closed, or too-many.
     """
+    refusal: Refused | None = None
+    looked: set[str] = set()
+    while True:
+        given_back = ingest.given_back
+        claimed = await _claimed(ingest, job_id, names)
+        if refusal is not None and claimed == looked:
+            raise refusal
+        try:
+            await _require_room(ingest, job_id, set(names) - claimed)
+        except Refused as e:
+            # a name may have been claimed while this was asked, by an attempt before this one
+            refusal, looked = e, claimed
+            continue
+        # from the count to the places nothing is awaited; a claim that was seen may be gone by now
+        if given_back == ingest.given_back:
+            return Room(ingest, job_id, names, claimed)
+
+
+async def _claimed(ingest: Ingest, job_id: str, names: Collection[str]) -> set[str]:
+    async def there(name: str) -> bool:
+        return await ingest.store.exists(places.claim(job_id, name))
+
+    unique = sorted(set(names))
+    found = await intake.in_parallel(unique, there)
+    return {name for name, is_there in zip(unique, found, strict=True) if is_there}
+
+
+async def _require_room(ingest: Ingest, job_id: str, names: Collection[str]) -> None:
+    if not names:
+        return
     try:
         sealed = json.loads(await ingest.store.get(keys.job_sealed(job_id)))
     except ObjectMissing:
@@ -71,15 +118,27 @@ async def make_room(ingest: Ingest, job_id: str, names: Collection[str]) -> Room
             Reason.JOB_CLOSED,
             f"Job {job_id!r} is sealed with {sealed['job_size']} images and takes no more.",
         )
-    if job_id not in ingest.counts:
-        found = 0
-        async for _ in ingest.store.list(places.claims(job_id)):
-            found += 1
-        ingest.counts.setdefault(job_id, found)
+    while job_id not in ingest.counts:
+        await _count(ingest, job_id)
     limit = int(sealed["job_size"]) if sealed else ingest.settings.max_files
-    new = sum((job_id, name) not in ingest.coming for name in set(names))
+    new = sum((job_id, name) not in ingest.coming for name in names)
     if ingest.counts[job_id] + new > limit:
         if sealed:
             raise Refused(Reason.JOB_CLOSED, f"Job {job_id!r} has all of its {limit} images.")
         raise Refused(Reason.TOO_MANY, f"A job may have {limit} images here.")
-    return Room(ingest, job_id, names)
+
+
+async def _count(ingest: Ingest, job_id: str) -> None:
+    """Count the job's names: those that are claimed, and those that requests hold meanwhile."""
+
+    def held() -> list[tuple[str, Place]]:
+        return [(places.claim(job_id, n), p) for (j, n), p in ingest.coming.items() if j == job_id]
+
+    async with ingest.counting:
+        if job_id in ingest.counts:
+            return
+        before = held()
+        found = {claim.key async for claim in ingest.store.list(places.claims(job_id))}
+        # one that was claimed behind the listing's back
+        found |= {k for k, p in before + held() if p.requests or p.kept or p.unsure}
+        ingest.counts[job_id] = len(found)

@@ -14,13 +14,13 @@ from frond.contracts.jobs import ImageStatus, JobSpec
 from frond.contracts.reasons import Reason
 from frond.ingest import desk, intake, names, views
 from frond.ingest.auth import who_asks
-from frond.ingest.context import Ingest, ingest_of
+from frond.ingest.context import ingest_of
 from frond.ingest.cursors import read_cursor, write_cursor
 from frond.ingest.intake import File
 from frond.ingest.listing import named_object
 from frond.ingest.problems import Refused
 from frond.ingest.readmodel import queries
-from frond.ingest.rooms import Room, make_room
+from frond.ingest.rooms import make_room
 from frond.ingest.routes.answers import PROBLEMS, JobId, JsonRoute, S3Url
 from frond.ingest.sinks import ObjectSink
 from frond.ingest.tracing import traceparent
@@ -76,19 +76,6 @@ def added(spec: JobSpec, file: File, created: bool) -> Added:
     )  # fmt: skip
 
 
-async def admit(ingest: Ingest, job_id: str, name: str) -> Room:
-    """A place for a new name in an open job. Raises Refused."""
-    if await intake.claimed(ingest, job_id, name) is not None:
-        return Room(ingest, job_id)
-    try:
-        return await make_room(ingest, job_id, [name])
-    except Refused:
-        # taken while it was asked, by an attempt before this one
-        if await intake.claimed(ingest, job_id, name) is not None:
-            return Room(ingest, job_id)
-        raise
-
-
 @router.put(
     "/jobs/{job_id}/images/{name:any_name}", response_model=Added, status_code=201,
     summary="Add one image: its bytes are the body",
@@ -104,7 +91,7 @@ async def put_image(request: Request, job_id: JobId, name: str) -> Response:
     told = request.headers.get("content-length", "")
     if told.isdigit() and int(told) > limit:
         raise Refused(Reason.TOO_LARGE, f"An image may have {limit} bytes here, not {told}.")
-    room = await admit(ingest, job_id, name)
+    room = await make_room(ingest, job_id, [name])
     key = keys.job_upload(job_id, name)
     sink = ObjectSink(ingest.store, key, limit)
     try:

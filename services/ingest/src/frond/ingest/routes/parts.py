@@ -18,9 +18,9 @@ from frond.ingest.context import Ingest, ingest_of
 from frond.ingest.intake import File
 from frond.ingest.presigned import begin_parts, finish_parts
 from frond.ingest.problems import Refused
-from frond.ingest.rooms import make_room
+from frond.ingest.rooms import Room, make_room
 from frond.ingest.routes.answers import PROBLEMS, JobId, JsonRoute
-from frond.ingest.routes.images import Added, added, admit
+from frond.ingest.routes.images import Added, added
 from frond.ingest.tracing import traceparent
 from frond.runtime import crash_point
 
@@ -83,17 +83,19 @@ async def complete_multipart(
     key = keys.job_upload(job_id, name)
     mark = "upload:" + hashlib.sha256(body.upload_id.encode()).hexdigest()
     mine = File(name=name, image=ingest.store.uri(key), mark=mark, size=0)
-    room = await admit(ingest, job_id, name)
+    room = await make_room(ingest, job_id, [name])
     try:
         # the name is taken first: nobody else's bytes under it can be replaced
         await intake.claim(ingest, job_id, [mine], room)
-        new = not await ingest.store.exists(key) and await _finish(ingest, job_id, mine, key, body)
+        new = not await ingest.store.exists(key) and await _finish(
+            ingest, job_id, mine, key, body, room
+        )
         found = await ingest.store.stat(key)
         said = await presigned.noted(ingest, job_id, key, body.upload_id)
         if said is not None and found.size != said.size:
             await ingest.store.delete(key)
             crash_point("ingest.misfit-deleted")
-            await intake.release(ingest, job_id, mine)
+            await intake.release(ingest, job_id, mine, room)
             crash_point("ingest.misfit-released")
             await presigned.forget(ingest, job_id, body.upload_id)
             # what was said was counted when it began
@@ -122,7 +124,7 @@ def _other_size(size: int, said: int, limit: int) -> Refused:
 
 
 async def _finish(
-    ingest: Ingest, job_id: str, file: File, key: str, body: CompleteMultipart
+    ingest: Ingest, job_id: str, file: File, key: str, body: CompleteMultipart, room: Room
 ) -> bool:
     """Make the object of its parts; False: another request has just done so."""
     parts = [(p.number, p.etag) for p in body.parts]
@@ -137,7 +139,7 @@ async def _finish(
             raise
         if await ingest.store.exists(key):
             return False
-        await intake.release(ingest, job_id, file)
+        await intake.release(ingest, job_id, file, room)
         # nor does anybody wait for them: who took them back may have died before it noted that
         await presigned.forget(ingest, job_id, body.upload_id)
         raise
