@@ -180,6 +180,22 @@ async def test_clocks_may_differ_by_half_a_minute(issuer: Issuer, tokens: Tokens
     assert "yet" in await denied(tokens, issuer.token("one", nbf=now + 60))
 
 
+async def test_old_tokens_are_denied_where_age_has_a_limit(issuer: Issuer, clock: Clock) -> None:
+    """However late they expire; and those that do not say how old they are. Elsewhere, both pass."""
+    keys, now = KeySet(issuer.url, clock=clock), int(time.time())
+    limited = Tokens(keys, issuer.url, AUDIENCE, "tenant", 900)
+    free = Tokens(keys, issuer.url, AUDIENCE, "tenant")
+    late = {"exp": now + 10**6, "nbf": ...}
+    assert await limited.verify(issuer.token("one", **late, iat=now - 900))
+    for iat, told in ((now - 960, "900 s"), (..., "'iat'")):
+        token = issuer.token("one", **late, iat=iat)
+        assert told in await denied(limited, token)
+        assert await free.verify(token)
+    for iat in ("soon", None, [now], float("inf")):
+        await denied(limited, issuer.token("one", **late, iat=iat))
+    assert "yet" in await denied(limited, issuer.token("one", **late, iat=now + 60))
+
+
 @pytest.mark.parametrize("text", ["a.b.c", "..", "é.é.é", "x" * 9000, "e30.e30.e30", "\x00.\x00."])
 async def test_any_text_is_denied_with_a_sentence(tokens: Tokens, text: str) -> None:
     assert await denied(tokens, text)

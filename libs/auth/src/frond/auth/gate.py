@@ -44,8 +44,9 @@ class Gate:
         if settings.jwt_issuer:
             known = KeySet(settings.jwt_issuer, settings.jwt_jwks_url, log=log)
             self._tokens = Tokens(
-                known, settings.jwt_issuer, settings.jwt_audience, settings.jwt_tenant_claim
-            )
+                known, settings.jwt_issuer, settings.jwt_audience, settings.jwt_tenant_claim,
+                settings.jwt_max_age_s,
+            )  # fmt: skip
         self._hinted = (-_HINT_S, "")
         if self.open:
             log("FROND_AUTH is off: everybody who reaches this port is let in as admin")

@@ -58,6 +58,10 @@ class AuthSettings(BaseModel):
     jwt_tenant_claim: str = Field(
         default="tenant", description="the claim that names the tenant; empty: all have one"
     )
+    jwt_max_age_s: float = Field(
+        default=0.0, ge=0,
+        description="how old a token may be, by its iat, whatever its exp says; 0: no limit",
+    )  # fmt: skip
     request_rate: float = Field(default=0.0, ge=0, description="requests/s a key; 0: no limit")
     upload_rate: int = Field(
         default=0, ge=0, description="bytes/s that a key's bodies are taken at; 0: no limit"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any, Final
 
 import jwt
@@ -24,13 +25,22 @@ def _denied(detail: str) -> JobRejected:
 
 
 class Tokens:
-    """Tells whose a token is. ``tenant_claim`` empty: all tokens are of one tenant."""
+    """Tells whose a token is.
 
-    def __init__(self, keys: KeySet, issuer: str, audience: str, tenant_claim: str) -> None:
+    Args:
+        tenant_claim: empty: all tokens are of one tenant.
+        max_age_s: how old a token may be, whatever its ``exp`` says; 0: no limit.
+    """
+
+    def __init__(
+        self, keys: KeySet, issuer: str, audience: str, tenant_claim: str, max_age_s: float = 0.0
+    ) -> None:
         self._keys = keys
         self._issuer = issuer
         self._audience = audience
         self._claim = tenant_claim
+        self._max_age_s = max_age_s
+        self._required = ["exp", "iss", "aud", "sub", *(["iat"] if max_age_s else [])]
 
     async def verify(self, token: str) -> Principal:
         """Whose token it is.
@@ -54,8 +64,13 @@ class Tokens:
             claims = jwt.decode(
                 token, key.key, algorithms=[algorithm], audience=self._audience,
                 issuer=self._issuer, leeway=_LEEWAY_S,
-                options={"require": ["exp", "iss", "aud", "sub"]},
+                options={"require": self._required},
             )  # fmt: skip
+            if self._max_age_s and time.time() - int(claims["iat"]) > self._max_age_s + _LEEWAY_S:
+                raise _denied(
+                    f"The token is older than the {self._max_age_s:g} s that are taken here "
+                    "(FROND_JWT_MAX_AGE_S). Get a new one from its issuer."
+                )
         except jwt.ExpiredSignatureError:
             raise _denied("The token has expired. Get a new one from its issuer.") from None
         except jwt.ImmatureSignatureError:
@@ -66,7 +81,7 @@ class Tokens:
             raise _denied("The token is another issuer's than the one trusted here.") from None
         except jwt.MissingRequiredClaimError as e:
             raise _denied(f"The token has no claim {e.claim!r}.") from None
-        except (jwt.PyJWTError, ValueError, TypeError):
+        except (jwt.PyJWTError, ValueError, TypeError, OverflowError):
             raise _denied("The token cannot be verified.") from None
         return self._principal(claims)
 
