@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pytest
 
 from frond.contracts import keys
 from frond.ingest import places
+from frond.ingest.intake import File
 from frond.runtime.crashpoints import ENVIRONMENT, FIRED
 from frond.stack import Endpoints
 
@@ -38,19 +40,20 @@ async def listed(door: Any, prefix: str) -> list[str]:
         store.close()
 
 
-async def gone(door: Any, prefix: str, seconds: float = 30) -> None:
+async def gone(door: Any, prefix: str, *, but: int = 0, seconds: float = 30) -> None:
     deadline = time.monotonic() + seconds
-    while left := await listed(door, prefix):
+    while len(left := await listed(door, prefix)) > but:
         assert time.monotonic() < deadline, left
 
 
-def die(door: Any, points: Path, point: str, job_id: str) -> None:
+def die(door: Any, points: Path, point: str, job_id: str, *, again: bool = True) -> None:
     (points / f"{point}.1").touch()
     with door.client() as api, pytest.raises(httpx.TransportError):
         api.post("/upload", data={"job_id": job_id}, files=FILES)
     assert (points / FIRED / f"{point}.1").exists()
     door.process.wait(30)
-    door.start()
+    if again:
+        door.start()
 
 
 async def test_a_form_that_no_job_knows_leaves_nothing(armed: Any) -> None:
@@ -84,3 +87,48 @@ async def test_names_that_were_only_claimed_are_recorded_when_they_come_again(ar
         assert sealed.json()["images"]["expected"] == len(FILES)
     await gone(door, keys.RECEIVING)
     assert len(await listed(door, keys.UPLOADS)) == len(FILES)
+
+
+async def first_is_claimed(door: Any, points: Path) -> str:
+    """An open job, and a form for it whose process died between the first and the second claim."""
+    job_id = f"open-{secrets.token_hex(4)}"
+    with door.client() as api:
+        assert api.post("/jobs", json={"job_id": job_id}).status_code == 201
+    die(door, points, "ingest.form-named", job_id, again=False)
+    store = door.store()
+    try:
+        (first, _) = sorted(await listed(door, keys.UPLOADS))
+        name, data = FILES[0][1]
+        mark = f"sha256:{hashlib.sha256(data).hexdigest()}"
+        claim = File(name=name, image=store.uri(first), mark=mark, size=len(data), by="dead")
+        await store.put(places.claim(job_id, name), claim.model_dump_json().encode())
+    finally:
+        store.close()
+    door.start()
+    # the other one is nobody's
+    await gone(door, keys.UPLOADS, but=1)
+    assert await listed(door, keys.UPLOADS) == [first]
+    return job_id
+
+
+async def test_half_claimed_forms_leave_what_comes_again(armed: Any) -> None:
+    """What no claim has is removed; what one has waits, for its sender may come back."""
+    door, points = armed
+    job_id = await first_is_claimed(door, points)
+    assert len(await listed(door, keys.RECEIVING)) == 1
+    with door.client() as api:
+        assert api.post("/upload", data={"job_id": job_id}, files=FILES).status_code == 202
+        sealed = api.post(f"/jobs/{job_id}/seal", json={})
+        assert sealed.json()["images"]["expected"] == len(FILES)
+    await gone(door, keys.RECEIVING)
+    assert len(await listed(door, keys.UPLOADS)) == len(FILES)
+
+
+async def test_half_claimed_forms_leave_nothing_with_a_job_that_is_over(armed: Any) -> None:
+    """Their sender never comes back, and the job takes no more images."""
+    door, points = armed
+    job_id = await first_is_claimed(door, points)
+    with door.client() as api:
+        assert api.post(f"/jobs/{job_id}/cancel").status_code == 200
+    await gone(door, keys.UPLOADS)
+    await gone(door, keys.RECEIVING)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from typing import Final
 
 from pydantic import BaseModel
@@ -10,7 +11,7 @@ from pydantic import BaseModel
 from frond.auth import Principal
 from frond.contracts import keys
 from frond.contracts.errors import ObjectMissing
-from frond.contracts.ids import parse_s3_uri
+from frond.contracts.ids import image_id, parse_s3_uri
 from frond.contracts.jobs import JobSpec
 from frond.contracts.reasons import Reason
 from frond.ingest import desk, intake, places, tenancy
@@ -22,6 +23,7 @@ from frond.ingest.problems import Refused
 from frond.ingest.readmodel import queries
 from frond.ingest.rooms import make_room
 from frond.runtime import crash_point, get_logger
+from frond.store import Listed
 
 RETRY: Final = "retry:"
 """What stands before the id of the job whose images a manifest runs again."""
@@ -176,24 +178,64 @@ async def clear_abandoned(ingest: Ingest) -> int:
         upload_id = found.key.removeprefix(keys.RECEIVING)
         with contextlib.suppress(ObjectMissing):
             job_id = (await ingest.store.get(found.key)).decode()
-            if not (job_id and await _given(ingest, job_id, upload_id)):
-                await ingest.store.delete_prefix(places.upload_prefix(upload_id))
-                crash_point("ingest.abandoned-deleted")
-            await ingest.store.delete(found.key)
-            count += 1
+            if await _clear(ingest, job_id, upload_id):
+                await ingest.store.delete(found.key)
+                count += 1
+            else:
+                # looked at again when it is as old once more
+                await ingest.store.put(found.key, job_id.encode(), "text/plain")
     return count
 
 
-async def _given(ingest: Ingest, job_id: str, upload_id: str) -> bool:
-    """Whether the job has files of this upload."""
-    try:
-        raw = await ingest.store.get(places.manifest(job_id))
-        return Manifest.model_validate_json(raw).upload_id == upload_id
-    except ObjectMissing:
-        pass
-    uri = ingest.store.uri(places.upload_prefix(upload_id))
-    async for claim in ingest.store.list(places.claims(job_id)):
+async def _clear(ingest: Ingest, job_id: str, upload_id: str) -> bool:
+    """Remove what the job has not of this upload; False: some of it may become the job's yet."""
+    prefix = places.upload_prefix(upload_id)
+    claimed: set[str] = set()
+    if job_id:
         with contextlib.suppress(ObjectMissing):
-            if File.model_validate_json(await ingest.store.get(claim.key)).image.startswith(uri):
+            raw = await ingest.store.get(places.manifest(job_id))
+            if Manifest.model_validate_json(raw).upload_id == upload_id:
+                return True
+    left = [f.key async for f in ingest.store.list(prefix)]
+    if job_id:
+
+        async def recorded(key: str) -> bool:
+            image = image_id(job_id, ingest.store.uri(key))
+            return await ingest.store.exists(keys.job_input_record(job_id, image))
+
+        known = await intake.in_parallel(left, recorded)
+        left = [key for key, is_known in zip(left, known, strict=True) if not is_known]
+        if left and not await _closed(ingest, job_id):
+            # claimed and not recorded: a sender that comes again finds it by its claim
+            claimed = await _claimed(ingest, job_id, prefix)
+    dead = [key for key in left if key not in claimed]
+    await intake.in_parallel(dead, ingest.store.delete)
+    crash_point("ingest.abandoned-deleted")
+    return len(dead) == len(left)
+
+
+async def _closed(ingest: Ingest, job_id: str) -> bool:
+    """Whether the job takes no more images, for so long that no request began before that."""
+    sealed = keys.job_sealed(job_id)
+    for key in (keys.job_completed(job_id), keys.job_cancelled(job_id), sealed):
+        with contextlib.suppress(ObjectMissing):
+            if age(await ingest.store.stat(key)) < ingest.settings.abandoned_seconds:
+                continue
+            if key != sealed or not json.loads(await ingest.store.get(key)).get("declared"):
                 return True
     return False
+
+
+async def _claimed(ingest: Ingest, job_id: str, prefix: str) -> set[str]:
+    """Those objects with this prefix that a name of the job is claimed for."""
+
+    async def read(claim: Listed) -> str:
+        with contextlib.suppress(ObjectMissing):
+            file = File.model_validate_json(await ingest.store.get(claim.key))
+            bucket, key = parse_s3_uri(file.image)
+            if bucket == ingest.store.bucket:
+                return key
+        return ""
+
+    claims = [c async for c in ingest.store.list(places.claims(job_id))]
+    return {k for k in await intake.in_parallel(claims, read) if k.startswith(prefix)}
