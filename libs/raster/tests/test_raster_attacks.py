@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from frond.contracts.errors import JobRejected, RasterRejected
 from frond.contracts.ids import parse_s3_uri
 from frond.contracts.plan import ImagePlan
 from frond.contracts.reasons import Reason
-from frond.raster import open_bytes, open_raster
+from frond.raster import open_bytes, open_raster, sandbox
 
 Make = Callable[..., Path]
 
@@ -157,3 +158,87 @@ def test_metadata_inside_a_tiff_is_only_read(
     with open_raster(str(path)) as dataset:
         dataset.read(1)
     assert trap.knocks == 0
+
+
+def _naming_overviews(path: Path, target: str, *, lower: bool = False) -> Path:
+    """A TIFF whose metadata says that its overviews lie elsewhere."""
+    with rasterio.open(
+        path, "w", driver="GTiff", width=256, height=256, count=1, dtype="uint8"
+    ) as out:
+        out.write(np.zeros((1, 256, 256), np.uint8))
+        out.update_tags(ns="OVERVIEWS", OVERVIEW_FILE=target)
+    if lower:
+        raw = path.read_bytes()
+        for name in (b"OVERVIEW_FILE", b"OVERVIEWS"):
+            raw = raw.replace(name, name.lower())
+        path.write_bytes(raw)
+    return path
+
+
+def _targets(folder: Path, url: str) -> dict[str, str]:
+    other = folder / "other.tif"
+    with rasterio.open(
+        other, "w", driver="GTiff", width=128, height=128, count=1, dtype="uint8"
+    ) as out:
+        out.write(np.full((1, 128, 128), 77, np.uint8))
+    return {
+        "a file": str(other),
+        "a VRT": "<VRTDataset rasterXSize='128' rasterYSize='128'><VRTRasterBand dataType='Byte' "
+        f"band='1'><SimpleSource><SourceFilename>{other}</SourceFilename><SourceBand>1</SourceBand>"
+        "</SimpleSource></VRTRasterBand></VRTDataset>",
+        "a web address": f"/vsicurl/{url}/x.tif",
+        "another bucket": "/vsis3/another/x.tif",
+    }
+
+
+@pytest.mark.parametrize("lower", [False, True], ids=["as written by GDAL", "in lower case"])
+@pytest.mark.parametrize("what", ["a file", "a VRT", "a web address", "another bucket"])
+def test_overviews_in_another_file_are_refused(
+    tmp_path: Path, trap: Trap, monkeypatch: pytest.MonkeyPatch, what: str, lower: bool
+) -> None:
+    """GDAL would open what OVERVIEW_FILE names, by any driver and with our keys, as soon as
+    overviews are asked for: such a TIFF is not opened, from a file or from memory."""
+    monkeypatch.setenv("AWS_S3_ENDPOINT", trap.url.removeprefix("http://"))
+    path = _naming_overviews(tmp_path / "a.tif", _targets(tmp_path, trap.url)[what], lower=lower)
+    for look in (lambda: open_raster(str(path)), lambda: open_bytes(path.read_bytes())):
+        with pytest.raises(RasterRejected) as e, look() as dataset:
+            dataset.overviews(1)
+            dataset.read(out_shape=(1, 128, 128))
+        assert e.value.reason is Reason.DRIVER_NOT_ALLOWED
+    assert trap.knocks == 0
+
+
+def _overviews_without_our_check(path: str) -> list[int]:
+    with rasterio.open(path) as dataset:
+        return list(dataset.overviews(1))
+
+
+def _the_same_as_readers_do(path: str) -> list[int]:
+    sandbox.reach_only(path)
+    return _overviews_without_our_check(path)
+
+
+@pytest.mark.parametrize("what", ["a web address", "another bucket"])
+def test_a_reader_reaches_its_own_raster_alone(
+    tmp_path: Path, trap: Trap, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """The second line: whatever a raster may yet make GDAL open, a reader process asks the network
+    for nothing but the raster it was given. Where that is not said, this attack does knock."""
+    for name, value in {
+        "AWS_S3_ENDPOINT": trap.url.removeprefix("http://"), "AWS_HTTPS": "NO",
+        "AWS_VIRTUAL_HOSTING": "FALSE", "AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s",
+        "GDAL_HTTP_MAX_RETRY": "0", "CPL_LOG": os.devnull,
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    path = _naming_overviews(tmp_path / "a.tif", _targets(tmp_path, trap.url)[what])
+    knocks = []
+    for attack in (_the_same_as_readers_do, _overviews_without_our_check):
+        # a child each: GDAL remembers, and its calls hold up the trap's thread in this process
+        box = sandbox.Sandbox(1)
+        try:
+            assert box.wait(attack, str(path), 60) == []
+        finally:
+            box.close()
+        knocks.append(trap.knocks)
+    assert knocks[0] == 0
+    assert knocks[1] > 0

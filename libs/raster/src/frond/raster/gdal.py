@@ -44,6 +44,14 @@ _BIG = re.compile(
 )
 
 
+# nothing opens a raster by them (see open.py); gone, so that nothing inside of a raster can either
+_FOLLOW_ADDRESSES = (
+    "VRT", "DERIVED", "GTI", "HTTP", "WMS", "WMTS", "WCS", "PLMOSAIC", "EEDA", "EEDAI", "DAAS",
+    "STACIT", "STACTA", "MRF", "TIL", "ECRGTOC", "RPFTOC", "SAFE", "SENTINEL2", "Zarr", "ESRIC",
+    "KMLSUPEROVERLAY",
+)  # fmt: skip
+
+
 def configure_gdal(
     endpoint: str,
     access_key: str,
@@ -86,6 +94,7 @@ def configure_gdal(
             # learned about it outlives its handle
             "CPL_VSIL_CURL_NON_CACHED": "/vsis3/",
             "VSI_CACHE": "FALSE",
+            "GDAL_SKIP": ",".join(_FOLLOW_ADDRESSES),
         }
     )
     configure_formats(cache_mb=cache_mb)

@@ -16,7 +16,7 @@ from rasterio.io import MemoryFile
 
 from frond.contracts.errors import RasterRejected
 from frond.contracts.reasons import Reason
-from frond.raster import overheard
+from frond.raster import overheard, sandbox
 from frond.raster.gdal import gdal_errors, gdal_path
 
 DRIVERS: Final = ("GTiff", "PNG", "JPEG")
@@ -200,6 +200,27 @@ def _local_head(path: str) -> tuple[bytes, int]:
 
 
 def _open(path: str, driver: str) -> Dataset:
+    sandbox.reach_only(path)
     with warnings.catch_warnings(), gdal_errors(reading=False):
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        return rasterio.open(path, driver=driver, sharing=False)
+        dataset = rasterio.open(path, driver=driver, sharing=False)
+        try:
+            _require_own_pixels(dataset)
+        except RasterRejected:
+            dataset.close()
+            raise
+        return dataset
+
+
+def _require_own_pixels(dataset: Dataset) -> None:
+    """Refuse a TIFF whose metadata names another file for its overviews.
+
+    GDAL opens that file by any driver, with our keys, when overviews are asked for
+    (``GDALDefaultOverviews::OverviewScan``).
+    """
+    if any(key.upper() == "OVERVIEW_FILE" for key in dataset.tags(ns="OVERVIEWS")):
+        raise RasterRejected(
+            Reason.DRIVER_NOT_ALLOWED,
+            "The file's metadata names another file for its overviews (OVERVIEW_FILE), which Frond "
+            f"does not follow. {_TO_TIFF}",
+        )

@@ -46,6 +46,16 @@ def more_time(seconds: float) -> None:
         parcels.pack(("more", seconds)).send(_asked_by)
 
 
+def reach_only(path: str) -> None:
+    """For a call in a child: of what lies behind the network, GDAL opens this path alone from now on.
+
+    Outside of a sandbox, where others may be reading, nothing happens.
+    """
+    if _asked_by is not None:
+        # a path that is no network's: then none
+        os.environ["CPL_VSIL_CURL_ALLOWED_FILENAME"] = path
+
+
 class ReaderFailed(Exception):
     """The work raised something that is neither a rejection nor an outage; holds its traceback."""
 
