@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import secrets
 import threading
 import time
@@ -20,6 +21,7 @@ import pytest
 from ingest_world import a_key, files, is_problem, new_job, refused
 from minio import Minio
 
+from frond.contracts import keys
 from frond.contracts.reasons import Reason
 from frond.stack import Endpoints
 from support.waiting import until
@@ -45,6 +47,27 @@ def test_limits_are_told(stack: Any, tmp_path: Path, start_door: Any) -> None:
         is_problem(api.put(f"/jobs/{job}/images/9.tif", content=b"x"), 422, Reason.TOO_MANY)
         left = list(door.store().s3.list_objects(door.bucket, "uploads/u-", recursive=True))
         assert left == []
+
+
+def test_a_declared_size_does_not_lift_the_limit(
+    stack: Any, tmp_path: Path, start_door: Any
+) -> None:
+    """A job may not be made, nor sealed, with more images than a job may have; with as many it may,
+    and takes no more than those."""
+    with start_door(stack, tmp_path, FROND_MAX_FILES="2") as door, door.client() as api:
+        is_problem(api.post("/jobs", json={"size": 3}), 422, Reason.TOO_MANY)
+        job = new_job(api)
+        is_problem(api.post(f"/jobs/{job}/seal", json={"job_size": 3}), 422, Reason.TOO_MANY)
+        whole = api.post("/jobs", json={"size": 2}).json()["job_id"]
+        for n in range(2):
+            assert api.put(f"/jobs/{whole}/images/{n}.tif", content=b"x").status_code == 201
+        is_problem(api.put(f"/jobs/{whole}/images/9.tif", content=b"x"), 409, Reason.JOB_CLOSED)
+        # one that was begun when more were allowed
+        sealed = json.dumps({"job_size": 5, "declared": True}).encode()
+        door.store().s3.put_bytes(door.bucket, keys.job_sealed(job), sealed, {})
+        for n in range(2):
+            assert api.put(f"/jobs/{job}/images/{n}.tif", content=b"x").status_code == 201
+        is_problem(api.put(f"/jobs/{job}/images/9.tif", content=b"x"), 422, Reason.TOO_MANY)
 
 
 def test_limits_of_parts_and_prefixes(stack: Any, tmp_path: Path, start_door: Any) -> None:

@@ -53,6 +53,13 @@ class Wish(BaseModel):
         names.check_email(self.email, egress)
 
 
+def require_size(ingest: Ingest, size: int | None) -> None:
+    """Raise Refused, TOO_MANY, for a job that is to have more images than one may have here."""
+    limit = ingest.settings.max_files
+    if size is not None and size > limit:
+        raise Refused(Reason.TOO_MANY, f"A job may have {limit} images here, not {size}.")
+
+
 async def pin(ingest: Ingest, job_id: str, wish: Wish, who: Principal) -> JobSpec:
     """Write ``job.json`` with the model resolved; the first to write it wins.
 

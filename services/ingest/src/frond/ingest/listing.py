@@ -195,9 +195,14 @@ async def _all(ingest: Ingest, spec: JobSpec, listing: Listing, traceparent: str
     """Record and publish every raster, until the job is cancelled; returns how many images it has."""
     wanted = _wanted(ingest, listing.bucket, listing.prefix)
     page: list[File] = []
+    room = ingest.settings.max_files
     async for found in ingest.store.list(listing.prefix, bucket=listing.bucket):
         if not wanted(found):
             continue
+        if not room:
+            # more came after the job was started: those it had then were as many as it may have
+            break
+        room -= 1
         name = found.key.removeprefix(listing.prefix).lstrip("/") or found.key
         uri = f"s3://{listing.bucket}/{found.key}"
         page.append(File(name=name[-names.MAX_NAME :], image=uri, mark="", size=found.size))

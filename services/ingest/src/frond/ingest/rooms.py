@@ -120,10 +120,13 @@ async def _require_room(ingest: Ingest, job_id: str, names: Collection[str]) -> 
         )
     while job_id not in ingest.counts:
         await _count(ingest, job_id)
-    limit = int(sealed["job_size"]) if sealed else ingest.settings.max_files
+    most = ingest.settings.max_files
+    # a size that a job has from the ingest topic is no leave to pass the limit here
+    size = int(sealed["job_size"]) if sealed else most
+    limit = min(size, most)
     new = sum((job_id, name) not in ingest.coming for name in names)
     if ingest.counts[job_id] + new > limit:
-        if sealed:
+        if sealed and size <= most:
             raise Refused(Reason.JOB_CLOSED, f"Job {job_id!r} has all of its {limit} images.")
         raise Refused(Reason.TOO_MANY, f"A job may have {limit} images here.")
 
@@ -137,6 +140,11 @@ async def _count(ingest: Ingest, job_id: str) -> None:
     async with ingest.counting:
         if job_id in ingest.counts:
             return
+        if await ingest.store.exists(places.listing(job_id)):
+            raise Refused(
+                Reason.CONFLICT,
+                f"The images of job {job_id!r} are still being read in; it takes no others.",
+            )
         before = held()
         found = {claim.key async for claim in ingest.store.list(places.claims(job_id))}
         # one that was claimed behind the listing's back

@@ -34,7 +34,7 @@ async def seal(ingest: Ingest, job_id: str, size: int | None, traceparent: str) 
 
     Raises:
         Refused: CONFLICT: it has more images, was sealed with another size, is still being read
-            in, or images are still on their way.
+            in, or images are still on their way. TOO_MANY: it may not have so many.
     """
     sealed = await _stored(ingest, job_id)
     if sealed is not None and not sealed.get("declared"):
@@ -60,6 +60,8 @@ async def seal(ingest: Ingest, job_id: str, size: int | None, traceparent: str) 
                 f"Job {job_id!r} has {has} images already, more than {size}. "
                 "Seal it without a size to take all of them.",
             )
+        if size > has:
+            desk.require_size(ingest, size)
         return await desk.seal(ingest, job_id, size, traceparent, declared=size > has)
     finally:
         await ingest.store.delete(places.sealing(job_id))

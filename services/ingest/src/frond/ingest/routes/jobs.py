@@ -110,6 +110,7 @@ async def create(
     who = who_asks(request)
 
     async def work(ingest: Ingest) -> JobSpec:
+        desk.require_size(ingest, body.size)
         job_id = body.job_id or names.new_job_id(key, who.own("jobs"))
         async with tenancy.room_for_job(ingest, job_id, who):
             spec = await desk.pin(ingest, job_id, _wish(body), who)
