@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from affine import Affine
+from pyproj.exceptions import CRSError
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasterio.rpc import RPC
@@ -24,6 +25,7 @@ from frond.raster import (
     pixel_to_lonlat,
     pixel_to_map,
 )
+from frond.raster.georef import crs_text
 
 Make = Callable[..., Path]
 Scene = Callable[..., np.ndarray]
@@ -151,3 +153,29 @@ def test_a_crs_that_has_no_code_stays_itself(make_raster: Make, scene: Scene) ->
     assert geo.crs is not None and geo.crs.startswith("PROJCRS")
     lonlat = pixel_to_lonlat(geo, [0.0], [0.0])
     assert lonlat is not None and math.isfinite(lonlat[0][0])
+
+
+_MERCATOR = (
+    'PROJCS["web",GEOGCS["WGS 84",DATUM["WGS_1984",SPHEROID["WGS 84",6378137,298.257223563]{grids}],'
+    'PRIMEM["Greenwich",0],UNIT["degree",0.0174532925199433]],PROJECTION["Mercator_1SP"],'
+    'PARAMETER["central_meridian",0],PARAMETER["scale_factor",1],PARAMETER["false_easting",0],'
+    'PARAMETER["false_northing",0],UNIT["metre",1]{proj4}]'
+)
+
+
+@pytest.mark.parametrize(
+    ("grids", "proj4"),
+    [
+        (',EXTENSION["PROJ4_GRIDS","{path}"]', ""),
+        ("", ',EXTENSION["PROJ4","+proj=merc +a=6378137 +b=6378137 +nadgrids={path} +units=m"]'),
+    ],
+)
+def test_a_crs_that_names_a_file_is_none(tmp_path: Path, grids: str, proj4: str) -> None:
+    """PROJ would open the path as a grid, be it a pipe that never ends: no such CRS is taken. Names
+    of grids alone, and the null grid of web maps, are."""
+    secret = str(tmp_path / "secret")
+    hostile = _MERCATOR.format(grids=grids.format(path=secret), proj4=proj4.format(path=secret))
+    with pytest.raises(CRSError, match="names a file"):
+        crs_text(hostile)
+    usual = _MERCATOR.format(grids=grids.format(path="@null"), proj4=proj4.format(path="@null"))
+    assert crs_text(usual)

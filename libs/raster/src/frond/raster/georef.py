@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import math
+import re
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
@@ -106,9 +107,21 @@ def _crs_of(crs: Any, notes: list[str]) -> str | None:
         return None
 
 
+# what PROJ takes from a CRS as the name of a grid, and opens: a path is no business of a raster's
+_NAMES_A_FILE = re.compile(
+    r"(?:EXTENSION|PARAMETERFILE)\s*[\[(][^\])]*[/\\]|(?:nad|geoid)grids\s*=\s*[^\s\"]*[/\\]", re.I
+)
+
+
 @lru_cache(maxsize=256)
 def crs_text(wkt: str) -> str:
-    """``EPSG:n`` where the CRS is exactly one of EPSG's but for axis order, else its WKT2."""
+    """``EPSG:n`` where the CRS is exactly one of EPSG's but for axis order, else its WKT2.
+
+    Raises:
+        CRSError: PROJ does not know what it says, or it names a file.
+    """
+    if _NAMES_A_FILE.search(wkt):
+        raise CRSError("it names a file of a grid")
     crs = pyproj.CRS.from_user_input(wkt)
     code = crs.to_epsg(min_confidence=70)
     if code is not None and crs.equals(pyproj.CRS.from_epsg(code), ignore_axis_order=True):
