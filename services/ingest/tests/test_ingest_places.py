@@ -141,7 +141,9 @@ async def test_the_last_image_in_parts_is_begun_again(
     etag = httpx.put(begun.json()["part_urls"][0], content=b"abc").headers["etag"]
     body = {"upload_id": begun.json()["upload_id"], "parts": [{"number": 1, "etag": etag}]}
     # the claim is young: whoever made it may still be at it
-    refused(api.post(begun.json()["complete"], json=body), 409, "conflict")
+    young = api.post(begun.json()["complete"], json=body)
+    assert "is free in" in refused(young, 409, "conflict")
+    assert 0 < int(young.headers["retry-after"]) <= intake.LEASE_S
     # what an attempt leaves that dies there
     mark = "upload:" + hashlib.sha256(body["upload_id"].encode()).hexdigest()
     again = dead.model_copy(update={"mark": mark})

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -191,8 +192,16 @@ async def _win(ingest: Ingest, job_id: str, file: File) -> File:
     if not await stored(ingest, winner):
         with contextlib.suppress(ObjectMissing):
             held = await ingest.store.stat(key)
+            left = LEASE_S - age(held)
+            if left > 0:
+                raise Refused(
+                    Reason.CONFLICT,
+                    f"Another request is storing {file.name.strip()!r} in job {job_id!r}, with other "
+                    f"bytes. If it has died, the name is free in {left:.0f} s.",
+                    headers={"Retry-After": str(math.ceil(left))},
+                )
             # whoever claimed it has died: nothing was published under this name
-            if age(held) > LEASE_S and await ingest.store.replace(key, body, held.etag):
+            if await ingest.store.replace(key, body, held.etag):
                 return file
     raise Refused(
         Reason.CONFLICT,
