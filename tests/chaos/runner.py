@@ -125,9 +125,6 @@ class Run:
         needs = reduce(or_, (s.needs for s in group))
         installation = Installation(folder, first, needs=needs)
         try:
-            if self.short:
-                # the reconciler is part of what is promised; the long run does without it
-                installation.env["FROND_STALL_S"] = "10"
             await installation.open()
         except Exception as e:
             first.lose(f"the installation did not start: {e}")

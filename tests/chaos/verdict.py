@@ -44,7 +44,7 @@ CHECKS: Final = (
     " what its completed event tells",
     "each message sent that is no event has its dead letter: value, key, headers, group, reason, id;"
     " there is no other dead letter",
-    "in a long run, no job was driven again by the reconciler (it waits an hour), but those of which a scenario"
+    "no job was driven again by the reconciler (it waits an hour), but those of which a scenario"
     " itself took events away",
 )
 

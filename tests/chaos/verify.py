@@ -73,11 +73,7 @@ async def verify(world: World, others: set[str]) -> dict[str, bytes]:
         plans = world.oracle.plans
         await asyncio.gather(*(check(plans[j]) for j in sorted(world.oracle.acknowledged)))
         await _read_model(world, copies)
-        driven = installation.driven_again()
-        # a short run lets the reconciler help, and says whom
-        if world.short and driven:
-            print(f"the reconciler drove again: {', '.join(sorted(driven))}", flush=True)
-        verdict.driven(figures, driven, driven if world.short else world.robbed)
+        verdict.driven(figures, installation.driven_again(), world.robbed)
         _webhooks(world)
         world.rubbish.judge(figures, await outside.dead_letters(bootstrap))
         return await _objects(world, store, others)
