@@ -19,7 +19,7 @@ import pytest
 from confluent_kafka import Producer
 
 from frond.bus import ensure_topics
-from frond.contracts import topics
+from frond.contracts import keys, topics
 from frond.stack import Endpoints
 from frond.stack import testing as stack_testing
 from frond.store import ObjectStore
@@ -49,27 +49,22 @@ async def api(services: Services, key: str = "test-key") -> AsyncIterator[httpx.
         yield http
 
 
-async def take_out(store: ObjectStore, folder: Path) -> int:
+async def take_out(store: ObjectStore, folder: Path, prefix: str = "") -> None:
     """Objects as plain files, as ``aws s3 sync`` writes them: of what is said of them nothing stays."""
-    count = 0
-    async for found in store.list(""):
+    async for found in store.list(prefix):
         path = folder / found.key
         path.parent.mkdir(parents=True, exist_ok=True)
         await store.get_file(found.key, path)
-        count += 1
-    return count
 
 
-async def put_back(folder: Path, store: ObjectStore) -> int:
+async def put_back(folder: Path, store: ObjectStore) -> None:
     """Files as objects: their types are guessed from their names, as ``aws s3 sync`` does."""
-    files = [p for p in folder.rglob("*") if p.is_file()]
-    for path in files:
+    for path in (p for p in folder.rglob("*") if p.is_file()):
         kind = mimetypes.guess_type(path.name)[0] or "binary/octet-stream"
         data = path.read_bytes()
         store.s3.put_object(
             store.bucket, path.relative_to(folder).as_posix(), io.BytesIO(data), len(data), kind
         )
-    return len(files)
 
 
 async def add(http: httpx.AsyncClient, job: str, name: str, seed: int) -> None:
@@ -121,8 +116,9 @@ async def told(http: httpx.AsyncClient, hook: Hooks, job: str) -> None:
 
 
 async def half_done(services: Services, store: ObjectStore, http: httpx.AsyncClient) -> list[str]:
-    """Two jobs that stand at each place where an image can: finished, planned, recorded; and one
-    that is on the topic alone. Returns the images of the one by topic."""
+    """A job with an image at each place where one can stand: finished, planned, recorded; one that
+    the aggregator has but to close; one of which an image is on the topic alone: its images are
+    returned."""
     env = services.env
     by_topic = []
     for n in range(2):
@@ -131,12 +127,13 @@ async def half_done(services: Services, store: ObjectStore, http: httpx.AsyncCli
     await add(http, "flying", "finished.tif", 11)
     publish(env, by_topic[:1])
     for job in ("flying", "by-topic"):
-        await first(env, topics.IMAGED, lambda _, d, j=job: d["job_id"] == j)
+        await first(env, topics.IMAGED, lambda _, d, j=job: d["job_id"] == j and "outcome" in d)
+    services.kill("aggregator")
+    await add(http, "closing", "one.tif", 14)
+    await first(env, topics.DETECTED, lambda _, d: d.get("name") == "one.tif")
     services.kill("inference")
     await add(http, "flying", "planned.tif", 12)
-    await first(
-        env, topics.TILED, lambda _, d: d["job_id"] == "flying" and d["name"] == "planned.tif"
-    )
+    await first(env, topics.TILED, lambda _, d: d.get("name") == "planned.tif")
     services.kill("tiler")
     await add(http, "flying", "recorded.tif", 13)
     publish(env, by_topic[1:])
@@ -159,8 +156,8 @@ async def test_from_a_copy_of_the_bucket_alone(
     make_services: Any,
 ) -> None:  # fmt: skip
     """The ended job is as it was, with its results and its owner's key, and nobody is told of it
-    again; the job in flight ends whole; the one whose image was on the topic alone ends once that is
-    sent again."""
+    again; one that ended while the copy was taken is not lost; the job in flight ends whole; the one
+    whose image was on the topic alone ends once that is sent again."""
     folders = [tmp_path / name for name in ("lost", "new")]
     for folder in folders:
         folder.mkdir()
@@ -175,7 +172,8 @@ async def test_from_a_copy_of_the_bucket_alone(
         async with api(services) as http:
             made = await http.post("/keys", json={"name": "pilot", "tenant": "acme"})
             key = made.raise_for_status().json()["key"]
-            for job, size, who in (("ended", 2, key), ("flying", 3, "test-key")):
+            jobs = (("ended", 2, key), ("flying", 3, "test-key"), ("closing", 1, "test-key"))
+            for job, size, who in jobs:
                 body = {"job_id": job, "size": size, "webhook_url": hook.url}
                 async with api(services, who) as mine:
                     (await mine.post("/jobs", json=body)).raise_for_status()
@@ -186,13 +184,17 @@ async def test_from_a_copy_of_the_bucket_alone(
             files = await results(http, "ended")
             assert len(files) > 3
             by_topic = await half_done(services, store, http)
-        count = await take_out(store, copy)
+            for markers in (keys.OPEN, keys.UNTOLD, keys.DELIVERIES):
+                await take_out(store, copy, markers)
+            services.start("aggregator")
+            await told(http, hook, "closing")
+            await take_out(store, copy)
         services.kill()
-        assert await store.delete_prefix("") >= count
+        await store.delete_prefix("")
 
         env = installation(stack, new_broker, bucket, folders[1], **FAST)
         await ensure_topics(env["FROND_KAFKA_BOOTSTRAP"], new_broker)
-        assert await put_back(copy, store) == count
+        await put_back(copy, store)
         services = make_services(env, "after")
         services.start()
         await services.ready()
@@ -207,13 +209,15 @@ async def test_from_a_copy_of_the_bucket_alone(
         assert event["images"] == {"expected": 3, "completed": 3, "failed": 0}
         assert sum(event["detections"].values()) == 9
         async with api(services) as http:
-            # the first notice since: were the ended job told of again, that would have come sooner
+            # the first notice since: were the ended ones told of again, that would have come sooner
             await told(http, hook, "flying")
             assert len(await results(http, "flying")) == len(files)
+            assert (await shown(http, "closing"))["outcome"] == "completed"
             assert (await http.get("/jobs/by-topic")).json()["status"] in ("accepted", "running")
             publish(env, by_topic)
             event = await completed(env, "by-topic")
             assert event["images"] == {"expected": 2, "completed": 2, "failed": 0}
         assert hook.posts.empty()
-        assert sorted(await of_all_ended(env)) == ["by-topic", "flying"]
+        # what ended while the copy was taken says so once more, under the same id
+        assert sorted(await of_all_ended(env)) == ["by-topic", "closing", "flying"]
     store.close()
