@@ -168,6 +168,7 @@ _MERCATOR = (
     [
         (',EXTENSION["PROJ4_GRIDS","{path}"]', ""),
         ("", ',EXTENSION["PROJ4","+proj=merc +a=6378137 +b=6378137 +nadgrids={path} +units=m"]'),
+        ("", ',EXTENSION["PROJ4","+proj=merc +a=6378137 +title=a) +nadgrids=""{path}"" +units=m"]'),
     ],
 )
 def test_a_crs_that_names_a_file_is_none(tmp_path: Path, grids: str, proj4: str) -> None:
@@ -177,5 +178,6 @@ def test_a_crs_that_names_a_file_is_none(tmp_path: Path, grids: str, proj4: str)
     hostile = _MERCATOR.format(grids=grids.format(path=secret), proj4=proj4.format(path=secret))
     with pytest.raises(CRSError, match="names a file"):
         crs_text(hostile)
+    assert not has_lonlat(Georeference(kind="affine", crs=hostile, transform=(1, 0, 0, 0, -1, 0)))
     usual = _MERCATOR.format(grids=grids.format(path="@null"), proj4=proj4.format(path="@null"))
     assert crs_text(usual)

@@ -116,3 +116,26 @@ async def test_resuming_the_flow_passes_nothing_over(
         found.gate.set()
         # the first one is not committed, so it comes again
         assert await found.next(4) == [0, 1, 2, 3]
+
+
+async def test_a_queue_that_drains_resumes_no_partition_that_is_paused(
+    stack: Endpoints, topic_prefix: str, producer: AIOKafkaProducer, tmp_path: Path
+) -> None:
+    """While tables are recovered nothing is read of the source topics, though a queue that was full
+    before the rebalance is empty now; and of a rebalance nothing is left to drain."""
+    name = f"{topic_prefix}drain"
+    async with reader(stack.kafka_bootstrap, name, tmp_path) as found:
+        consumer = found.app.consumer
+        await producer.send_and_wait(name, b"first")
+        assert await found.next(1) == [0]
+        (tp,) = consumer.assignment()
+        consumer.on_buffer_full(tp)
+        consumer.pause_partitions({tp})
+        consumer.on_buffer_drop(tp)
+        assert tp not in consumer._get_active_partitions()
+        assert tp in consumer.begins
+        consumer.on_buffer_full(tp)
+        await consumer.on_partitions_revoked({tp})
+        assert tp not in consumer.begins
+        consumer.on_buffer_drop(tp)
+        assert tp not in consumer._get_active_partitions()

@@ -68,6 +68,8 @@ def test_a_declared_size_does_not_lift_the_limit(
         for n in range(2):
             assert api.put(f"/jobs/{job}/images/{n}.tif", content=b"x").status_code == 201
         is_problem(api.put(f"/jobs/{job}/images/9.tif", content=b"x"), 422, Reason.TOO_MANY)
+        again = api.post(f"/jobs/{job}/seal")
+        assert again.status_code == 200 and again.json()["images"]["expected"] == 5
 
 
 def test_limits_of_parts_and_prefixes(stack: Any, tmp_path: Path, start_door: Any) -> None:

@@ -5,23 +5,59 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import httpx
 import pytest
 from ingest_world import fresh, new_job, refused
 
+from frond.auth import Principal, Scope
 from frond.contracts import keys
-from frond.ingest import intake, places
+from frond.contracts.ids import image_id
+from frond.ingest import intake, places, uploads
 from frond.ingest.context import Ingest
+from frond.ingest.forms import Received
 from frond.ingest.intake import File
 from frond.ingest.problems import Refused
 from frond.ingest.rooms import Room, make_room
 from frond.ingest.settings import IngestSettings
 from frond.store import ObjectStore
+from frond.store.client import Stat
 
 pytestmark = pytest.mark.stack
+
+
+class Watched(ObjectStore):
+    """A store that does something after it was asked for one object, and before it answers."""
+
+    at = ""
+    then: Callable[[], Awaitable[None]]
+
+    def once(self, at: str, then: Callable[[], Awaitable[None]]) -> None:
+        self.at, self.then = at, then
+
+    async def _asked(self, key: str) -> None:
+        if key == self.at:
+            self.at = ""
+            await self.then()
+
+    async def stat(self, key: str, *, bucket: str | None = None) -> Stat:
+        try:
+            return await super().stat(key, bucket=bucket)
+        finally:
+            await self._asked(key)
+
+    async def put(
+        self,
+        key: str,
+        data: bytes,
+        content_type: str = "application/octet-stream",
+        metadata: dict[str, str] | None = None,
+    ) -> Stat:
+        done = await super().put(key, data, content_type, metadata)
+        await self._asked(key)
+        return done
 
 
 @pytest.fixture
@@ -34,8 +70,16 @@ async def here(store: ObjectStore, tmp_path: Path) -> AsyncIterator[Ingest]:
             s3_bucket=store.bucket, DATABASE_PATH=tmp_path / "a.db", max_files=2,
         )  # type: ignore[call-arg]
     )  # fmt: skip
+    made.store.close()
+    made.store = Watched(made.store.settings)
+    await made.prepared()
     yield made
     await made.close()
+
+
+def watched(ingest: Ingest) -> Watched:
+    assert isinstance(ingest.store, Watched)
+    return ingest.store
 
 
 def raster(ingest: Ingest, job: str, name: str, mark: str = "upload:1") -> File:
@@ -151,3 +195,129 @@ async def test_the_last_image_in_parts_is_begun_again(
     assert api.post(begun.json()["complete"], json=body).status_code == 201
     refused(api.put(f"/jobs/{job}/images/b.tif", content=b"b"), 409, "job-closed")
     assert api.post(f"/jobs/{job}/seal").json()["images"]["expected"] == 1
+
+
+async def test_what_other_jobs_give_back_delays_nobody(here: Ingest) -> None:
+    """Somebody claims and gives back names of another job for ever: this one's are looked at once."""
+    job, other = fresh(), fresh()
+    looks = 0
+
+    async def bother() -> None:
+        nonlocal looks
+        looks += 1
+        if looks < 20:
+            watched(here).once(places.claim(job, "a.tif"), bother)
+        file = raster(here, other, "b.tif")
+        room = await make_room(here, other, [file.name])
+        await intake.claim(here, other, [file], room)
+        await intake.release(here, other, file, room)
+        room.leave()
+
+    watched(here).once(places.claim(job, "a.tif"), bother)
+    (await make_room(here, job, ["a.tif"])).leave()
+    assert looks == 1 and not here.looking
+
+
+@pytest.mark.parametrize("gives_back", [True, False])
+async def test_a_name_that_is_let_go_while_it_is_looked_at(here: Ingest, gives_back: bool) -> None:
+    """Claimed when it was looked at, and free since; or the other way round: it has one place."""
+    job = fresh()
+    file = raster(here, job, "a.tif")
+    await here.store.put(keys.job_upload(job, file.name), b"")
+    if gives_back:
+        await here.store.put(places.claim(job, file.name), file.model_dump_json().encode())
+
+    async def attempt() -> None:
+        room = await make_room(here, job, [file.name])
+        await intake.claim(here, job, [file], room)
+        if gives_back:
+            await intake.release(here, job, file, room)
+        room.leave()
+
+    watched(here).once(places.claim(job, file.name), attempt)
+    room = await make_room(here, job, [file.name])
+    assert await takes(here, job, 1)
+    await intake.claim(here, job, [file], room)
+    room.leave()
+    assert await takes(here, job, 1)
+
+
+@pytest.mark.parametrize("both", [False, True])
+async def test_two_attempts_hold_a_name(here: Ingest, both: bool) -> None:
+    """The one that claimed it meets somebody who seals the job, and is refused. The other one, with
+    the same bytes, is not: it has the name still, and the place, and what the first one stored. When
+    both are refused the name is free."""
+    job, sealing = fresh(), ""
+    sealing = places.sealing(job)
+    mine, other = (raster(here, job, "a.tif") for _ in range(2))
+    mine = mine.model_copy(update={"image": here.store.uri("uploads/u-1/000000-a.tif")})
+    await here.store.put("uploads/u-1/000000-a.tif", b"")
+    await here.store.put(sealing, b"")
+    rooms = [await make_room(here, job, ["a.tif"]) for _ in range(2)]
+    won: list[File] = []
+
+    async def second() -> None:
+        if both:
+            with pytest.raises(Refused):
+                await intake.claim(here, job, [other], rooms[1])
+        else:
+            await here.store.delete(sealing)
+            won.extend(await intake.claim(here, job, [other], rooms[1]))
+
+    watched(here).once(sealing, second)
+    with pytest.raises(Refused, match="was sealed"):
+        await intake.claim(here, job, [mine], rooms[0])
+    for room in rooms:
+        room.leave()
+    claim = await intake.claimed(here, job, "a.tif")
+    kept = await uploads.kept(here, job, "u-1", [mine])
+    if both:
+        assert claim is None and not kept
+    else:
+        assert claim is not None and [claim.image] == [f.image for f in won] == [mine.image]
+        assert kept == {"uploads/u-1/000000-a.tif"}
+    await here.store.delete(sealing)
+    assert await takes(here, job, 2 if both else 1)
+
+
+async def test_a_name_held_by_two_counts_while_a_job_is_sealed(here: Ingest) -> None:
+    """A dead request's claim, too old to be waited for, is as young as who joins it."""
+    job = fresh()
+    file = raster(here, job, "a.tif")
+    await here.store.put(
+        places.claim(job, file.name),
+        file.model_copy(update={"by": "dead"}).model_dump_json().encode(),
+    )
+    before = await here.store.stat(places.claim(job, file.name))
+    room = await make_room(here, job, [file.name])
+    (won,) = await intake.claim(here, job, [file], room)
+    room.leave()
+    after = await here.store.stat(places.claim(job, file.name))
+    assert before.etag != after.etag and won.by.startswith("dead ")
+
+
+async def test_a_form_is_recorded_whole_or_not_at_all(here: Ingest, api: httpx.Client) -> None:
+    """One of its names was claimed by a request that died. Sealing that begins as soon as the first
+    of its images has a record refuses neither."""
+    job = new_job(api)
+    who = Principal(subject="test", tenant=None, scopes=frozenset({Scope.ADMIN}))
+    prefix = "uploads/u-2/"
+    files = [
+        File(name=n, image=here.store.uri(prefix + n), mark=f"sha256:{n}", size=1) for n in "ab"
+    ]
+    for file in files:
+        await here.store.put(prefix + file.name, b"x")
+    dead = raster(here, job, "b", files[1].mark)
+    await here.store.put(keys.job_upload(job, "b"), b"x")
+    await here.store.put(places.claim(job, "b"), dead.model_dump_json().encode())
+    records = [keys.job_input_record(job, image_id(job, f.image)) for f in (files[0], dead)]
+
+    async def seal() -> None:
+        await here.store.put(places.sealing(job), b"")
+
+    watched(here).once(records[0], seal)
+    await uploads.accept(here, Received(fields={}, files=files), "u-2", job, who, "")
+    for record in records:
+        assert await here.store.exists(record)
+    # its copy of what the dead one stored
+    assert not await here.store.exists(prefix + "b") and await here.store.exists(prefix + "a")

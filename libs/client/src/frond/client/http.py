@@ -82,13 +82,14 @@ def checked(response: httpx.Response) -> httpx.Response:
     if response.is_success:
         return response
     response.read()
-    if response.status_code in PASSING or _under_way(response):
+    if response.status_code in PASSING or _for_now(response):
         raise Passing(response)
     raise error_of(response)
 
 
-def _under_way(response: httpx.Response) -> bool:
-    """Whether an earlier request with our Idempotency-Key, whose answer was lost, still runs."""
+def _for_now(response: httpx.Response) -> bool:
+    """Whether a conflict passes: an earlier request with our Idempotency-Key, whose answer was lost,
+    still runs; or somebody is storing an image under the name that we put, and may have died."""
     return response.status_code == 409 and "retry-after" in response.headers
 
 

@@ -107,10 +107,21 @@ def _crs_of(crs: Any, notes: list[str]) -> str | None:
         return None
 
 
-# what PROJ takes from a CRS as the name of a grid, and opens: a path is no business of a raster's
+# what PROJ takes from a CRS as the name of a grid, and opens: a path is no business of a raster's.
+# Whole WKT strings, in which a quote is doubled; and the same said as a PROJ string
+_TEXT = r'"(?:[^"]|"")*"'
+_PATH = r'"(?:[^"]|"")*[/\\](?:[^"]|"")*"'
 _NAMES_A_FILE = re.compile(
-    r"(?:EXTENSION|PARAMETERFILE)\s*[\[(][^\])]*[/\\]|(?:nad|geoid)grids\s*=\s*[^\s\"]*[/\\]", re.I
+    rf"(?:EXTENSION|PARAMETERFILE)\s*[\[(]\s*{_TEXT}\s*,\s*{_PATH}"
+    rf"|PARAMETERFILE\s*[\[(]\s*{_PATH}"
+    r"|PROJ-based[^\"]*[/\\]|grids\s*=\s*\S*[/\\]",
+    re.IGNORECASE,
 )
+
+
+def _require_no_file(crs: str) -> None:
+    if _NAMES_A_FILE.search(crs):
+        raise CRSError("it names a file of a grid")
 
 
 @lru_cache(maxsize=256)
@@ -120,8 +131,7 @@ def crs_text(wkt: str) -> str:
     Raises:
         CRSError: PROJ does not know what it says, or it names a file.
     """
-    if _NAMES_A_FILE.search(wkt):
-        raise CRSError("it names a file of a grid")
+    _require_no_file(wkt)
     crs = pyproj.CRS.from_user_input(wkt)
     code = crs.to_epsg(min_confidence=70)
     if code is not None and crs.equals(pyproj.CRS.from_epsg(code), ignore_axis_order=True):
@@ -198,6 +208,8 @@ def pixel_to_lonlat(
 @lru_cache(maxsize=256)
 def _lonlat(crs: str) -> pyproj.Transformer | None:
     try:
+        # a plan may be older than what is refused now
+        _require_no_file(crs)
         source = pyproj.CRS.from_user_input(crs)
         ellipsoid = source.ellipsoid
         if ellipsoid is None or abs(ellipsoid.semi_major_metre / _EARTH_RADIUS_M - 1) > 0.01:

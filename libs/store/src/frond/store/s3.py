@@ -10,13 +10,15 @@ import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from http.client import HTTPResponse, IncompleteRead
+from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
 import urllib3
 from minio import Minio
 from minio.error import InvalidResponseError, S3Error, ServerError
 from minio.helpers import ObjectWriteResult
+from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from frond.contracts.errors import ObjectMissing, StoreFull, StoreUnavailable
 
@@ -47,9 +49,67 @@ class StoreSettings:
     region: str = "us-east-1"
 
 
+class _WholeLines:
+    """A response's headers as they arrive: each line ends, and an empty one ends them."""
+
+    def __init__(self, source: Any) -> None:
+        self._source = source
+        self._begun = False
+
+    def readline(self, limit: int = -1) -> bytes:
+        line = bytes(self._source.readline(limit))
+        # that there is no answer at all, or a line too long, is http.client's to tell
+        if (line or self._begun) and not line.endswith(b"\n") and len(line) != limit:
+            raise IncompleteRead(line)
+        self._begun = True
+        return line
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._source, name)
+
+
+class _WholeResponse(HTTPResponse):
+    """One whose line broke off among its headers is an error.
+
+    http.client takes the end of the line for the end of the headers, and without Content-Length
+    an object for one of no bytes, without ETag for another one.
+    """
+
+    def begin(self) -> None:
+        source = self.fp
+        self.fp = cast(Any, _WholeLines(source))
+        try:
+            super().begin()
+        finally:
+            # None: nothing follows, and it was closed
+            if self.fp is not None:
+                self.fp = source
+
+
+class _Connection(HTTPConnection):
+    response_class = _WholeResponse
+
+
+class _TlsConnection(HTTPSConnection):
+    response_class = _WholeResponse
+
+
+class _Plain(urllib3.HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _Tls(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _TlsConnection
+
+
 class _Pool(urllib3.PoolManager):
-    """Sends large bodies piece by piece: a socket's deadline is for a whole ``sendall``, and on a
-    slow line a part of an upload would never be through within it."""
+    """Takes no answer that broke off for a whole one, and sends large bodies piece by piece: a
+    socket's deadline is for a whole ``sendall``, and on a slow line a part of an upload would never
+    be through within it."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.pool_classes_by_scheme = {"http": _Plain, "https": _Tls}
 
     def urlopen(self, method: str, url: str, redirect: bool = True, **kw: Any) -> Any:  # type: ignore[override]
         body = kw.get("body")

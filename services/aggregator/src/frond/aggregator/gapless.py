@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from faust.transport.drivers.aiokafka import Consumer
+
+# below broker_request_timeout, 90 s by default
+_SEEK_S: Final = 30.0
 
 
 class GaplessConsumer(Consumer):
@@ -45,6 +48,12 @@ class GaplessConsumer(Consumer):
         self._resuming |= sources
         super().resume_partitions(every - sources)
 
+    def on_buffer_drop(self, tp: Any) -> None:
+        """As Faust's, which would resume a partition that a rebalance has paused since."""
+        super().on_buffer_drop(tp)
+        if tp in self._paused_partitions:
+            self._get_active_partitions().discard(tp)
+
     def resume_flow(self) -> None:
         """As Faust's, which has just emptied the agents' queues."""
         super().resume_flow()
@@ -66,6 +75,8 @@ class GaplessConsumer(Consumer):
     def _forget(self) -> None:
         self._resuming.clear()
         self.begins.clear()
+        # Faust empties the queues that were full, and goes on reading those partitions
+        self._buffered_partitions.clear()
 
     async def _getmany(self, active_partitions: set[Any] | None, timeout: float) -> Any:
         # Faust's set changes under aiokafka's hands, which takes an empty one for "all"
@@ -74,15 +85,18 @@ class GaplessConsumer(Consumer):
             return await super()._getmany(active, timeout)
 
     async def perform_seek(self) -> None:
-        """As Faust's; begins when no fetch is under way, which may take a second."""
+        """As Faust's; begins when no fetch is under way, which may take a second.
+
+        Raises:
+            TimeoutError: the broker has not answered for 30 s.
+        """
         generation = self.app.consumer_generation_id
-        async with self._positions:
+        # where Faust's own limit passes, it takes the silence for an order to stop, and goes to sleep
+        async with asyncio.timeout(_SEEK_S), self._positions:
             await super().perform_seek()
         if generation == self.app.consumer_generation_id:
-            for tp, offset in self._read_offset.items():
-                if self._is_source(tp):
-                    # a second seek in a generation reads again what has come already
-                    self.begins.setdefault(tp, offset or 0)
+            sources = {tp: at or 0 for tp, at in self._read_offset.items() if self._is_source(tp)}
+            self.begins.update(sources)
 
     async def seek_to_committed(self) -> Mapping[Any, int]:
         """As Faust's; every partition of a source topic is where its group left it.

@@ -193,6 +193,9 @@ class Aggregator:
     async def _admitted(self, message: Any) -> bool:
         if self._moved(message) or self._passed_over is not None:
             return False
+        if message.tp not in self.app.consumer.begins:
+            # its table is not recovered yet, and it is read again when it is
+            return False
         try:
             await self.continuity.admit(message.tp, message.generation_id, message.offset)
         except FrondError as e:

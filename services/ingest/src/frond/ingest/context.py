@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable, Hashable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar, cast
 
@@ -46,6 +46,13 @@ class Place:
     unsure: bool = False
 
 
+@dataclass(eq=False, slots=True)
+class Look:
+    """Somebody looks which names of a job are claimed. ``left``: those that were let go since."""
+
+    left: set[str] = field(default_factory=set)
+
+
 class Ingest:
     """One process's connections. Making it connects to nothing."""
 
@@ -80,8 +87,8 @@ class Ingest:
         """How many names are claimed in the open jobs that this process has seen."""
         self.coming: dict[tuple[str, str], Place] = {}
         """Names of jobs' images that requests are bringing to this process right now."""
-        self.given_back = 0
-        """How often this process took a claim away."""
+        self.looking: dict[str, set[Look]] = {}
+        """Who looks at the names of which job right now."""
         self.counting = asyncio.Lock()
         """Held while a job's claims are counted, and while one that was kept is taken away."""
         self.listing: set[str] = set()

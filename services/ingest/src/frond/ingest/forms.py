@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from typing import Final
 
 from pydantic import BaseModel, ValidationError
@@ -15,7 +15,7 @@ from frond.contracts.errors import FrondError
 from frond.contracts.ids import canonical_json, digest
 from frond.contracts.jobs import Thresholds
 from frond.contracts.reasons import Reason
-from frond.ingest import names, places, tenancy
+from frond.ingest import intake, names, places, tenancy
 from frond.ingest.context import Ingest
 from frond.ingest.desk import Wish
 from frond.ingest.intake import File
@@ -175,14 +175,20 @@ class Receiver:
             )
         return Received(fields=self.fields, files=files)
 
-    async def forget(self) -> None:
-        """Leave nothing of this upload in the store."""
+    async def forget(self, spare: Collection[str] = ()) -> None:
+        """Leave nothing of this upload in the store, but these objects and the note of them."""
         for task in self._sums:
             task.cancel()
         await asyncio.gather(*self._sums, return_exceptions=True)
         for sink in self._sinks[-_FINISHING - 1 :]:
             await sink.drop()
-        if self.keep:
-            with contextlib.suppress(FrondError):
-                await self.ingest.store.delete_prefix(places.upload_prefix(self.upload_id))
-                await self.ingest.store.delete(places.receiving(self.upload_id))
+        if not self.keep:
+            return
+        store, prefix = self.ingest.store, places.upload_prefix(self.upload_id)
+        with contextlib.suppress(FrondError):
+            if spare:
+                dead = [f.key async for f in store.list(prefix) if f.key not in spare]
+                await intake.in_parallel(dead, store.delete)
+            else:
+                await store.delete_prefix(prefix)
+                await store.delete(places.receiving(self.upload_id))

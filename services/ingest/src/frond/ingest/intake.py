@@ -42,6 +42,7 @@ PROMPT_S: Final = LEASE_S / 4
 sealed meanwhile: a sealer waits for young claims."""
 SEALING_S: Final = 60.0
 """How old a mark of sealing is when whoever set it has certainly died."""
+_CLAIM_BYTES: Final = 1 << 16  # a name has 500 characters, an address as many
 _log = get_logger(__name__)
 
 
@@ -49,7 +50,7 @@ class File(BaseModel):
     """One image given to a job.
 
     ``mark`` identifies its bytes: ``sha256:…`` when they passed through here, else ``etag:…``.
-    ``by`` is the attempt that claimed its name.
+    ``by`` are the attempts that hold its name, by spaces: whoever claimed it, and who joined.
     """
 
     name: str
@@ -128,13 +129,13 @@ async def claim(
 ) -> list[File]:
     """Take names for these files. Returns the files that have the names, with the same bytes.
 
-    ``by``: what to call this attempt; a file that is returned with it has its name from here.
-    ``room``: the places that are held for them. Those of names that are taken here are kept: a name
-    that another request took meanwhile has its place from there.
+    ``by``: what to call this attempt; a file that is returned with it has its name from here alone.
+    A name that another request took for the same bytes, and has not recorded, is held by both: it is
+    free when both have given it back. ``room``: the places that are held for them; they are kept.
 
     Raises:
-        Refused: CONFLICT: other bytes have one of the names. JOB_CLOSED, see :func:`require_place`.
-            Then no name is taken.
+        Refused: CONFLICT: other bytes have one of the names, or another request is storing them.
+            JOB_CLOSED, see :func:`require_place`. Then no name is taken.
     """
     by = by or new_attempt()
     mine = [f.model_copy(update={"by": by}) for f in files]
@@ -158,13 +159,13 @@ async def claim(
     except Refused:
         async with _taking_away(ingest, mine, room):
             await in_parallel(
-                mine, lambda f: _take_away(ingest, job_id, f, room, lambda held: held.by == by)
+                mine, lambda f: _take_away(ingest, job_id, f, room, lambda held: _without(held, by))
             )
         raise
     except BaseException:
         room.doubt(f.name for f in mine)
         raise
-    room.keep(file.name for file in won if file.by == by)
+    room.keep(file.name for file in won)
     return won
 
 
@@ -188,27 +189,40 @@ async def require_place(ingest: Ingest, job_id: str, files: Sequence[File]) -> N
         closing = closing or full or not sealed.get("declared")
     if not closing:
         return
-    records = [keys.job_input_record(job_id, image_id(job_id, f.image)) for f in files]
-    if not all(await in_parallel(records, ingest.store.exists)):
+    if not all(await in_parallel(files, lambda f: recorded(ingest, job_id, f))):
         raise Refused(Reason.JOB_CLOSED, f"Job {job_id!r} was sealed and takes no more images.")
+
+
+async def recorded(ingest: Ingest, job_id: str, file: File) -> bool:
+    """Whether the job has this image for good."""
+    return await ingest.store.exists(keys.job_input_record(job_id, image_id(job_id, file.image)))
 
 
 async def _win(ingest: Ingest, job_id: str, file: File) -> File:
     key = places.claim(job_id, file.name)
     body = file.model_dump_json().encode()
-    winner = File.model_validate_json(await ingest.store.put_if_absent(key, body))
-    crash_point("ingest.claim-stored")
-    if winner.mark == file.mark:
-        return winner
-    if not await stored(ingest, winner):
+    while True:
+        winner = File.model_validate_json(await ingest.store.put_if_absent(key, body))
+        crash_point("ingest.claim-stored")
+        if winner.by == file.by:
+            return winner
+        is_there = winner.image == file.image or await stored(ingest, winner)
+        if winner.mark != file.mark or not is_there:
+            break
+        if await recorded(ingest, job_id, winner):
+            return winner
+        joint = await _join(ingest, job_id, file)
+        if joint is not None:
+            return joint
+    if not is_there or not await stored(ingest, winner):
         with contextlib.suppress(ObjectMissing):
             held = await ingest.store.stat(key)
             left = LEASE_S - age(held)
             if left > 0:
                 raise Refused(
                     Reason.CONFLICT,
-                    f"Another request is storing {file.name.strip()!r} in job {job_id!r}, with other "
-                    f"bytes. If it has died, the name is free in {left:.0f} s.",
+                    f"Another request is storing {file.name.strip()!r} in job {job_id!r}. "
+                    f"If it has died, the name is free in {left:.0f} s.",
                     headers={"Retry-After": str(math.ceil(left))},
                 )
             # whoever claimed it has died: nothing was published under this name
@@ -220,11 +234,35 @@ async def _win(ingest: Ingest, job_id: str, file: File) -> File:
     )
 
 
+async def _join(ingest: Ingest, job_id: str, file: File) -> File | None:
+    """Hold a claim together with whoever made it, as if it were made now; None: it has changed."""
+    key = places.claim(job_id, file.name)
+    # not while somebody here takes it away
+    async with ingest.counting:
+        try:
+            stat, raw = await ingest.store.head_bytes(key, _CLAIM_BYTES)
+        except ObjectMissing:
+            return None
+        held = File.model_validate_json(raw)
+        joint = held.model_copy(update={"by": f"{held.by} {file.by}".strip()})
+        if held.mark == file.mark and await ingest.store.replace(
+            key, joint.model_dump_json().encode(), stat.etag
+        ):
+            return joint
+    return None
+
+
+def _without(held: File, by: str) -> File | None:
+    """A claim that this attempt holds no more; None: nobody does."""
+    others = [o for o in held.by.split() if o != by]
+    return held.model_copy(update={"by": " ".join(others)}) if others or not held.by else None
+
+
 async def release(ingest: Ingest, job_id: str, file: File, room: Room) -> None:
     """Give back a name whose bytes (those of ``file.mark``) will never come, and its place, which
     this request holds."""
     async with _taking_away(ingest, [file], room):
-        await _take_away(ingest, job_id, file, room, lambda held: held.mark == file.mark)
+        await _take_away(ingest, job_id, file, room, lambda h: None if h.mark == file.mark else h)
 
 
 @contextlib.asynccontextmanager
@@ -239,12 +277,25 @@ async def _taking_away(ingest: Ingest, files: Sequence[File], room: Room) -> Asy
 
 
 async def _take_away(
-    ingest: Ingest, job_id: str, file: File, room: Room, mine: Callable[[File], bool]
+    ingest: Ingest, job_id: str, file: File, room: Room, rest: Callable[[File], File | None]
 ) -> None:
-    held = await claimed(ingest, job_id, file.name)
-    if held is not None and mine(held):
-        await ingest.store.delete(places.claim(job_id, file.name))
-        room.give_back([file.name])
+    """Leave of a claim what ``rest`` says; None: nothing."""
+    key = places.claim(job_id, file.name)
+    while True:
+        try:
+            stat, raw = await ingest.store.head_bytes(key, _CLAIM_BYTES)
+        except ObjectMissing:
+            return
+        held = File.model_validate_json(raw)
+        left = rest(held)
+        if left is None:
+            await ingest.store.delete(key)
+            room.give_back([file.name])
+            return
+        if left == held or await ingest.store.replace(
+            key, left.model_dump_json().encode(), stat.etag
+        ):
+            return
 
 
 async def stored(ingest: Ingest, file: File) -> bool:

@@ -11,7 +11,7 @@ from frond.contracts import keys
 from frond.contracts.errors import ObjectMissing
 from frond.contracts.reasons import Reason
 from frond.ingest import intake, places
-from frond.ingest.context import Ingest, Place
+from frond.ingest.context import Ingest, Look, Place
 from frond.ingest.problems import Refused
 
 
@@ -47,7 +47,6 @@ class Room:
     def give_back(self, names: Iterable[str]) -> None:
         """These were claimed, and are no more: free, unless one of those who hold them claims them
         again before the last of them leaves."""
-        self._ingest.given_back += 1
         for place in self._held(names):
             place.kept = False
 
@@ -66,6 +65,8 @@ class Room:
             if place.requests:
                 continue
             del self._ingest.coming[at]
+            for look in self._ingest.looking.get(self._job_id, ()):
+                look.left.add(at[1])
             if place.unsure:
                 counts.pop(self._job_id, None)
             elif not place.kept and self._job_id in counts:
@@ -81,21 +82,37 @@ async def make_room(ingest: Ingest, job_id: str, names: Collection[str]) -> Room
     Raises:
         Refused: job-closed, or too-many.
     """
+    look = Look()
+    ingest.looking.setdefault(job_id, set()).add(look)
+    try:
+        return await _make_room(ingest, job_id, set(names), look)
+    finally:
+        ingest.looking[job_id].discard(look)
+        if not ingest.looking[job_id]:
+            del ingest.looking[job_id]
+
+
+async def _make_room(ingest: Ingest, job_id: str, names: set[str], look: Look) -> Room:
     refusal: Refused | None = None
-    looked: set[str] = set()
+    claimed: set[str] = set()
+    unknown = names
     while True:
-        given_back = ingest.given_back
-        claimed = await _claimed(ingest, job_id, names)
-        if refusal is not None and claimed == looked:
+        look.left.clear()
+        found = await _claimed(ingest, job_id, unknown)
+        if refusal is not None and not found:
             raise refusal
+        claimed = (claimed - unknown) | found
         try:
-            await _require_room(ingest, job_id, set(names) - claimed)
+            await _require_room(ingest, job_id, names - claimed)
         except Refused as e:
             # a name may have been claimed while this was asked, by an attempt before this one
-            refusal, looked = e, claimed
+            refusal, unknown = e, names - (claimed - look.left)
             continue
-        # from the count to the places nothing is awaited; a claim that was seen may be gone by now
-        if given_back == ingest.given_back:
+        # from the count to the places nothing is awaited. Whoever held a name when it was looked at,
+        # and has left since, may have claimed it or given it back; those that are held still, share
+        # their place
+        refusal, unknown = None, names & look.left
+        if not unknown:
             return Room(ingest, job_id, names, claimed)
 
 

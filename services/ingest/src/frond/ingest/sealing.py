@@ -60,7 +60,8 @@ async def seal(ingest: Ingest, job_id: str, size: int | None, traceparent: str) 
                 f"Job {job_id!r} has {has} images already, more than {size}. "
                 "Seal it without a size to take all of them.",
             )
-        if size > has:
+        if sealed is None and size > has:
+            # a size that it has is no wish: it was declared before there was this limit
             desk.require_size(ingest, size)
         return await desk.seal(ingest, job_id, size, traceparent, declared=size > has)
     finally:

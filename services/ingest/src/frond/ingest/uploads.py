@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Sequence
 from typing import Final
 
 from pydantic import BaseModel
@@ -142,23 +143,22 @@ async def _add(ingest: Ingest, spec: JobSpec, received: Received, traceparent: s
     known: list[tuple[File, File]] = []
     for file in received.files:
         had = await intake.claimed(ingest, spec.job_id, file.name)
-        if had is not None and had.mark == file.mark:
+        same = had is not None and had.mark == file.mark
+        if had is not None and same and await intake.recorded(ingest, spec.job_id, had):
             known.append((file, had))
         else:
             new.append(file)
     if new:
+        # with those that a dead request claimed and did not record: all have their place, or none is
+        # recorded
         await desk.require_open(ingest, spec.job_id)
         room = await make_room(ingest, spec.job_id, [f.name for f in new])
         try:
             won = await intake.claim(ingest, spec.job_id, new, room)
         finally:
             room.leave()
-        await intake.add(ingest, spec, won, traceparent)
-    if known:
-        # sent again: whoever claimed the names may have died before it recorded the images
-        claimed = [had for _, had in known]
-        await intake.require_place(ingest, spec.job_id, claimed)
-        await intake.add(ingest, spec, claimed, traceparent)
+        known += zip(new, won, strict=True)
+    await intake.add(ingest, spec, [had for _, had in known], traceparent)
     for file, had in known:
         if file.image == had.image:
             continue
@@ -166,6 +166,24 @@ async def _add(ingest: Ingest, spec: JobSpec, received: Received, traceparent: s
         with contextlib.suppress(ObjectMissing):
             await ingest.store.delete(key)
             crash_point("ingest.copies-deleted")
+
+
+async def kept(
+    ingest: Ingest, job_id: str, upload_id: str, files: Sequence[File]
+) -> frozenset[str]:
+    """Keys of a refused form's files that are its job's all the same, or may become so."""
+    with contextlib.suppress(ObjectMissing):
+        raw = await ingest.store.get(places.manifest(job_id))
+        if Manifest.model_validate_json(raw).upload_id == upload_id:
+            return frozenset(parse_s3_uri(f.image)[1] for f in files)
+
+    async def key(file: File) -> str:
+        # another request that brings the same bytes may have joined its claim
+        had = await intake.claimed(ingest, job_id, file.name)
+        same = had is not None and had.image == file.image
+        return parse_s3_uri(file.image)[1] if same else ""
+
+    return frozenset(await intake.in_parallel(files, key)) - {""}
 
 
 async def clear_abandoned(ingest: Ingest) -> int:

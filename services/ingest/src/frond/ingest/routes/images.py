@@ -106,7 +106,8 @@ async def put_image(request: Request, job_id: JobId, name: str) -> Response:
         (file,) = await intake.claim(ingest, job_id, [mine], room, by)
         recorded = keys.job_input_record(job_id, image_id(job_id, file.image))
         known = file.by != by and await ingest.store.exists(recorded)
-        if known:
+        if known or file.image != mine.image:
+            # the bytes are there, under this name or as a form stored them
             await sink.drop()
         else:
             await sink.keep()
@@ -140,18 +141,24 @@ async def add_objects(request: Request, job_id: JobId, body: NamedObjects) -> Ad
 
     files = await intake.in_parallel(wanted, look)
     unique = list({f.image: f for f in files}.values())
-    had = await intake.in_parallel(unique, lambda f: intake.claimed(ingest, job_id, _tag(f)))
-    new = [f for f, h in zip(unique, had, strict=True) if h is None]
-    if new:
-        # an object is one image whatever it is called, so its address is what is claimed
-        tagged = [f.model_copy(update={"name": _tag(f)}) for f in new]
+
+    async def missing(file: File) -> File | None:
+        """What is to be claimed: nothing when the job has it. A dead request's claim once more."""
+        had = await intake.claimed(ingest, job_id, _tag(file))
+        if had is not None and await intake.recorded(ingest, job_id, had):
+            return None
+        return file.model_copy(update={"name": _tag(file), "mark": (had or file).mark})
+
+    # an object is one image whatever it is called, so its address is what is claimed
+    tagged = [f for f in await intake.in_parallel(unique, missing) if f is not None]
+    if tagged:
         room = await make_room(ingest, job_id, [f.name for f in tagged])
         try:
             await intake.claim(ingest, job_id, tagged, room)
         finally:
             room.leave()
     await intake.add(ingest, spec, unique, traceparent(request))
-    fresh = {f.image for f in new}
+    fresh = {f.image for f in tagged}
     return AddedList(images=[added(spec, f, f.image in fresh) for f in unique])
 
 

@@ -73,7 +73,8 @@ async def upload(request: Request, key: Annotated[str | None, IdempotencyKey] = 
                     ingest, received, receiver.upload_id, job_id, who, traceparent(request)
                 )
             except UserError:
-                await receiver.forget()
+                spare = await uploads.kept(ingest, job_id, receiver.upload_id, received.files)
+                await receiver.forget(spare)
                 raise
             answer = await job_answer(request, job_id, 202)
             await once.keep(
