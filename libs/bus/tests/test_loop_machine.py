@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import SimpleNamespace
 from typing import Any
 
@@ -41,7 +41,7 @@ class Worker:
         self.broker = broker
         self.effects = effects
         self.at: dict[TopicPartition, int] = {}
-        self.waiting: dict[asyncio.Future[None], Which] = {}
+        self.waiting: dict[asyncio.Future[None], tuple[Which, Callable[[], None]]] = {}
         self.frozen = False
         service = SimpleNamespace(
             name="copier",
@@ -53,10 +53,10 @@ class Worker:
         self.loop.consumer = self
         self.listener = _Rebalance(self.loop)
 
-    async def handle(self, message: Any) -> None:
+    async def handle(self, message: Any, handled: Callable[[], None]) -> None:
         done = asyncio.get_running_loop().create_future()
         which = (PARTITIONS[message.partition], message.offset)
-        self.waiting[done] = which
+        self.waiting[done] = which, handled
         try:
             await done
         finally:
@@ -64,10 +64,15 @@ class Worker:
 
     def finish(self, nth: int) -> None:
         """One message's effects become durable, and its handler returns."""
-        done, which = list(self.waiting.items())[nth % len(self.waiting)]
+        done, (which, _) = list(self.waiting.items())[nth % len(self.waiting)]
         self.effects.add(which)
         if not done.done():
             done.set_result(None)
+
+    def hand_over(self, nth: int) -> None:
+        """One message's handler returns; what it made is not durable yet."""
+        _, handled = list(self.waiting.values())[nth % len(self.waiting)]
+        handled()
 
     async def getmany(self, *partitions: TopicPartition, max_records: int, **_: Any) -> Any:
         got: dict[TopicPartition, list[Any]] = defaultdict(list)
@@ -145,9 +150,21 @@ class Rebalancing(RuleBasedStateMachine):
             for worker in self.workers:
                 if worker.loop.trackers:
                     await worker.loop._read()
-                worker.loop._hand_out()
+                worker.loop.hand_out()
 
         self.run(step())
+
+    @rule(nth=st.integers(0, 9))
+    def hand_over(self, nth: int) -> None:
+        """Any one of the handlers returns, or one that has returned does so again."""
+        busy = [w for w in self.workers if w.waiting]
+        if busy:
+            worker = busy[nth % len(busy)]
+
+            async def step() -> None:
+                worker.hand_over(nth)
+
+            self.run(step())
 
     @rule(nth=st.integers(0, 9), commit=st.booleans())
     def finish(self, nth: int, commit: bool) -> None:
@@ -208,6 +225,9 @@ class Rebalancing(RuleBasedStateMachine):
         for worker in self.workers:
             assert worker.loop.service.health.fatal is None
             assert 0 <= worker.loop.free <= 3
+            assert worker.loop.unsent >= 0
+            hands = 3 - worker.loop.free + worker.loop.unsent
+            assert hands == sum(map(len, worker.loop.tasks.values()))
 
     def teardown(self) -> None:
         """In calm weather everything that was ever sent happens, and is committed."""

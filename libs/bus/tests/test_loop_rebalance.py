@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -54,7 +55,7 @@ async def test_a_message_read_across_a_rebalance_is_handled(told: bool) -> None:
     consumer.tells = told
     handled: list[int] = []
 
-    async def handle(message: Any) -> None:
+    async def handle(message: Any, _: Callable[[], None]) -> None:
         handled.append(message.offset)
 
     service = SimpleNamespace(
@@ -70,7 +71,7 @@ async def test_a_message_read_across_a_rebalance_is_handled(told: bool) -> None:
     if not told:
         await consumer.listener.on_partitions_assigned([PARTITION])
         await loop._read()
-    loop._hand_out()
+    loop.hand_out()
     await asyncio.gather(*loop.tasks[PARTITION])
     await loop.commit()
     assert (handled, consumer.committed) == ([0], 1)

@@ -159,3 +159,9 @@ def test_a_rejection_can_always_be_sent() -> None:
     assert len(encode(no, source="/t").value) < 5000
     assert given_up(uploaded()) == given_up(uploaded())
     assert given_up(uploaded()).reason is Reason.INTERNAL
+
+
+def test_the_first_chunk_tells_how_long_planning_took() -> None:
+    """Once an image: the sum over its chunks is the time that was spent, however many it has."""
+    chunks = list(planned(plan(3), uploaded(), NOW, 0.25))
+    assert [c.planning_s for c in chunks if isinstance(c, ChunkPlanned)] == [0.25, None, None]

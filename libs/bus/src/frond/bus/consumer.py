@@ -32,6 +32,7 @@ _COMMIT_EVERY_S: Final = 1.0
 _WAIT_S: Final = 0.5
 _LET_GO_S: Final = 10.0
 _DRAIN_S: Final = 20.0
+_UNSENT: Final = 1000
 _log = get_logger(__name__)
 
 
@@ -59,7 +60,8 @@ async def consume(
     the order of its partitions.
 
     Args:
-        concurrency: how many events are handled at once.
+        concurrency: how many events are handled at once. What handlers have returned is sent
+            besides, that of up to 1,000 events at once.
         group: consumer group; ``frond.<service>`` by default.
         unreadable: what else to send for a message that is no event, so that a ledger it was meant
             for can close.
@@ -94,6 +96,7 @@ class _Loop:
         self.topic = topic
         self.handling = handling
         self.free = concurrency
+        self.unsent = 0
         self.held = held
         self.at_once = frozenset(t.encode() for t in at_once)
         self.most_at_once = concurrency
@@ -149,7 +152,7 @@ class _Loop:
             if watch.done():
                 watch.result()
             await self._read()
-            self._hand_out()
+            self.hand_out()
             metrics.AHEAD.labels(self.topic.name).set(len(self.ahead))
             if time.monotonic() - committed >= _COMMIT_EVERY_S:
                 await self.commit()
@@ -192,33 +195,38 @@ class _Loop:
             return False
         return any(k.lower() == "ce_type" and v in self.at_once for k, v in message.headers)
 
-    def _hand_out(self) -> None:
+    def hand_out(self) -> None:
         """Begin as many of the events that were read as there are free hands."""
-        while self.free > 0 and not self.over and not self.service.stop.is_set():
+        while (
+            self.free > 0
+            and self.unsent < _UNSENT
+            and not self.over
+            and not self.service.stop.is_set()
+        ):
             read = self.ahead.next(self.held)
             if read is None:
                 return
             self._begin(read.partition, read.message)
 
     def _begin(self, partition: TopicPartition, message: Any) -> None:
-        self.free -= 1
-        task = asyncio.create_task(self._handle(self.trackers[partition], message))
+        hand = _Hand(self)
+        task = asyncio.create_task(self._handle(self.trackers[partition], message, hand))
         self.tasks[partition].add(task)
-        task.add_done_callback(partial(self._ended, partition))
+        task.add_done_callback(partial(self._ended, partition, hand))
 
-    async def _handle(self, tracker: CommitTracker, message: Any) -> None:
-        await self.handling.handle(message)
+    async def _handle(self, tracker: CommitTracker, message: Any, hand: _Hand) -> None:
+        await self.handling.handle(message, hand.free)
         tracker.finish(message.offset)
 
-    def _ended(self, partition: TopicPartition, task: asyncio.Task[None]) -> None:
-        self.free += 1
+    def _ended(self, partition: TopicPartition, hand: _Hand, task: asyncio.Task[None]) -> None:
+        hand.done()
         self.tasks.get(partition, set()).discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             # nothing but a bug in this module ends here; exiting lets the message be read again
             self.service.health.fatal = "the consumer loop is broken; the log says why"
             _log.error("the consumer loop is broken", exc_info=error)
             self.service.stop.set()
-        self._hand_out()
+        self.hand_out()
 
     async def commit(self) -> None:
         """Commit what is done. A failure is no loss: it will be read and recognised again."""
@@ -261,6 +269,28 @@ class _Loop:
                 self.service.health.unready(self.part, wrong)
             else:
                 self.service.health.ready(self.part)
+
+
+class _Hand:
+    """One of the hands that handle events: free again while the broker takes what it made."""
+
+    def __init__(self, loop: _Loop) -> None:
+        self._loop = loop
+        self._busy = True
+        loop.free -= 1
+
+    def free(self) -> None:
+        if self._busy:
+            self._busy = False
+            self._loop.free += 1
+            self._loop.unsent += 1
+            self._loop.hand_out()
+
+    def done(self) -> None:
+        if self._busy:
+            self._loop.free += 1
+        else:
+            self._loop.unsent -= 1
 
 
 class _Rebalance(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka ships no types

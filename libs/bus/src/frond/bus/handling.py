@@ -46,12 +46,18 @@ class Handling:
         self.producer = producer
         self.unreadable = unreadable
         self.on_give_up = give_up
+        self._in_flight = metrics.IN_FLIGHT.labels(topic.name)
+        self._seconds = metrics.HANDLING.labels(topic.name)
 
-    async def handle(self, message: Any) -> None:
-        """Return once the message's effects, or its dead letter, are durable."""
+    async def handle(self, message: Any, handled: Callable[[], None] = lambda: None) -> None:
+        """Return once the message's effects, or its dead letter, are durable.
+
+        Args:
+            handled: called, once or more, when what is left to do is the broker's: to take what the
+                handler returned.
+        """
         started = time.monotonic()
-        name = self.topic.name
-        with metrics.IN_FLIGHT.labels(name).track_inprogress():
+        with self._in_flight.track_inprogress():
             try:
                 envelope = decode(self.topic, message.value, _headers(message))
             except UnreadableEvent as e:
@@ -59,21 +65,24 @@ class Handling:
                     await self._also(partial(self.unreadable, message.value, _headers(message), e))
                 await self._bury(message, Reason.BAD_REQUEST, str(e), "", 1)
             else:
-                await self._apply(envelope, message)
-        metrics.HANDLING.labels(name).observe(time.monotonic() - started)
+                await self._apply(envelope, message, handled)
+        self._seconds.observe(time.monotonic() - started)
 
-    async def _apply(self, envelope: Envelope, message: Any) -> None:
+    async def _apply(self, envelope: Envelope, message: Any, handled: Callable[[], None]) -> None:
         async def once() -> None:
-            out = await self.handler(envelope)
+            out = await wait_out(partial(self.handler, envelope), what=envelope.event.TYPE)
             maybe_crash_point(f"{self.service}.handled")
+            handled()
             if out:
-                await self.producer.send(out, traceparent=envelope.traceparent)
+                # only this is done again while the broker is away: the handler has no hand any more
+                send = partial(self.producer.send, out, traceparent=envelope.traceparent)
+                await wait_out(send, what="sending")
                 maybe_crash_point(f"{self.service}.sent")
 
         error: Exception | None = None
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                await wait_out(once, what=envelope.event.TYPE)
+                await once()
             except Exception as e:
                 error = e
                 _log.error(

@@ -75,6 +75,8 @@ class EventProducer:
             BrokerUnavailable: not all of them were acknowledged; sending them again is right.
         """
         batch = [out] if isinstance(out, Outgoing) else out
+        if len(batch) == 1:
+            return [await self._send_event(batch[0], traceparent)]
         sent: list[Sent] = []
         for i in range(0, len(batch), _WINDOW):
             sent += await asyncio.gather(

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, AliasChoices, Field, field_validator, model
 from frond.contracts import topics
 from frond.contracts.ids import JOB_ID_PATTERN, event_id, image_id, parse_s3_uri
 from frond.contracts.jobs import (
+    MOST_SECONDS,
     Artifact,
     Contract,
     Figure,
@@ -156,6 +157,10 @@ class ChunkPlanned(Event):
     thresholds: Thresholds = Thresholds()
     job_size: JobSize | None = None
     planned_at: Moment | None = None
+    planning_s: float | None = Field(
+        default=None, ge=0, le=MOST_SECONDS,
+        description="how long planning the image took; told with its first chunk, once",
+    )  # fmt: skip
 
     def natural_key(self) -> tuple[str, ...]:
         return (self.chunk_id,)

@@ -162,8 +162,14 @@ def _scaled(length: int, scale: float) -> int:
     return max(1, math.ceil(length * scale - 1e-6))
 
 
-def chunks_of(plan: ImagePlan, planned_at: datetime | None = None) -> Iterator[ChunkPlanned]:
-    """The plan's chunks, in order; skipped windows left out, ordinals from 0 without gaps."""
+def chunks_of(
+    plan: ImagePlan, planned_at: datetime | None = None, planning_s: float | None = None
+) -> Iterator[ChunkPlanned]:
+    """The plan's chunks, in order; skipped windows left out, ordinals from 0 without gaps.
+
+    Args:
+        planning_s: how long planning took, in seconds, where it has just been done.
+    """
     skipped = unpack_bitmap(plan.skipped, plan.grid.count)
     plan_digest = plan.plan_digest
     blocks = running_blocks(plan.grid, plan.windows_per_chunk, skipped)
@@ -186,4 +192,5 @@ def chunks_of(plan: ImagePlan, planned_at: datetime | None = None) -> Iterator[C
             thresholds=plan.thresholds,
             job_size=plan.job_size,
             planned_at=planned_at,
+            planning_s=planning_s if ordinal == 0 else None,
         )

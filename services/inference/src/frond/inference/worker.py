@@ -170,7 +170,7 @@ class Worker:
         kept = await self._results.put_if_absent(key, data, RESULT_TYPE)
         crash_point("inference.result-stored")
         timings = Timings(
-            wait=waited, read=read, preprocess=spent.preprocess, run=spent.run, decode=decode,
+            plan=event.planning_s or 0.0, wait=waited, read=read, preprocess=spent.preprocess, run=spent.run, decode=decode,
             write=time.perf_counter() - started,
         )  # fmt: skip
         if kept != data:

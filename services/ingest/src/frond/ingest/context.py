@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
+from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Final, cast
+from typing import Any, Final, TypeVar, cast
 
 from sqlalchemy.exc import InterfaceError, OperationalError
 from starlette.requests import HTTPConnection
@@ -26,6 +28,9 @@ from frond.store.s3 import S3, connect
 
 SOURCE: Final = "/frond/ingest"
 _KNOCK_S: Final = 2.0
+_LATELY_S: Final = 0.25
+_LATELY: Final = 1000
+T = TypeVar("T")
 _log = get_logger(__name__)
 
 
@@ -88,6 +93,7 @@ class Ingest:
         """Held while a job's claims are counted, and while one that was kept is taken away."""
         self.listing: set[str] = set()
         """Jobs whose prefix this process is listing right now."""
+        self._lately: dict[Hashable, tuple[float, Any]] = {}
         self._preparing = asyncio.Lock()
         self._migrated = False
 
@@ -105,11 +111,26 @@ class Ingest:
             # waited out like any other outage
             raise StoreUnavailable(f"the database: {e}") from e
 
+    async def lately(self, what: Hashable, ask: Callable[[], Awaitable[T]]) -> T:
+        """The answer, or the one of a quarter of a second ago: for what a thousand requests ask one
+        after the other, and what is looked at again before anything depends on it."""
+        found = self._lately.get(what)
+        if found is not None and time.monotonic() - found[0] < _LATELY_S:
+            return cast(T, found[1])
+        answer = await ask()
+        if len(self._lately) >= _LATELY:
+            self._lately.clear()
+        self._lately[what] = time.monotonic(), answer
+        return answer
+
     async def require_broker(self) -> None:
-        """Raise BrokerUnavailable when Kafka takes no connection: before work is accepted.
+        """Raise BrokerUnavailable when Kafka took no connection lately: before work is accepted.
 
         Work that was accepted when Kafka went away is sent later, by the sweeper.
         """
+        await self.lately("broker", self._knock)
+
+    async def _knock(self) -> None:
         for address in self.settings.kafka_bootstrap.split(","):
             host, _, port = address.strip().rpartition(":")
             try:

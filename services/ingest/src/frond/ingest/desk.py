@@ -163,7 +163,10 @@ async def require_open(ingest: Ingest, job_id: str) -> JobSpec:
     """The job's settings if it is there and has not ended. Raises Refused: 404, or job-closed."""
     spec = await spec_of(ingest, job_id)
     row = await row_of(ingest, job_id)
-    if JobStatus(row.status).final or await ingest.store.exists(keys.job_cancelled(job_id)):
+    marker = keys.job_cancelled(job_id)
+    if JobStatus(row.status).final or await ingest.lately(
+        marker, lambda: ingest.store.exists(marker)
+    ):
         raise Refused(
             Reason.JOB_CLOSED, f"Job {job_id!r} has ended ({row.status}) and takes no more images."
         )

@@ -37,6 +37,9 @@ R = TypeVar("R")
 _AT_ONCE: Final = 24
 LEASE_S: Final = 120.0
 """How old a claim is when whoever made it, and stored nothing, has certainly died."""
+PROMPT_S: Final = LEASE_S / 4
+"""Who records an image so soon after claiming its name need not look again whether the job was
+sealed meanwhile: a sealer waits for young claims."""
 SEALING_S: Final = 60.0
 """How old a mark of sealing is when whoever set it has certainly died."""
 _CLAIM_BYTES: Final = 1 << 16  # a name has 500 characters, an address as many
@@ -116,9 +119,17 @@ async def publish(ingest: Ingest, events: Sequence[ImageUploaded], traceparent: 
         _log.warning("recorded, to be sent by the sweeper", events=len(events), error=repr(e))
 
 
-async def claim(ingest: Ingest, job_id: str, files: Sequence[File], room: Room) -> list[File]:
+def new_attempt() -> str:
+    """What to call an attempt to claim names: no two are called the same."""
+    return secrets.token_hex(8)
+
+
+async def claim(
+    ingest: Ingest, job_id: str, files: Sequence[File], room: Room, by: str | None = None
+) -> list[File]:
     """Take names for these files. Returns the files that have the names, with the same bytes.
 
+    ``by``: what to call this attempt; a file that is returned with it has its name from here alone.
     A name that another request took for the same bytes, and has not recorded, is held by both: it is
     free when both have given it back. ``room``: the places that are held for them; they are kept.
 
@@ -126,7 +137,7 @@ async def claim(ingest: Ingest, job_id: str, files: Sequence[File], room: Room) 
         Refused: CONFLICT: other bytes have one of the names, or another request is storing them.
             JOB_CLOSED, see :func:`require_place`. Then no name is taken.
     """
-    by = secrets.token_hex(8)
+    by = by or new_attempt()
     mine = [f.model_copy(update={"by": by}) for f in files]
 
     async def attempt(file: File) -> File | Refused:

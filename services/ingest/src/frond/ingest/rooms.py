@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable
+from functools import partial
+from typing import Any
 
 from frond.contracts import keys
 from frond.contracts.errors import ObjectMissing
@@ -123,13 +125,27 @@ async def _claimed(ingest: Ingest, job_id: str, names: Collection[str]) -> set[s
     return {name for name, is_there in zip(unique, found, strict=True) if is_there}
 
 
+async def _sealed(ingest: Ingest, job_id: str) -> dict[str, Any] | None:
+    try:
+        return dict(json.loads(await ingest.store.get(keys.job_sealed(job_id))))
+    except ObjectMissing:
+        return None
+
+
 async def _require_room(ingest: Ingest, job_id: str, names: Collection[str]) -> None:
     if not names:
         return
+    ask = partial(_sealed, ingest, job_id)
     try:
-        sealed = json.loads(await ingest.store.get(keys.job_sealed(job_id)))
-    except ObjectMissing:
-        sealed = None
+        # who is let in is judged once more when the name is claimed
+        await _require_fit(ingest, job_id, names, await ingest.lately(keys.job_sealed(job_id), ask))
+    except Refused:
+        await _require_fit(ingest, job_id, names, await ask())
+
+
+async def _require_fit(
+    ingest: Ingest, job_id: str, names: Collection[str], sealed: dict[str, Any] | None
+) -> None:
     if sealed is not None and not sealed.get("declared"):
         raise Refused(
             Reason.JOB_CLOSED,

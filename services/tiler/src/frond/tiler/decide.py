@@ -135,7 +135,9 @@ def other_model(event: ImageUploaded, spec: JobSpec) -> ImageRejected | None:
     )
 
 
-def planned(plan: ImagePlan, event: ImageUploaded, now: datetime) -> Iterator[Event]:
+def planned(
+    plan: ImagePlan, event: ImageUploaded, now: datetime, planning_s: float | None = None
+) -> Iterator[Event]:
     """A stored plan's events: its chunks, or the news that it has none.
 
     The same plan gives the same chunks every time; a job size that was said only now travels too.
@@ -153,4 +155,4 @@ def planned(plan: ImagePlan, event: ImageUploaded, now: datetime) -> Iterator[Ev
             windows_skipped=plan.windows_skipped,
         )
         return
-    yield from chunks_of(plan.model_copy(update={"job_size": size}), now)
+    yield from chunks_of(plan.model_copy(update={"job_size": size}), now, planning_s)

@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import os
 import shutil
+import time
 from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -153,9 +154,12 @@ class Tiler:
             if no is not None:
                 metrics.IMAGES.labels(no.reason.value).inc()
                 return _to_detected(no)
+            planning_s = None
             plan = await self.planner.stored(event)
             if plan is None:
+                began = time.monotonic()
                 plan = await self._unless_cancelled(event.job_id, self.planner.plan(event, spec))
+                planning_s = time.monotonic() - began
             elif await self.store.exists(keys.image_outcome(event.job_id, event.image_id)):
                 log.info("the image is done already")
                 return ()
@@ -174,7 +178,8 @@ class Tiler:
             "image planned", windows=plan.grid.count, skipped=plan.windows_skipped,
             chunks=plan.chunks, scale=plan.grid.scale,
         )  # fmt: skip
-        await self._send(planned(plan, event, datetime.now(UTC)), envelope.traceparent)
+        chunks = planned(plan, event, datetime.now(UTC), planning_s)
+        await self._send(chunks, envelope.traceparent)
         return ()
 
     async def _send(self, events: Iterable[Event], traceparent: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
@@ -101,17 +102,18 @@ async def put_image(request: Request, job_id: JobId, name: str) -> Response:
         if told.isdigit() and int(told) != sink.size:
             raise Refused(Reason.BAD_REQUEST, "The body is shorter than its Content-Length.")
         mine = File(name=name, image=ingest.store.uri(key), mark=f"sha256:{sha}", size=sink.size)
-        (file,) = await intake.claim(ingest, job_id, [mine], room)
+        by, began = intake.new_attempt(), time.monotonic()
+        (file,) = await intake.claim(ingest, job_id, [mine], room, by)
         recorded = keys.job_input_record(job_id, image_id(job_id, file.image))
-        known = await ingest.store.exists(recorded)
+        known = file.by != by and await ingest.store.exists(recorded)
         if known or file.image != mine.image:
             # the bytes are there, under this name or as a form stored them
             await sink.drop()
         else:
             await sink.keep()
             crash_point("ingest.raster-stored")
-            # a large object may have taken its time
-            await intake.require_place(ingest, job_id, [file])
+            if time.monotonic() - began > intake.PROMPT_S:
+                await intake.require_place(ingest, job_id, [file])
     except BaseException:
         await sink.drop()
         raise
