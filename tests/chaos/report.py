@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from chaos.figures import Figures
 from chaos.outside import ACCIDENTS, COUNTED, MOMENTS
 from chaos.plot import course, kills_of
+from chaos.runner import FULL_S
 from chaos.sabotage import KINDS
 from chaos.scenarios import SCENARIOS
 from chaos.verdict import CHECKS
@@ -67,6 +68,13 @@ def _lines(run: Run, total: Figures) -> Iterator[str]:
     yield total.line()
     yield "```"
     yield ""
+    missing = [n for n in SCENARIOS if n not in run.outcomes]
+    if missing or run.duration < FULL_S or run.interrupted:
+        yield (
+            f"**Less than the whole.** All scenarios, for {FULL_S:.0f} s at least, would have been: "
+            "every crash point twice, 100 kills and a job of 1,000 images at random."
+        )
+        yield ""
     yield f"- {datetime.now(UTC):%Y-%m-%d}; {total.seconds / 60:.0f} minutes with checks and calm run"
     yield f"- {_machine()}"
     yield f"- {_versions()}"
@@ -80,7 +88,6 @@ def _lines(run: Run, total: Figures) -> Iterator[str]:
     )
     for name in run.outcomes:
         yield f"- `{name}`: {SCENARIOS[name].about}."
-    missing = [n for n in SCENARIOS if n not in run.outcomes]
     if missing:
         yield f"- not run this time: {', '.join(f'`{n}`' for n in missing)}"
     yield ""
