@@ -269,3 +269,15 @@ async def _all_handled(w: world.World, settings: AggregatorSettings, offsets: Of
             await consumer.commit(dict(ends))
         finally:
             await consumer.stop()
+
+
+async def test_an_empty_image_that_was_never_planned_is_ignored(w: world.World) -> None:
+    """Its job was deleted while the event was on its way, or the event is not the tiler's: nothing
+    is stored of it, and it is no failure of Frond's. One that was planned is finished."""
+    event, planned = await w.emptied(0), await w.emptied(1)
+    await w.store.delete(keys.image_plan(w.job_id, event.image_id))
+    stage, _ = stages(w)
+    await stage.handle(told(event))
+    assert [o async for o in w.store.list(keys.image_prefix(w.job_id, event.image_id))] == []
+    await stage.handle(told(planned))
+    assert [f.outcome.image_id for f in await finished(w)] == [planned.image_id]

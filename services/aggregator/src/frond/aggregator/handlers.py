@@ -58,7 +58,10 @@ class ImageStage:
                 await self._tell(await self.imaging.reject(event), envelope.traceparent)
                 self._forget(event.image_id)
             case ImageEmpty():
-                await self._tell(await self.imaging.empty(event), envelope.traceparent)
+                finished = await self.imaging.empty(event)
+                if finished is None:
+                    metrics.STRANGERS.inc()
+                await self._tell(finished, envelope.traceparent)
                 self._forget(event.image_id)
             case JobSealed() | JobCancelled():
                 await self._tell(event, envelope.traceparent)

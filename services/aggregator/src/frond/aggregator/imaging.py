@@ -168,17 +168,10 @@ class Imaging:
         outcome = rejected_outcome(job_id, image_id, image, name, reason, detail, plan)
         return await self._store(outcome, plan, Timings(), job_size)
 
-    async def empty(self, event: ImageEmpty) -> ImageFinished:
-        """Store that an image has no window to run.
-
-        Raises:
-            ObjectMissing: its plan is not stored.
-        """
-        finished = await self.finish(event.job_id, event.image_id, job_size=event.job_size)
-        if finished is None:
-            # the plan is stored before its event is sent
-            raise ObjectMissing(keys.image_plan(event.job_id, event.image_id))
-        return finished
+    async def empty(self, event: ImageEmpty) -> ImageFinished | None:
+        """Store that an image has no window to run; None when its plan is not stored: it is before
+        its event is sent, so the job was deleted since, or the event is not the tiler's."""
+        return await self.finish(event.job_id, event.image_id, job_size=event.job_size)
 
     async def _store(
         self,

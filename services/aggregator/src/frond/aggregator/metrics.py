@@ -20,7 +20,8 @@ LATE: Final = Counter(
     "frond_images_ignored_total", "Images beyond a job's size or after its end, ignored"
 )
 STRANGERS: Final = Counter(
-    "frond_chunks_ignored_total", "Chunk events of a plan that is not the image's stored one"
+    "frond_chunks_ignored_total",
+    "Events of an image whose stored plan is another one, or is not there",
 )
 OPEN_JOBS: Final = Gauge("frond_jobs_open", "Jobs that have not ended, at the last look")
 REDRIVEN: Final = Counter(
