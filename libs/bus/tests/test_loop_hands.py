@@ -9,8 +9,14 @@ from typing import Any
 
 from aiokafka import TopicPartition
 
+from frond.bus import Outgoing
 from frond.bus.consumer import _UNSENT, _Loop, _Rebalance
+from frond.bus.handling import Handling
 from frond.contracts import topics
+from frond.contracts.envelope import Envelope, encode
+from frond.contracts.errors import FrondError
+from frond.contracts.golden import GOLDEN
+from frond.contracts.topics import Topic
 
 PARTITION = TopicPartition(topics.TILED.name, 0)
 MESSAGES = _UNSENT + 10
@@ -73,3 +79,39 @@ async def test_handlers_do_not_wait_for_the_broker() -> None:
     await loop.commit()
     assert (broker.handled, broker.committed) == (MESSAGES, {PARTITION: MESSAGES})
     assert (loop.free, loop.unsent) == (2, 0)
+
+
+class Refusing:
+    """A producer that no result gets through; dead letters do."""
+
+    def __init__(self) -> None:
+        self.sent = 0
+        self.letters: list[bytes | None] = []
+
+    async def send(self, *_: Any, **__: Any) -> None:
+        self.sent += 1
+        raise FrondError("larger than the topic takes")
+
+    async def send_raw(self, topic: Topic, key: Any, value: Any, headers: Any) -> None:
+        self.letters.append(value)
+
+
+async def test_only_the_sending_is_tried_again() -> None:
+    """A result that cannot be sent costs its handler no second run: it has no hand any more."""
+    calls = 0
+
+    async def handler(_: Envelope) -> list[Outgoing]:
+        nonlocal calls
+        calls += 1
+        return [Outgoing(topics.DETECTED, GOLDEN["chunk-detected"])]
+
+    producer = Refusing()
+    handling = Handling(topics.TILED, "group", handler, producer)  # type: ignore[arg-type]
+    made = encode(GOLDEN["chunk-planned"], source="/test")
+    freed: list[None] = []
+    message = SimpleNamespace(
+        partition=0, offset=7, key=made.key, value=made.value, headers=made.headers
+    )
+    await handling.handle(message, lambda: freed.append(None))
+    assert (calls, producer.sent, len(freed)) == (1, 3, 1)
+    assert producer.letters == [made.value]

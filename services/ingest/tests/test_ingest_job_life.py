@@ -33,6 +33,7 @@ from frond.contracts.jobs import (
     WindowCounts,
 )
 from frond.contracts.reasons import Reason
+from frond.ingest import places
 from frond.store import ObjectStore
 from support.waiting import until
 
@@ -241,3 +242,21 @@ async def test_jobs_of_the_topic_alone_are_seen(
     assert set(made) == set(seen) and len(seen) == 3
     assert api.get("/jobs", params={"until": "2001-01-01T00:00:00Z"}).json()["jobs"] == []
     assert api.get(f"/jobs/{made[0]}").json()["images"]["expected"] == 5
+
+
+def test_who_cancels_is_believed_at_once(api: httpx.Client) -> None:
+    """Though the same process was told a moment ago that the job is not cancelled."""
+    job = api.post("/jobs", json={}).json()["job_id"]
+    assert api.put(f"/jobs/{job}/images/a.tif", content=b"a").status_code == 201
+    assert api.post(f"/jobs/{job}/cancel").is_success
+    is_problem(api.put(f"/jobs/{job}/images/b.tif", content=b"b"), 409, Reason.JOB_CLOSED)
+
+
+async def test_a_job_whose_form_is_being_taken_takes_no_others(
+    api: httpx.Client, store: ObjectStore
+) -> None:
+    """It seals itself at the files of its form: one that came in between would be one too many."""
+    job = api.post("/jobs", json={}).json()["job_id"]
+    await store.put(places.manifest(job), b'{"content": "c", "upload_id": "u", "files": []}')
+    answer = api.put(f"/jobs/{job}/images/a.tif", content=b"a")
+    assert "still being read in" in is_problem(answer, 409, Reason.CONFLICT)["detail"]

@@ -191,7 +191,7 @@ class _Loop:
                     self.ahead.add(partition, message)
 
     def _cannot_wait(self, message: Any) -> bool:
-        if not self.at_once or self.free <= -self.most_at_once:
+        if not self.at_once or self.free <= -self.most_at_once or self.unsent >= 2 * _UNSENT:
             return False
         return any(k.lower() == "ce_type" and v in self.at_once for k, v in message.headers)
 

@@ -69,12 +69,16 @@ class Handling:
         self._seconds.observe(time.monotonic() - started)
 
     async def _apply(self, envelope: Envelope, message: Any, handled: Callable[[], None]) -> None:
+        out: Sequence[Outgoing] | None = None
+
         async def once() -> None:
-            out = await wait_out(partial(self.handler, envelope), what=envelope.event.TYPE)
-            maybe_crash_point(f"{self.service}.handled")
-            handled()
+            nonlocal out
+            if out is None:
+                out = await wait_out(partial(self.handler, envelope), what=envelope.event.TYPE)
+                maybe_crash_point(f"{self.service}.handled")
+                handled()
             if out:
-                # only this is done again while the broker is away: the handler has no hand any more
+                # only this is done again, whatever fails: the handler has no hand any more
                 send = partial(self.producer.send, out, traceparent=envelope.traceparent)
                 await wait_out(send, what="sending")
                 maybe_crash_point(f"{self.service}.sent")

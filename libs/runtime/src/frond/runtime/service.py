@@ -27,6 +27,9 @@ from frond.runtime.settings import ServiceSettings
 
 _SETTLE_S: Final = 0.5
 _REFUSE_S: Final = 3.0
+# longer than clients keep connections that they do not use (httpx: 5 s): of the two, the client has to
+# close first, else a request may meet the closing
+_KEEP_ALIVE_S: Final = 75
 _log = get_logger(__name__)
 
 
@@ -163,6 +166,7 @@ class _Server(uvicorn.Server):
             uvicorn.Config(
                 self.draining, host=settings.http_host, port=settings.http_port, log_config=None,
                 access_log=False, timeout_graceful_shutdown=3, lifespan="on",
+                timeout_keep_alive=_KEEP_ALIVE_S,
             )
         )  # fmt: skip
 

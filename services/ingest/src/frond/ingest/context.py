@@ -117,11 +117,19 @@ class Ingest:
         found = self._lately.get(what)
         if found is not None and time.monotonic() - found[0] < _LATELY_S:
             return cast(T, found[1])
+        asked = time.monotonic()
         answer = await ask()
+        self.learned(what, answer, asked)
+        return answer
+
+    def learned(self, what: Hashable, answer: Any, asked: float | None = None) -> None:
+        """What :meth:`lately` answers from now on, unless more was learned since it was asked."""
+        at = time.monotonic() if asked is None else asked
+        if what in self._lately and self._lately[what][0] > at:
+            return
         if len(self._lately) >= _LATELY:
             self._lately.clear()
-        self._lately[what] = time.monotonic(), answer
-        return answer
+        self._lately[what] = at, answer
 
     async def require_broker(self) -> None:
         """Raise BrokerUnavailable when Kafka took no connection lately: before work is accepted.

@@ -208,8 +208,10 @@ async def cancel(ingest: Ingest, job_id: str, traceparent: str) -> JobRow:
     row = await row_of(ingest, job_id)
     if JobStatus(row.status).final and row.status != JobStatus.DISMISSED.value:
         raise Refused(Reason.CONFLICT, f"Job {job_id!r} has ended already ({row.status}).")
-    await ingest.store.put(keys.job_cancelled(job_id), keys.TOLD, "application/octet-stream")
+    marker = keys.job_cancelled(job_id)
+    await ingest.store.put(marker, keys.TOLD, "application/octet-stream")
     crash_point("ingest.cancel-stored")
+    ingest.learned(marker, True)
     await tell_cancelled(ingest, job_id, traceparent)
     crash_point("ingest.cancel-sent")
     await presigned.give_up(ingest, places.parts_of(job_id))
