@@ -33,7 +33,6 @@ from frond.contracts.jobs import (
     WindowCounts,
 )
 from frond.contracts.reasons import Reason
-from frond.ingest import places
 from frond.store import ObjectStore
 from support.waiting import until
 
@@ -250,13 +249,3 @@ def test_who_cancels_is_believed_at_once(api: httpx.Client) -> None:
     assert api.put(f"/jobs/{job}/images/a.tif", content=b"a").status_code == 201
     assert api.post(f"/jobs/{job}/cancel").is_success
     is_problem(api.put(f"/jobs/{job}/images/b.tif", content=b"b"), 409, Reason.JOB_CLOSED)
-
-
-async def test_a_job_whose_form_is_being_taken_takes_no_others(
-    api: httpx.Client, store: ObjectStore
-) -> None:
-    """It seals itself at the files of its form: one that came in between would be one too many."""
-    job = api.post("/jobs", json={}).json()["job_id"]
-    await store.put(places.manifest(job), b'{"content": "c", "upload_id": "u", "files": []}')
-    answer = api.put(f"/jobs/{job}/images/a.tif", content=b"a")
-    assert "still being read in" in is_problem(answer, 409, Reason.CONFLICT)["detail"]

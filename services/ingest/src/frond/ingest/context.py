@@ -132,13 +132,10 @@ class Ingest:
         self._lately[what] = at, answer
 
     async def require_broker(self) -> None:
-        """Raise BrokerUnavailable when Kafka took no connection lately: before work is accepted.
+        """Raise BrokerUnavailable when Kafka takes no connection: before work is accepted.
 
         Work that was accepted when Kafka went away is sent later, by the sweeper.
         """
-        await self.lately("broker", self._knock)
-
-    async def _knock(self) -> None:
         for address in self.settings.kafka_bootstrap.split(","):
             host, _, port = address.strip().rpartition(":")
             try:

@@ -173,12 +173,11 @@ async def _count(ingest: Ingest, job_id: str) -> None:
     async with ingest.counting:
         if job_id in ingest.counts:
             return
-        for source in (places.listing(job_id), places.manifest(job_id)):
-            if await ingest.store.exists(source):
-                raise Refused(
-                    Reason.CONFLICT,
-                    f"The images of job {job_id!r} are still being read in; it takes no others.",
-                )
+        if await ingest.store.exists(places.listing(job_id)):
+            raise Refused(
+                Reason.CONFLICT,
+                f"The images of job {job_id!r} are still being read in; it takes no others.",
+            )
         before = held()
         found = {claim.key async for claim in ingest.store.list(places.claims(job_id))}
         # one that was claimed behind the listing's back
