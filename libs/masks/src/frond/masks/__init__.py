@@ -1,0 +1,6 @@
+"""Segmentation masks: blended over windows' overlaps into a COG, and traced into polygons."""
+
+from frond.masks.codec import MaskFile, WindowMask, check, to_ipc
+from frond.masks.table import Polygons
+
+__all__ = ["MaskFile", "Polygons", "WindowMask", "check", "to_ipc"]
