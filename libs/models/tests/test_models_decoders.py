@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +11,16 @@ import pytest
 from numpy.typing import NDArray
 
 from frond.contracts.errors import ModelRejected
-from frond.contracts.jobs import Thresholds
 from frond.contracts.modelspec import ModelManifest, ModelThresholds
 from frond.contracts.reasons import Reason
-from frond.models.decoders import DECODERS, WindowDetections, decoder_for, effective_thresholds
+from frond.models.decoders import (
+    DECODERS,
+    WindowDetections,
+    WindowPlanes,
+    WindowResult,
+    decoder_for,
+    detections_of,
+)
 
 SIZE = 256
 Outputs = dict[str, NDArray[Any]]
@@ -25,6 +31,7 @@ def manifest_of(decoder: str, classes: int = 2, **params: Any) -> ModelManifest:
     return ModelManifest.model_validate(
         {
             "name": "m",
+            "task": DECODERS[decoder].task if decoder in DECODERS else "detection",
             "decoder": {"name": decoder, "params": params},
             "classes": [f"c{i}" for i in range(classes)],
             "input": {"size": SIZE},
@@ -125,6 +132,14 @@ def torchvision(windows: list[Planted]) -> Outputs:
     }
 
 
+def semantic(windows: list[Planted]) -> Outputs:
+    out = np.zeros((len(windows), 2, SIZE, SIZE), np.float32)
+    for n, planted in enumerate(windows):
+        for (x0, y0, x1, y1), score, cls in planted:
+            out[n, cls, round(y0) : round(y1), round(x0) : round(x1)] = score
+    return {"probabilities": out}
+
+
 @dataclass(frozen=True)
 class Case:
     decoder: str
@@ -135,11 +150,11 @@ class Case:
     def decode(
         self, windows: list[Planted], thresholds: ModelThresholds | None = None
     ) -> list[WindowDetections]:
-        return self.read(self.make(windows), thresholds)
+        return detections_of(self.read(self.make(windows), thresholds))
 
     def read(
         self, outputs: Outputs, thresholds: ModelThresholds | None = None
-    ) -> list[WindowDetections]:
+    ) -> Sequence[WindowResult]:
         manifest = manifest_of(self.decoder)
         return decoder_for(manifest).decode(outputs, manifest, thresholds or manifest.thresholds)
 
@@ -156,8 +171,20 @@ CASES = {
 }
 
 
+ALL = CASES | {"semantic": Case("semantic", semantic)}
+
+
 @pytest.fixture(params=list(CASES.values()), ids=list(CASES))
 def case(request: pytest.FixtureRequest) -> Case:
+    """A decoder whose results are boxes."""
+    found = request.param
+    assert isinstance(found, Case)
+    return found
+
+
+@pytest.fixture(params=list(ALL.values()), ids=list(ALL))
+def any_case(request: pytest.FixtureRequest) -> Case:
+    """A decoder, whatever its results are."""
     found = request.param
     assert isinstance(found, Case)
     return found
@@ -165,7 +192,18 @@ def case(request: pytest.FixtureRequest) -> Case:
 
 def test_every_decoder_is_in_the_suite() -> None:
     """A decoder that is registered is one that these behaviours hold for."""
-    assert {c.decoder for c in CASES.values()} == set(DECODERS)
+    assert {c.decoder for c in ALL.values()} == set(DECODERS)
+
+
+def test_results_are_of_the_tasks_type(any_case: Case) -> None:
+    """Boxes for detection, planes for segmentation, one entry a window."""
+    manifest = manifest_of(any_case.decoder)
+    kind = WindowPlanes if manifest.task == "segmentation" else WindowDetections
+    (found,) = any_case.read(any_case.make([[((40, 40, 90, 90), 0.8, 0)]]))
+    assert isinstance(found, kind)
+    if manifest.task != "detection":
+        with pytest.raises(TypeError):
+            detections_of([found])
 
 
 def test_an_empty_window_has_no_detections(case: Case) -> None:
@@ -246,29 +284,31 @@ def test_overlaps_are_suppressed_where_the_graph_does_not(case: Case) -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_what_is_not_finite_is_refused(case: Case, value: float) -> None:
+def test_what_is_not_finite_is_refused(any_case: Case, value: float) -> None:
     """NaN anywhere in any output: a sentence, never a detection."""
-    for name in case.make([[((40, 40, 90, 90), 0.8, 0)]]):
-        outputs = case.make([[((40, 40, 90, 90), 0.8, 0)]])
+    for name in any_case.make([[((40, 40, 90, 90), 0.8, 0)]]):
+        outputs = any_case.make([[((40, 40, 90, 90), 0.8, 0)]])
         if outputs[name].dtype.kind != "f":
             continue
         outputs[name].reshape(-1)[-1] = value
         with pytest.raises(ModelRejected, match="NaN or infinite") as e:
-            case.read(outputs)
+            any_case.read(outputs)
         assert e.value.reason is Reason.BAD_MODEL
 
 
-def test_outputs_of_another_shape_are_refused(case: Case) -> None:
+def test_outputs_of_another_shape_are_refused(any_case: Case) -> None:
     """The sentence tells the shape there is, in the form 1×2×3."""
-    outputs = {k: v[..., None, None] for k, v in case.make([[((4, 4, 90, 90), 0.8, 0)]]).items()}
+    outputs = {
+        k: v[..., None, None] for k, v in any_case.make([[((4, 4, 90, 90), 0.8, 0)]]).items()
+    }
     with pytest.raises(ModelRejected, match="×"):
-        case.read(outputs)
+        any_case.read(outputs)
 
 
-def test_missing_outputs_are_named(case: Case) -> None:
+def test_missing_outputs_are_named(any_case: Case) -> None:
     """What the decoder wants and what the graph has."""
     with pytest.raises(ModelRejected, match="other, spare"):
-        case.read({"other": np.zeros((1, 2, 3), np.float32), "spare": np.zeros(1, np.float32)})
+        any_case.read({"other": np.zeros((1, 2, 3), np.float32), "spare": np.zeros(1, np.float32)})
 
 
 def test_boxes_without_area_are_dropped(case: Case) -> None:
@@ -331,19 +371,3 @@ def test_roles_may_be_named() -> None:
     outputs["hm"] = outputs.pop("heatmap")
     manifest = manifest_of("centerpoint", outputs={"heatmap": "hm"})
     assert len(decoder_for(manifest).decode(outputs, manifest, manifest.thresholds)[0]) == 1
-
-
-def test_unknown_decoders_and_parameters_are_named() -> None:
-    """The sentence lists what there is."""
-    with pytest.raises(ModelRejected, match="centerpoint, detr, torchvision, yolo, yolo-end2end"):
-        decoder_for(manifest_of("semantic"))
-    with pytest.raises(ModelRejected, match="peaks_don"):
-        decoder_for(manifest_of("centerpoint", peaks_don=True))
-
-
-def test_a_job_overrides_thresholds_one_by_one() -> None:
-    """None leaves the model's own."""
-    manifest = manifest_of("yolo")
-    assert effective_thresholds(manifest, None) == manifest.thresholds
-    over = effective_thresholds(manifest, Thresholds(score=0.0))
-    assert over == ModelThresholds(score=0.0, nms_iou=0.5, merge_iou=0.5)

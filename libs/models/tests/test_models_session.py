@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from frond.contracts.errors import ModelRejected
 from frond.contracts.modelspec import ModelThresholds
 from frond.contracts.reasons import Reason
+from frond.models.decoders import DECODERS
 from frond.models.session import ModelSession
 from frond.models.testing import MAGENTA, blob_model
 
@@ -224,7 +225,9 @@ def _fixtures() -> list[Path]:
 
 
 @pytest.mark.skipif(not FIXTURES.is_dir(), reason="the shared data is not here")
-@pytest.mark.parametrize("decoder", ["centerpoint", "yolo", "detr", "torchvision", "yolo-end2end"])
+@pytest.mark.parametrize(
+    "decoder", sorted(d.name for d in DECODERS.values() if d.task == "detection")
+)
 def test_foreign_graphs_are_refused_in_plain_words(tmp_path: Path, decoder: str) -> None:
     """None of the fixtures is a detector: each loads as a graph and is refused as a model."""
     assert len(_fixtures()) == 17

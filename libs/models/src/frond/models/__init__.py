@@ -4,7 +4,16 @@
 not.
 """
 
-from frond.models.decoders import Decoder, WindowDetections, decoder_for, effective_thresholds
+from frond.models.decoders import (
+    Decoder,
+    WindowDetections,
+    WindowPlanes,
+    WindowResult,
+    decoder_for,
+    detections_of,
+    effective_thresholds,
+    planes_of,
+)
 from frond.models.folder import (
     MANIFEST_FILE,
     MODEL_FILE,
@@ -23,9 +32,13 @@ __all__ = [
     "ModelListing",
     "Registry",
     "WindowDetections",
+    "WindowPlanes",
+    "WindowResult",
     "decoder_for",
+    "detections_of",
     "effective_thresholds",
     "folder_digest",
     "load_manifest",
     "parse_manifest",
+    "planes_of",
 ]

@@ -13,7 +13,13 @@ from numpy.typing import NDArray
 
 from frond.contracts.errors import ModelRejected
 from frond.contracts.modelspec import ModelManifest, ModelThresholds
-from frond.models.decoders import Decoder, WindowDetections, decoder_for
+from frond.models.decoders import (
+    Decoder,
+    WindowDetections,
+    WindowResult,
+    decoder_for,
+    detections_of,
+)
 from frond.models.folder import MODEL_FILE, bad_model, load_manifest
 
 Arrays = dict[str, NDArray[Any]]
@@ -143,8 +149,8 @@ class ModelSession:
 
     def decode(
         self, outputs: Mapping[str, NDArray[Any]], thresholds: ModelThresholds
-    ) -> list[WindowDetections]:
-        """The outputs' detections, one entry a window.
+    ) -> Sequence[WindowResult]:
+        """What the outputs say, one entry a window: of the type of the manifest's task.
 
         Raises:
             ModelRejected: BAD_MODEL: the outputs are not what the decoder reads, or not finite.
@@ -154,11 +160,12 @@ class ModelSession:
     def detect(
         self, windows: Sequence[NDArray[Any]], thresholds: ModelThresholds | None = None
     ) -> list[WindowDetections]:
-        """Any number of windows, start to end."""
+        """Any number of windows, start to end, through a detection model."""
         found: list[WindowDetections] = []
         for i in range(0, len(windows), self.batch):
             part = windows[i : i + self.batch]
-            found += self.decode(self.run(part), thresholds or self.manifest.thresholds)
+            told = self.decode(self.run(part), thresholds or self.manifest.thresholds)
+            found += detections_of(told)
         return found
 
     def _fit_input(self) -> tuple[str, bool, int | None]:

@@ -1,7 +1,8 @@
-"""A graph whose right answer is plain to see: for tests of the pipeline, never shipped.
+"""Graphs whose right answer is plain to see: for tests of the pipeline, never shipped.
 
-It needs no training and no luck: it finds squares and rectangles of pure magenta, so that a test
-which plants them knows where every box must land. Needs the ``onnx`` package.
+They need no training and no luck: one finds squares and rectangles of pure magenta, so that a test
+which plants them knows where every box must land; one knows red and green pixels from all others.
+Needs the ``onnx`` package.
 """
 
 from __future__ import annotations
@@ -56,6 +57,74 @@ def blob_model(
         "input": {"size": size} | ({"batch": batch} if batch else {}),
         "margin": margin,
         "thresholds": {"score": score, "nms_iou": 0.3, "merge_iou": 0.3},
+        "licence": "CC0-1.0",
+    }
+    if gsd_m is not None:
+        manifest["gsd_m"] = gsd_m
+    (folder / MANIFEST_FILE).write_text(yaml.safe_dump(manifest, sort_keys=False))
+    return folder
+
+
+def colour_model(
+    folder: Path,
+    size: int = 64,
+    *,
+    name: str = "colours",
+    version: str = "1",
+    margin: int = 8,
+    gsd_m: float | None = None,
+    score: float = 0.5,
+    shrink: int = 1,
+    params: dict[str, Any] | None = None,
+) -> Path:
+    """Write a segmentation model that tells colours; returns the folder.
+
+    Classes ``red`` and ``green``, background channel 0. Pixels of pure red or green are sure to 250
+    of 255, and so are grey ones and black to be background; each pixel stands for itself alone.
+
+    Args:
+        size: side of the window.
+        shrink: the output is so many times smaller than the window, means of the pixels between.
+        params: of the decoder, beside ``background``; with an ``activation`` the graph has none.
+    """
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    said = {"background": 0, **(params or {})}
+    mixing = np.array([[0, 0, 0], [1, -1, -1], [-1, 1, -1]], np.float32) / (10 * shrink**2)
+    kernel = np.broadcast_to(mixing[:, :, None, None], (3, 3, shrink, shrink))
+    last = helper.make_node("Softmax", ["z"], ["scores"], axis=1)
+    if said.get("activation", "none") != "none":
+        last = helper.make_node("Identity", ["z"], ["scores"])
+    graph = helper.make_graph(
+        [
+            helper.make_node("Conv", ["input", "kernel", "bias"], ["z"], strides=[shrink] * 2),
+            last,
+        ],
+        "colours",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["n", 3, size, size])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["n", 3, "h", "w"])],
+        [
+            numpy_helper.from_array(np.ascontiguousarray(kernel), "kernel"),
+            numpy_helper.from_array(np.array([0, -5, -5], np.float32), "bias"),
+        ],
+        doc_string=f"version {version}",
+    )
+    model = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8, producer_name="frond"
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    onnx.save(model, str(folder / MODEL_FILE))
+    manifest: dict[str, Any] = {
+        "name": name,
+        "version": version,
+        "task": "segmentation",
+        "description": "Knows red and green; for tests.",
+        "decoder": {"name": "semantic", "params": said},
+        "classes": ["red", "green"],
+        "input": {"size": size},
+        "margin": margin,
+        "thresholds": {"score": score},
         "licence": "CC0-1.0",
     }
     if gsd_m is not None:

@@ -1,4 +1,4 @@
-"""From windows to detections, overlapped: one thread runs models, others read, prepare, decode.
+"""From windows to detections or masks, overlapped: one thread runs models, others read, prepare, decode.
 
 Results depend on the windows, their order and the model alone, never on timing: batches form only
 within one call, in the order of its windows.
@@ -7,7 +7,7 @@ within one call, in the order of its windows.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -20,8 +20,9 @@ from frond.contracts.modelspec import ModelThresholds
 from frond.contracts.plan import RasterSource, WindowGrid
 from frond.contracts.reasons import Reason
 from frond.inference import metrics
+from frond.masks import WindowMask
 from frond.merge import Detections, own
-from frond.models import WindowDetections
+from frond.models import WindowDetections, WindowPlanes, WindowResult, detections_of
 from frond.models.session import Arrays, ModelSession
 from frond.raster import WindowPixels
 
@@ -56,31 +57,40 @@ class Runner:
         windows: Sequence[NDArray[np.uint8]],
         thresholds: ModelThresholds,
     ) -> tuple[list[WindowDetections], Spent]:
-        """Each window's detections, in order. Blocking: for a thread of the caller's.
+        """Each window's detections, in order, by a detection model. Blocking, as :meth:`results`."""
+        spent = Spent()
+        return detections_of(list(self.results(session, windows, thresholds, spent))), spent
 
-        While a batch runs, this thread decodes the one before and prepares the one after.
+    def results(
+        self,
+        session: ModelSession,
+        windows: Sequence[NDArray[np.uint8]],
+        thresholds: ModelThresholds,
+        spent: Spent,
+    ) -> Iterator[WindowResult]:
+        """What the model makes of each window, in order. Blocking: for a thread of the caller's.
+
+        While a batch runs, this thread decodes the one before, hands its results out one by one,
+        and prepares the one after: a caller that keeps none holds a batch of them.
 
         Raises:
             ModelRejected: the run failed, or gave what the decoder cannot read.
         """
-        spent = Spent()
         batches = [windows[i : i + session.batch] for i in range(0, len(windows), session.batch)]
-        found: list[WindowDetections] = []
         before: Arrays | None = None
         ahead = _prepared(spent, session, batches[0]) if batches else None
         for i, batch in enumerate(batches):
             assert ahead is not None
             running = self._pool.submit(_run, session, ahead, len(batch))
             if before is not None:
-                found += _decoded(spent, session, before, thresholds)
+                yield from _decoded(spent, session, before, thresholds)
             if i + 1 < len(batches):
                 ahead = _prepared(spent, session, batches[i + 1])
             before, took = running.result()
             spent.run += took
         if before is not None:
-            found += _decoded(spent, session, before, thresholds)
+            yield from _decoded(spent, session, before, thresholds)
         metrics.WINDOWS.inc(len(windows))
-        return found, spent
 
 
 def _run(session: ModelSession, prepared: NDArray[Any], n: int) -> tuple[Arrays, float]:
@@ -100,7 +110,7 @@ def _prepared(
 
 def _decoded(
     spent: Spent, session: ModelSession, outputs: Arrays, thresholds: ModelThresholds
-) -> list[WindowDetections]:
+) -> Sequence[WindowResult]:
     started = time.perf_counter()
     found = session.decode(outputs, thresholds)
     spent.decode += time.perf_counter() - started
@@ -153,6 +163,24 @@ def assemble(
             )
         )  # fmt: skip
     return Detections.concat(parts).sorted()
+
+
+def masks(
+    found: Iterable[WindowPlanes], windows: Sequence[WindowPixels], grid: WindowGrid
+) -> Iterator[WindowMask]:
+    """Windows' planes, cut to the image; all 0 where a pixel means nothing.
+
+    Args:
+        found: one entry a window; taken one by one.
+        windows: the windows they were found in, in the same order.
+    """
+    for one, pixels in zip(found, windows, strict=True):
+        place = grid.window(pixels.index)
+        inside = (slice(place.height), slice(place.width))
+        planes = one.planes[:, *inside]
+        yield WindowMask(
+            pixels.index, planes if pixels.valid is None else planes * pixels.valid[inside]
+        )
 
 
 def _on_valid(boxes: NDArray[np.float32], valid: NDArray[np.bool_] | None) -> NDArray[np.bool_]:

@@ -24,10 +24,10 @@ from frond.contracts.events import ChunkDetected, ChunkPlanned
 from frond.contracts.jobs import Timings, WindowCounts
 from frond.contracts.reasons import Reason
 from frond.inference import metrics
-from frond.inference.pipeline import Runner, assemble, check_count
+from frond.inference.pipeline import Runner
 from frond.inference.ports import Models, ReadBlock, Results
-from frond.merge import Detections, from_ipc, to_ipc
-from frond.models import WindowDetections, effective_thresholds
+from frond.inference.results import RESULT_TYPE, detections_in, run
+from frond.models import effective_thresholds
 from frond.models.session import ModelSession
 from frond.raster import DOUBTFUL, JUDGED_BYTES, Block, Limits, WindowPixels
 from frond.runtime import crash_point, get_logger
@@ -48,7 +48,6 @@ _COSTLY: Final = (Reason.READER_DIED, Reason.READ_TIMEOUT)
 # a line may be so slow that reading in place takes too long
 _DOUBTFUL: Final = DOUBTFUL | {Reason.READ_TIMEOUT}
 _REMEMBERED: Final = 1000
-RESULT_TYPE: Final = "application/vnd.apache.arrow.file"
 
 
 class _Gone(ObjectMissing):
@@ -156,42 +155,42 @@ class Worker:
             if await self._results.is_cancelled(event.job_id):
                 return self._failed(event, Reason.DISMISSED, "The job was cancelled.")
             try:
-                found, spent = await loop.run_in_executor(
-                    self._workers, self._runner.detect,
-                    session, [w.data for w in windows], thresholds,
-                )  # fmt: skip
+                finish, spent = await loop.run_in_executor(
+                    self._workers, run, self._runner, session, event, windows, thresholds
+                )
             except ModelRejected as e:
                 raise ModelRejected(Reason.INFERENCE_FAILED, e.detail) from e
-        check_count(found, self._max_detections)
         started = time.perf_counter()
-        detections, data = await loop.run_in_executor(self._workers, _result, event, found, windows)
+        result = await loop.run_in_executor(self._workers, finish, self._max_detections)
+        detections = result.detections
         decode = spent.decode + time.perf_counter() - started
         started = time.perf_counter()
-        kept = await self._results.put_if_absent(key, data, RESULT_TYPE)
+        kept = await self._results.put_if_absent(key, result.data, RESULT_TYPE)
         crash_point("inference.result-stored")
         timings = Timings(
             plan=event.planning_s or 0.0, wait=waited, read=read, preprocess=spent.preprocess, run=spent.run, decode=decode,
             write=time.perf_counter() - started,
         )  # fmt: skip
-        if kept != data:
+        if kept != result.data:
             _log.warning("another worker stored other bytes first", chunk_id=event.chunk_id)
-            detections = await asyncio.to_thread(lambda: from_ipc(kept)[0])
+            detections = await asyncio.to_thread(detections_in, kept)
         metrics.observe(timings)
         metrics.CHUNKS.labels("done").inc()
-        metrics.DETECTIONS.inc(len(detections))
+        metrics.DETECTIONS.inc(detections)
         _log.info(
             "chunk done", job_id=event.job_id, image_id=event.image_id, chunk_id=event.chunk_id,
-            windows=len(event.windows), detections=len(detections),
+            windows=len(event.windows), detections=detections,
             seconds=round(time.perf_counter() - began, 3),
         )  # fmt: skip
         return self._done(event, key, detections, timings)
 
-    async def _stored(self, key: str) -> Detections | None:
+    async def _stored(self, key: str) -> int | None:
+        """What the chunk's stored result counts, if there is one."""
         try:
             raw = await self._results.get(key)
         except ObjectMissing:
             return None
-        return await asyncio.to_thread(lambda: from_ipc(raw)[0])
+        return await asyncio.to_thread(detections_in, raw)
 
     async def _read(
         self, event: ChunkPlanned, session: ModelSession
@@ -248,14 +247,14 @@ class Worker:
             )
 
     def _done(
-        self, event: ChunkPlanned, key: str, detections: Detections, timings: Timings
+        self, event: ChunkPlanned, key: str, detections: int, timings: Timings
     ) -> ChunkDetected:
         n = len(event.windows)
         return self._event(event).model_copy(
             update={
                 "windows": WindowCounts(total=n, done=n),
                 "result": key,
-                "detections": len(detections),
+                "detections": detections,
                 "timings": timings,
             }
         )
@@ -297,22 +296,6 @@ def _check_fit(event: ChunkPlanned, session: ModelSession) -> None:
         )
     if min(event.windows) < 0 or max(event.windows) >= event.grid.count:
         raise RasterRejected(Reason.BAD_REQUEST, "The chunk names windows that its grid has not.")
-
-
-def _result(
-    event: ChunkPlanned, found: Sequence[WindowDetections], windows: Sequence[WindowPixels]
-) -> tuple[Detections, bytes]:
-    """The result's rows and bytes: a function of raster, plan and model alone."""
-    detections = assemble(found, windows, event.grid, event.source)
-    about = {
-        "plan_digest": event.plan_digest,
-        "ordinal": str(event.ordinal),
-        "windows": str(len(event.windows)),
-        "image_etag": event.source.etag,
-        "model": event.model.name,
-        "model_digest": event.model.digest,
-    }
-    return detections, to_ipc(detections, about)
 
 
 def _since(moment: datetime | None) -> float:

@@ -1,4 +1,4 @@
-"""Decoders: from a graph's outputs to boxes, one file each."""
+"""Decoders: from a graph's outputs to boxes or planes, one file each."""
 
 from __future__ import annotations
 
@@ -11,10 +11,15 @@ from frond.models.decoders.base import (
     Decoder,
     Outputs,
     WindowDetections,
+    WindowPlanes,
+    WindowResult,
+    detections_of,
     effective_thresholds,
+    planes_of,
 )
 from frond.models.decoders.centerpoint import CenterPoint
 from frond.models.decoders.detr import Detr
+from frond.models.decoders.semantic import Semantic
 from frond.models.decoders.torchvision import Torchvision
 from frond.models.decoders.yolo import Yolo
 from frond.models.decoders.yolo_end2end import YoloEnd2End
@@ -24,12 +29,16 @@ __all__ = [
     "Decoder",
     "Outputs",
     "WindowDetections",
+    "WindowPlanes",
+    "WindowResult",
     "decoder_for",
+    "detections_of",
     "effective_thresholds",
+    "planes_of",
 ]
 
 DECODERS: Final[dict[str, Decoder]] = {
-    d.name: d for d in (CenterPoint(), Yolo(), YoloEnd2End(), Detr(), Torchvision())
+    d.name: d for d in (CenterPoint(), Yolo(), YoloEnd2End(), Detr(), Torchvision(), Semantic())
 }
 
 
@@ -37,7 +46,8 @@ def decoder_for(manifest: ModelManifest) -> Decoder:
     """The decoder that the manifest names.
 
     Raises:
-        ModelRejected: BAD_MODEL: there is none of that name, or its parameters are not known.
+        ModelRejected: BAD_MODEL: there is none of that name, it is for another task, or its
+            parameters are not known.
     """
     found = DECODERS.get(manifest.decoder.name)
     if found is None:
@@ -46,11 +56,12 @@ def decoder_for(manifest: ModelManifest) -> Decoder:
             f"model.yaml: there is no decoder {manifest.decoder.name!r}. "
             f"There are: {', '.join(sorted(DECODERS))}.",
         )
-    if manifest.task != "detection":
+    if manifest.task != found.task:
+        fitting = sorted(d.name for d in DECODERS.values() if d.task == manifest.task)
         raise ModelRejected(
             Reason.BAD_MODEL,
-            f"model.yaml: the decoder {found.name!r} is for detection, the task is "
-            f"{manifest.task}.",
+            f"model.yaml: the decoder {found.name!r} is for {found.task}, the task is "
+            f"{manifest.task}. For {manifest.task} there is: {', '.join(fitting) or 'none'}.",
         )
     unknown = sorted(set(manifest.decoder.params) - found.params)
     if unknown:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -43,28 +43,63 @@ class WindowDetections:
         return len(self.scores)
 
 
+@dataclass(frozen=True, slots=True)
+class WindowPlanes:
+    """What a model makes of each pixel of one window.
+
+    Attributes:
+        planes: uint8 [C + 1, size, size]: probabilities of the manifest's classes, 255 for 1, and
+            their ``rival``: 0 where the pixel means nothing, which no decoder knows; else the
+            background's probability, at least 1, or 1 where the model has no background.
+    """
+
+    planes: NDArray[np.uint8]
+
+
+WindowResult = WindowDetections | WindowPlanes
+"""What a decoder gives for a window: boxes for detection, planes for segmentation."""
+
+
 class Decoder(Protocol):
     """Reads one family of graphs.
 
     Attributes:
         name: as ``decoder.name`` of a manifest.
+        task: of the models that it reads, and thereby the type of its results.
         params: the parameters it takes.
         per_image: whether the graph takes one image a run, and its outputs have no batch axis.
     """
 
     name: str
+    task: str
     params: frozenset[str]
     per_image: bool
 
     def decode(
         self, outputs: Outputs, manifest: ModelManifest, thresholds: ModelThresholds
-    ) -> list[WindowDetections]:
-        """The detections of each window of a batch.
+    ) -> Sequence[WindowResult]:
+        """The result of each window of a batch, all of the task's type.
 
         Raises:
             ModelRejected: BAD_MODEL: outputs that are missing, of another shape, or not finite.
         """
         ...
+
+
+def detections_of(found: Sequence[WindowResult]) -> list[WindowDetections]:
+    """The results of a detection model as such."""
+    boxes = [one for one in found if isinstance(one, WindowDetections)]
+    if len(boxes) != len(found):
+        raise TypeError("these are no results of a detection model")
+    return boxes
+
+
+def planes_of(found: Sequence[WindowResult]) -> list[WindowPlanes]:
+    """The results of a segmentation model as such."""
+    planes = [one for one in found if isinstance(one, WindowPlanes)]
+    if len(planes) != len(found):
+        raise TypeError("these are no results of a segmentation model")
+    return planes
 
 
 def effective_thresholds(manifest: ModelManifest, over: Thresholds | None) -> ModelThresholds:

@@ -31,6 +31,7 @@ class CenterPoint:
     """
 
     name = "centerpoint"
+    task = "detection"
     params = frozenset({"peaks_suppressed", "peaks_done", "stride", "outputs"})
     per_image = False
 

@@ -30,6 +30,7 @@ class Detr:
     """
 
     name = "detr"
+    task = "detection"
     params = frozenset({"activation", "nms", "outputs"})
     per_image = False
 

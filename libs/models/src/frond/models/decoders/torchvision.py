@@ -24,6 +24,7 @@ class Torchvision:
     """
 
     name = "torchvision"
+    task = "detection"
     params = frozenset({"label_offset", "nms", "outputs"})
     per_image = True
 

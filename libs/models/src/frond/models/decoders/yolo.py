@@ -28,6 +28,7 @@ class Yolo:
     """
 
     name = "yolo"
+    task = "detection"
     params = frozenset({"version", "outputs"})
     per_image = False
 

@@ -22,6 +22,7 @@ class YoloEnd2End:
     """
 
     name = "yolo-end2end"
+    task = "detection"
     params = frozenset({"nms", "outputs"})
     per_image = False
 

@@ -1,0 +1,122 @@
+"""A chunk's result, by the model's task: how it comes about, its bytes, and what they count."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from frond.contracts.events import ChunkPlanned
+from frond.contracts.modelspec import ModelThresholds
+from frond.inference.pipeline import Runner, Spent, assemble, check_count, masks
+from frond.masks import WindowMask
+from frond.masks import check as check_masks
+from frond.masks import to_ipc as masks_to_ipc
+from frond.merge import from_ipc, to_ipc
+from frond.models import WindowPlanes, WindowResult, planes_of
+from frond.models.session import ModelSession
+from frond.raster import WindowPixels
+
+RESULT_TYPE = "application/vnd.apache.arrow.file"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What is stored for a chunk: a function of raster, plan and model alone.
+
+    Attributes:
+        detections: that it counts; a mask has none before it is blended with its neighbours.
+    """
+
+    data: bytes
+    detections: int
+
+
+Finish = Callable[[int], Result]
+"""What is left to do after a model's run, given the most detections that a window may have. Raises
+RasterRejected (TOO_MANY)."""
+
+
+def run(
+    runner: Runner,
+    session: ModelSession,
+    event: ChunkPlanned,
+    windows: Sequence[WindowPixels],
+    thresholds: ModelThresholds,
+) -> tuple[Finish, Spent]:
+    """Run the model over a chunk's windows. Blocking.
+
+    Raises:
+        ModelRejected: the run failed, or gave what the decoder cannot read.
+    """
+    if session.manifest.task == "segmentation":
+        return _masks(runner, session, event, windows, thresholds)
+    return _detections(runner, session, event, windows, thresholds)
+
+
+def detections_in(stored: bytes) -> int:
+    """What a stored result counts, of either kind.
+
+    Raises:
+        ValueError: it is no result.
+    """
+    try:
+        check_masks(stored)
+    except ValueError:
+        return len(from_ipc(stored)[0])
+    return 0
+
+
+def _detections(
+    runner: Runner,
+    session: ModelSession,
+    event: ChunkPlanned,
+    windows: Sequence[WindowPixels],
+    thresholds: ModelThresholds,
+) -> tuple[Finish, Spent]:
+    found, spent = runner.detect(session, [w.data for w in windows], thresholds)
+
+    def finish(most: int) -> Result:
+        check_count(found, most)
+        rows = assemble(found, windows, event.grid, event.source)
+        return Result(to_ipc(rows, _about(event)), len(rows))
+
+    return finish, spent
+
+
+def _masks(
+    runner: Runner,
+    session: ModelSession,
+    event: ChunkPlanned,
+    windows: Sequence[WindowPixels],
+    thresholds: ModelThresholds,
+) -> tuple[Finish, Spent]:
+    """Encoded while the model runs: planes are many times what the windows were."""
+    spent = Spent()
+    results = runner.results(session, [w.data for w in windows], thresholds, spent)
+    found = masks(_planes(results), windows, event.grid)
+    data = masks_to_ipc(_timed(found, spent), _about(event))
+    return lambda _: Result(data, 0), spent
+
+
+def _planes(results: Iterator[WindowResult]) -> Iterator[WindowPlanes]:
+    for one in results:
+        yield from planes_of([one])
+
+
+def _timed(found: Iterator[WindowMask], spent: Spent) -> Iterator[WindowMask]:
+    for one in found:
+        started = time.perf_counter()
+        yield one
+        spent.decode += time.perf_counter() - started
+
+
+def _about(event: ChunkPlanned) -> dict[str, str]:
+    return {
+        "plan_digest": event.plan_digest,
+        "ordinal": str(event.ordinal),
+        "windows": str(len(event.windows)),
+        "image_etag": event.source.etag,
+        "model": event.model.name,
+        "model_digest": event.model.digest,
+    }
