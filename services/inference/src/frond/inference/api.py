@@ -103,6 +103,12 @@ class Predictor:
         """
         ref: ModelRef = await self._models.registry.resolve(model)
         session = await self._models.get(ref)
+        if session.manifest.task != "detection":
+            raise ModelRejected(
+                Reason.BAD_MODEL,
+                f"{ref.name} is a model for {session.manifest.task}, and this door answers with "
+                "boxes. Upload the image as a job.",
+            )
         # before there is room: a sender may be slow, and must not keep others waiting
         with await read_body(self._settings.predict_max_bytes) as body:
             async with self._room:
