@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 from aiokafka import TopicPartition
 
 from frond.bus import Outgoing
-from frond.bus.consumer import _UNSENT, _Loop, _Rebalance
+from frond.bus.consumer import _Loop, _Rebalance
 from frond.bus.handling import Handling
+from frond.bus.hands import UNSENT
 from frond.contracts import topics
 from frond.contracts.envelope import Envelope, encode
 from frond.contracts.errors import FrondError
@@ -19,7 +19,7 @@ from frond.contracts.golden import GOLDEN
 from frond.contracts.topics import Topic
 
 PARTITION = TopicPartition(topics.TILED.name, 0)
-MESSAGES = _UNSENT + 10
+MESSAGES = UNSENT + 10
 
 
 class Broker:
@@ -32,16 +32,21 @@ class Broker:
         self.at_once = self.most_at_once = 0
         self.committed: dict[TopicPartition, int] = {}
 
-    async def handle(self, message: Any, handled: Callable[[], None]) -> None:
+    async def take(self, message: Any) -> Any:
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
         await asyncio.sleep(0)
         self.at_once -= 1
         self.handled += 1
-        if self.handled == _UNSENT:
+        if self.handled == UNSENT:
             self.enough.set()
-        handled()
-        await self.taken.wait()
+        return message
+
+    async def post(self, _: Any) -> Any:
+        return asyncio.ensure_future(self.taken.wait())
+
+    def done(self, _: Any) -> None:
+        assert self.taken.is_set()
 
     async def commit(self, offsets: dict[TopicPartition, int]) -> None:
         self.committed.update(offsets)
@@ -55,8 +60,7 @@ async def test_handlers_do_not_wait_for_the_broker() -> None:
         name="inference", settings=SimpleNamespace(lookahead=2 * MESSAGES), stop=asyncio.Event(),
         health=SimpleNamespace(ready=lambda _: None, fatal=None),
     )  # fmt: skip
-    handling = SimpleNamespace(handle=broker.handle)
-    loop = _Loop(service, topics.TILED, handling, 2, lambda _: False)  # type: ignore[arg-type]
+    loop = _Loop(service, topics.TILED, broker, 2, lambda _: False)  # type: ignore[arg-type]
     loop.consumer = broker
     await _Rebalance(loop).on_partitions_assigned([PARTITION])
     for offset in range(MESSAGES):
@@ -65,20 +69,21 @@ async def test_handlers_do_not_wait_for_the_broker() -> None:
             PARTITION,
             SimpleNamespace(partition=0, offset=offset, key=b"", headers=(), value=b"{}"),
         )
-    loop.hand_out()
+    loop.hands.look()
     await broker.enough.wait()
     for _ in range(10):
         await asyncio.sleep(0)
-    assert _UNSENT <= broker.handled <= _UNSENT + 2
+    assert UNSENT <= broker.handled <= UNSENT + 2
     assert broker.most_at_once == 2
     await loop.commit()
     assert broker.committed == {}
     broker.taken.set()
-    while running := set(loop.tasks[PARTITION]):
-        await asyncio.wait(running)
+    while loop.hands.in_flight or loop.ahead:
+        await loop.hands.idle(10)
+        loop.hands.look()
     await loop.commit()
     assert (broker.handled, broker.committed) == (MESSAGES, {PARTITION: MESSAGES})
-    assert (loop.free, loop.unsent) == (2, 0)
+    assert (loop.hands.free, loop.hands.unsent) == (2, 0)
 
 
 class Refusing:
@@ -87,6 +92,9 @@ class Refusing:
     def __init__(self) -> None:
         self.sent = 0
         self.letters: list[bytes | None] = []
+
+    async def post(self, *_: Any, **__: Any) -> Any:
+        await self.send()
 
     async def send(self, *_: Any, **__: Any) -> None:
         self.sent += 1
@@ -108,10 +116,9 @@ async def test_only_the_sending_is_tried_again() -> None:
     producer = Refusing()
     handling = Handling(topics.TILED, "group", handler, producer)  # type: ignore[arg-type]
     made = encode(GOLDEN["chunk-planned"], source="/test")
-    freed: list[None] = []
     message = SimpleNamespace(
         partition=0, offset=7, key=made.key, value=made.value, headers=made.headers
     )
-    await handling.handle(message, lambda: freed.append(None))
-    assert (calls, producer.sent, len(freed)) == (1, 3, 1)
+    await handling.handle(message)
+    assert (calls, producer.sent) == (1, 3)
     assert producer.letters == [made.value]

@@ -7,8 +7,9 @@ gaps, who owns which partition, and what was committed by an owner.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,6 +21,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from frond.bus.consumer import _Loop, _Rebalance
 from frond.contracts import topics
+from frond.contracts.errors import BrokerUnavailable
 
 PARTITIONS = [TopicPartition(topics.UPLOADED.name, p) for p in range(2)]
 WORKERS = 2
@@ -41,38 +43,66 @@ class Worker:
         self.broker = broker
         self.effects = effects
         self.at: dict[TopicPartition, int] = {}
-        self.waiting: dict[asyncio.Future[None], tuple[Which, Callable[[], None]]] = {}
+        self.handling: dict[asyncio.Future[None], Which] = {}
+        self.posted: dict[asyncio.Future[None], Which] = {}
         self.frozen = False
         service = SimpleNamespace(
             name="copier",
             settings=SimpleNamespace(lookahead=1000, drain_s=0.1), stop=asyncio.Event(),
             health=SimpleNamespace(ready=lambda _: None, fatal=None),
         )  # fmt: skip
-        handling = SimpleNamespace(handle=self.handle)
-        self.loop = _Loop(service, topics.UPLOADED, handling, 3, lambda _: False)  # type: ignore[arg-type]
+        self.loop = _Loop(service, topics.UPLOADED, self, 3, lambda _: False)  # type: ignore[arg-type]
         self.loop.consumer = self
         self.listener = _Rebalance(self.loop)
 
-    async def handle(self, message: Any, handled: Callable[[], None]) -> None:
+    # as much of Handling as the hands call
+
+    async def take(self, message: Any) -> Any:
         done = asyncio.get_running_loop().create_future()
         which = (PARTITIONS[message.partition], message.offset)
-        self.waiting[done] = which, handled
+        self.handling[done] = which
         try:
             await done
         finally:
-            del self.waiting[done]
+            del self.handling[done]
+        if which in self.effects and which[1] % 5 == 0:
+            return None  # seen before: nothing is to be sent
+        return which
 
-    def finish(self, nth: int) -> None:
-        """One message's effects become durable, and its handler returns."""
-        done, (which, _) = list(self.waiting.items())[nth % len(self.waiting)]
-        self.effects.add(which)
-        if not done.done():
-            done.set_result(None)
+    async def post(self, made: Which) -> Any:
+        if made[1] % 4 == 0:
+            await asyncio.sleep(0)  # the buffers are full
+        posted = asyncio.get_running_loop().create_future()
+        self.posted[posted] = made
+        return posted
+
+    def done(self, made: Which) -> None:
+        assert made in self.effects
+
+    async def send_again(self, made: Which, error: BaseException) -> None:
+        sent = False
+        while not sent:
+            with contextlib.suppress(BrokerUnavailable):
+                await (await self.post(made))
+                sent = True
 
     def hand_over(self, nth: int) -> None:
         """One message's handler returns; what it made is not durable yet."""
-        _, handled = list(self.waiting.values())[nth % len(self.waiting)]
-        handled()
+        done = list(self.handling)[nth % len(self.handling)]
+        if not done.done():
+            done.set_result(None)
+
+    def answer(self, nth: int, refused: bool) -> None:
+        """The broker has what was made of one message, or could not take it."""
+        posted, which = list(self.posted.items())[nth % len(self.posted)]
+        del self.posted[posted]
+        if posted.done():
+            return
+        if refused:
+            posted.set_exception(BrokerUnavailable("no answer"))
+        else:
+            self.effects.add(which)
+            posted.set_result(None)
 
     async def getmany(self, *partitions: TopicPartition, max_records: int, **_: Any) -> Any:
         got: dict[TopicPartition, list[Any]] = defaultdict(list)
@@ -150,14 +180,14 @@ class Rebalancing(RuleBasedStateMachine):
             for worker in self.workers:
                 if worker.loop.trackers:
                     await worker.loop._read()
-                worker.loop.hand_out()
+                worker.loop.hands.look()
 
         self.run(step())
 
     @rule(nth=st.integers(0, 9))
     def hand_over(self, nth: int) -> None:
-        """Any one of the handlers returns, or one that has returned does so again."""
-        busy = [w for w in self.workers if w.waiting]
+        """Any one of the handlers returns."""
+        busy = [w for w in self.workers if w.handling]
         if busy:
             worker = busy[nth % len(busy)]
 
@@ -166,15 +196,15 @@ class Rebalancing(RuleBasedStateMachine):
 
             self.run(step())
 
-    @rule(nth=st.integers(0, 9), commit=st.booleans())
-    def finish(self, nth: int, commit: bool) -> None:
-        """Any one of what is in flight anywhere ends; the commit may come at once."""
-        busy = [w for w in self.workers if w.waiting]
+    @rule(nth=st.integers(0, 9), refused=st.booleans(), commit=st.booleans())
+    def answer(self, nth: int, refused: bool, commit: bool) -> None:
+        """Any one of what is on its way anywhere ends; the commit may come at once."""
+        busy = [w for w in self.workers if w.posted]
         if busy:
             worker = busy[nth % len(busy)]
 
             async def step() -> None:
-                worker.finish(nth)
+                worker.answer(nth, refused)
 
             self.run(step())
             if commit:
@@ -197,9 +227,7 @@ class Rebalancing(RuleBasedStateMachine):
 
     def end(self, worker: Worker) -> None:
         async def kill() -> None:
-            tasks = [t for tasks in worker.loop.tasks.values() for t in tasks]
-            for task in tasks:
-                task.cancel()
+            worker.loop.hands.close()
 
         self.run(kill())
 
@@ -224,10 +252,9 @@ class Rebalancing(RuleBasedStateMachine):
     def never_broken(self) -> None:
         for worker in self.workers:
             assert worker.loop.service.health.fatal is None
-            assert 0 <= worker.loop.free <= 3
-            assert worker.loop.unsent >= 0
-            hands = 3 - worker.loop.free + worker.loop.unsent
-            assert hands == sum(map(len, worker.loop.tasks.values()))
+            hands = worker.loop.hands
+            assert hands.free == 3 - len(worker.handling)
+            assert hands.unsent == sum(not posted.done() for posted in worker.posted)
 
     def teardown(self) -> None:
         """In calm weather everything that was ever sent happens, and is committed."""
@@ -239,8 +266,9 @@ class Rebalancing(RuleBasedStateMachine):
                 len(self.broker.log[PARTITIONS[0]] + self.broker.log[PARTITIONS[1]]) + 2
             ):
                 self.read()
-                while any(w.waiting for w in self.workers):
-                    self.finish(0, False)
+                while any(w.handling or w.posted for w in self.workers):
+                    self.hand_over(0)
+                    self.answer(0, False, False)
                 for w in range(WORKERS):
                     self.commit(w)
             sent = {(p, o) for p, log in self.broker.log.items() for o in log}

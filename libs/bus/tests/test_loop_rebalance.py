@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -55,14 +54,14 @@ async def test_a_message_read_across_a_rebalance_is_handled(told: bool) -> None:
     consumer.tells = told
     handled: list[int] = []
 
-    async def handle(message: Any, _: Callable[[], None]) -> None:
+    async def take(message: Any) -> None:
         handled.append(message.offset)
 
     service = SimpleNamespace(
         name="notifier", settings=SimpleNamespace(lookahead=100), stop=asyncio.Event(),
         health=SimpleNamespace(ready=lambda _: None, fatal=None),
     )  # fmt: skip
-    handling = SimpleNamespace(handle=handle)
+    handling = SimpleNamespace(take=take)
     loop = _Loop(service, topics.COMPLETED, handling, 2, lambda _: False)  # type: ignore[arg-type]
     loop.consumer = consumer
     consumer.listener = _Rebalance(loop)
@@ -71,7 +70,7 @@ async def test_a_message_read_across_a_rebalance_is_handled(told: bool) -> None:
     if not told:
         await consumer.listener.on_partitions_assigned([PARTITION])
         await loop._read()
-    loop.hand_out()
-    await asyncio.gather(*loop.tasks[PARTITION])
+    loop.hands.look()
+    await loop.hands.idle(10)
     await loop.commit()
     assert (handled, consumer.committed) == ([0], 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from frond.bus.ahead import Ahead, job_of
+from frond.contracts.envelope import encode
+from frond.contracts.golden import GOLDEN
 
 ZERO, ONE = TopicPartition("t", 0), TopicPartition("t", 1)
 
@@ -58,6 +61,19 @@ def test_a_lost_partition_is_forgotten() -> None:
 def test_any_bytes_have_a_turn(value: bytes | None) -> None:
     """Whatever a message holds, it is queued under some job."""
     assert isinstance(job_of(value), str)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(encode(event, source="/test").value for event in GOLDEN.values()),
+        b'{"job_id":"a","job_id":"b"}', b'{"job_id":"a","job\\u005fid":"b"}', b'{"x":1,"job_id":"a"}',
+        b'{ "job_id" : "a" }', b'{"job_id":"a","x":{"job_id":"b"}}', b'{"job_id":"a\\n"}', b'{"job_id":""}',
+    ],
+)  # fmt: skip
+def test_the_job_is_the_one_that_a_json_reader_finds(value: bytes) -> None:
+    """However it is written."""
+    assert job_of(value) == json.loads(value)["job_id"]
 
 
 @pytest.mark.parametrize("value", [b"[]", b'"x"', b"{}", b'{"job_id": 3}', b"\xff", b"[" * 99_999])

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from frond.contracts import topics
-from frond.contracts.envelope import decode, encode
+from frond.contracts.envelope import _read, _read_at_once, decode, encode
 from frond.contracts.errors import UnreadableEvent
-from frond.contracts.events import EVENTS, ImageUploaded, JobSealed
+from frond.contracts.events import CARRIES, EVENTS, ImageUploaded, JobSealed
+from frond.contracts.golden import GOLDEN
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.floats(allow_nan=False) | st.text(max_size=20),
@@ -76,6 +78,60 @@ def test_any_json(topic: topics.Topic, kind: str, value: object) -> None:
     """No JSON does either."""
     with contextlib.suppress(UnreadableEvent):
         decode(topic, json.dumps(value).encode(), [("ce_type", kind.encode())])
+
+
+@given(
+    st.sampled_from(sorted(GOLDEN)),
+    st.lists(st.tuples(st.integers(0, 99), json_values), max_size=3),
+)
+def test_a_value_read_at_once_is_the_value_read_with_care(
+    name: str, changes: list[tuple[int, object]]
+) -> None:
+    """Parsing and validating in one go takes nothing that the judging way refuses, and reads the
+    same out of it, whatever stands where."""
+    event = GOLDEN[name]
+    data = json.loads(event.model_dump_json(exclude_none=True))
+    for where, value in changes:
+        _plant(data, where, value)
+    topic = next(t for t in topics.ALL if type(event) in CARRIES.get(t.name, ()))
+    head, raw = {"ce_type": event.TYPE}, json.dumps(data).encode()
+    at_once = _read_at_once(topic, head, raw)
+    if at_once is not None:
+        assert at_once == _read(topic, head, raw)
+    elif not changes:
+        raise AssertionError(f"{name} is not read at once")
+
+
+def _plant(data: Any, where: int, value: object) -> None:
+    """Put a value into some place of some depth."""
+    while True:
+        places = list(data) if isinstance(data, dict) else list(range(len(data)))
+        if not places:
+            return
+        where, at = divmod(where, len(places))
+        inner = data[places[at]]
+        if not where or not isinstance(inner, dict | list):
+            data[places[at]] = value
+            return
+        data = inner
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b'{"job_id":"a","image":"s3://bucket/k.tif","job_id":"b"}',
+        b'{"job_id":"a","image":"s3://bucket/k.tif","job_size":7.0}',
+        b'{"job_id":"a","image":"s3://bucket/k.tif","x":NaN}',
+        b'{"job_id":"a","image":"s3://bucket/k.tif","x":"\\ud800"}',
+        b'{"job_id":"a","image":"s3://bucket/k.tif","x":' + b"9" * 5000 + b"}",
+        '{"job_id":"a","image":"s3://bucket/k.tif"}'.encode("utf-16"),
+    ],
+)
+def test_odd_json_is_read_one_way(value: bytes) -> None:
+    """A field that comes twice, numbers of another kind, what is ignored: the careful way's word."""
+    at_once = _read_at_once(topics.UPLOADED, {"ce_type": ImageUploaded.TYPE}, value)
+    if at_once is not None:
+        assert at_once == _read(topics.UPLOADED, {"ce_type": ImageUploaded.TYPE}, value)
 
 
 def test_unknown_fields_of_a_newer_sender_are_ignored() -> None:

@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Collection
-from functools import partial
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
@@ -21,6 +20,7 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from frond.bus import metrics
 from frond.bus.ahead import Ahead
 from frond.bus.handling import GiveUp, Handler, Handling, Unreadable
+from frond.bus.hands import Hands, Work
 from frond.bus.producer import EventProducer
 from frond.bus.progress import PROBE_EVERY_S, Progress
 from frond.bus.tracker import CommitTracker
@@ -32,7 +32,6 @@ _COMMIT_EVERY_S: Final = 1.0
 _WAIT_S: Final = 0.5
 _LET_GO_S: Final = 10.0
 _DRAIN_S: Final = 20.0
-_UNSENT: Final = 1000
 _log = get_logger(__name__)
 
 
@@ -94,17 +93,12 @@ class _Loop:
     ) -> None:
         self.service = service
         self.topic = topic
-        self.handling = handling
-        self.free = concurrency
-        self.unsent = 0
+        self.hands = Hands(handling, concurrency, self._following, self._mine, self._broken)
         self.held = held
         self.at_once = frozenset(t.encode() for t in at_once)
-        self.most_at_once = concurrency
         self.ahead = Ahead(service.settings.lookahead)
         self.trackers: dict[TopicPartition, CommitTracker] = {}
-        self.tasks: dict[TopicPartition, set[asyncio.Task[None]]] = {}
         self.part = f"consuming {topic.name}"
-        self.over = False
 
     async def run(self, group: str) -> None:
         health, settings = self.service.health, self.service.settings
@@ -124,12 +118,14 @@ class _Loop:
         )
         await wait_out(self._start, what=f"starting on {self.topic.name}")
         watch = asyncio.create_task(self._watch())
+        metrics.IN_FLIGHT.labels(self.topic.name).set_function(lambda: self.hands.in_flight)
         try:
             await self._poll(watch)
             await self._drain()
         finally:
             metrics.AHEAD.labels(self.topic.name).set(0)
             await self._let_go()
+            metrics.IN_FLIGHT.labels(self.topic.name).set_function(lambda: 0)
             watch.cancel()
             with contextlib.suppress(asyncio.CancelledError, BrokerUnavailable):
                 await watch
@@ -152,7 +148,7 @@ class _Loop:
             if watch.done():
                 watch.result()
             await self._read()
-            self.hand_out()
+            self.hands.look()
             metrics.AHEAD.labels(self.topic.name).set(len(self.ahead))
             if time.monotonic() - committed >= _COMMIT_EVERY_S:
                 await self.commit()
@@ -185,48 +181,29 @@ class _Loop:
                 continue
             for message in messages:
                 tracker.add(message.offset)
-                if self._cannot_wait(message):
-                    self._begin(partition, message)
-                else:
+                work = Work(partition, message, tracker)
+                if not (self._cannot_wait(message) and self.hands.squeeze_in(work)):
                     self.ahead.add(partition, message)
 
     def _cannot_wait(self, message: Any) -> bool:
-        if not self.at_once or self.free <= -self.most_at_once or self.unsent >= 2 * _UNSENT:
-            return False
         return any(k.lower() == "ce_type" and v in self.at_once for k, v in message.headers)
 
-    def hand_out(self) -> None:
-        """Begin as many of the events that were read as there are free hands."""
-        while (
-            self.free > 0
-            and self.unsent < _UNSENT
-            and not self.over
-            and not self.service.stop.is_set()
-        ):
-            read = self.ahead.next(self.held)
-            if read is None:
-                return
-            self._begin(read.partition, read.message)
+    def _following(self) -> Work | None:
+        if self.service.stop.is_set():
+            return None
+        read = self.ahead.next(self.held)
+        if read is None:
+            return None
+        return Work(read.partition, read.message, self.trackers[read.partition])
 
-    def _begin(self, partition: TopicPartition, message: Any) -> None:
-        hand = _Hand(self)
-        task = asyncio.create_task(self._handle(self.trackers[partition], message, hand))
-        self.tasks[partition].add(task)
-        task.add_done_callback(partial(self._ended, partition, hand))
+    def _mine(self, work: Work) -> bool:
+        return self.trackers.get(work.partition) is work.tracker
 
-    async def _handle(self, tracker: CommitTracker, message: Any, hand: _Hand) -> None:
-        await self.handling.handle(message, hand.free)
-        tracker.finish(message.offset)
-
-    def _ended(self, partition: TopicPartition, hand: _Hand, task: asyncio.Task[None]) -> None:
-        hand.done()
-        self.tasks.get(partition, set()).discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            # nothing but a bug in this module ends here; exiting lets the message be read again
-            self.service.health.fatal = "the consumer loop is broken; the log says why"
-            _log.error("the consumer loop is broken", exc_info=error)
-            self.service.stop.set()
-        self.hand_out()
+    def _broken(self, error: BaseException) -> None:
+        # nothing but a bug in this package ends here; exiting lets the message be read again
+        self.service.health.fatal = "the consumer loop is broken; the log says why"
+        _log.error("the consumer loop is broken", exc_info=error)
+        self.service.stop.set()
 
     async def commit(self) -> None:
         """Commit what is done. A failure is no loss: it will be read and recognised again."""
@@ -243,54 +220,24 @@ class _Loop:
 
     async def _drain(self) -> None:
         """Finish what is in flight, commit it, and leave; what was only read is handed back."""
-        running = [t for tasks in self.tasks.values() for t in tasks]
-        if running:
-            await asyncio.wait(running, timeout=_DRAIN_S)
-        for task in running:
-            task.cancel()
+        await self.hands.idle(_DRAIN_S)
         await self.commit()
 
     async def _let_go(self) -> None:
         """See the end of what is in flight: after us, store and producer are closed, and work that
         went on would fail at that, and be given up for what is no fault of its event."""
-        self.over = True
-        running = [t for tasks in self.tasks.values() for t in tasks]
-        for task in running:
-            task.cancel()
-        if running:
-            await asyncio.wait(running, timeout=_LET_GO_S)
+        self.hands.close()
+        await self.hands.idle(_LET_GO_S)
 
     async def _watch(self) -> None:
         progress = Progress(self.consumer, self.topic.name, self.ahead.of)
         while True:
             await asyncio.sleep(PROBE_EVERY_S)
-            wrong = await progress.probe(busy=any(self.tasks.values()) or len(self.ahead) > 0)
+            wrong = await progress.probe(busy=self.hands.in_flight > 0 or len(self.ahead) > 0)
             if wrong:
                 self.service.health.unready(self.part, wrong)
             else:
                 self.service.health.ready(self.part)
-
-
-class _Hand:
-    """One of the hands that handle events: free again while the broker takes what it made."""
-
-    def __init__(self, loop: _Loop) -> None:
-        self._loop = loop
-        self._busy = True
-        loop.free -= 1
-
-    def free(self) -> None:
-        if self._busy:
-            self._busy = False
-            self._loop.free += 1
-            self._loop.unsent += 1
-            self._loop.hand_out()
-
-    def done(self) -> None:
-        if self._busy:
-            self._loop.free += 1
-        else:
-            self._loop.unsent -= 1
 
 
 class _Rebalance(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka ships no types
@@ -302,11 +249,9 @@ class _Rebalance(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka sh
         for partition in revoked:
             self.loop.ahead.forget(partition)
             self.loop.trackers.pop(partition, None)
-            for task in self.loop.tasks.pop(partition, set()):
-                task.cancel()
+        self.loop.hands.drop(revoked)
 
     async def on_partitions_assigned(self, assigned: list[TopicPartition]) -> None:
         for partition in assigned:
             self.loop.trackers[partition] = CommitTracker()
-            self.loop.tasks[partition] = set()
         self.loop.service.health.ready(self.loop.part)

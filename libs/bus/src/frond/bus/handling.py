@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
 from frond.bus import metrics
 from frond.bus.deadletter import DeadLetter, now
-from frond.bus.producer import EventProducer, Outgoing
+from frond.bus.producer import EventProducer, Outgoing, is_outage
 from frond.contracts import topics
 from frond.contracts.envelope import Envelope, Headers, decode
 from frond.contracts.errors import UnreadableEvent
+from frond.contracts.events import CARRIES
 from frond.contracts.reasons import Reason
 from frond.contracts.topics import Topic
 from frond.runtime import get_logger, maybe_crash_point, wait_out
@@ -23,6 +26,18 @@ GiveUp = Callable[[Envelope, Exception], Awaitable[Sequence[Outgoing]]]
 
 _ATTEMPTS: Final = 3
 _log = get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Made:
+    """What a handler made of a message, to be sent."""
+
+    message: Any
+    envelope: Envelope
+    out: Sequence[Outgoing]
+    attempts: int
+    """How many of the three are used up."""
+    started: float
 
 
 class Handling:
@@ -46,62 +61,107 @@ class Handling:
         self.producer = producer
         self.unreadable = unreadable
         self.on_give_up = give_up
-        self._in_flight = metrics.IN_FLIGHT.labels(topic.name)
         self._seconds = metrics.HANDLING.labels(topic.name)
+        self._handled = {
+            cls.TYPE: metrics.HANDLED.labels(topic.name, cls.TYPE)
+            for cls in CARRIES.get(topic.name, ())
+        }
+        self._point_handled, self._point_sent = f"{service}.handled", f"{service}.sent"
 
-    async def handle(self, message: Any, handled: Callable[[], None] = lambda: None) -> None:
-        """Return once the message's effects, or its dead letter, are durable.
+    async def handle(self, message: Any) -> None:
+        """Return once the message's effects, or its dead letter, are durable."""
+        made = await self.take(message)
+        if made is None:
+            return
+        try:
+            await (await self.post(made))
+        except Exception as e:
+            await self.send_again(made, e)
+        else:
+            self.done(made)
 
-        Args:
-            handled: called, once or more, when what is left to do is the broker's: to take what the
-                handler returned.
-        """
+    async def take(self, message: Any) -> Made | None:
+        """Decode a message and hand it over; None when that was all: its effects, or its dead
+        letter, are durable. What else was made of it is to be posted."""
         started = time.monotonic()
-        with self._in_flight.track_inprogress():
+        try:
+            envelope = decode(self.topic, message.value, message.headers or ())
+        except UnreadableEvent as e:
+            if self.unreadable is not None:
+                await self._also(partial(self.unreadable, message.value, _headers(message), e))
+            await self._bury(message, Reason.BAD_REQUEST, str(e), "", 1)
+            self._seconds.observe(time.monotonic() - started)
+            return None
+        made = Made(message, envelope, (), 0, started)
+        call = partial(self.handler, envelope)
+        while True:
             try:
-                envelope = decode(self.topic, message.value, _headers(message))
-            except UnreadableEvent as e:
-                if self.unreadable is not None:
-                    await self._also(partial(self.unreadable, message.value, _headers(message), e))
-                await self._bury(message, Reason.BAD_REQUEST, str(e), "", 1)
-            else:
-                await self._apply(envelope, message, handled)
-        self._seconds.observe(time.monotonic() - started)
-
-    async def _apply(self, envelope: Envelope, message: Any, handled: Callable[[], None]) -> None:
-        out: Sequence[Outgoing] | None = None
-
-        async def once() -> None:
-            nonlocal out
-            if out is None:
-                out = await wait_out(partial(self.handler, envelope), what=envelope.event.TYPE)
-                maybe_crash_point(f"{self.service}.handled")
-                handled()
-            if out:
-                # only this is done again, whatever fails: the handler has no hand any more
-                send = partial(self.producer.send, out, traceparent=envelope.traceparent)
-                await wait_out(send, what="sending")
-                maybe_crash_point(f"{self.service}.sent")
-
-        error: Exception | None = None
-        for attempt in range(1, _ATTEMPTS + 1):
-            try:
-                await once()
+                made.out = await wait_out(call, what=envelope.event.TYPE)
+                maybe_crash_point(self._point_handled)
             except Exception as e:
-                error = e
-                _log.error(
-                    "handling an event failed", attempt=attempt, job_id=envelope.event.job_id,
-                    type=envelope.event.TYPE, trace_id=envelope.trace_id, exc_info=e,
-                )  # fmt: skip
+                if not await self._tried_in_vain(made, e):
+                    continue
+                return None
+            if made.out:
+                return made
+            self._count(made)
+            return None
+
+    async def post(self, made: Made) -> asyncio.Future[Any]:
+        """Queue for sending what was made; the future ends when the broker has it all, or with an
+        error: then :meth:`send_again` is due, else :meth:`done`."""
+        try:
+            return await self.producer.post(made.out, traceparent=made.envelope.traceparent)
+        except Exception as e:
+            failed = asyncio.get_running_loop().create_future()
+            failed.set_exception(e)
+            return failed
+
+    def done(self, made: Made) -> None:
+        """The broker has it all."""
+        maybe_crash_point(self._point_sent)
+        self._count(made)
+
+    async def send_again(self, made: Made, error: BaseException) -> None:
+        """After sending failed: return once all of it is sent, or the message is buried.
+
+        Only this is done again, whatever fails: the handler has no hand any more.
+        """
+        send = partial(self.producer.send, made.out, traceparent=made.envelope.traceparent)
+        if not is_outage(error) and await self._tried_in_vain(made, error):
+            return
+        while True:
+            try:
+                await wait_out(send, what="sending")
+            except Exception as e:
+                if await self._tried_in_vain(made, e):
+                    return
             else:
-                metrics.HANDLED.labels(self.topic.name, envelope.event.TYPE).inc()
+                self.done(made)
                 return
-        if self.on_give_up is not None and error is not None:
+
+    def _count(self, made: Made) -> None:
+        self._seconds.observe(time.monotonic() - made.started)
+        self._handled[made.envelope.event.TYPE].inc()
+
+    async def _tried_in_vain(self, made: Made, error: BaseException) -> bool:
+        """Count an attempt that failed; True if it was the last one, and the message is buried."""
+        made.attempts += 1
+        envelope = made.envelope
+        _log.error(
+            "handling an event failed", attempt=made.attempts, job_id=envelope.event.job_id,
+            type=envelope.event.TYPE, trace_id=envelope.trace_id, exc_info=error,
+        )  # fmt: skip
+        if made.attempts < _ATTEMPTS:
+            return False
+        if self.on_give_up is not None and isinstance(error, Exception):
             await self._also(partial(self.on_give_up, envelope, error))
         await self._bury(
-            message, Reason.INTERNAL, f"{type(error).__name__}: {error}", envelope.trace_id,
+            made.message, Reason.INTERNAL, f"{type(error).__name__}: {error}", envelope.trace_id,
             _ATTEMPTS,
         )  # fmt: skip
+        self._seconds.observe(time.monotonic() - made.started)
+        return True
 
     async def _also(self, hook: Callable[[], Awaitable[Sequence[Outgoing]]]) -> None:
         async def once() -> None:

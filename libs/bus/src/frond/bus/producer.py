@@ -5,17 +5,25 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
+from frond.bus.placing import place
 from frond.contracts.envelope import Headers, encode
 from frond.contracts.errors import BrokerUnavailable, FrondError
 from frond.contracts.events import Event
 from frond.contracts.topics import MAX_MESSAGE_BYTES, Topic
 
 _WINDOW: Final = 500
+_BATCH_BYTES: Final = 128 << 10
+
+
+def is_outage(error: BaseException) -> bool:
+    """Whether what kept events from being sent passes, and sending them again is right."""
+    outage = (BrokerUnavailable, KafkaError, OSError, asyncio.CancelledError)
+    return isinstance(error, outage) and not isinstance(error, MessageSizeTooLargeError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +60,7 @@ class EventProducer:
         producer = AIOKafkaProducer(
             bootstrap_servers=self.bootstrap, acks="all", linger_ms=2,
             request_timeout_ms=20_000, max_request_size=MAX_MESSAGE_BYTES,
+            max_batch_size=_BATCH_BYTES, partitioner=place,
         )  # fmt: skip
         try:
             await producer.start()
@@ -83,6 +92,28 @@ class EventProducer:
                 *(self._send_event(o, traceparent) for o in batch[i : i + _WINDOW])
             )
         return sent
+
+    async def post(
+        self, out: Sequence[Outgoing], *, traceparent: str | None = None
+    ) -> asyncio.Future[Any]:
+        """Queue events for sending, which waits only where the buffers of a partition are full.
+
+        Returns:
+            Ends when the broker has them all; fails as :meth:`send` does, or with an error of
+            aiokafka's.
+
+        Raises:
+            BrokerUnavailable: they could not be queued.
+        """
+        if len(out) != 1:
+            return asyncio.ensure_future(self.send(out, traceparent=traceparent))
+        if self._producer is None:
+            raise BrokerUnavailable("the producer is not started")
+        m = encode(out[0].event, source=self.source, traceparent=traceparent, key=out[0].key)
+        posted: asyncio.Future[Any] = await self._producer.send(
+            out[0].topic.named(self.prefix), m.value, key=m.key, headers=m.headers
+        )
+        return posted
 
     async def _send_event(self, out: Outgoing, traceparent: str | None) -> Sent:
         message = encode(out.event, source=self.source, traceparent=traceparent, key=out.key)
