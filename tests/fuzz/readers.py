@@ -62,7 +62,7 @@ def plan(data: bytes) -> None:
 
 def objects(data: bytes) -> None:
     """every other JSON object; the first byte chooses which"""
-    from frond.aggregator.closing import Roster
+    from frond.aggregator.ending import Roster
     from frond.aggregator.images import ChunkFailure
     from frond.contracts.deliveries import Delivery
     from frond.contracts.jobs import ImageOutcome, JobSpec

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from hypothesis import given
 from hypothesis import strategies as st
 
-from frond.aggregator.closing import MAX_FAILURES, Roster, Sums, completed_event
+from frond.aggregator.ending import MAX_FAILURES, Roster, Sums, completed_event
 from frond.aggregator.jobs import (
     Bucket,
     JobRecord,

@@ -44,35 +44,16 @@ async def write_image_artifacts(
     """
     job = JobInfo(plan.job_id, plan.model, manifest, plan.thresholds)
 
-    def key(name: str) -> str:
-        return keys.image_artifact(plan.job_id, plan.image_id, name)
-
-    written: list[MultipartWriter] = []
-
-    @contextmanager
-    def open_sink(name: str, media_type: str) -> Iterator[MultipartWriter]:
-        writer = store.writer(key(name), media_type)
-        try:
-            yield writer
-        except BaseException:
-            writer.abort()
-            raise
-        written.append(writer)
-
+    files = _Files(store, lambda n: keys.image_artifact(plan.job_id, plan.image_id, n), stored)
     made = await asyncio.to_thread(
         write_image,
         ImageResult(outcome, plan, detections),
         job,
-        open_sink,
-        lambda name: store.uri(key(name)),
+        files.open,
+        files.uri,
         bucket=store.bucket,
     )
-
-    def close(writer: MultipartWriter) -> None:
-        writer.close()
-        stored(writer.key.rsplit("/", 1)[-1])
-
-    await asyncio.gather(*(asyncio.to_thread(close, writer) for writer in written))
+    await files.close()
     return made
 
 
@@ -103,26 +84,59 @@ async def write_job_artifacts(
         *((spec.thresholds,) if spec else ()),
     )
     results = _ReadAhead(store, job_id, outcomes, asyncio.get_running_loop())
-
-    @contextmanager
-    def open_sink(name: str, media_type: str) -> Iterator[MultipartWriter]:
-        with store.writer(keys.result(job_id, name), media_type) as writer:
-            yield writer
-        stored(name)
-
+    files = _Files(store, lambda name: keys.result(job_id, name), stored)
     try:
-        return await asyncio.to_thread(
-            write_job,
-            results,
-            outcomes,
-            job,
-            open_sink,
-            lambda name: store.uri(keys.result(job_id, name)),
-        )
+        made = await asyncio.to_thread(write_job, results, outcomes, job, files.open, files.uri)
     except asyncio.CancelledError:
         # a thread cannot be cancelled: its next image fails, and its files are never seen
         results.stop()
         raise
+    await files.close()
+    return made
+
+
+class _Files:
+    """Files that are written one beside the other, and appear together once all are written.
+
+    Args:
+        key: a file's key by its name.
+        stored: called in a thread with the name of each file once it is there.
+    """
+
+    def __init__(
+        self, store: ObjectStore, key: Callable[[str], str], stored: Callable[[str], None]
+    ) -> None:
+        self._store = store
+        self._key = key
+        self._stored = stored
+        self._written: list[tuple[str, MultipartWriter]] = []
+
+    def uri(self, name: str) -> str:
+        return self._store.uri(self._key(name))
+
+    @contextmanager
+    def open(self, name: str, media_type: str) -> Iterator[MultipartWriter]:
+        """An ``OpenSink``, whose file does not appear before :meth:`close`."""
+        writer = self._store.writer(self._key(name), media_type)
+        try:
+            yield writer
+        except BaseException:
+            writer.abort()
+            raise
+        self._written.append((name, writer))
+
+    async def close(self) -> None:
+        """Let the files appear, each whole.
+
+        Raises:
+            StoreUnavailable: the store does not take one of them.
+        """
+
+        def appear(name: str, writer: MultipartWriter) -> None:
+            writer.close()
+            self._stored(name)
+
+        await asyncio.gather(*(asyncio.to_thread(appear, *one) for one in self._written))
 
 
 class _ReadAhead:
@@ -183,11 +197,11 @@ class _ReadAhead:
     async def _load(self, outcome: ImageOutcome) -> ImageResult:
         if outcome.status is not ImageStatus.COMPLETED:
             return ImageResult(outcome)
-        plan = ImagePlan.model_validate_json(
-            await self._store.get(keys.image_plan(self._job_id, outcome.image_id))
-        )
+        of_plan = self._store.get(keys.image_plan(self._job_id, outcome.image_id))
         if not any(outcome.detections.values()):
-            return ImageResult(outcome, plan)
-        data = await self._store.get(keys.image_detections(self._job_id, outcome.image_id))
+            return ImageResult(outcome, ImagePlan.model_validate_json(await of_plan))
+        planned, data = await asyncio.gather(
+            of_plan, self._store.get(keys.image_detections(self._job_id, outcome.image_id))
+        )
         detections, _ = await asyncio.to_thread(from_ipc, data)
-        return ImageResult(outcome, plan, detections)
+        return ImageResult(outcome, ImagePlan.model_validate_json(planned), detections)

@@ -190,6 +190,15 @@ class ObjectStore:
             return data
         return await self.get(key)
 
+    async def get_or_put(
+        self, key: str, data: bytes, content_type: str = "application/json"
+    ) -> bytes:
+        """As :meth:`put_if_absent`, for what most likely is there: then it is read, and that is all."""
+        try:
+            return await self.get(key)
+        except ObjectMissing:
+            return await self.put_if_absent(key, data, content_type)
+
     async def replace(
         self, key: str, data: bytes, etag: str, content_type: str = "application/json"
     ) -> bool:

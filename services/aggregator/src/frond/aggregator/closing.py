@@ -11,15 +11,13 @@ import asyncio
 import contextlib
 import json
 import time
-from base64 import b64decode, b64encode
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from pydantic import BaseModel, field_validator
-
 from frond.aggregator import metrics
+from frond.aggregator.ending import Roster, Sums, completed_event
 from frond.aggregator.imaging import Imaging
 from frond.aggregator.spill import Outcomes
 from frond.artifacts import write_job_artifacts
@@ -28,24 +26,11 @@ from frond.contracts import keys, topics
 from frond.contracts.envelope import Headers, encode, new_traceparent
 from frond.contracts.errors import ModelRejected, ObjectMissing
 from frond.contracts.events import JobCompleted, JobStatusChanged
-from frond.contracts.jobs import (
-    Artifact,
-    ImageCounts,
-    ImageFailure,
-    ImageOutcome,
-    ImageStatus,
-    JobOutcome,
-    JobSpec,
-    JobStatus,
-    Timings,
-    WindowCounts,
-)
-from frond.contracts.reasons import Reason
+from frond.contracts.jobs import Artifact, ImageOutcome, JobSpec, Timings
 from frond.runtime import crash_point, get_logger
 from frond.store import ObjectStore
 
 SOURCE: Final = "/frond/aggregator"
-MAX_FAILURES: Final = 100
 _READS: Final = 16
 _BATCH: Final = 512
 _AT_ONCE: Final = 2
@@ -53,103 +38,18 @@ _ENDED: Final = 10_000
 _log = get_logger(__name__)
 
 
-class Roster(BaseModel):
-    """Which images a job is closed with: stored before anything is written."""
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """A completed event that is stored.
 
-    cancelled: bool
-    size: int | None
-    images: str
+    Attributes:
+        raw: as it is stored.
+        waits: whether the job's spec names somebody who is to be told.
+    """
 
-    @classmethod
-    def of(cls, images: Iterable[bytes], size: int | None, cancelled: bool) -> Roster:
-        """The first ``size`` images, by id; all of them where no size is known."""
-        chosen = sorted(set(images))[:size]
-        return cls(cancelled=cancelled, size=size, images=b64encode(b"".join(chosen)).decode())
-
-    @field_validator("images")
-    @classmethod
-    def _are_ids(cls, value: str) -> str:
-        if len(b64decode(value)) % 16:
-            raise ValueError("not a row of ids of 16 bytes")
-        return value
-
-    def ids(self) -> list[str]:
-        """The images' ids, ascending."""
-        raw = b64decode(self.images)
-        return [raw[i : i + 16].hex() for i in range(0, len(raw), 16)]
-
-
-@dataclass
-class Sums:
-    """What the completed event tells of a job's outcomes."""
-
-    completed: int = 0
-    failed: int = 0
-    windows: WindowCounts = field(default_factory=WindowCounts)
-    detections: dict[str, int] = field(default_factory=dict)
-    failures: list[ImageFailure] = field(default_factory=list)
-
-    @classmethod
-    def over(cls, outcomes: Iterable[ImageOutcome]) -> Sums:
-        """The sums over outcomes in their order; the first 100 failures are kept."""
-        sums = cls()
-        total, done, skipped, failed = 0, 0, 0, 0
-        for o in outcomes:
-            w = o.windows
-            total, done = total + w.total, done + w.done
-            skipped, failed = skipped + w.skipped, failed + w.failed
-            for name, count in o.detections.items():
-                sums.detections[name] = sums.detections.get(name, 0) + count
-            if o.status is ImageStatus.COMPLETED:
-                sums.completed += 1
-                continue
-            sums.failed += 1
-            if len(sums.failures) < MAX_FAILURES:
-                sums.failures.append(
-                    ImageFailure(
-                        name=o.name,
-                        image=o.image,
-                        reason=o.reason or Reason.INTERNAL,
-                        detail=o.detail or "",
-                    )
-                )
-        sums.windows = WindowCounts(total=total, done=done, skipped=skipped, failed=failed)
-        sums.detections = dict(sorted(sums.detections.items()))
-        return sums
-
-
-def completed_event(
-    job_id: str,
-    roster: Roster,
-    sums: Sums,
-    artifacts: Sequence[Artifact],
-    spec: JobSpec | None,
-    timings: Timings,
-    finished: datetime,
-) -> JobCompleted:
-    """The event that ends a job."""
-    if roster.cancelled:
-        status, outcome = JobStatus.DISMISSED, JobOutcome.DISMISSED
-    elif sums.failed and not sums.completed:
-        status, outcome = JobStatus.FAILED, JobOutcome.COMPLETED_WITH_ERRORS
-    else:
-        status = JobStatus.SUCCESSFUL
-        outcome = JobOutcome.COMPLETED_WITH_ERRORS if sums.failed else JobOutcome.COMPLETED
-    return JobCompleted(
-        job_id=job_id,
-        status=status,
-        outcome=outcome,
-        images=ImageCounts(expected=roster.size, completed=sums.completed, failed=sums.failed),
-        windows=sums.windows,
-        detections=sums.detections,
-        failures=tuple(sums.failures),
-        artifacts=tuple(artifacts),
-        model=spec.model if spec else None,
-        retry_of=spec.retry_of if spec else None,
-        timings=timings,
-        started=spec.created if spec else None,
-        finished=finished,
-    )
+    raw: bytes
+    event: JobCompleted
+    waits: bool
 
 
 class Closing:
@@ -179,7 +79,8 @@ class Closing:
 
     async def size(self, job_id: str, said: int) -> int:
         """The job's size as stored; what was said now, if nothing was stored before."""
-        raw = await self.store.put_if_absent(
+        # whoever says it has stored it, as a rule
+        raw = await self.store.get_or_put(
             keys.job_sealed(job_id), json.dumps({"job_size": said}).encode()
         )
         crash_point("aggregator.size-stored")
@@ -218,11 +119,13 @@ class Closing:
         Returns:
             Whether the job has ended; False when an outcome is missing: nothing is sent then.
         """
-        if not await self.store.exists(keys.job_completed(job_id)) and not await self._write(
-            job_id, images, size, cancelled, timings
-        ):
+        if await self.store.exists(keys.job_completed(job_id)):
+            await self.deliver(job_id, traceparent)
+            return True
+        ended = await self._write(job_id, images, size, cancelled, timings)
+        if ended is None:
             return False
-        await self.deliver(job_id, traceparent)
+        await self._deliver(ended, traceparent)
         return True
 
     async def _write(
@@ -232,37 +135,44 @@ class Closing:
         size: int | None,
         cancelled: bool,
         timings: Timings,
-    ) -> bool:
+    ) -> _Ended | None:
         began = time.monotonic()
-        roster = await self._roster(job_id, Roster.of(images, size, cancelled))
-        ids = roster.ids()
-        if not roster.cancelled and len(ids) != roster.size:
-            # only a ledger that was taken apart by hand comes here
-            _log.error("a job would close with a hole", job_id=job_id, images=len(ids))
-            await self.store.delete(roster_key(job_id))
-            crash_point("aggregator.roster-deleted")
-            return False
+        mine = Roster.of(images, size, cancelled)
         with Outcomes() as outcomes:
-            if not await self._read(job_id, ids, outcomes):
-                return False
+            # another worker's roster may be there: then these are not the ones
+            roster, whole, spec = await asyncio.gather(
+                self._roster(job_id, mine),
+                self._read(job_id, mine.ids(), outcomes),
+                self._spec(job_id),
+            )
+            ids = roster.ids()
+            if not roster.cancelled and len(ids) != roster.size:
+                # only a ledger that was taken apart by hand comes here
+                _log.error("a job would close with a hole", job_id=job_id, images=len(ids))
+                await self.store.delete(roster_key(job_id))
+                crash_point("aggregator.roster-deleted")
+                return None
+            if roster.images != mine.images:
+                outcomes.clear()
+                whole = await self._read(job_id, ids, outcomes)
+            if not whole:
+                return None
             sums = await asyncio.to_thread(Sums.over, outcomes)
-            spec = await self._spec(job_id)
             async with self._slots:
                 artifacts = await self._artifacts(job_id, outcomes, spec)
         event = completed_event(job_id, roster, sums, artifacts, spec, timings, datetime.now(UTC))
-        stored = JobCompleted.model_validate_json(
-            await self.store.put_if_absent(
-                keys.job_completed(job_id), event.model_dump_json(exclude_none=True).encode()
-            )
+        raw = await self.store.put_if_absent(
+            keys.job_completed(job_id), event.model_dump_json(exclude_none=True).encode()
         )
         crash_point("aggregator.completed-stored")
+        stored = JobCompleted.model_validate_json(raw)
         metrics.CLOSING.observe(time.monotonic() - began)
         metrics.JOBS.labels(stored.outcome.value).inc()
         _log.info(
             "job completed", job_id=job_id, status=stored.status.value,
             images=stored.images.model_dump(), took_s=round(time.monotonic() - began, 3),
         )  # fmt: skip
-        return True
+        return _Ended(raw, stored, _waits(spec))
 
     async def _roster(self, job_id: str, mine: Roster) -> Roster:
         raw = await self.store.put_if_absent(roster_key(job_id), mine.model_dump_json().encode())
@@ -306,20 +216,23 @@ class Closing:
 
     async def deliver(self, job_id: str, traceparent: str | None = None) -> None:
         """Send a stored completed event as it is stored, and the final status."""
-        raw = await self.store.get(keys.job_completed(job_id))
-        event = JobCompleted.model_validate_json(raw)
+        raw, spec = await asyncio.gather(
+            self.store.get(keys.job_completed(job_id)), self._spec(job_id)
+        )
+        await self._deliver(
+            _Ended(raw, JobCompleted.model_validate_json(raw), _waits(spec)), traceparent
+        )
+
+    async def _deliver(self, ended: _Ended, traceparent: str | None) -> None:
+        event, job_id = ended.event, ended.event.job_id
         # whatever ends a job comes here: no snapshot may follow the last word
         self._ended[job_id] = None
         while len(self._ended) > _ENDED:
             del self._ended[next(iter(self._ended))]
-        if self.quiet is not None:
-            await self.quiet(job_id)
-        headers = await self._headers(event, traceparent)
-        # a broker that loses the event must not lose its webhook
-        if await self._somebody_waits(job_id):
-            await self.store.put(keys.untold_marker(job_id), b"{}", "application/json")
-            crash_point("aggregator.untold-stored")
-        await self.producer.send_raw(topics.COMPLETED, job_id.encode(), raw, headers)
+        headers, _, _ = await asyncio.gather(
+            self._headers(event, traceparent), self._note_untold(ended), self._quiet(job_id)
+        )
+        await self.producer.send_raw(topics.COMPLETED, job_id.encode(), ended.raw, headers)
         crash_point("aggregator.completed-sent")
         final = JobStatusChanged(
             job_id=job_id,
@@ -334,12 +247,21 @@ class Closing:
         await self.store.delete(keys.open_marker(job_id))
         crash_point("aggregator.marker-deleted")
 
+    async def _quiet(self, job_id: str) -> None:
+        if self.quiet is not None:
+            await self.quiet(job_id)
+
+    async def _note_untold(self, ended: _Ended) -> None:
+        """A broker that loses the event must not lose its webhook."""
+        job_id = ended.event.job_id
+        if ended.waits or await self._somebody_waits(job_id):
+            await self.store.put(keys.untold_marker(job_id), b"{}", "application/json")
+            crash_point("aggregator.untold-stored")
+
     async def _somebody_waits(self, job_id: str) -> bool:
-        for key in (keys.job_spec(job_id), keys.job_notify(job_id)):
-            with contextlib.suppress(ObjectMissing):
-                to = json.loads(await self.store.get(key))
-                if to.get("webhook_url") or to.get("email"):
-                    return True
+        with contextlib.suppress(ObjectMissing):
+            to = json.loads(await self.store.get(keys.job_notify(job_id)))
+            return bool(to.get("webhook_url") or to.get("email"))
         return False
 
     async def _headers(self, event: JobCompleted, traceparent: str | None) -> Headers:
@@ -353,6 +275,10 @@ class Closing:
         )
         crash_point("aggregator.headers-stored")
         return [(str(k), str(v).encode()) for k, v in json.loads(raw)]
+
+
+def _waits(spec: JobSpec | None) -> bool:
+    return spec is not None and bool(spec.webhook_url or spec.email)
 
 
 def roster_key(job_id: str) -> str:

@@ -115,15 +115,11 @@ class ImageStage:
             self.table[key] = state.to_bytes()
             crash_point("aggregator.chunk-counted")
             return
-        if await self.imaging.store.exists(keys.job_cancelled(event.job_id)):
-            # the job ends without this image: merging it would keep others waiting for nothing
-            self._forget(event.image_id)
-            return
         # the state of a whole image is not written: the event counts as unread until it is finished
         try:
             finished = await self.imaging.finish(
                 event.job_id, event.image_id, timings=state.timings, job_size=event.job_size,
-                seen="" if state.failed else state.plan,
+                seen="" if state.failed else state.plan, unless_cancelled=True,
             )  # fmt: skip
         except UserError as e:
             finished = await self.imaging.fail(
@@ -131,8 +127,8 @@ class ImageStage:
                 event.job_size,
             )  # fmt: skip
         if finished is None:
-            # the state belongs to a plan that is not the stored one, or objects were taken away:
-            # what is true is found by the reconciler
+            # the job ends without this image, or the state belongs to a plan that is not the stored
+            # one, or objects were taken away: what is true is found by the reconciler
             self._forget(event.image_id)
             return
         await self._tell(finished, traceparent)
@@ -161,6 +157,8 @@ class JobStage:
         self.table = table
         self.closing = closing
         self._tallies: dict[str, jobs.Tally] = {}
+        # which buckets of a job are there, beside its tally: there are thousands to look for
+        self._filled: dict[str, set[int]] = {}
 
     async def handle(self, envelope: Envelope) -> bool:
         """Take an event in; a job that it completes is closed when this returns.
@@ -212,6 +210,7 @@ class JobStage:
     def forget_tallies(self) -> None:
         """The tables were given other contents."""
         self._tallies.clear()
+        self._filled.clear()
 
     def snapshot(self, job_id: str) -> JobStatusChanged | None:
         """The job's status of now; None when it has ended."""
@@ -241,7 +240,7 @@ class JobStage:
     async def _begin(self, job_id: str) -> jobs.JobRecord:
         # whoever began the job made the marker; without one nothing would tell after a crash
         # that the completed event may not have been sent
-        await self.closing.store.put_if_absent(keys.open_marker(job_id), b"{}")
+        await self.closing.store.get_or_put(keys.open_marker(job_id), b"{}")
         crash_point("aggregator.job-marked")
         return jobs.JobRecord()
 
@@ -269,23 +268,31 @@ class JobStage:
         return record
 
     def _add(self, event: ImageFinished) -> None:
-        key = jobs.bucket_key(event.job_id, jobs.bucket_of(event.outcome.image_id))
+        number = jobs.bucket_of(event.outcome.image_id)
+        key = jobs.bucket_key(event.job_id, number)
         raw = self.table.get(key)
         before = jobs.Bucket.from_bytes(raw) if raw else jobs.Bucket()
         after = before.add(event)
         if after is before:
             return
         tally = self.tally(event.job_id)
+        self._filled[event.job_id].add(number)
         self.table[key] = after.to_bytes()
         crash_point("aggregator.image-counted")
         self._tallies[event.job_id] = tally.plus(jobs.Bucket().add(event))
 
     def _buckets(self, job_id: str) -> Iterator[tuple[bytes, jobs.Bucket]]:
-        for number in range(jobs.BUCKETS):
-            key = jobs.bucket_key(job_id, number)
+        for key in self._bucket_keys(job_id):
             raw = self.table.get(key)
             if raw:
                 yield key, jobs.Bucket.from_bytes(raw)
+
+    def _bucket_keys(self, job_id: str) -> list[bytes]:
+        filled = self._filled.get(job_id)
+        if filled is None:
+            found = (n for n in range(jobs.BUCKETS) if jobs.bucket_key(job_id, n) in self.table)
+            filled = self._filled[job_id] = set(found)
+        return [jobs.bucket_key(job_id, n) for n in sorted(filled)]
 
     async def _close(
         self, job_id: str, record: jobs.JobRecord, tally: jobs.Tally, traceparent: str
@@ -308,9 +315,12 @@ class JobStage:
         # event, when it comes again, finds that the job is over
         self._tallies.pop(job_id, None)
         if self.table.get(jobs.record_key(job_id)) is None:
+            self._filled.pop(job_id, None)
             return
         del self.table[jobs.record_key(job_id)]
         crash_point("aggregator.record-dropped")
-        for key in [key for key, _ in self._buckets(job_id)]:
-            del self.table[key]
-            crash_point("aggregator.images-dropped")
+        for key in self._bucket_keys(job_id):
+            if key in self.table:
+                del self.table[key]
+                crash_point("aggregator.images-dropped")
+        self._filled.pop(job_id, None)

@@ -78,6 +78,9 @@ class Imaging:
             return None
         return ImageOutcome.model_validate_json(raw)
 
+    async def _cancelled(self, job_id: str, asked: bool) -> bool:
+        return asked and await self.store.exists(keys.job_cancelled(job_id))
+
     async def plan(self, job_id: str, image_id: str) -> ImagePlan | None:
         """The image's stored plan, if it was planned."""
         try:
@@ -107,20 +110,27 @@ class Imaging:
         timings: Timings | None = None,
         job_size: int | None = None,
         seen: str = "",
+        unless_cancelled: bool = False,
     ) -> ImageFinished | None:
         """Merge an image's chunks, write what it gives, and store its outcome.
 
         Args:
             seen: digest of a plan of which every chunk was seen and none failed: its chunks are
                 not listed then.
+            unless_cancelled: an image of a cancelled job is left as it is: the job ends without it,
+                and merging it would keep others waiting for nothing.
 
         Returns:
             The event that tells of it; None when the store does not hold the plan or not every
-            chunk of it: nothing was written then.
+            chunk of it, or the job was cancelled: nothing was written then.
         """
-        stored, plan = await asyncio.gather(
-            self.outcome(job_id, image_id), self.plan(job_id, image_id)
+        stored, plan, cancelled = await asyncio.gather(
+            self.outcome(job_id, image_id),
+            self.plan(job_id, image_id),
+            self._cancelled(job_id, unless_cancelled),
         )
+        if cancelled:
+            return None
         if stored is not None:
             return self._told(stored, plan, timings, job_size)
         if plan is None:

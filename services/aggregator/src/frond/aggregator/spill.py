@@ -6,6 +6,7 @@ They are kept in SQLite's temporary file, which sorts on disk: memory stays cons
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Self
@@ -24,6 +25,8 @@ class Outcomes:
     def __init__(self) -> None:
         # an empty name is a private file that vanishes with the connection
         self._db = sqlite3.connect("", check_same_thread=False)
+        # whoever is cancelled leaves a thread that is adding
+        self._adding = threading.Lock()
         self._db.execute(
             "CREATE TABLE outcome (name BLOB, id TEXT, body BLOB, PRIMARY KEY (name, id))"
             " WITHOUT ROWID"
@@ -31,7 +34,7 @@ class Outcomes:
 
     def add(self, outcomes: Iterable[ImageOutcome]) -> None:
         """Add outcomes; one that is there is replaced."""
-        with self._db:
+        with self._adding, self._db:
             self._db.executemany(
                 "INSERT OR REPLACE INTO outcome VALUES (?, ?, ?)",
                 (
@@ -40,6 +43,11 @@ class Outcomes:
                     for o in outcomes
                 ),
             )
+
+    def clear(self) -> None:
+        """Drop them all."""
+        with self._db:
+            self._db.execute("DELETE FROM outcome")
 
     def __len__(self) -> int:
         return int(self._db.execute("SELECT count(*) FROM outcome").fetchone()[0])
@@ -56,7 +64,8 @@ class Outcomes:
             last = (rows[-1][0], rows[-1][1])
 
     def close(self) -> None:
-        self._db.close()
+        with self._adding:
+            self._db.close()
 
     def __enter__(self) -> Self:
         return self
