@@ -5,14 +5,19 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+import rasterio.features
 
 from frond.artifacts import ImageResult, JobInfo, write_image, write_job
 from frond.contracts.jobs import Artifact, ImageOutcome, ImageStatus, ModelRef, WindowCounts
 from frond.contracts.modelspec import ModelManifest
 from frond.contracts.plan import Georeference, ImagePlan, RasterSource, WindowGrid
 from frond.contracts.reasons import Reason
+from frond.masks import Polygons
 from frond.merge import Detections
 
 MODEL = ModelRef(name="palms", digest="ab" * 32, version="3")
@@ -103,3 +108,49 @@ def image_files(result: ImageResult, job: JobInfo = JOB) -> Files:
     files = Files()
     write_image(result, job, files.open, "s3://b/{}".format, bucket="b")
     return files
+
+
+Mask = npt.NDArray[np.bool_]
+SEGMENTATION = JobInfo(JOB.job_id, JOB.model, MANIFEST.model_copy(update={"task": "segmentation"}))
+
+
+def regions_of(classes: npt.NDArray[np.uint8], factor: int = 1) -> tuple[Polygons, list[Mask]]:
+    """The 4-connected regions of a class raster (0: none), and the pixels of each.
+
+    ``factor`` puts them that many times further from the origin: a raster of larger pixels.
+    """
+    shapes = rasterio.features.shapes(classes, mask=classes > 0, connectivity=4)
+    points: list[Any] = []
+    rings, polygons, values = [0], [0], []
+    masks = []
+    for geometry, value in shapes:
+        for ring in geometry["coordinates"]:
+            points += ring
+            rings.append(len(points))
+        polygons.append(len(rings) - 1)
+        values.append(int(value) - 1)
+        masks.append(rasterio.features.rasterize([geometry], out_shape=classes.shape).astype(bool))
+    found = Polygons(
+        points=np.array(points, np.float64).reshape(-1, 2) * factor,
+        rings=np.array(rings), polygons=np.array(polygons),
+        classes=np.array(values, np.int32),
+        scores=np.linspace(0.5, 0.9, len(values)).astype(np.float32),
+        areas=np.array([float(m.sum()) for m in masks]) * factor**2,
+    )  # fmt: skip
+    return found, masks
+
+
+def blobs(seed: int, side: int = 60, share: float = 0.55) -> npt.NDArray[np.uint8]:
+    """Two classes in ragged regions, many with holes and holes in those."""
+    rng = np.random.default_rng(seed)
+    coarse = np.kron(rng.random((side // 3, side // 3)) < share, np.ones((3, 3))).astype(bool)
+    classes = np.where(rng.random((side, side)) < 0.03, ~coarse, coarse).astype(np.uint8)
+    classes[:, side // 2 :] *= 2
+    return classes
+
+
+def segmented(
+    name: str, found: Polygons, geo: Georeference = UTM, *, size: tuple[int, int] = (60, 60)
+) -> ImageResult:
+    d = Detections.of(found.boxes, found.scores, found.classes)
+    return replace(image(name, d, geo, size=size), polygons=found)

@@ -1,6 +1,6 @@
 """COCO, GeoJSON, GeoParquet, STAC and summaries, written as streams."""
 
-from frond.artifacts.common import ImageResult, JobInfo, OpenSink, Sink
+from frond.artifacts.common import COG_TYPE, ImageResult, JobInfo, OpenSink, Sink
 from frond.artifacts.stored import write_image_artifacts, write_job_artifacts
 from frond.artifacts.writer import (
     IMAGE_ARTIFACTS,
@@ -11,6 +11,7 @@ from frond.artifacts.writer import (
 )
 
 __all__ = [
+    "COG_TYPE",
     "IMAGE_ARTIFACTS",
     "JOB_ARTIFACTS",
     "MEDIA_TYPES",

@@ -3,14 +3,19 @@
 Both hold completed images only; failed ones are in ``summary.json``. Images are numbered from 1 in
 the order of (name, image id), annotations from 1 in the order of images and detections, categories
 from 1 in the order of the model's classes. Members beyond COCO's own sit under ``frond``.
+
+A region is a polygon where it has no hole and run lengths (RLE) where it has some; in the results
+list always RLE and no box, since ``loadRes`` takes a mask's area from RLE alone.
 """
 
 from __future__ import annotations
 
+from itertools import pairwise
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 
 from frond.artifacts.common import (
     ImageResult,
@@ -22,6 +27,8 @@ from frond.artifacts.common import (
     scores_of,
     text,
 )
+from frond.artifacts.rle import run_lengths
+from frond.masks.table import Polygons
 from frond.merge import Detections
 
 
@@ -54,8 +61,11 @@ class CocoDataset:
             return
         self._image += 1
         self._images.add([text(_image(self._image, result))])
-        for first, part in result.slices():
-            self._annotations.add(self._texts(part, first))
+        for first, part, regions in result.slices():
+            if regions is None:
+                self._annotations.add(self._texts(part, first))
+            else:
+                self._annotations.add(self._region_texts(part, regions, first, result.size))
 
     def _texts(self, d: Detections, first: int) -> list[str]:
         start = self._annotation + 1
@@ -78,6 +88,25 @@ class CocoDataset:
             f'"area":{area!r},"segmentation":[[{x0},{y0},{x1},{y0},{x1},{y1},{x0},{y1}]],'
             f'"iscrowd":0,"score":{score!r},"frond":{{"detection":{n},"window":{window}}}}}'
             for i, n, c, x0, y0, x1, y1, w, h, area, score, window in columns
+        ]
+
+    def _region_texts(
+        self, d: Detections, regions: Polygons, first: int, size: tuple[int, int]
+    ) -> list[str]:
+        start = self._annotation + 1
+        self._annotation += len(d)
+        boxes = np.column_stack([d.boxes[:, :2], d.boxes[:, 2:] - d.boxes[:, :2]])
+        columns = zip(
+            range(start, start + len(d)), range(first, first + len(d)),
+            (d.classes + 1).tolist(), boxes.tolist(), regions.areas.tolist(),
+            _segmentations(regions, size), scores_of(d).tolist(), d.windows.tolist(), strict=True,
+        )  # fmt: skip
+        image = self._image
+        return [
+            f'{{"id":{i},"image_id":{image},"category_id":{c},"bbox":{text(box)},"area":{area!r},'
+            f'"segmentation":{shape},"iscrowd":0,"score":{score!r},'
+            f'"frond":{{"detection":{n},"window":{window}}}}}'
+            for i, n, c, box, area, shape, score, window in columns
         ]
 
     def finish(self) -> None:
@@ -111,7 +140,10 @@ class CocoResults:
         if not result.completed:
             return
         self._image += 1
-        for _, part in result.slices():
+        for _, part, regions in result.slices():
+            if regions is not None:
+                self._list.add(self._region_texts(part, regions, result.size))
+                continue
             boxes = np.column_stack([part.boxes[:, :2], part.boxes[:, 2:] - part.boxes[:, :2]])
             rows = zip(
                 (part.classes + 1).tolist(), boxes.tolist(), scores_of(part).tolist(), strict=True
@@ -123,8 +155,50 @@ class CocoResults:
                 ]
             )
 
+    def _region_texts(self, d: Detections, regions: Polygons, size: tuple[int, int]) -> list[str]:
+        rows = zip(
+            (d.classes + 1).tolist(), _rle_texts(regions, size), scores_of(d).tolist(), strict=True
+        )
+        return [
+            f'{{"image_id":{self._image},"category_id":{c},"segmentation":{rle},"score":{s!r}}}'
+            for c, rle, s in rows
+        ]
+
     def finish(self) -> None:
         self._sink.write(b"]\n")
+
+
+def _segmentations(regions: Polygons, size: tuple[int, int]) -> list[str]:
+    """Each region as COCO's ``segmentation`` of an annotation."""
+    begins, points = regions.rings[regions.polygons].tolist(), regions.points
+    texts = [
+        # open, as is the custom in COCO
+        text([points[a : b - 1].ravel().tolist()])
+        for a, b in pairwise(begins)
+    ]
+    rles = _rle_texts(_only(regions, regions.has_holes), size)
+    for k, rle in zip(np.flatnonzero(regions.has_holes).tolist(), rles, strict=True):
+        texts[k] = rle
+    return texts
+
+
+def _only(regions: Polygons, chosen: npt.NDArray[np.bool_]) -> Polygons:
+    rings = np.repeat(chosen, np.diff(regions.polygons))
+    points = np.repeat(rings, np.diff(regions.rings))
+    return Polygons(
+        points=regions.points[points],
+        rings=np.append(0, np.cumsum(np.diff(regions.rings)[rings])),
+        polygons=np.append(0, np.cumsum(np.diff(regions.polygons)[chosen])),
+        classes=regions.classes[chosen],
+        scores=regions.scores[chosen],
+        areas=regions.areas[chosen],
+    )
+
+
+def _rle_texts(regions: Polygons, size: tuple[int, int]) -> list[str]:
+    width, height = size
+    head = f'{{"size":[{height},{width}],"counts":'
+    return [f"{head}{text(counts)}}}" for counts in run_lengths(regions, width, height)]
 
 
 def _image(number: int, result: ImageResult) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Final, Protocol, Self
+from typing import Any, Final, NamedTuple, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -21,13 +21,32 @@ import numpy.typing as npt
 from frond.contracts.jobs import ImageOutcome, ImageStatus, ModelRef, Thresholds
 from frond.contracts.modelspec import ModelManifest
 from frond.contracts.plan import ImagePlan
+from frond.masks.table import Polygons
 from frond.merge import Detections
 from frond.merge.table import SCORE_STEPS
 
 SLICE: Final = 16_384
 """Detections formatted at a time."""
 
+SLICE_POINTS: Final = 262_144
+"""Points of regions formatted at a time, or one region."""
+
 GENERATOR: Final = "frond"
+
+COG_TYPE: Final = "image/tiff; application=geotiff; profile=cloud-optimized"
+
+
+class Part(NamedTuple):
+    """Neighbouring detections of an image.
+
+    Attributes:
+        first: the number (from 1) of the first.
+        regions: the same rows as regions; None where the model finds boxes.
+    """
+
+    first: int
+    detections: Detections
+    regions: Polygons | None
 
 
 @dataclass(frozen=True)
@@ -38,11 +57,13 @@ class ImageResult:
         outcome: how it ended.
         plan: None where it was rejected before it had one.
         detections: merged, in their total order; none where the image failed.
+        polygons: the detections as regions, row by row; None where the model finds boxes.
     """
 
     outcome: ImageOutcome
     plan: ImagePlan | None = None
     detections: Detections = field(default_factory=Detections.empty)
+    polygons: Polygons | None = None
 
     @property
     def completed(self) -> bool:
@@ -55,10 +76,19 @@ class ImageResult:
             return self.plan.source.width, self.plan.source.height
         return self.outcome.width, self.outcome.height
 
-    def slices(self) -> Iterator[tuple[int, Detections]]:
-        """The detections in parts of at most ``SLICE``, with the number (from 1) of the first."""
-        for start in range(0, len(self.detections), SLICE):
-            yield start + 1, self.detections.take(slice(start, start + SLICE))
+    def slices(self) -> Iterator[Part]:
+        """The detections in parts of at most ``SLICE``."""
+        regions, start = self.polygons, 0
+        while start < len(self.detections):
+            stop = min(start + SLICE, len(self.detections))
+            if regions is not None:
+                points = regions.rings[regions.polygons]
+                reach = np.searchsorted(points, points[start] + SLICE_POINTS, side="right") - 1
+                stop = min(stop, max(start + 1, int(reach)))
+            rows = slice(start, stop)
+            taken = regions.take(rows) if regions is not None else None
+            yield Part(start + 1, self.detections.take(rows), taken)
+            start = stop
 
 
 @dataclass(frozen=True)

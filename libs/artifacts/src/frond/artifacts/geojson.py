@@ -1,5 +1,5 @@
 """GeoJSON to RFC 7946: lon/lat of WGS 84 with seven decimals (1 cm), no ``crs``, exterior rings
-counter-clockwise, cut at the antimeridian.
+counter-clockwise, holes clockwise, cut at the antimeridian.
 
 Images without longitude and latitude give no features; the file names them in the foreign member
 ``images_without_lonlat``. A detection that its georeference cannot place has a null geometry.
@@ -23,6 +23,7 @@ from frond.artifacts.common import (
     text,
 )  # fmt: skip
 from frond.artifacts.geometry import Floats, Point, crosses, lonlat_rings, split
+from frond.artifacts.regions import geojson_texts, lonlat_shapes
 from frond.merge import Detections
 from frond.raster import has_lonlat
 
@@ -49,12 +50,20 @@ class GeoJson:
             o = result.outcome
             self._elsewhere.add([text({"image_id": o.image_id, "image": o.name})])
             return
-        for first, part in result.slices():
-            rings = lonlat_rings(result.plan.georeference, part.boxes)
-            if rings is not None:
-                self._features.add(self._texts(result, first, part, rings))
+        geo = result.plan.georeference
+        for first, part, regions in result.slices():
+            if regions is not None:
+                shapes = lonlat_shapes(geo, regions)
+                texts = None if shapes is None else geojson_texts(shapes, DECIMALS)
+            else:
+                rings = lonlat_rings(geo, part.boxes)
+                texts = None if rings is None else geometry_texts(rings)
+            if texts is not None:
+                self._features.add(self._texts(result, first, part, texts))
 
-    def _texts(self, result: ImageResult, first: int, d: Detections, rings: Floats) -> list[str]:
+    def _texts(
+        self, result: ImageResult, first: int, d: Detections, geometries: list[str]
+    ) -> list[str]:
         image_id = result.outcome.image_id
         model = self._job.model
         tail = (
@@ -63,7 +72,7 @@ class GeoJson:
             f',"model_digest":{text(model.digest if model else None)}}}}}'
         )
         columns = zip(
-            range(first, first + len(d)), geometry_texts(rings), d.classes.tolist(),
+            range(first, first + len(d)), geometries, d.classes.tolist(),
             scores_of(d).tolist(), d.windows.tolist(), strict=True,
         )  # fmt: skip
         head = '{"type":"Feature","id":' + text(image_id)[:-1]

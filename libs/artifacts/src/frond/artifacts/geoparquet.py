@@ -21,13 +21,15 @@ import pyproj
 import shapely
 from pyproj.exceptions import CRSError
 
-from frond.artifacts.common import CountingSink, ImageResult, JobInfo, scores_of
+from frond.artifacts.common import CountingSink, ImageResult, JobInfo, Part, scores_of
 from frond.artifacts.geometry import Floats, crosses, lonlat_rings, map_rings, split
+from frond.artifacts.regions import Shapes, lonlat_shapes, map_shapes, wkb
 from frond.contracts.jobs import ImageOutcome, ImageStatus
 from frond.contracts.plan import Georeference
-from frond.merge import Detections
+from frond.masks.table import Polygons
 
 ROWS_A_GROUP: Final = 65_536
+POINTS_A_GROUP: Final = 2_097_152
 CRS84: Final = "OGC:CRS84"
 
 _BOX = pa.struct([(k, pa.float64()) for k in ("xmin", "ymin", "xmax", "ymax")])
@@ -77,6 +79,14 @@ class FileCrs:
             return lonlat_rings(geo, boxes)
         return map_rings(geo, boxes) if geo.crs == self.crs else None
 
+    def shapes(self, geo: Georeference, regions: Polygons) -> Shapes | None:
+        """Regions in this CRS; None where the image has no place in it."""
+        if geo.kind == "none":
+            return None
+        if self.lonlat:
+            return lonlat_shapes(geo, regions)
+        return map_shapes(geo, regions) if geo.crs == self.crs else None
+
     def projjson(self) -> dict[str, Any] | None:
         if not self.lonlat and self.crs is None:
             return None
@@ -100,30 +110,35 @@ class GeoParquet:
             write_page_index=False,
         )  # fmt: skip
         self._waiting: list[pa.Table] = []
-        self._rows = 0
+        self._rows = self._points = 0
         self._kinds: set[str] = set()
         self._bounds: list[float] | None = None
 
     def add(self, result: ImageResult) -> None:
         if not result.completed:
             return
-        for start, part in result.slices():
-            self._waiting.append(self._table(result, start, part))
-            self._rows += len(part)
-            if self._rows >= ROWS_A_GROUP:
+        for part in result.slices():
+            self._waiting.append(self._table(result, part))
+            self._rows += len(part.detections)
+            self._points += len(part.regions.points) if part.regions is not None else 0
+            if self._rows >= ROWS_A_GROUP or self._points >= POINTS_A_GROUP:
                 self._flush()
 
     def _flush(self) -> None:
         if self._rows:
             table = pa.concat_tables(self._waiting).combine_chunks()
             self._writer.write_table(table, row_group_size=2 * ROWS_A_GROUP)
-        self._waiting, self._rows = [], 0
+        self._waiting, self._rows, self._points = [], 0, 0
 
-    def _table(self, result: ImageResult, first: int, d: Detections) -> pa.Table:
+    def _table(self, result: ImageResult, part: Part) -> pa.Table:
+        first, d, regions = part
         n = len(d)
         outcome, model = result.outcome, self._job.model
-        rings = self._crs.rings(result.plan.georeference, d.boxes) if result.plan else None
-        geometry, bbox = self._geometry(rings, n)
+        geo = result.plan.georeference if result.plan else Georeference()
+        if regions is None:
+            geometry, bbox = self._geometry(self._crs.rings(geo, d.boxes), n)
+        else:
+            geometry, bbox = self._shapes(self._crs.shapes(geo, regions), n)
 
         def repeated(value: str | None) -> pa.Array:
             return pa.repeat(pa.scalar(value, pa.string()), n)
@@ -156,10 +171,7 @@ class GeoParquet:
             # such a detection reaches both edges; its parts' boxes cannot be told in one
             low[cut, 0], high[cut, 0] = -180.0, 180.0
         self._note(low[placed], high[placed], cut[placed])
-        bbox = pa.StructArray.from_arrays(
-            [pa.array(c) for c in (low[:, 0], low[:, 1], high[:, 0], high[:, 1])],
-            fields=list(_BOX), mask=pa.array(~placed),
-        )  # fmt: skip
+        bbox = _boxes(low, high, placed)
         geometry = polygons(rings, placed)
         if not cut.any():
             return geometry, bbox
@@ -167,6 +179,14 @@ class GeoParquet:
         for k in np.flatnonzero(cut).tolist():
             values[k] = _wkb(split(rings[k]))
         return pa.array(values, pa.binary()), bbox
+
+    def _shapes(self, shapes: Shapes | None, n: int) -> tuple[pa.Array, pa.Array]:
+        if shapes is None:
+            return pa.nulls(n, pa.binary()), pa.nulls(n, _BOX)
+        kinds, bounds = shapely.get_type_id(shapes), shapely.bounds(shapes)
+        placed, cut = kinds >= 0, kinds == shapely.GeometryType.MULTIPOLYGON
+        self._note(bounds[placed, :2], bounds[placed, 2:], cut[placed])
+        return wkb(shapes), _boxes(bounds[:, :2], bounds[:, 2:], placed)
 
     def _note(self, low: Floats, high: Floats, cut: npt.NDArray[np.bool_]) -> None:
         if not len(low):
@@ -201,6 +221,13 @@ class GeoParquet:
             {"geo": json.dumps(geo, sort_keys=True), "frond": json.dumps(self._job.describe())}
         )
         self._writer.close()
+
+
+def _boxes(low: Floats, high: Floats, placed: npt.NDArray[np.bool_]) -> pa.Array:
+    return pa.StructArray.from_arrays(
+        [pa.array(c) for c in (low[:, 0], low[:, 1], high[:, 0], high[:, 1])],
+        fields=list(_BOX), mask=pa.array(~placed),
+    )  # fmt: skip
 
 
 _POLYGON = np.dtype(

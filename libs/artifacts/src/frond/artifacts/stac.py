@@ -3,6 +3,8 @@
 The Machine Learning Model extension (MLM 1.5) names the model in the item's properties and points
 to its graph as an asset. A raster's time of acquisition is not known to Frond: ``datetime`` is
 null and the interval spans all of time, as STAC asks of an item whose time is unknown.
+
+The class raster of a segmentation is an asset whose values the Classification extension names.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-from frond.artifacts.common import ImageResult, JobInfo, Sink, encoded, text
+from frond.artifacts.common import COG_TYPE, ImageResult, JobInfo, Sink, encoded, text
 from frond.artifacts.geojson import geometry_of
 from frond.artifacts.geometry import Floats, footprint, split
 from frond.contracts import keys
@@ -18,6 +20,7 @@ from frond.contracts.jobs import ModelRef
 from frond.contracts.modelspec import ModelManifest
 
 MLM: Final = "https://stac-extensions.github.io/mlm/v1.5.0/schema.json"
+CLASSIFICATION: Final = "https://stac-extensions.github.io/classification/v2.0.0/schema.json"
 PROJECTION: Final = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
 
 _TASKS: Final = {
@@ -25,6 +28,24 @@ _TASKS: Final = {
     "segmentation": "semantic-segmentation",
     "classification": "classification",
 }
+_OUTPUTS: Final[tuple[dict[str, Any], ...]] = (
+    {
+        "result": {
+            "shape": [-1, 6],
+            "dim_order": ["detection", "value"],
+            "data_type": "float32",
+        },
+        "description": "x0, y0, x1, y1, score, class of each detection, after decoding",
+    },
+    {
+        "result": {
+            "shape": [-1, -1],
+            "dim_order": ["height", "width"],
+            "data_type": "uint8",
+        },
+        "description": "the class of each pixel, blended over the windows, and its outlines",
+    },
+)
 _NO_TIME: Final = {
     "datetime": None,
     "start_datetime": "0001-01-01T00:00:00Z",
@@ -77,6 +98,9 @@ def item(job: JobInfo, result: ImageResult, bucket: str = "") -> dict[str, Any]:
         extensions.append(MLM)
         properties |= _model(job.model, job.manifest)
         assets["model"] = _model_asset(job.model, bucket)
+    if job.manifest is not None and job.manifest.task == "segmentation":
+        extensions.append(CLASSIFICATION)
+        assets["classes"] = _class_asset(job.manifest.classes)
     return {
         "type": "Feature",
         "stac_version": "1.1.0",
@@ -143,12 +167,7 @@ def _model(model: ModelRef, manifest: ModelManifest) -> dict[str, Any]:
             {
                 "name": task,
                 "tasks": [task],
-                "result": {
-                    "shape": [-1, 6],
-                    "dim_order": ["detection", "value"],
-                    "data_type": "float32",
-                },
-                "description": "x0, y0, x1, y1, score, class of each detection, after decoding",
+                **_OUTPUTS[task == "semantic-segmentation"],
                 "classification:classes": [
                     {"value": i, "name": _class_name(name), "title": name}
                     for i, name in enumerate(manifest.classes)
@@ -168,6 +187,30 @@ def _model_asset(model: ModelRef, bucket: str) -> dict[str, Any]:
         "title": f"{model.name} {model.version}".strip(),
         "roles": ["mlm:model"],
         "mlm:artifact_type": "onnx",
+    }
+
+
+def _class_asset(classes: tuple[str, ...]) -> dict[str, Any]:
+    named = [(0, "unclassified"), *enumerate(classes, start=1)]
+    return {
+        "href": f"./{keys.CLASS_RASTER}",
+        "type": COG_TYPE,
+        "title": "the class of each pixel",
+        "roles": ["data", "frond:classes"],
+        "bands": [
+            {
+                "name": "class",
+                "data_type": "uint8",
+                "nodata": 255,
+                "classification:classes": [
+                    *(
+                        {"value": value, "name": _class_name(name), "title": name}
+                        for value, name in named
+                    ),
+                    {"value": 255, "name": "nodata", "title": "nodata", "nodata": True},
+                ],
+            }
+        ],
     }
 
 

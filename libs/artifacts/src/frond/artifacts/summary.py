@@ -82,7 +82,7 @@ class Summary:
 
     def _count(self, result: ImageResult, on_the_map: bool) -> None:
         self._detections += len(result.detections)
-        for _, part in result.slices():
+        for _, part, _ in result.slices():
             steps = np.rint(part.scores.astype(np.float64) * SCORE_STEPS).astype(np.int64)
             bins = np.minimum(steps * BINS // SCORE_STEPS, BINS - 1)
             for index in np.unique(part.classes).tolist():

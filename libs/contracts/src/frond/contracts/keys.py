@@ -107,8 +107,22 @@ def image_detections(job_id: str, image_id: str) -> str:
     return f"{image_prefix(job_id, image_id)}detections.arrow"
 
 
+CLASS_RASTER = "classes.tif"
+
+
+def image_classes(job_id: str, image_id: str) -> str:
+    """The class of each pixel as a COG, where the model tells classes of pixels."""
+    return image_artifact(job_id, image_id, CLASS_RASTER)
+
+
+def image_polygons(job_id: str, image_id: str) -> str:
+    """The regions of one class as polygons, row by row those of ``detections.arrow``."""
+    return image_artifact(job_id, image_id, "polygons.arrow")
+
+
 def image_artifact(job_id: str, image_id: str, name: str) -> str:
-    """Per-image artifacts a user may fetch: coco.json, detections.geojson, stac.json and so on."""
+    """Per-image artifacts a user may fetch: coco.json, detections.geojson, stac.json, classes.tif and
+    so on."""
     return f"{image_prefix(job_id, image_id)}{name}"
 
 

@@ -1,0 +1,146 @@
+"""Regions as shapes on the map: polygons with holes, exterior rings counter-clockwise, holes
+clockwise, and what the antimeridian and the poles make of them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import shapely
+
+from frond.artifacts.geometry import Floats
+from frond.contracts.plan import Georeference
+from frond.masks.table import Polygons
+from frond.raster import pixel_to_lonlat, pixel_to_map
+
+Shapes = npt.NDArray[np.object_]
+"""Shapely's polygons, None where a region has no place."""
+
+_POLYGON: Final = shapely.GeometryType.POLYGON
+
+
+def map_shapes(geo: Georeference, regions: Polygons) -> Shapes:
+    """In the georeference's CRS."""
+    points = np.stack(pixel_to_map(geo, regions.points[:, 0], regions.points[:, 1]), axis=-1)
+    shapes, _ = _shapes(points, regions)
+    return oriented(shapes)
+
+
+def lonlat_shapes(geo: Georeference, regions: Polygons) -> Shapes | None:
+    """In longitude and latitude (WGS 84), cut at the antimeridian; None where there are none for
+    this image."""
+    found = pixel_to_lonlat(geo, regions.points[:, 0], regions.points[:, 1])
+    if found is None:
+        return None
+    shapes, placed = _shapes(np.stack(found, axis=-1), regions)
+    if len(shapes):
+        begins = _begins(regions)
+        with np.errstate(invalid="ignore"):
+            lon = found[0]
+            span = np.maximum.reduceat(lon, begins) - np.minimum.reduceat(lon, begins)
+        for k in np.flatnonzero(placed & (span > 180.0)).tolist():
+            shapes[k] = cut(shapes[k])
+    return oriented(shapes)
+
+
+def oriented(shapes: Shapes) -> Shapes:
+    """Exterior rings counter-clockwise, holes clockwise."""
+    return np.asarray(shapely.orient_polygons(shapes, exterior_cw=False), dtype=object)
+
+
+def cut(polygon: shapely.Polygon) -> shapely.Geometry | None:
+    """A lon/lat polygon, cut where it meets the antimeridian: parts within [-180, 180] which
+    together cover the same ground (RFC 7946, 3.1.9); None where nothing is left.
+
+    A ring around a pole is led along the antimeridian to it.
+    """
+    shell = _unrolled(polygon.exterior.coords)
+    middle = (shell[:, 0].min() + shell[:, 0].max()) / 2
+    whole = _valid(shapely.Polygon(shell))
+    for ring in polygon.interiors:
+        hole = _unrolled(ring.coords)
+        # beside its own shell, not a turn further on
+        hole[:, 0] += 360.0 * np.rint((middle - hole[:, 0].mean()) / 360.0)
+        whole = shapely.difference(whole, _valid(shapely.Polygon(hole)))
+    west, _, east, _ = shapely.bounds(whole).tolist()
+    if not math.isfinite(west):
+        return None
+    parts: list[Any] = []
+    for turn in range(math.floor((west + 180.0) / 360.0), math.floor((east + 180.0) / 360.0) + 1):
+        span = shapely.box(360.0 * turn - 180.0, -90.0, 360.0 * turn + 180.0, 90.0)
+        for part in shapely.get_parts(shapely.intersection(whole, span)):
+            if shapely.get_type_id(part) == _POLYGON and part.area:
+                parts.append(shapely.transform(part, lambda p, t=turn: _turned(p, t)))
+    if not parts:
+        return None
+    return parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)
+
+
+def wkb(shapes: Shapes) -> pa.Array:
+    """WKB (ISO, little-endian); null where there is no shape."""
+    return pa.array(shapely.to_wkb(shapes, byte_order=1, flavor="iso"), pa.binary())
+
+
+def geojson_texts(shapes: Shapes, decimals: int) -> list[str]:
+    """The GeoJSON geometry of each shape: Polygon, MultiPolygon or null."""
+    return [_geometry_text(shape, decimals) for shape in shapes]
+
+
+def _geometry_text(shape: Any, decimals: int) -> str:
+    if shape is None:
+        return "null"
+    parts = [_rings_text(p, decimals) for p in shapely.get_parts(shape)]
+    if len(parts) == 1:
+        return f'{{"type":"Polygon","coordinates":{parts[0]}}}'
+    return f'{{"type":"MultiPolygon","coordinates":[{",".join(parts)}]}}'
+
+
+def _rings_text(polygon: Any, decimals: int) -> str:
+    rings = shapely.get_rings(polygon)
+    points, ring = shapely.get_coordinates(rings, return_index=True)
+    pairs = [f"[{x!r},{y!r}]" for x, y in (np.round(points, decimals) + 0.0).tolist()]
+    stops = np.cumsum(np.bincount(ring)).tolist()
+    texts = [",".join(pairs[a:b]) for a, b in zip([0, *stops], stops, strict=False)]
+    return "[[" + "],[".join(texts) + "]]"
+
+
+def _begins(regions: Polygons) -> npt.NDArray[np.int64]:
+    """Each region's first point."""
+    return np.asarray(regions.rings)[np.asarray(regions.polygons)[:-1]]
+
+
+def _shapes(points: Floats, regions: Polygons) -> tuple[Shapes, npt.NDArray[np.bool_]]:
+    """Regions over other points, and which of them have a place for every one."""
+    if not len(regions):
+        return np.empty(0, dtype=object), np.empty(0, dtype=bool)
+    finite = np.isfinite(points[:, 0]) & np.isfinite(points[:, 1])
+    placed = np.logical_and.reduceat(finite, _begins(regions))
+    whole = np.where(finite[:, None], points, 0.0) + 0.0
+    offsets = (np.asarray(regions.rings), np.asarray(regions.polygons))
+    shapes = np.asarray(shapely.from_ragged_array(_POLYGON, whole, offsets), dtype=object)
+    shapes[~placed] = None
+    return shapes, placed
+
+
+def _unrolled(ring: Any) -> Floats:
+    """A closed ring whose longitudes go on beyond ±180 instead of jumping."""
+    points = np.asarray(ring, dtype=np.float64)[:-1, :2]
+    steps = (np.diff(np.append(points[:, 0], points[0, 0])) + 180.0) % 360.0 - 180.0
+    lon = points[0, 0] + np.concatenate([[0.0], np.cumsum(steps)])
+    open_ring = np.stack([lon[:-1], points[:, 1]], axis=-1)
+    if abs(lon[-1] - lon[0]) > 180.0:
+        pole = math.copysign(90.0, float(points[:, 1].sum()))
+        way = [(lon[-1], points[0, 1]), (lon[-1], pole), (lon[0], pole)]
+        open_ring = np.concatenate([open_ring, np.array(way)])
+    return np.concatenate([open_ring, open_ring[:1]])
+
+
+def _valid(shape: Any) -> Any:
+    return shape if shapely.is_valid(shape) else shapely.make_valid(shape)
+
+
+def _turned(points: Floats, turn: int) -> Floats:
+    return np.stack([np.clip(points[:, 0] - 360.0 * turn, -180.0, 180.0), points[:, 1]], axis=-1)

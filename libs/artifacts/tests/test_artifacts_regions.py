@@ -1,0 +1,264 @@
+"""Regions with holes in a job's files, read by the tools that people use."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import geopandas
+import numpy as np
+import pytest
+import shapely
+from artifact_support import (
+    FIJI,
+    NOWHERE,
+    ROTATED,
+    SEGMENTATION,
+    UTM,
+    Files,
+    Mask,
+    blobs,
+    failure,
+    image,
+    image_files,
+    job_files,
+    regions_of,
+    segmented,
+)  # fmt: skip
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+
+from frond.artifacts import ImageResult, rle
+from frond.artifacts.regions import cut, geojson_texts, lonlat_shapes, map_shapes, wkb
+from frond.artifacts.rle import run_lengths
+from frond.contracts.plan import Georeference
+from frond.merge import Detections
+
+
+@pytest.fixture(scope="module")
+def two() -> tuple[list[ImageResult], list[Mask], Files]:
+    a, masks_a = regions_of(blobs(1))
+    b, masks_b = regions_of(blobs(2))
+    results = [segmented("a.tif", a), failure("b.tif"), segmented("c.tif", b, ROTATED)]
+    return results, masks_a + masks_b, job_files(results, SEGMENTATION)[0]
+
+
+class TestCoco:
+    def test_pycocotools_gives_back_every_pixel(self, two: Any, tmp_path: Path) -> None:
+        """annToMask of each annotation is exactly its region; the areas are those of the masks."""
+        results, masks, files = two
+        (tmp_path / "coco.json").write_bytes(files["coco.json"])
+        coco = COCO(str(tmp_path / "coco.json"))
+        annotations = coco.loadAnns(sorted(coco.getAnnIds()))
+        assert len(annotations) == len(masks)
+        kinds = {type(a["segmentation"]) for a in annotations}
+        assert kinds == {list, dict}
+        for annotation, mask in zip(annotations, masks, strict=True):
+            assert np.array_equal(coco.annToMask(annotation).astype(bool), mask)
+            assert annotation["area"] == mask.sum()
+            rows, cols = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+            assert annotation["bbox"] == [cols[0], rows[0], np.ptp(cols) + 1, np.ptp(rows) + 1]
+        assert [len(r.detections) for r in results if r.completed] == [
+            len(coco.getAnnIds(imgIds=[n])) for n in (1, 2)
+        ]
+
+    def test_a_polygon_without_a_hole_is_a_polygon(self, two: Any) -> None:
+        """Run lengths only where there are holes; rings open, as is the custom."""
+        results, _, files = two
+        annotations = json.loads(files["coco.json"])["annotations"]
+        holed = [h for r in results if r.polygons is not None for h in r.polygons.has_holes]
+        assert [isinstance(a["segmentation"], dict) for a in annotations] == holed
+        plain = next(a["segmentation"] for a in annotations if isinstance(a["segmentation"], list))
+        assert plain[0][:2] != plain[0][-2:] and len(plain) == 1
+
+    def test_load_res_takes_the_results(self, two: Any, tmp_path: Path) -> None:
+        """As masks, with their areas: what an evaluation of masks starts from."""
+        _, masks, files = two
+        for name in ("coco.json", "coco-results.json"):
+            (tmp_path / name).write_bytes(files[name])
+        loaded = COCO(str(tmp_path / "coco.json")).loadRes(str(tmp_path / "coco-results.json"))
+        for annotation, mask in zip(loaded.loadAnns(loaded.getAnnIds()), masks, strict=True):
+            assert np.array_equal(loaded.annToMask(annotation).astype(bool), mask)
+            assert annotation["area"] == mask.sum()
+
+
+class TestRunLengths:
+    @settings(max_examples=60, deadline=None)
+    @given(st.integers(0, 1 << 30), st.floats(0.05, 0.95), st.integers(1, 12), st.integers(1, 12))
+    def test_they_are_those_of_pycocotools(
+        self, seed: int, share: float, width: int, height: int
+    ) -> None:
+        """The same text as its own encoder gives for the region's bitmap, however odd it is."""
+        classes = (np.random.default_rng(seed).random((height, width)) < share).astype(np.uint8)
+        found, masks = regions_of(classes)
+        assert run_lengths(found, width, height) == [
+            coco_mask.encode(np.asfortranarray(m.astype(np.uint8)))["counts"].decode()
+            for m in masks
+        ]
+
+    @pytest.mark.parametrize("crossings", [1, 7, 300])
+    def test_in_strips_and_batches_they_are_the_same(
+        self, crossings: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """However few columns or regions are done at a time."""
+        found, _ = regions_of(blobs(3))
+        whole = run_lengths(found, 60, 60)
+        monkeypatch.setattr(rle, "CROSSINGS", crossings)
+        assert run_lengths(found, 60, 60) == whole
+
+    def test_what_lies_beyond_the_image_is_cut_off(self) -> None:
+        """A ring that the rounding led over the edge fills up to the edge."""
+        found, _ = regions_of(np.ones((4, 4), np.uint8))
+        wide = replace(found, points=np.where(found.points == 4, 4.25, found.points))
+        assert run_lengths(wide, 4, 4) == run_lengths(found, 4, 4)
+
+    def test_of_large_pixels(self) -> None:
+        """Regions found in coarser pixels than the raster's cover them all the same."""
+        found, masks = regions_of(blobs(4), factor=3)
+        for counts, mask in zip(run_lengths(found, 180, 180), masks, strict=True):
+            got = coco_mask.decode({"size": [180, 180], "counts": counts.encode()})
+            assert np.array_equal(got, np.kron(mask, np.ones((3, 3))))
+
+    def test_a_large_image_costs_what_its_regions_do(self) -> None:
+        """A region in the far corner of 60,000² pixels: no bitmap of them is ever made."""
+        found, masks = regions_of(blobs(5))
+        far = replace(found, points=found.points + 59_900)
+        for counts, mask in zip(run_lengths(far, 60_000, 60_000), masks, strict=True):
+            rle_ = {"size": [60_000, 60_000], "counts": counts.encode()}
+            assert coco_mask.area(rle_) == mask.sum()
+
+
+class TestGeoJson:
+    def test_rings_are_those_of_rfc_7946(self, two: Any) -> None:
+        """Valid, closed, exterior counter-clockwise, holes clockwise and kept."""
+        results, masks, files = two
+        features = json.loads(files["detections.geojson"])["features"]
+        assert len(features) == len(masks)
+        holes = 0
+        for feature in features:
+            assert shapely.geometry.shape(feature["geometry"]).is_valid
+            outer, *inner = feature["geometry"]["coordinates"]
+            assert shapely.LinearRing(outer).is_ccw
+            assert not any(shapely.LinearRing(r).is_ccw for r in inner)
+            assert all(r[0] == r[-1] for r in (outer, *inner))
+            holes += len(inner)
+        expected = sum(
+            len(r.polygons.rings) - len(r.polygons.polygons) for r in results if r.polygons
+        )
+        assert holes == expected > 10
+
+    def test_they_lie_where_the_pixels_do(self, two: Any) -> None:
+        """Taken back to the raster's CRS, each covers its pixels' ground to a part in a thousand."""
+        _, masks, files = two
+        frame = geopandas.read_file(io.BytesIO(files["detections.geojson"])).to_crs("EPSG:32633")
+        for geometry, mask in zip(frame.geometry, masks, strict=True):
+            assert geometry.area == pytest.approx(mask.sum() * 0.25, rel=1e-2)
+        a, _, c, _, e, f = UTM.transform or ()
+        rows, cols = np.nonzero(masks[0])
+        centres = shapely.points(a * (cols + 0.5) + c, e * (rows + 0.5) + f)
+        assert shapely.contains(frame.geometry[0], centres).all()
+
+    def test_across_the_antimeridian(self) -> None:
+        """A frame of pixels over 180° is cut in two halves of a frame; each side stays on its own."""
+        classes = np.zeros((60, 900), np.uint8)
+        classes[10:50, 300:500] = 1
+        classes[20:40, 350:450] = 0
+        classes[5:8, 600:620] = 2
+        found, _ = regions_of(classes)
+        file = job_files([segmented("f.tif", found, FIJI, size=(900, 60))], SEGMENTATION)[0]
+        crossing, east = sorted(
+            (f["geometry"] for f in json.loads(file["detections.geojson"])["features"]),
+            key=lambda g: str(g["type"]),
+        )
+        assert (crossing["type"], east["type"]) == ("MultiPolygon", "Polygon")
+        shape = shapely.geometry.shape(crossing)
+        assert shape.is_valid and shape.area == pytest.approx((200 * 40 - 100 * 20) * 1e-8)
+        west_half, east_half = sorted(shape.geoms, key=lambda g: -g.bounds[0])
+        assert west_half.bounds == pytest.approx((179.99, -17.005, 180.0, -17.001))
+        assert east_half.bounds == pytest.approx((-180.0, -17.005, -179.99, -17.001))
+        frame = geopandas.read_parquet(io.BytesIO(file["detections.parquet"]))
+        assert frame.geometry.is_valid.all()
+
+    def test_around_a_pole(self) -> None:
+        """A region that holds the pole covers it; one around it leaves it out."""
+        geo = Georeference(
+            kind="affine", crs="EPSG:3413", transform=(1000, 0, -30_000, 0, -1000, 30_000)
+        )
+        full = np.ones((60, 60), np.uint8)
+        ring = full.copy()
+        ring[20:40, 20:40] = 0
+        for classes, holds in ((full, True), (ring, False)):
+            shapes = lonlat_shapes(geo, regions_of(classes)[0])
+            assert shapes is not None and shapes[0].is_valid
+            assert shapely.covers(shapes[0], shapely.Point(10.0, 89.99)) == holds
+            assert shapely.covers(shapes[0], shapely.Point(-120.0, 89.76))
+
+    def test_a_cut_of_nothing_is_nothing(self) -> None:
+        """What has no area on the globe has no geometry."""
+        flat = shapely.Polygon([(179.0, 1.0), (-179.0, 1.0), (179.0, 1.0)])
+        assert cut(flat) is None
+
+    def test_without_lonlat(self) -> None:
+        """No features, named as such; the pixels are in the other files."""
+        found, _ = regions_of(blobs(1))
+        files = job_files([segmented("n.tif", found, NOWHERE)], SEGMENTATION)[0]
+        data = json.loads(files["detections.geojson"])
+        assert data["features"] == [] and len(data["images_without_lonlat"]) == 1
+        assert len(json.loads(files["coco.json"])["annotations"]) == len(found)
+        frame = geopandas.read_parquet(io.BytesIO(files["detections.parquet"]))
+        assert len(frame) == len(found) and frame.geometry.isna().all()
+
+
+def test_geoparquet_has_them_in_the_rasters_crs(two: Any) -> None:
+    """Valid polygons with their holes, exact in map units, right-handed, each in its own bbox."""
+    _, masks, files = two
+    frame = geopandas.read_parquet(io.BytesIO(files["detections.parquet"]))
+    assert frame.crs == "EPSG:32633" and frame.geometry.is_valid.all()
+    assert all(g.exterior.is_ccw for g in frame.geometry)
+    for geometry, mask in zip(frame.geometry, masks, strict=True):
+        assert geometry.area == pytest.approx(mask.sum() * 0.25)
+    some = geopandas.read_parquet(
+        io.BytesIO(files["detections.parquet"]), bbox=tuple(frame.geometry.iloc[0].bounds)
+    )
+    assert 0 < len(some) < len(frame)
+
+
+def test_a_region_without_a_place_is_null_and_alone_so() -> None:
+    """A point that the CRS cannot place takes its own region's geometry, and no other's."""
+    found, _ = regions_of(blobs(1))
+    points = found.points.copy()
+    points[-1] = np.inf
+    shapes = map_shapes(UTM, replace(found, points=points))
+    assert [s is None for s in shapes] == [False] * (len(found) - 1) + [True]
+    assert wkb(shapes).null_count == 1 and geojson_texts(shapes, 7)[-1] == "null"
+
+
+def test_the_same_regions_give_the_same_bytes(two: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twice, and in slices of other sizes."""
+    results, _, files = two
+    assert job_files(results, SEGMENTATION)[0] == files
+    monkeypatch.setattr("frond.artifacts.common.SLICE_POINTS", 50)
+    again = job_files(results, SEGMENTATION)[0]
+    for name in ("coco.json", "coco-results.json", "detections.geojson", "summary.json"):
+        assert again[name] == files[name]
+
+
+def test_stac_names_the_classes_of_the_raster(two: Any) -> None:
+    """The class raster is an asset; the values it holds are named, nodata among them."""
+    results, _, _ = two
+    item = json.loads(image_files(results[0], SEGMENTATION)["stac.json"])
+    assert any("classification" in e for e in item["stac_extensions"])
+    asset = item["assets"]["classes"]
+    assert asset["href"] == "./classes.tif" and "cloud-optimized" in asset["type"]
+    (band,) = asset["bands"]
+    assert [c["value"] for c in band["classification:classes"]] == [0, 1, 2, 255]
+    assert band["classification:classes"][1]["title"] == "palm"
+    assert (
+        "classes"
+        not in json.loads(image_files(image("b.tif", Detections.empty()))["stac.json"])["assets"]
+    )
