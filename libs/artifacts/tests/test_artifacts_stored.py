@@ -9,12 +9,26 @@ from collections.abc import Iterator
 from hashlib import sha256
 
 import pytest
-from artifact_support import JOB, MANIFEST, MODEL, detections, failure, image, job_files
+from artifact_support import (
+    JOB,
+    MANIFEST,
+    MODEL,
+    SEGMENTATION,
+    blobs,
+    detections,
+    failure,
+    image,
+    job_files,
+    regions_of,
+    segmented,
+)
 
 from frond.artifacts import ImageResult, write_image_artifacts, write_job_artifacts
 from frond.contracts import keys
 from frond.contracts.errors import ObjectMissing
 from frond.contracts.jobs import ImageOutcome, JobSpec
+from frond.masks import Polygons
+from frond.masks.table import to_ipc as polygons_to_ipc
 from frond.merge import Detections, to_ipc
 from frond.store import ObjectStore, StoreSettings
 
@@ -61,6 +75,26 @@ async def test_a_job_is_written_from_what_is_stored(store: ObjectStore) -> None:
         assert data == expected[artifact.name]
         assert artifact.sha256 == sha256(data).hexdigest()
         assert artifact.uri == store.uri(keys.result(JOB.job_id, artifact.name))
+
+
+async def test_regions_are_read_beside_their_detections(store: ObjectStore) -> None:
+    """A segmentation's job is written from the stored polygons, images without any among them."""
+    results = [
+        segmented("a.tif", regions_of(blobs(1))[0]),
+        segmented("b.tif", Polygons.empty()),
+        segmented("c.tif", regions_of(blobs(2))[0]),
+    ]
+    for result in results:
+        assert result.polygons is not None
+        await stored(store, result)
+        key = keys.image_polygons(JOB.job_id, result.outcome.image_id)
+        await store.put(key, polygons_to_ipc(result.polygons))
+    outcomes = [r.outcome for r in results]
+    manifest = SEGMENTATION.manifest
+    made = await write_job_artifacts(store, JOB.job_id, outcomes, SPEC, manifest)
+    expected, _ = job_files(results, SEGMENTATION)
+    for artifact in made:
+        assert await store.get(keys.result(JOB.job_id, artifact.name)) == expected[artifact.name]
 
 
 async def test_a_gap_in_the_store_is_named_and_leaves_nothing(store: ObjectStore) -> None:

@@ -18,11 +18,15 @@ from frond.contracts import keys
 from frond.contracts.jobs import Artifact, ImageOutcome, ImageStatus, JobSpec
 from frond.contracts.modelspec import ModelManifest
 from frond.contracts.plan import ImagePlan
+from frond.masks.table import Polygons
+from frond.masks.table import from_ipc as polygons_from_ipc
 from frond.merge import Detections, from_ipc
 from frond.store import MultipartWriter, ObjectStore
 
 IMAGES_AHEAD: Final = 16
 DETECTIONS_AHEAD: Final = 250_000
+REGION_WEIGHT: Final = 16
+"""Boxes that take as much memory as a region of usual shape."""
 
 
 async def write_image_artifacts(
@@ -32,22 +36,23 @@ async def write_image_artifacts(
     detections: Detections,
     manifest: ModelManifest,
     *,
+    polygons: Polygons | None = None,
     stored: Callable[[str], None] = lambda _: None,
 ) -> Sequence[Artifact]:
     """Write one completed image's files to ``images/{image}/``, side by side.
 
     Args:
+        polygons: the detections as regions, where the model finds those.
         stored: called in a thread with the name of each file once it is there.
 
     Raises:
         StoreUnavailable: the store does not take them; files that are there are whole.
     """
     job = JobInfo(plan.job_id, plan.model, manifest, plan.thresholds)
-
     files = _Files(store, lambda n: keys.image_artifact(plan.job_id, plan.image_id, n), stored)
     made = await asyncio.to_thread(
         write_image,
-        ImageResult(outcome, plan, detections),
+        ImageResult(outcome, plan, detections, polygons),
         job,
         files.open,
         files.uri,
@@ -74,7 +79,7 @@ async def write_job_artifacts(
         stored: called in a thread with the name of each file once it is there.
 
     Raises:
-        ObjectMissing: a completed image's plan or detections are gone.
+        ObjectMissing: a completed image's plan, detections or regions are gone.
         StoreUnavailable: the store does not answer; files that are there are whole.
     """
     job = JobInfo(
@@ -83,7 +88,10 @@ async def write_job_artifacts(
         manifest,
         *((spec.thresholds,) if spec else ()),
     )
-    results = _ReadAhead(store, job_id, outcomes, asyncio.get_running_loop())
+    results = _ReadAhead(
+        store, job_id, outcomes, asyncio.get_running_loop(),
+        regions=manifest is not None and manifest.task == "segmentation",
+    )  # fmt: skip
     files = _Files(store, lambda name: keys.result(job_id, name), stored)
     try:
         made = await asyncio.to_thread(write_job, results, outcomes, job, files.open, files.uri)
@@ -148,11 +156,14 @@ class _ReadAhead:
         job_id: str,
         outcomes: Iterable[ImageOutcome],
         loop: asyncio.AbstractEventLoop,
+        *,
+        regions: bool,
     ) -> None:
         self._store = store
         self._job_id = job_id
         self._outcomes = outcomes
         self._loop = loop
+        self._regions = regions
         self._ahead: deque[tuple[int, Future[ImageResult]]] = deque()
         self._stopped = False
 
@@ -160,7 +171,7 @@ class _ReadAhead:
         held = 0
         try:
             for outcome in self._outcomes:
-                weight = sum(outcome.detections.values())
+                weight = sum(outcome.detections.values()) * (REGION_WEIGHT if self._regions else 1)
                 while self._ahead and (
                     len(self._ahead) >= IMAGES_AHEAD or held + weight > DETECTIONS_AHEAD
                 ):
@@ -204,4 +215,11 @@ class _ReadAhead:
             of_plan, self._store.get(keys.image_detections(self._job_id, outcome.image_id))
         )
         detections, _ = await asyncio.to_thread(from_ipc, data)
-        return ImageResult(outcome, ImagePlan.model_validate_json(planned), detections)
+        plan, polygons = ImagePlan.model_validate_json(planned), await self._polygons(outcome)
+        return ImageResult(outcome, plan, detections, polygons)
+
+    async def _polygons(self, outcome: ImageOutcome) -> Polygons | None:
+        if not self._regions:
+            return None
+        data = await self._store.get(keys.image_polygons(self._job_id, outcome.image_id))
+        return (await asyncio.to_thread(polygons_from_ipc, data))[0]
