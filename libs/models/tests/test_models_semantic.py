@@ -160,7 +160,8 @@ def test_scaling_up_is_what_onnx_calls_linear(factor: int) -> None:
         ({"background": True}, "background is True"),
         ({"background": -1}, "background is -1"),
         ({"min_area": -1}, "min_area is -1"),
-        ({"min_area": "much"}, "no number of pixels"),
+        ({"min_area": 2.5}, "no whole number of pixels"),
+        ({"min_area": "much"}, "no whole number of pixels"),
     ],
 )
 def test_parameters_out_of_range_are_refused(params: dict[str, Any], words: str) -> None:

@@ -116,6 +116,30 @@ def test_every_pixel_gets_its_class(tmp_path: Path, size: tuple[int, int], hole:
     same_classes(plan, made, truth)
 
 
+def test_masks_of_resampled_windows_are_of_scaled_pixels(tmp_path: Path) -> None:
+    """At twice the model's GSD: planes are as large as the grid's windows, and so are circles."""
+    truth = draw(tmp_path / "land.tif", 200, 150)
+    session = ModelSession(colour_model(tmp_path / "m", gsd_m=1.0))
+    plan, made = results(tmp_path / "land.tif", session)
+    assert 0.49 < plan.grid.scale < 0.51
+    ys, xs = (
+        np.minimum((np.arange(n) + 0.5) / plan.grid.scale, most - 1).astype(int)
+        for n, most in zip((plan.grid.height, plan.grid.width), truth.shape, strict=True)
+    )
+    scaled, right, valid = truth[np.ix_(ys, xs)], 0, 0
+    for data in made:
+        with MaskFile.of(data) as file:
+            for window in file.windows:
+                box, planes = plan.grid.window(window), file.planes(window)
+                assert planes.shape == (3, box.height, box.width)
+                here = scaled[box.y0 : box.y1, box.x0 : box.x1]
+                both = (here >= 0) & (planes[2] > 0)
+                right += int((planes.argmax(axis=0) == here)[both].sum())
+                valid += int(both.sum())
+    # what is left lies on edges
+    assert valid > 5000 and right > 0.97 * valid
+
+
 def test_the_same_chunk_gives_the_same_masks(tmp_path: Path) -> None:
     """Twice, with other sessions: byte for byte; the batch changes nothing that is meant."""
     draw(tmp_path / "land.tif", 200, 150)

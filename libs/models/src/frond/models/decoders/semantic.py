@@ -23,7 +23,7 @@ from frond.models.decoders.base import (
 Activation = Literal["none", "softmax", "sigmoid"]
 Layout = Literal["NCHW", "NHWC"]
 
-MIN_AREA: Final = 16.0
+MIN_AREA: Final = 16
 """Regions with fewer scaled pixels give no polygon, unless the manifest says otherwise."""
 
 _FULL: Final = np.float32(255)
@@ -42,7 +42,7 @@ class SemanticParams:
 
     activation: Activation = "none"
     background: int | None = None
-    min_area: float = MIN_AREA
+    min_area: int = MIN_AREA
     layout: Layout = "NCHW"
 
 
@@ -103,15 +103,15 @@ def params_of(manifest: ModelManifest) -> SemanticParams:
             f"channel from 0 to {channels - 1}, or left out.",
         )
     min_area = given.get("min_area", MIN_AREA)
-    if isinstance(min_area, bool) or not isinstance(min_area, int | float) or not min_area >= 0:
-        raise bad(manifest, f"decoder.params.min_area is {min_area!r}, no number of pixels.")
+    if not (_whole(min_area) and min_area >= 0):
+        raise bad(manifest, f"decoder.params.min_area is {min_area!r}, no whole number of pixels.")
     if activation == "softmax" and background is None and channels == 2:
         raise bad(
             manifest,
             "softmax over the channel of one class is 1 everywhere. Take activation sigmoid, or "
             "name the background's channel.",
         )
-    return SemanticParams(activation, background, float(min_area), layout)
+    return SemanticParams(activation, background, min_area, layout)
 
 
 def _whole(value: Any) -> bool:
