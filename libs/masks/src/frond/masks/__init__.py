@@ -1,6 +1,7 @@
 """Segmentation masks: blended over windows' overlaps into a COG, and traced into polygons."""
 
+from frond.masks.build import Built, build
 from frond.masks.codec import MaskFile, WindowMask, check, to_ipc
 from frond.masks.table import Polygons
 
-__all__ = ["MaskFile", "Polygons", "WindowMask", "check", "to_ipc"]
+__all__ = ["Built", "MaskFile", "Polygons", "WindowMask", "build", "check", "to_ipc"]

@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from frond.masks.arrow import column
+
 KIND: Final = "masks"
 _KIND_KEY: Final = "frond.kind"
 
@@ -31,7 +33,6 @@ _SCHEMA: Final = pa.schema(
         pa.field(_SCORES, pa.large_binary(), nullable=False),
     ]
 )
-_PLACE: Final = tuple(f.name for f in _SCHEMA)[:-1]
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,8 +83,8 @@ def to_ipc(masks: Iterable[WindowMask], about: Mapping[str, str]) -> bytes:
             ends = pa.py_buffer(np.array([0, flat.size], np.int64))
             scores = pa.Array.from_buffers(pa.large_binary(), 1, [None, ends, flat])
             place = [
-                pa.array([v], type=_SCHEMA.field(k).type)
-                for k, v in zip(_PLACE, (mask.window, *mask.planes.shape), strict=True)
+                column(np.array([v], f.type.to_pandas_dtype()), f.type)
+                for f, v in zip(_SCHEMA, (mask.window, *mask.planes.shape), strict=False)
             ]
             writer.write_batch(pa.record_batch([*place, scores], schema=schema))
     return bytes(sink.getvalue().to_pybytes())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from frond.contracts.plan import WindowGrid
+from frond.masks.arrow import column
 
 SUBPIXEL: Final = 256
 """Steps a raster pixel that coordinates are rounded to."""
@@ -146,22 +147,37 @@ _FIELDS: Final = (
 
 def to_ipc(polygons: Polygons, about: Mapping[str, str] | None = None) -> bytes:
     """An Arrow IPC file (zstd) of the rows as they stand; the same rows give the same bytes."""
+    sink = pa.BufferOutputStream()
+    write(sink, [polygons], about)
+    return bytes(sink.getvalue().to_pybytes())
+
+
+def write(sink: Any, parts: Iterable[Polygons], about: Mapping[str, str] | None = None) -> None:
+    """The same into an open Arrow stream, some rows at a time."""
     schema = pa.schema(
         [pa.field(name, kind, nullable=False) for name, kind in _FIELDS],
         metadata={k: str(v) for k, v in sorted((about or {}).items())},
     )
-    sink = pa.BufferOutputStream()
     options = pa.ipc.IpcWriteOptions(compression="zstd", use_threads=False)
     with pa.ipc.new_file(sink, schema, options=options) as writer:
-        for start in range(0, len(polygons), _ROWS_A_BATCH):
-            part = polygons.take(slice(start, start + _ROWS_A_BATCH))
-            values = pa.array(np.ascontiguousarray(part.points).reshape(-1))
-            points = pa.FixedSizeListArray.from_arrays(values, type=_POINT)
-            rings = pa.LargeListArray.from_arrays(pa.array(part.rings), points, type=_RING)
-            shapes = pa.LargeListArray.from_arrays(pa.array(part.polygons), rings, type=_SHAPE)
-            columns = [shapes, *(pa.array(c) for c in (part.classes, part.scores, part.areas))]
-            writer.write_batch(pa.record_batch(columns, schema=schema))
-    return bytes(sink.getvalue().to_pybytes())
+        for polygons in parts:
+            for start in range(0, len(polygons), _ROWS_A_BATCH):
+                rows = polygons.take(slice(start, start + _ROWS_A_BATCH))
+                writer.write_batch(_batch(rows, schema))
+
+
+def _batch(rows: Polygons, schema: Any) -> Any:
+    points = pa.FixedSizeListArray.from_arrays(
+        column(rows.points.reshape(-1), pa.float64()), type=_POINT
+    )
+    rings = pa.LargeListArray.from_arrays(column(rows.rings, pa.int64()), points, type=_RING)
+    shapes = pa.LargeListArray.from_arrays(column(rows.polygons, pa.int64()), rings, type=_SHAPE)
+    columns = [
+        column(rows.classes, pa.int32()),
+        column(rows.scores, pa.float32()),
+        column(rows.areas, pa.float64()),
+    ]
+    return pa.record_batch([shapes, *columns], schema=schema)
 
 
 def from_ipc(data: bytes | memoryview) -> tuple[Polygons, dict[str, str]]:
