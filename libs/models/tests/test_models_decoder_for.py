@@ -34,7 +34,7 @@ def test_a_decoder_for_another_task_is_refused(decoder: str) -> None:
 
 def test_unknown_decoders_and_parameters_are_named() -> None:
     """The sentence lists what there is."""
-    names = "centerpoint, detr, semantic, torchvision, yolo, yolo-end2end"
+    names = "centerpoint, detr, semantic, tile-classification, torchvision, yolo, yolo-end2end"
     with pytest.raises(ModelRejected, match=names):
         decoder_for(manifest_of("semantics"))
     with pytest.raises(ModelRejected, match="peaks_don"):

@@ -140,6 +140,14 @@ def semantic(windows: list[Planted]) -> Outputs:
     return {"probabilities": out}
 
 
+def tiles(windows: list[Planted]) -> Outputs:
+    out = np.zeros((len(windows), 2), np.float32)
+    for n, planted in enumerate(windows):
+        for _, score, cls in planted:
+            out[n, cls] = score
+    return {"probabilities": out}
+
+
 @dataclass(frozen=True)
 class Case:
     decoder: str
@@ -171,7 +179,10 @@ CASES = {
 }
 
 
-ALL = CASES | {"semantic": Case("semantic", semantic)}
+ALL = CASES | {
+    "semantic": Case("semantic", semantic),
+    "tile-classification": Case("tile-classification", tiles),
+}
 
 
 @pytest.fixture(params=list(CASES.values()), ids=list(CASES))
@@ -196,12 +207,12 @@ def test_every_decoder_is_in_the_suite() -> None:
 
 
 def test_results_are_of_the_tasks_type(any_case: Case) -> None:
-    """Boxes for detection, planes for segmentation, one entry a window."""
+    """Boxes for detection and classification, planes for segmentation, one entry a window."""
     manifest = manifest_of(any_case.decoder)
     kind = WindowPlanes if manifest.task == "segmentation" else WindowDetections
     (found,) = any_case.read(any_case.make([[((40, 40, 90, 90), 0.8, 0)]]))
     assert isinstance(found, kind)
-    if manifest.task != "detection":
+    if manifest.task == "segmentation":
         with pytest.raises(TypeError):
             detections_of([found])
 

@@ -1,8 +1,8 @@
 """Graphs whose right answer is plain to see: for tests of the pipeline, never shipped.
 
 They need no training and no luck: one finds squares and rectangles of pure magenta, so that a test
-which plants them knows where every box must land; one knows red and green pixels from all others.
-Needs the ``onnx`` package.
+which plants them knows where every box must land; one knows red and green pixels from all others,
+and one windows of these colours. Needs the ``onnx`` package.
 """
 
 from __future__ import annotations
@@ -129,6 +129,53 @@ def colour_model(
     }
     if gsd_m is not None:
         manifest["gsd_m"] = gsd_m
+    (folder / MANIFEST_FILE).write_text(yaml.safe_dump(manifest, sort_keys=False))
+    return folder
+
+
+def tile_model(folder: Path, size: int = 64, *, name: str = "tiles", margin: int = 8) -> Path:
+    """Write a model that tells what colour a window is; returns the folder.
+
+    Classes ``red`` and ``green``, background channel 0: windows of pure red or green are sure to
+    above 0.99 of it, grey and black ones are background.
+    """
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    mixing = np.array([[0, 0, 0], [1, -1, -1], [-1, 1, -1]], np.float32) / 10
+    graph = helper.make_graph(
+        [
+            helper.make_node("GlobalAveragePool", ["input"], ["mean"]),
+            helper.make_node("Conv", ["mean", "kernel", "bias"], ["mixed"]),
+            helper.make_node("Flatten", ["mixed"], ["logits"]),
+        ],
+        "tiles",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["n", 3, size, size])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", 3])],
+        [
+            numpy_helper.from_array(mixing[:, :, None, None], "kernel"),
+            numpy_helper.from_array(np.array([0, -5, -5], np.float32), "bias"),
+        ],
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8),
+        str(folder / MODEL_FILE),
+    )
+    manifest: dict[str, Any] = {
+        "name": name,
+        "version": "1",
+        "task": "classification",
+        "decoder": {
+            "name": "tile-classification",
+            "params": {"activation": "softmax", "background": 0},
+        },
+        "classes": ["red", "green"],
+        "input": {"size": size},
+        "margin": margin,
+        "thresholds": {"score": 0.5},
+        "licence": "CC0-1.0",
+    }
     (folder / MANIFEST_FILE).write_text(yaml.safe_dump(manifest, sort_keys=False))
     return folder
 

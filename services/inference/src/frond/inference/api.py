@@ -103,7 +103,7 @@ class Predictor:
         """
         ref: ModelRef = await self._models.registry.resolve(model)
         session = await self._models.get(ref)
-        if session.manifest.task != "detection":
+        if session.manifest.task == "segmentation":
             raise ModelRejected(
                 Reason.BAD_MODEL,
                 f"{ref.name} is a model for {session.manifest.task}, and this door answers with "

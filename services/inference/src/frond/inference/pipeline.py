@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -139,12 +139,16 @@ def assemble(
     windows: Sequence[WindowPixels],
     grid: WindowGrid,
     source: RasterSource,
+    *,
+    cores: bool = False,
 ) -> Detections:
     """Windows' detections in full-image raster pixels, each with what its window owns.
 
     Args:
         found: one entry a window, boxes in window pixels.
         windows: the windows they were found in, in the same order.
+        cores: what was found is said of the whole window: its box becomes the window's core, and
+            the merge leaves it alone.
 
     Returns:
         In the table's total order.
@@ -155,13 +159,17 @@ def assemble(
             continue
         place = grid.window(pixels.index)
         shift = np.array((place.x0, place.y0, place.x0, place.y0), np.float64)
-        keep = _on_valid(one.boxes, pixels.valid)
-        parts.append(
-            own(
-                one.boxes[keep].astype(np.float64) + shift, one.scores[keep], one.classes[keep],
-                pixels.index, grid, width=source.width, height=source.height,
-            )
+        boxes = one.boxes
+        if cores:
+            core = np.array(grid.core(pixels.index), np.float64) - shift
+            boxes = np.broadcast_to(core.astype(np.float32), boxes.shape)
+        keep = _on_valid(boxes, pixels.valid)
+        rows = own(
+            boxes[keep].astype(np.float64) + shift, one.scores[keep], one.classes[keep],
+            pixels.index, grid, width=source.width, height=source.height,
         )  # fmt: skip
+        # cores tile the image: what is flagged is looked for a twin, and they have none
+        parts.append(replace(rows, flags=np.zeros_like(rows.flags)) if cores else rows)
     return Detections.concat(parts).sorted()
 
 

@@ -90,12 +90,13 @@ def predict(
     decoded = decode(image)
     plan = decoded.plan
     thresholds = effective_thresholds(session.manifest, plan.thresholds)
+    cores = session.manifest.task == "classification"
     parts, count, first = [], 0, 0
     while decoded.chunks:
         for windows in decoded.chunks:
             found, _ = runner.detect(session, [w.data for w in windows], thresholds)
             check_count(found, limits.max_detections)
-            parts.append(assemble(found, windows, plan.grid, plan.source))
+            parts.append(assemble(found, windows, plan.grid, plan.source, cores=cores))
             count += len(windows)
         first += len(decoded.chunks)
         if first >= plan.chunks:

@@ -78,7 +78,8 @@ def _detections(
 
     def finish(most: int) -> Result:
         check_count(found, most)
-        rows = assemble(found, windows, event.grid, event.source)
+        cores = session.manifest.task == "classification"
+        rows = assemble(found, windows, event.grid, event.source, cores=cores)
         return Result(to_ipc(rows, _about(event)), len(rows))
 
     return finish, spent

@@ -20,6 +20,7 @@ from frond.models.decoders.base import (
 from frond.models.decoders.centerpoint import CenterPoint
 from frond.models.decoders.detr import Detr
 from frond.models.decoders.semantic import Semantic
+from frond.models.decoders.tile_classification import TileClassification
 from frond.models.decoders.torchvision import Torchvision
 from frond.models.decoders.yolo import Yolo
 from frond.models.decoders.yolo_end2end import YoloEnd2End
@@ -37,9 +38,11 @@ __all__ = [
     "planes_of",
 ]
 
-DECODERS: Final[dict[str, Decoder]] = {
-    d.name: d for d in (CenterPoint(), Yolo(), YoloEnd2End(), Detr(), Torchvision(), Semantic())
-}
+_ALL: Final[tuple[Decoder, ...]] = (
+    CenterPoint(), Yolo(), YoloEnd2End(), Detr(), Torchvision(), Semantic(), TileClassification(),
+)  # fmt: skip
+
+DECODERS: Final = {d.name: d for d in _ALL}
 
 
 def decoder_for(manifest: ModelManifest) -> Decoder:
