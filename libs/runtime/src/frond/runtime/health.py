@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 
@@ -10,12 +11,16 @@ class Health:
 
     A part that was declared and never became ready keeps the service unready; a fatal message
     makes it unhealthy, and the process is about to exit.
+
+    Attributes:
+        was_ready: set once all parts were ready.
     """
 
     def __init__(self) -> None:
         self._parts: dict[str, str | None] = {}
         self.fatal: str | None = None
         self.started = time.monotonic()
+        self.was_ready = asyncio.Event()
 
     def expect(self, part: str, why: str = "starting") -> None:
         """Declare a part that is not ready yet."""
@@ -23,6 +28,8 @@ class Health:
 
     def ready(self, part: str) -> None:
         self._parts[part] = None
+        if not self.waiting_for:
+            self.was_ready.set()
 
     def unready(self, part: str, why: str) -> None:
         self._parts[part] = why
