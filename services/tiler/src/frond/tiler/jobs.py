@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import time
 from datetime import UTC, datetime
@@ -29,6 +31,37 @@ class Jobs:
         self._registry = registry
         self._specs: dict[str, JobSpec] = {}
         self._seen: dict[tuple[str, str], tuple[float, bool]] = {}
+        self._asking: dict[str, asyncio.Future[None]] = {}
+
+    async def look(self, job_id: str) -> None:
+        """Ask the store at once for what is asked of a job one after the other from here on.
+
+        A job's seal and its images come together: who comes while it is asked waits for the answers.
+        """
+        asking = self._asking.get(job_id)
+        if asking is None:
+            asking = self._asking[job_id] = asyncio.ensure_future(self._ask(job_id))
+            asking.add_done_callback(lambda _: self._asking.pop(job_id, None))
+        # whoever is cancelled leaves the others their answers
+        await asyncio.shield(asking)
+
+    async def _ask(self, job_id: str) -> None:
+        await asyncio.gather(
+            self.completed(job_id),
+            self.cancelled(job_id),
+            self._look(job_id, "open", keys.open_marker(job_id)),
+            self._look(job_id, "sealed", keys.job_sealed(job_id)),
+            self._look_at_spec(job_id),
+        )
+
+    async def _look_at_spec(self, job_id: str) -> None:
+        # one that is none troubles whoever needs it
+        with contextlib.suppress(ValueError):
+            await self._known_spec(job_id)
+
+    async def _look(self, job_id: str, kind: str, key: str) -> None:
+        if not self._lately(kind, job_id) and await self._store.exists(key):
+            self._remember(kind, job_id, True)
 
     async def cancelled(self, job_id: str) -> bool:
         """Whether the job was cancelled; may be two seconds late."""
@@ -44,8 +77,7 @@ class Jobs:
 
     async def open(self, job_id: str) -> None:
         """Mark the job as not finished, so that the reconciler looks after it."""
-        at, _ = self._seen.get(("open", job_id), (-_OPEN_S, False))
-        if time.monotonic() - at < _OPEN_S:
+        if self._lately("open", job_id):
             return
         await self._store.put_if_absent(keys.open_marker(job_id), b"")
         crash_point("tiler.open-marked")
@@ -60,7 +92,8 @@ class Jobs:
 
     async def seal(self, job_id: str, size: int) -> int:
         """Fix how many images the job has; returns what was fixed first."""
-        raw = await self._store.put_if_absent(
+        # whoever says it has stored it, as a rule
+        raw = await self._store.get_or_put(
             keys.job_sealed(job_id), json.dumps({"job_size": size}).encode()
         )
         crash_point("tiler.seal-stored")
@@ -68,15 +101,16 @@ class Jobs:
 
     async def sealed_once(self, job_id: str, size: int) -> None:
         """As :meth:`seal`, asked of the store once in a while only."""
-        at, _ = self._seen.get(("sealed", job_id), (-_OPEN_S, False))
-        if time.monotonic() - at >= _OPEN_S:
+        if not self._lately("sealed", job_id):
             await self.seal(job_id, size)
             self._remember("sealed", job_id, True)
 
     async def keep_addresses(self, event: ImageUploaded) -> None:
         """Store whom the job's end is to be told, whether or not the job is ever given a spec."""
-        at, _ = self._seen.get(("notify", event.job_id), (-_OPEN_S, False))
-        if time.monotonic() - at >= _OPEN_S:
+        spec = self._specs.get(event.job_id)
+        if spec is not None and completed_spec(spec, event) is spec:
+            return  # it tells of them all
+        if not self._lately("notify", event.job_id):
             addresses = event.model_dump_json(include={"webhook_url", "email", "tenant"})
             await self._store.put_if_absent(keys.job_notify(event.job_id), addresses.encode())
             crash_point("tiler.addresses-stored")
@@ -88,15 +122,25 @@ class Jobs:
         Raises:
             ModelRejected: nothing is pinned yet, and the model that the image names is not there.
         """
-        spec = self._specs.get(event.job_id)
+        spec = await self._known_spec(event.job_id)
         if spec is None:
-            spec = await self._stored(event.job_id) or await self._pin(event)
-            if len(self._specs) >= _MOST:
-                self._specs.clear()
-            self._specs[event.job_id] = spec
+            spec = self._keep(await self._pin(event))
         if completed_spec(spec, event) is not spec:
             spec = self._specs[event.job_id] = await self._complete(event, spec)
         return spec
+
+    async def _known_spec(self, job_id: str) -> JobSpec | None:
+        known = self._specs.get(job_id)
+        if known is None:
+            found = await self._stored(job_id)
+            known = self._keep(found) if found is not None else None
+        return known
+
+    def _keep(self, spec: JobSpec) -> JobSpec:
+        if len(self._specs) >= _MOST:
+            self._specs.clear()
+        # of two that were read, the first is the one that may have been completed since
+        return self._specs.setdefault(spec.job_id, spec)
 
     async def _complete(self, event: ImageUploaded, known: JobSpec) -> JobSpec:
         # what we have cached may be older than what another image has completed already
@@ -132,6 +176,10 @@ class Jobs:
             known = await self._store.exists(key)
             self._remember(kind, job_id, known)
         return known
+
+    def _lately(self, kind: str, job_id: str) -> bool:
+        at, _ = self._seen.get((kind, job_id), (-_OPEN_S, False))
+        return time.monotonic() - at < _OPEN_S
 
     def _remember(self, kind: str, job_id: str, value: bool) -> None:
         if len(self._seen) >= _MOST:

@@ -38,6 +38,9 @@ _DOUBTFUL: Final = DOUBTFUL | {Reason.OBJECT_MISSING, Reason.NOT_A_RASTER}
 _AGAIN: Final = _DOUBTFUL | {Reason.OBJECT_CHANGED, Reason.READ_TIMEOUT}
 _log = get_logger(__name__)
 
+Seen = tuple[Stat, bytes]
+"""An object's size and ETag, and its first bytes."""
+
 
 class Planner:
     """Plans images, each once: whoever comes later is given what was stored first.
@@ -61,24 +64,40 @@ class Planner:
         self.scratch = scratch
         self._copies = itertools.count()
 
-    async def stored(self, event: ImageUploaded) -> ImagePlan | None:
+    async def stored(self, event: ImageUploaded) -> bytes | None:
         """The plan that was stored for the image, if one was."""
         try:
-            raw = await self.store.get(keys.image_plan(event.job_id, event.image_id))
+            return await self.store.get(keys.image_plan(event.job_id, event.image_id))
         except ObjectMissing:
             return None
-        return ImagePlan.model_validate_json(raw)
 
-    async def plan(self, event: ImageUploaded, spec: JobSpec) -> ImagePlan:
-        """A new plan, stored before it is used; another's, if that was stored first."""
+    async def look(self, event: ImageUploaded) -> Seen | None:
+        """What planning asks of an image first; None: it will ask again, and say what is wrong."""
+        bucket, key = parse_s3_uri(event.image)
+        if bucket not in self.settings.buckets:
+            return None
+        try:
+            return await self.store.head_bytes(key, HEAD_BYTES, bucket=bucket)
+        except (ObjectMissing, StoreUnavailable):
+            return None
+
+    async def plan(
+        self, event: ImageUploaded, spec: JobSpec, seen: Seen | None = None
+    ) -> ImagePlan:
+        """A new plan, stored before it is used; another's, if that was stored first.
+
+        Args:
+            seen: of the image, just now.
+        """
         key = keys.image_plan(event.job_id, event.image_id)
         began = time.monotonic()
         doubtful = False
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                plan = await self._make_plan(event, spec, whole=doubtful)
+                plan = await self._make_plan(event, spec, seen, whole=doubtful)
                 break
             except (UserError, StoreUnavailable, BrokerUnavailable) as e:
+                seen = None
                 if not isinstance(e, RasterRejected) or e.reason not in _AGAIN:
                     raise
                 if attempt == _ATTEMPTS:
@@ -100,11 +119,11 @@ class Planner:
         return stored
 
     async def _make_plan(
-        self, event: ImageUploaded, spec: JobSpec, *, whole: bool = False
+        self, event: ImageUploaded, spec: JobSpec, seen: Seen | None, *, whole: bool = False
     ) -> ImagePlan:
         """Plan an image; ``whole``: from a local copy of it, if it is not too large for that."""
         bucket, key = parse_s3_uri(event.image)
-        stat, head = await self._head(bucket, key)
+        stat, head = seen or await self._head(bucket, key)
         request = PlanRequest(
             job_id=event.job_id,
             image_id=event.image_id,
@@ -153,7 +172,7 @@ class Planner:
             )
         return plan
 
-    async def _head(self, bucket: str, key: str) -> tuple[Stat, bytes]:
+    async def _head(self, bucket: str, key: str) -> Seen:
         try:
             return await self.store.head_bytes(key, HEAD_BYTES, bucket=bucket)
         except ObjectMissing:

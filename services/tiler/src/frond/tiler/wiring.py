@@ -25,6 +25,7 @@ from frond.contracts.errors import (
     UserError,
 )
 from frond.contracts.events import ChunkPlanned, Event, ImageUploaded, JobCancelled, JobSealed
+from frond.contracts.plan import ImagePlan
 from frond.contracts.reasons import Reason
 from frond.models.registry import Registry
 from frond.raster import configure_gdal
@@ -125,6 +126,7 @@ class Tiler:
         return _to_detected(given_up(envelope.event))
 
     async def _keep_open(self, job_id: str) -> bool:
+        await self.jobs.look(job_id)
         if await self.jobs.completed(job_id):
             return False
         await self.jobs.open(job_id)
@@ -132,7 +134,10 @@ class Tiler:
 
     async def _image(self, event: ImageUploaded, envelope: Envelope) -> Sequence[Outgoing]:
         log = _log.bind(job_id=event.job_id, image_id=event.image_id, trace_id=envelope.trace_id)
-        if not await self._keep_open(event.job_id):
+        is_open, stored, seen = await asyncio.gather(
+            self._keep_open(event.job_id), self.planner.stored(event), self.planner.look(event)
+        )
+        if not is_open:
             log.info("the job has ended: image left out", image=event.image)
             return ()
         if event.webhook_url or event.email:
@@ -155,10 +160,12 @@ class Tiler:
                 metrics.IMAGES.labels(no.reason.value).inc()
                 return _to_detected(no)
             planning_s = None
-            plan = await self.planner.stored(event)
+            plan = ImagePlan.model_validate_json(stored) if stored is not None else None
             if plan is None:
                 began = time.monotonic()
-                plan = await self._unless_cancelled(event.job_id, self.planner.plan(event, spec))
+                plan = await self._unless_cancelled(
+                    event.job_id, self.planner.plan(event, spec, seen)
+                )
                 planning_s = time.monotonic() - began
             elif await self.store.exists(keys.image_outcome(event.job_id, event.image_id)):
                 log.info("the image is done already")
