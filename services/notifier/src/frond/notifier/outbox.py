@@ -15,7 +15,7 @@ import secrets
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 from pydantic import ValidationError
 
@@ -36,6 +36,13 @@ _log = get_logger(__name__)
 
 def utc_now() -> datetime:
     return datetime.now(UTC)
+
+
+class _Taken(NamedTuple):
+    """A delivery that was promised just now: its record as it is stored, its marker under way."""
+
+    delivery: Delivery
+    marking: asyncio.Future[None]
 
 
 class Outbox:
@@ -77,10 +84,13 @@ class Outbox:
 
         An event that was taken before promises nothing new.
         """
-        to = await self._addresses(keys.job_spec(event.job_id))
+        to, noted = await asyncio.gather(
+            self._addresses(keys.job_spec(event.job_id)),
+            self._addresses(keys.job_notify(event.job_id)),
+        )
         if not to.complete:
             # a job of which every image was refused has no spec
-            to = to.filled(await self._addresses(keys.job_notify(event.job_id)))
+            to = to.filled(noted)
         for fresh in deliveries_of(event, to, self.now()):
             stored = Delivery.model_validate_json(
                 await self.store.put_if_absent(
@@ -89,12 +99,17 @@ class Outbox:
             )
             crash_point("notifier.delivery-stored")
             if not stored.final:
-                marker = keys.delivery_marker(stored.job_id, stored.id)
-                await self.store.put_if_absent(marker, b"{}")
-                crash_point("notifier.marker-stored")
-                self.attend(stored.job_id, stored.id)
+                # until there is a marker, the event counts as unread: the first attempt need not wait
+                marking = asyncio.ensure_future(self._mark(stored))
+                self.attend(stored.job_id, stored.id, _Taken(stored, marking))
+                await marking
         await self.store.delete(keys.untold_marker(event.job_id))
         crash_point("notifier.untold-deleted")
+
+    async def _mark(self, delivery: Delivery) -> None:
+        marker = keys.delivery_marker(delivery.job_id, delivery.id)
+        await self.store.put_if_absent(marker, b"{}")
+        crash_point("notifier.marker-stored")
 
     async def _addresses(self, key: str) -> Addresses:
         try:
@@ -131,12 +146,12 @@ class Outbox:
         else:
             await self.take(event)
 
-    def attend(self, job_id: str, delivery_id: str) -> None:
+    def attend(self, job_id: str, delivery_id: str, taken: _Taken | None = None) -> None:
         """See a delivery through to its end, in the background."""
         which = (job_id, delivery_id)
         if which in self._tasks:
             return
-        task = asyncio.create_task(self._see_through(job_id, delivery_id))
+        task = asyncio.create_task(self._see_through(job_id, delivery_id, taken))
         self._tasks[which] = task
         metrics.PENDING.set(len(self._tasks))
         task.add_done_callback(partial(self._ended, which))
@@ -163,12 +178,16 @@ class Outbox:
         for task in list(self._tasks.values()):
             task.cancel()
 
-    async def _see_through(self, job_id: str, delivery_id: str) -> None:
+    async def _see_through(self, job_id: str, delivery_id: str, taken: _Taken | None) -> None:
         marker = keys.delivery_marker(job_id, delivery_id)
         me = self._tasks[job_id, delivery_id]
+        known = taken.delivery if taken else None
         while not self._closing:
-            delivery = await self._load(job_id, delivery_id)
+            delivery, known = known or await self._load(job_id, delivery_id), None
             if delivery is None or delivery.final:
+                if taken is not None:
+                    # a marker that came after this would be looked at for nothing
+                    await asyncio.wait({taken.marking})
                 await wait_out(lambda: self.store.delete(marker), what="ending a delivery")
                 crash_point("notifier.marker-deleted")
                 return
@@ -198,9 +217,10 @@ class Outbox:
     async def _attempt(self, delivery: Delivery) -> float:
         """Make the next attempt, unless another notifier does; returns how long to look away."""
         number = delivery.attempts + 1
-        unwanted = await find_gone(self.store, delivery)
         until = self.now() + timedelta(seconds=self.lease_s)
-        held_for = await self._claim(delivery, number)
+        unwanted, held_for = await asyncio.gather(
+            find_gone(self.store, delivery), self._claim(delivery, number)
+        )
         if held_for > 0:
             return held_for
         if held_for < 0:
