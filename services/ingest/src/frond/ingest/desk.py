@@ -109,9 +109,14 @@ def _same_but_moved(stored: JobSpec, spec: JobSpec, wish: Wish) -> bool:
 async def open_for_work(ingest: Ingest, spec: JobSpec, expected: int | None) -> None:
     """Show the job: its marker, for whoever picks up what was left, and its row."""
     if not await ingest.store.exists(keys.job_completed(spec.job_id)):
-        await ingest.store.put(keys.open_marker(spec.job_id), b"", "application/octet-stream")
-        crash_point("ingest.open-marked")
+        await mark_open(ingest, spec.job_id)
     await show(ingest, spec, expected)
+
+
+async def mark_open(ingest: Ingest, job_id: str) -> None:
+    """From now on the job is one that has not ended, for whoever picks up what was left."""
+    await ingest.store.put(keys.open_marker(job_id), b"", "application/octet-stream")
+    crash_point("ingest.open-marked")
 
 
 async def show(ingest: Ingest, spec: JobSpec, expected: int | None) -> None:
@@ -183,6 +188,13 @@ async def seal(
     Raises:
         Refused: CONFLICT: it was sealed with another size.
     """
+    await fix_size(ingest, job_id, size, declared=declared)
+    await tell_sealed(ingest, job_id, size, traceparent)
+    return size
+
+
+async def fix_size(ingest: Ingest, job_id: str, size: int, *, declared: bool = False) -> None:
+    """The half of :func:`seal` that is for good."""
     event = JobSealed(job_id=job_id, job_size=size)
     body = json.dumps(event.model_dump(mode="json") | {"declared": declared}).encode()
     stored = json.loads(await ingest.store.put_if_absent(keys.job_sealed(job_id), body))
@@ -194,13 +206,17 @@ async def seal(
     if stored.get("declared") and not declared:
         await ingest.store.put(keys.job_sealed(job_id), body, "application/json")
     crash_point("ingest.seal-stored")
+
+
+async def tell_sealed(ingest: Ingest, job_id: str, size: int, traceparent: str) -> None:
+    """The other half: it is sent. If Kafka is away now, the sweeper sends it later."""
+    out = Outgoing(topics.UPLOADED, JobSealed(job_id=job_id, job_size=size))
     try:
         async with asyncio.timeout(_SEND_PATIENCE_S):
-            await ingest.producer.send(Outgoing(topics.UPLOADED, event), traceparent=traceparent)
+            await ingest.producer.send(out, traceparent=traceparent)
         crash_point("ingest.seal-sent")
     except (BrokerUnavailable, TimeoutError) as e:
         _log.warning("sealed, to be sent by the sweeper", job_id=job_id, error=repr(e))
-    return size
 
 
 async def cancel(ingest: Ingest, job_id: str, traceparent: str) -> JobRow:

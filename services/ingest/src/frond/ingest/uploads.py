@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 from collections.abc import Sequence
-from typing import Final
-
-from pydantic import BaseModel
 
 from frond.auth import Principal
 from frond.contracts import keys
@@ -20,28 +18,15 @@ from frond.ingest.context import Ingest, age
 from frond.ingest.desk import Wish
 from frond.ingest.forms import Received
 from frond.ingest.intake import File
+from frond.ingest.manifests import RETRY as RETRY
+from frond.ingest.manifests import Manifest as Manifest
 from frond.ingest.problems import Refused
 from frond.ingest.readmodel import queries
 from frond.ingest.rooms import make_room
 from frond.runtime import crash_point, get_logger
 from frond.store import Listed
 
-RETRY: Final = "retry:"
-"""What stands before the id of the job whose images a manifest runs again."""
 _log = get_logger(__name__)
-
-
-class Manifest(BaseModel):
-    """A job that came in one upload, stored once: what it consists of."""
-
-    content: str
-    upload_id: str
-    files: list[File]
-
-    def is_of(self, spec: JobSpec) -> bool:
-        """Whether this job may have these files: a retry's are its own tenant's alone."""
-        kind, colon, retried = self.upload_id.partition(":")
-        return not colon or (kind + colon == RETRY and retried == spec.retry_of)
 
 
 async def accept(
@@ -60,9 +45,13 @@ async def accept(
     """
     wish = received.wish()
     wish.check(ingest.egress)
-    await ingest.store.put(places.receiving(upload_id), job_id.encode(), "text/plain")
+    await tenancy.require_usable(ingest, job_id, who)
+    there, _ = await asyncio.gather(
+        _exists(ingest, job_id),
+        ingest.store.put(places.receiving(upload_id), job_id.encode(), "text/plain"),
+    )
     crash_point("ingest.form-named")
-    spec = await _accept(ingest, received, upload_id, job_id, wish, who, traceparent)
+    spec = await _accept(ingest, received, upload_id, job_id, wish, who, traceparent, there)
     await ingest.store.delete(places.receiving(upload_id))
     crash_point("ingest.form-unmarked")
     return spec
@@ -76,9 +65,8 @@ async def _accept(
     wish: Wish,
     who: Principal,
     traceparent: str,
+    there: bool,
 ) -> JobSpec:
-    await tenancy.require_usable(ingest, job_id, who)
-    there = await _exists(ingest, job_id)
     if there and not await ingest.store.exists(places.manifest(job_id)):
         plain = wish.model_copy(update={"job_id": None}) == Wish()
         spec = await (
@@ -124,11 +112,14 @@ async def carry_out(ingest: Ingest, spec: JobSpec, manifest: Manifest, tracepare
     if await ingest.store.exists(keys.job_completed(spec.job_id)):
         await desk.show(ingest, spec, size)
         return
-    await desk.open_for_work(ingest, spec, size)
+    await desk.mark_open(ingest, spec.job_id)
     events = [intake.uploaded(spec, f, size) for f in manifest.files]
-    await intake.record(ingest, events)
-    await desk.seal(ingest, spec.job_id, size, traceparent)
-    await intake.publish(ingest, events, traceparent)
+    await asyncio.gather(desk.show(ingest, spec, size), intake.record(ingest, events))
+    await desk.fix_size(ingest, spec.job_id, size)
+    await asyncio.gather(
+        desk.tell_sealed(ingest, spec.job_id, size, traceparent),
+        intake.publish(ingest, events, traceparent),
+    )
 
 
 async def _exists(ingest: Ingest, job_id: str) -> bool:
