@@ -139,11 +139,13 @@ class Worker:
         began = time.perf_counter()
         waited = _since(event.planned_at)
         key = keys.chunk_result(event.job_id, event.image_id, event.chunk_id)
-        stored = await self._stored(key)
+        stored, cancelled = await asyncio.gather(
+            self._stored(key), self._results.is_cancelled(event.job_id)
+        )
         if stored is not None:
             metrics.CHUNKS.labels("repeated").inc()
             return self._done(event, key, stored, Timings())
-        if await self._results.is_cancelled(event.job_id):
+        if cancelled:
             return self._failed(event, Reason.DISMISSED, "The job was cancelled.")
         session = await self._models.get(event.model)
         windows, read = await self._read(event, session)
