@@ -57,6 +57,16 @@ async def test_the_first_writer_wins(store: ObjectStore) -> None:
     assert await store.get("jobs/x/job.json") == told[0]
 
 
+async def test_what_is_there_is_read_and_what_is_not_is_put(store: ObjectStore) -> None:
+    """Of many at once one puts it, all are told the same, and later ones, too."""
+    told = await asyncio.gather(
+        *(store.get_or_put("jobs/x/sealed.json", str(i).encode()) for i in range(20))
+    )
+    assert len(set(told)) == 1
+    assert await store.get_or_put("jobs/x/sealed.json", b"late") == told[0]
+    assert await store.get("jobs/x/sealed.json") == told[0]
+
+
 async def test_a_stream_of_parts_is_one_object(store: ObjectStore) -> None:
     """20 MiB written in odd pieces come back whole, by range too, with the digest counted."""
     piece = bytes(range(256)) * 1001

@@ -9,7 +9,8 @@ import aggregator_world as world
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from frond.aggregator.closing import Closing
+from frond.aggregator.closing import Closing, roster_key
+from frond.aggregator.ending import Roster
 from frond.aggregator.handlers import ImageStage, JobStage
 from frond.aggregator.imaging import Imaging, dismissal_key
 from frond.aggregator.jobs import record_key
@@ -147,6 +148,23 @@ async def test_a_job_that_was_deleted_may_begin_anew(w: world.World) -> None:
     snapshot = stage.snapshot(w.job_id)
     assert snapshot is not None
     assert snapshot.images.failed == 1
+
+
+async def test_the_roster_that_is_stored_decides(w: world.World) -> None:
+    """Whoever closes a job with other images closes it with those of whoever was first."""
+    done = await images_done(w, 3)
+    ids = [bytes.fromhex(e.outcome.image_id) for e in done]
+    theirs = Roster.of(ids[:2], None, cancelled=True)
+    await w.store.put(roster_key(w.job_id), theirs.model_dump_json().encode())
+    _, stage = stages(w)
+    assert await stage.closing.close(
+        w.job_id, ids, size=3, cancelled=False, timings=done[0].timings
+    )
+    event = await stage.closing.completed(w.job_id)
+    assert event is not None
+    assert event.status is JobStatus.DISMISSED
+    assert event.images.failed == 2
+    assert {f.image for f in event.failures} == {e.outcome.image for e in done[:2]}
 
 
 async def test_the_last_chunk_of_an_image_writes_no_state(w: world.World) -> None:

@@ -119,9 +119,6 @@ class Closing:
         Returns:
             Whether the job has ended; False when an outcome is missing: nothing is sent then.
         """
-        if await self.store.exists(keys.job_completed(job_id)):
-            await self.deliver(job_id, traceparent)
-            return True
         ended = await self._write(job_id, images, size, cancelled, timings)
         if ended is None:
             return False
@@ -140,11 +137,14 @@ class Closing:
         mine = Roster.of(images, size, cancelled)
         with Outcomes() as outcomes:
             # another worker's roster may be there: then these are not the ones
-            roster, whole, spec = await asyncio.gather(
+            over, roster, whole, spec = await asyncio.gather(
+                self.store.exists(keys.job_completed(job_id)),
                 self._roster(job_id, mine),
                 self._read(job_id, mine.ids(), outcomes),
                 self._spec(job_id),
             )
+            if over:
+                return await self._stored(job_id)
             ids = roster.ids()
             if not roster.cancelled and len(ids) != roster.size:
                 # only a ledger that was taken apart by hand comes here
@@ -216,12 +216,13 @@ class Closing:
 
     async def deliver(self, job_id: str, traceparent: str | None = None) -> None:
         """Send a stored completed event as it is stored, and the final status."""
+        await self._deliver(await self._stored(job_id), traceparent)
+
+    async def _stored(self, job_id: str) -> _Ended:
         raw, spec = await asyncio.gather(
             self.store.get(keys.job_completed(job_id)), self._spec(job_id)
         )
-        await self._deliver(
-            _Ended(raw, JobCompleted.model_validate_json(raw), _waits(spec)), traceparent
-        )
+        return _Ended(raw, JobCompleted.model_validate_json(raw), _waits(spec))
 
     async def _deliver(self, ended: _Ended, traceparent: str | None) -> None:
         event, job_id = ended.event, ended.event.job_id
