@@ -30,7 +30,7 @@ PROVIDERS: Final = ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUEx
 DEFAULT_BATCH: Final = 8
 """Windows a run where neither the manifest nor the graph says: larger ones gained nothing on CPUs."""
 
-_DTYPES: Final = {
+DTYPES: Final = {
     "tensor(float)": "float32",
     "tensor(float16)": "float16",
     "tensor(uint8)": "uint8",
@@ -82,7 +82,7 @@ class ModelSession:
     ) -> None:
         self.manifest = manifest or load_manifest(folder)
         self._decoder: Decoder = decoder_for(self.manifest)
-        self._ort = _open(folder / MODEL_FILE, providers, threads, cache_dir)
+        self._ort = open_graph(folder / MODEL_FILE, providers, threads, cache_dir)
         self.providers: tuple[str, ...] = tuple(self._ort.get_providers())
         spec = self.manifest.input
         self.layout: Literal["CHW", "HWC"] = "CHW" if spec.layout == "NCHW" else "HWC"
@@ -183,7 +183,7 @@ class ModelSession:
                 f"The model {name} has no input {wanted!r}; its input is {next(iter(inputs))!r}."
             )
         node = inputs[wanted]
-        dtype = _DTYPES.get(node.type, node.type)
+        dtype = DTYPES.get(node.type, node.type)
         if dtype != spec.dtype:
             raise bad_model(
                 f"The model {name} takes {dtype} input, but model.yaml says {spec.dtype}. "
@@ -249,9 +249,17 @@ class ModelSession:
             )
 
 
-def _open(
-    path: Path, providers: Sequence[str], threads: int, cache_dir: Path | None
+def open_graph(
+    path: Path,
+    providers: Sequence[str] = PROVIDERS,
+    threads: int = 0,
+    cache_dir: Path | None = None,
 ) -> ort.InferenceSession:
+    """ONNX Runtime's session of a file, whatever it holds; arguments as of :class:`ModelSession`.
+
+    Raises:
+        ModelRejected: BAD_MODEL: no provider can load it.
+    """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
     options.inter_op_num_threads = 1
@@ -270,7 +278,7 @@ def _open(
             return ort.InferenceSession(str(path), options, providers=wanted)
         except Exception as e:  # ONNX Runtime's errors have no common base but this
             error = e
-    raise bad_model(f"ONNX Runtime cannot load {MODEL_FILE}: {_first_line(error)}") from error
+    raise bad_model(f"ONNX Runtime cannot load {path.name}: {_first_line(error)}") from error
 
 
 def _options(provider: str, cache_dir: Path | None) -> dict[str, str]:
@@ -295,4 +303,4 @@ def _shape(shape: Sequence[Any]) -> str:
     return "×".join(str(n) for n in shape)
 
 
-__all__ = ["DEFAULT_BATCH", "PROVIDERS", "ModelRejected", "ModelSession"]
+__all__ = ["DEFAULT_BATCH", "DTYPES", "PROVIDERS", "ModelRejected", "ModelSession", "open_graph"]

@@ -1,0 +1,326 @@
+"""A model folder put to the test, in plain words: what does not fit, and what looks odd."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from frond.contracts.errors import ModelRejected
+from frond.contracts.modelspec import ModelManifest, ModelThresholds
+from frond.models.decoders import WindowDetections, WindowPlanes, WindowResult, detections_of
+from frond.models.folder import load_manifest
+from frond.models.graph import drawn
+from frond.models.guess import PLACEHOLDER
+from frond.models.session import ModelSession
+
+Level = Literal["wrong", "odd", "fine"]
+Windows = Sequence[NDArray[np.uint8]]
+
+_SLOW_S: Final = 1.0
+_TRIES: Final = 3
+_FEW: Final = 3
+_LARGE_SIDE: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was seen. ``wrong``: jobs would fail or mislead; ``odd``: look at it."""
+
+    level: Level
+    text: str
+
+
+@dataclass
+class Report:
+    """What a check saw.
+
+    Attributes:
+        manifest: None where it cannot be read.
+        windows: that were looked at, uint8 [size, size, bands].
+        results: one a window, at the manifest's thresholds; none where the model does not run.
+        window_s: seconds that a window took.
+    """
+
+    findings: list[Finding] = field(default_factory=list)
+    manifest: ModelManifest | None = None
+    windows: Windows = ()
+    results: Sequence[WindowResult] = ()
+    window_s: float | None = None
+
+    @property
+    def fits(self) -> bool:
+        """Whether nothing is wrong."""
+        return all(f.level != "wrong" for f in self.findings)
+
+    def say(self, level: Level, text: str) -> None:
+        self.findings.append(Finding(level, text))
+
+
+def check(
+    folder: Path, sample: Callable[[ModelManifest], Windows] | None = None, threads: int = 0
+) -> Report:
+    """Load a folder, run it on a sample, and tell what there is to tell. Never raises ModelRejected.
+
+    Args:
+        sample: gives windows, uint8 [size, size, bands], at least one; drawn ones where None.
+    """
+    report = Report()
+    try:
+        report.manifest = manifest = load_manifest(folder)
+        session = ModelSession(
+            folder, manifest, providers=("CPUExecutionProvider",), threads=threads
+        )
+    except ModelRejected as e:
+        report.say("wrong", e.detail)
+        return report
+    spec = manifest.input
+    report.say(
+        "fine",
+        f"It loads: {manifest.task}, decoder {manifest.decoder.name}, windows of "
+        f"{spec.size}×{spec.size} ({spec.layout}, {spec.dtype}), {session.batch} a run.",
+    )
+    _unfinished(report, manifest)
+    report.windows = sample(manifest) if sample else drawn_windows(manifest)
+    fed = [_ordered(w, session) for w in report.windows]
+    try:
+        report.results = _decoded(session, fed, manifest.thresholds)
+        _judge(report, session, fed)
+    except ModelRejected as e:
+        report.say("wrong", e.detail)
+    return report
+
+
+def drawn_windows(manifest: ModelManifest) -> Windows:
+    """Two drawn windows for a model to look at."""
+    return [drawn(manifest.input.size, len(manifest.bands), seed) for seed in (1, 2)]
+
+
+def _unfinished(report: Report, manifest: ModelManifest) -> None:
+    if any(c.startswith(PLACEHOLDER) for c in manifest.classes):
+        report.say("odd", "classes are still called class-0 …: write their names into model.yaml.")
+    if manifest.gsd_m is None:
+        report.say(
+            "odd",
+            "gsd_m is not set: rasters are read at their own resolution, and a raster finer or "
+            "coarser than the training images is read wrongly.",
+        )
+    if not manifest.licence:
+        report.say("odd", "licence is empty: say who may use the weights.")
+
+
+def _judge(report: Report, session: ModelSession, fed: Windows) -> None:
+    manifest = session.manifest
+    first = session.run([fed[0]])
+    again = session.run([fed[0]])
+    if any(first[k].tobytes() != again[k].tobytes() for k in first):
+        report.say(
+            "wrong",
+            "Two runs on one window gave different bytes. Export it in evaluation mode, without "
+            "dropout or random sampling: a job that is run again must give the same results.",
+        )
+    else:
+        report.say("fine", "The same window gives the same bytes twice.")
+    other = session.run([255 - fed[0]])
+    if all(
+        first[k].shape == other[k].shape and first[k].tobytes() == other[k].tobytes() for k in first
+    ):
+        report.say(
+            "wrong",
+            "Its outputs are the same for a window and its negative: it does not see its input, or "
+            "everything is cut off on the way. Check normalization.",
+        )
+    _judge_batch(report, session, fed, first)
+    _judge_scaling(report, session, fed)
+    if manifest.task == "segmentation":
+        _judge_planes(report)
+    elif manifest.task == "detection":
+        _judge_boxes(report, session, fed)
+    _judge_time(report, session, fed)
+
+
+def _judge_batch(
+    report: Report, session: ModelSession, fed: Windows, alone: dict[str, NDArray[Any]]
+) -> None:
+    if session.batch == 1:
+        report.say("fine", "It runs one window at a time.")
+        return
+    rows = [fed[0], *(255 - w for w in fed[:1])] * session.batch
+    together = session.run(rows[: session.batch])
+    worst = max(
+        float(np.abs(together[k][0].astype(np.float64) - alone[k][0].astype(np.float64)).max())
+        / max(1.0, float(np.abs(alone[k][0]).max()))
+        for k in alone
+        if alone[k][0].size
+    )
+    if worst > 1e-2:
+        report.say(
+            "wrong",
+            f"A window's outputs change with the windows beside it in a batch (by {worst:.0%}). "
+            "Export it in evaluation mode (batch normalisation), or set input.batch to 1.",
+        )
+    else:
+        report.say("fine", f"Batches of {session.batch} give what single windows give.")
+
+
+def _judge_scaling(report: Report, session: ModelSession, fed: Windows) -> None:
+    """Whether pixels reach the graph in the range it was trained with, as far as that shows."""
+    manifest = session.manifest
+    norm = manifest.normalization
+    plain = manifest.input.dtype != "uint8" and norm.scale == 1 and set(norm.std) == {1.0}
+    results = _decoded(session, fed, ModelThresholds(score=0, nms_iou=1))
+    if saturated(results):
+        more = (
+            "Pixels reach it as 0…255 and most graphs expect 0…1: try normalization: {scale: "
+            "0.00392156862745098}."
+            if plain
+            else "Check normalization against what the model was trained with, and that the "
+            "activation is not applied twice."
+        )
+        report.say("odd", f"Its scores are all 0 or 1, nothing between. {more}")
+    elif plain:
+        report.say(
+            "odd",
+            "normalization is not set: pixels reach the graph as 0…255. Most are trained with 0…1 "
+            "(scale: 0.00392156862745098); leave it only if this one is not.",
+        )
+
+
+def saturated(results: Sequence[WindowResult]) -> bool:
+    """Whether all scores are at an end of their range, and at least one at the upper one."""
+    parts = [
+        r.planes[:-1].ravel() / 255 if isinstance(r, WindowPlanes) else r.scores for r in results
+    ]
+    scores: NDArray[Any] = np.concatenate(parts) if parts else np.empty(0)
+    if not len(scores) or scores.max() < 0.99:
+        return False
+    return bool(((scores < 0.004) | (scores > 0.996)).mean() > 0.999)
+
+
+def _judge_planes(report: Report) -> None:
+    planes = [r.planes for r in report.results if isinstance(r, WindowPlanes)]
+    assert report.manifest is not None
+    classes = np.stack([classes_of(p, report.manifest.thresholds.score) for p in planes])
+    if classes.min() == classes.max():
+        names = ("background", *report.manifest.classes)
+        report.say(
+            "odd",
+            f"Every pixel of the sample is {names[int(classes.flat[0])]}. Where it should not be: "
+            "check decoder.params.background and activation, and normalization.",
+        )
+    if all(int(p.max()) == int(p.min()) for p in planes):
+        report.say("odd", "All pixels of the sample have the same scores.")
+
+
+def classes_of(planes: NDArray[np.uint8], score: float) -> NDArray[np.intp]:
+    """[h, w] of one window's planes: 0 where no class reaches ``score`` and beats its rival."""
+    best = planes[:-1].argmax(axis=0)
+    value = np.take_along_axis(planes[:-1], best[None], axis=0)[0]
+    return np.where((value >= score * 255) & (value > planes[-1]), best + 1, 0)
+
+
+def _judge_boxes(report: Report, session: ModelSession, fed: Windows) -> None:
+    manifest, size = session.manifest, session.manifest.input.size
+    every = detections_of(_decoded(session, fed, ModelThresholds(score=0, nms_iou=1)))
+    found = detections_of(report.results)
+    boxes = np.concatenate([f.boxes for f in every])
+    scores = np.concatenate([f.scores for f in every])
+    if not len(boxes):
+        report.say(
+            "odd", "Not one box came out, at any score: try it on an image with objects (--image)."
+        )
+        return
+    if float(scores.max()) == 0:
+        report.say("odd", "All scores are 0: try it on an image with objects (--image).")
+    elif len(scores) > _FEW and float(np.ptp(scores)) < 1e-3:
+        report.say("odd", f"All {len(scores)} scores are {scores[0]:.3g}.")
+    if len(boxes) > _FEW and float(np.ptp(boxes, axis=0).max()) < 0.5:
+        report.say("odd", f"All {len(boxes)} boxes are the same one.")
+    if float(np.abs(boxes).max()) <= 2 < size:
+        report.say(
+            "wrong",
+            f"All boxes lie within 2 pixels of the window's corner: their coordinates look like "
+            f"shares of the window (0…1). The decoder {manifest.decoder.name} needs pixels of the "
+            f"window (0…{size}); export it so, or take the decoder detr where the graph is one.",
+        )
+    best = np.concatenate([f.boxes for f in found])
+    middle = (best[:, :2] + best[:, 2:]) / 2
+    outside = ((middle < -size * 0.1) | (middle > size * 1.1)).any(axis=1)
+    if len(best) and outside.mean() > 0.2:
+        report.say(
+            "odd",
+            f"{outside.mean():.0%} of the boxes lie outside their window: coordinates may be of "
+            f"another input size than {size}, or corners where the decoder takes centres.",
+        )
+    if any(len(f) >= manifest.max_detections for f in found):
+        report.say(
+            "odd",
+            f"A window has {manifest.max_detections} boxes, as many as max_detections lets pass: "
+            "raise thresholds.score, or check normalization.",
+        )
+    _judge_margin(report, found, manifest)
+    report.say(
+        "fine",
+        f"{sum(map(len, found))} boxes in {len(found)} windows at score ≥ "
+        f"{manifest.thresholds.score:g}; the best score is {scores.max():.3f}.",
+    )
+
+
+def _judge_margin(report: Report, found: list[WindowDetections], manifest: ModelManifest) -> None:
+    sides = np.concatenate(
+        [np.zeros(1)] + [np.ravel(f.boxes[:, 2:] - f.boxes[:, :2]) for f in found]
+    )
+    largest = float(np.percentile(sides, 99)) if len(sides) > 20 else float(sides.max())
+    if largest / 2 > manifest.margin:
+        report.say(
+            "odd",
+            f"Boxes are up to {largest:.0f} pixels wide and margin is {manifest.margin}: what lies on "
+            f"a window's border is seen in part. Set margin to {math.ceil(largest / 2)} or more.",
+        )
+
+
+def _judge_time(report: Report, session: ModelSession, fed: Windows) -> None:
+    batch = [fed[n % len(fed)] for n in range(session.batch)]
+    took = []
+    for _ in range(_TRIES):
+        started = time.perf_counter()
+        session.decode(session.run(batch), session.manifest.thresholds)
+        took.append(time.perf_counter() - started)
+    each = report.window_s = min(took) / len(batch)
+    spec = session.manifest
+    core = spec.input.size - 2 * spec.margin
+    count = math.ceil(_LARGE_SIDE / core) ** 2
+    report.say(
+        "odd" if each > _SLOW_S else "fine",
+        f"A window takes {each * 1000:.0f} ms on this machine's CPU: {count} windows, a raster of "
+        f"{_LARGE_SIDE}×{_LARGE_SIDE} pixels at the model's resolution, {_lasting(count * each)}.",
+    )
+
+
+def _decoded(
+    session: ModelSession, fed: Windows, thresholds: ModelThresholds
+) -> Sequence[WindowResult]:
+    found: list[WindowResult] = []
+    for i in range(0, len(fed), session.batch):
+        part = fed[i : i + session.batch]
+        found += session.decode(session.run(part), thresholds)
+    return found
+
+
+def _ordered(window: NDArray[np.uint8], session: ModelSession) -> NDArray[np.uint8]:
+    return window if session.layout == "HWC" else np.ascontiguousarray(window.transpose(2, 0, 1))
+
+
+def _lasting(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
+
+
+__all__ = ["Finding", "Report", "check", "classes_of", "drawn_windows", "saturated"]

@@ -1,0 +1,273 @@
+"""A first ``model.yaml`` for anybody's graph: what can be seen is written, what is guessed is said."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from frond.contracts.errors import ModelRejected
+from frond.contracts.modelspec import ModelManifest
+from frond.models.families import recognise
+from frond.models.family import Family
+from frond.models.folder import MANIFEST_FILE, MODEL_FILE, bad_model, parse_manifest
+from frond.models.graph import Graph, Port, batch_of, drawn
+from frond.models.session import DTYPES, ModelSession
+
+PLACEHOLDER: Final = "class-"
+"""What the names of unknown classes begin with; a number follows."""
+
+_IMAGENET: Final = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+_PER_PIXEL: Final = 1 / 255
+
+
+@dataclass(frozen=True)
+class Guess:
+    """What could be made out about a graph.
+
+    Attributes:
+        text: the whole ``model.yaml``; each guessed line says so in a comment.
+        manifest: the same, checked.
+        why: what the decoder was recognised by.
+        guessed: the fields that are guesses.
+        fill_in: sentences: what nobody but the model's author knows.
+        problem: why the folder cannot be run as it is; None: it loads and runs a sample.
+    """
+
+    text: str
+    manifest: ModelManifest
+    why: str
+    guessed: tuple[str, ...]
+    fill_in: tuple[str, ...]
+    problem: str | None = None
+
+
+def guess(path: Path, name: str | None = None) -> Guess:
+    """Look into a graph, try it on two samples, and describe it.
+
+    Args:
+        name: of the model; from the file's name where None.
+
+    Raises:
+        ModelRejected: BAD_MODEL: it cannot be loaded or run, or no decoder reads its outputs.
+    """
+    graph = Graph.open(path)
+    port = _one_input(graph)
+    sheet = _Sheet()
+    layout, bands = _layout(port, sheet)
+    size = _size(graph, port, layout, bands, sheet)
+    samples = [drawn(size, bands)]
+    small = batch_of(samples, port, layout, _PER_PIXEL if "uint8" not in port.dtype else 1.0)
+    outputs = graph.run(small, batch_of(samples, port, layout))
+    family = recognise(outputs, size, graph.told)
+    text = _text(name or _slug(path), graph, port, family, layout, bands, size, sheet)
+    return Guess(
+        text, parse_manifest(text.encode()), family.why, tuple(sheet.guessed), tuple(sheet.fill_in)
+    )
+
+
+def write_folder(path: Path, folder: Path, name: str | None = None) -> Guess:
+    """Make a model folder of a graph: a copy of it, and the ``model.yaml`` that was guessed.
+
+    Raises:
+        ModelRejected: as :func:`guess`; or there is a ``model.yaml`` already.
+    """
+    if (folder / MANIFEST_FILE).exists():
+        raise bad_model(
+            f"{folder / MANIFEST_FILE} is there already, and may hold your own words. "
+            "Take another folder, or delete it first."
+        )
+    found = guess(path, name)
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / MODEL_FILE
+    if not (target.exists() and target.samefile(path)):
+        shutil.copyfile(path, target)
+        # large graphs keep their weights in a file beside them, whose name the graph knows
+        for weights in sorted(path.parent.glob(f"{path.name}*data")):
+            shutil.copyfile(weights, folder / weights.name)
+    (folder / MANIFEST_FILE).write_text(found.text)
+    try:
+        ModelSession(folder, providers=("CPUExecutionProvider",))
+    except ModelRejected as e:
+        return Guess(found.text, found.manifest, found.why, found.guessed, found.fill_in, e.detail)
+    return found
+
+
+class _Sheet:
+    """Lines of YAML, and what is to be said of them."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.guessed: list[str] = []
+        self.fill_in: list[str] = []
+        self.doubts: dict[str, str] = {}
+
+    def add(self, field: str, value: Any, doubt: str = "", fill: str = "") -> None:
+        """One line; ``field`` is its path, whose depth is its indent."""
+        doubt = doubt or self.doubts.get(field, "")
+        parts = field.split(".")
+        shown = f" {json.dumps(value, ensure_ascii=False)}" if value is not None else ""
+        said = f"  # FILL IN: {fill}" if fill else f"  # guess: {doubt}" if doubt else ""
+        self.lines.append(f"{'  ' * (len(parts) - 1)}{parts[-1]}:{shown}{said}")
+        if doubt and not fill:
+            self.guessed.append(field)
+
+
+def _one_input(graph: Graph) -> Port:
+    if len(graph.inputs) != 1:
+        raise bad_model(
+            f"The graph takes {len(graph.inputs)} inputs ({', '.join(map(str, graph.inputs))}); "
+            "Frond gives it one, the image. Export it with the others as constants."
+        )
+    port = graph.inputs[0]
+    if port.dtype not in DTYPES:
+        raise bad_model(
+            f"The input is {port}; Frond gives float32, float16 or uint8. Export it with one of "
+            "these."
+        )
+    if len(port.shape) not in (3, 4):
+        raise bad_model(
+            f"The input is {port}; Frond gives images, that is N×C×H×W or N×H×W×C. This graph takes "
+            "something else."
+        )
+    return port
+
+
+def _layout(port: Port, sheet: _Sheet) -> tuple[str, int]:
+    """NCHW or NHWC, and how many bands."""
+    first, last = port.shape[-3], port.shape[-1]
+    channels_last = last is not None and last <= 16 and not (first is not None and first <= 16)
+    bands = last if channels_last else first
+    if bands is None:
+        sheet.doubts["bands"] = "the graph leaves it open"
+        sheet.doubts["input.layout"] = "the graph leaves it open"
+    return ("NHWC" if channels_last else "NCHW"), bands or 3
+
+
+def _size(graph: Graph, port: Port, layout: str, bands: int, sheet: _Sheet) -> int:
+    sides = port.shape[-2:] if layout == "NCHW" else port.shape[-3:-1]
+    fixed = {n for n in sides if n is not None}
+    if len(fixed) > 1:
+        raise bad_model(
+            f"The input is {port}; Frond cuts square windows. Export it with equal sides, or with "
+            "sides left open."
+        )
+    if fixed:
+        size: int = fixed.pop()
+        if not 8 <= size <= 4096:
+            raise bad_model(f"The input is {port}; windows may have 8 to 4096 pixels a side.")
+        return size
+    size = graph.fitting_size(layout, bands)
+    meant = "what it was exported for" if size == graph.told.size else "the first that it ran at"
+    sheet.doubts["input.size"] = f"the graph takes any size; this is {meant}"
+    return size
+
+
+def _text(
+    name: str, graph: Graph, port: Port, family: Family, layout: str, bands: int, size: int,
+    sheet: _Sheet,
+) -> str:  # fmt: skip
+    told = graph.told
+    sheet.lines += [
+        "# Made by `frond models init`. Lines marked `guess` may be wrong, those marked `FILL IN`",
+        "# are yours to write. Then: frond models check FOLDER; frond models push FOLDER",
+        f"# The graph takes {'; '.join(map(str, graph.inputs))}",
+        f"# and gives {'; '.join(map(str, graph.outputs))}.",
+    ]
+    sheet.add("name", name)
+    sheet.add("version", "1")
+    sheet.add("task", family.task)
+    sheet.add("description", " ".join(told.description.split()))
+    sheet.add("decoder", None)
+    sheet.add("decoder.name", family.decoder, family.why)
+    if family.params:
+        sheet.add("decoder.params", None)
+    for key, value in family.params.items():
+        sheet.add(f"decoder.params.{key}", value, family.doubts.get(key, ""))
+    if "background" in family.doubts and "background" not in family.params:
+        sheet.lines.append(f"    # background: 0  # {family.doubts['background']}")
+    _classes(family, graph, sheet)
+    sheet.add("bands", list(range(1, bands + 1)), "" if bands in (1, 3) else "in the file's order")
+    sheet.add("input", None)
+    sheet.add("input.name", port.name)
+    sheet.add("input.size", size)
+    sheet.add("input.layout", layout)
+    sheet.add("input.dtype", DTYPES[port.dtype])
+    if len(port.shape) == 4 and (port.shape[0] or 1) > 1:
+        sheet.add("input.batch", port.shape[0])
+    _normalization(family, port, bands, told.by, sheet)
+    if told.gsd_m is not None:
+        sheet.add("gsd_m", told.gsd_m, f"as {told.by} says")
+    else:
+        sheet.add(
+            "gsd_m", None, fill="metres a pixel of the training images; rasters are scaled to it"
+        )
+        sheet.fill_in.append(
+            "gsd_m: the ground metres a pixel of your training images (0.14, for example). Rasters "
+            "are resampled to it; without it each is read at its own resolution."
+        )
+    largest = max(0, (size - 8) // 2)
+    sheet.add(
+        "margin", min(size // 8, largest), "half of the largest object, in pixels, or a little more"
+    )
+    sheet.add("thresholds", None)
+    score = told.score or family.score
+    sheet.add(
+        "thresholds.score",
+        score,
+        f"as {told.by} says" if told.score else "try others on your images",
+    )
+    if family.task == "detection":
+        sheet.add("thresholds.nms_iou", 0.5, "lower where objects never overlap")
+        sheet.add("thresholds.merge_iou", 0.5, "the same, across windows' borders")
+    if told.licence:
+        sheet.add("licence", told.licence, f"as {told.by} says; yours may differ")
+    else:
+        sheet.add("licence", "", fill="of the weights, as an SPDX name: Apache-2.0, CC-BY-4.0 …")
+        sheet.fill_in.append("licence: who may use the weights, as an SPDX name (CC-BY-4.0).")
+    return "\n".join(sheet.lines) + "\n"
+
+
+def _classes(family: Family, graph: Graph, sheet: _Sheet) -> None:
+    names = list(graph.told.classes)
+    if family.skipped is not None and len(names) == (family.classes or 0) + 1:
+        del names[family.skipped]
+    fits = family.classes == len(names) if family.classes else len(names) >= family.at_least
+    if names and fits:
+        sheet.lines.append("classes:")
+        sheet.lines += [f"  - {json.dumps(n, ensure_ascii=False)}" for n in names]
+        return
+    count = family.classes or family.at_least
+    why = "" if family.classes else "the graph does not show how many; "
+    sheet.lines.append(f"classes:  # FILL IN: {why}their names, in the order of training")
+    sheet.lines += [f"  - {PLACEHOLDER}{n}" for n in range(count)]
+    many = (
+        f"{count} names"
+        if count > 1
+        else "its name"
+        if family.classes
+        else "their names, as many as it was trained with"
+    )
+    sheet.fill_in.append(f"classes: {many}, in the order of training; they are not in the graph.")
+
+
+def _normalization(family: Family, port: Port, bands: int, by: str, sheet: _Sheet) -> None:
+    if DTYPES[port.dtype] == "uint8":
+        return
+    sheet.add("normalization", None)
+    if family.scaling == "imagenet" and bands == 3:
+        doubt = "usual for such models; leave out mean and std where it was trained without"
+        sheet.add("normalization.scale", _PER_PIXEL, "1/255: pixels reach the graph as 0…1")
+        sheet.add("normalization.mean", _IMAGENET[0], doubt)
+        sheet.add("normalization.std", _IMAGENET[1], doubt)
+        return
+    usual = f"as {by} does" if by == "Ultralytics" else "1.0 where it takes 0…255"
+    sheet.add("normalization.scale", _PER_PIXEL, f"1/255: pixels reach the graph as 0…1; {usual}")
+
+
+def _slug(path: Path) -> str:
+    stem = path.parent.name if path.name == MODEL_FILE else path.stem
+    return re.sub(r"[^a-z0-9._-]+", "-", stem.lower()).strip("-._")[:63] or "my-model"
