@@ -160,8 +160,7 @@ def test_a_seam_is_a_ramp() -> None:
 
     def planes(index: int) -> Planes:
         box = grid.window(index)
-        found = np.full((2, box.height, box.width), 200 if index == 0 else 40, np.uint8)
-        return found
+        return np.full((2, box.height, box.width), 200 if index == 0 else 40, np.uint8)
 
     _, confidence = whole(grid, planes, Rule(1, 0, False))
     row = confidence[30].astype(int)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -89,7 +90,5 @@ def test_damage_is_a_value_error_or_no_harm(seed: int, flips: int) -> None:
     rng = np.random.default_rng(seed)
     for at in rng.integers(0, len(data), flips):
         data[at] ^= int(rng.integers(1, 256))
-    try:
+    with suppress(ValueError):
         check(bytes(data))
-    except ValueError:
-        pass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import colorsys
 import json
+import warnings
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -14,6 +15,7 @@ import rasterio.shutil
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.rpc import RPC
 from rasterio.windows import Window
 
@@ -22,7 +24,7 @@ from frond.masks.blend import NODATA
 from frond.masks.codec import Planes
 
 BLOCK: Final = 512
-_CACHE_BYTES: Final = 64 << 20
+_CACHE_BYTES: Final = 32 << 20
 _GOLDEN: Final = 0.6180339887498949
 
 
@@ -55,7 +57,9 @@ class ClassRaster:
         self._env = rasterio.Env(
             GDAL_CACHEMAX=_CACHE_BYTES, GDAL_PAM_ENABLED=False, GDAL_NUM_THREADS=1
         )
-        with self._env:
+        # no CRS is fine
+        with self._env, warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
             self._out = rasterio.open(
                 self._draft, "w", driver="GTiff", width=width, height=height, count=1, dtype="uint8",
                 nodata=NODATA, tiled=True, blockxsize=BLOCK, blockysize=BLOCK, compress="DEFLATE",

@@ -78,7 +78,7 @@ class Outlines(NamedTuple):
 
 
 def outlines(
-    keys: npt.NDArray[np.uint64], bits: tuple[int, int, int], batch: int = 1 << 19
+    keys: npt.NDArray[np.uint64], bits: tuple[int, int, int], batch: int = 1 << 18
 ) -> Iterator[Outlines]:
     """Sorted corners as rings, some regions at a time (about ``batch`` corners; at least one).
 

@@ -23,7 +23,7 @@ MOST_CORNERS: Final = 20_000_000
 """Of all kept regions' outlines together: what an image may ask for in memory (8 bytes each while
 it is traced)."""
 
-_STRIP_PIXELS: Final = 1 << 21
+_STRIP_PIXELS: Final = 1 << 20
 _KIND_BITS: Final = 3
 _NONE: Final = np.iinfo(np.int64).max
 
