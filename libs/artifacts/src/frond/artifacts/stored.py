@@ -25,8 +25,8 @@ from frond.store import MultipartWriter, ObjectStore
 
 IMAGES_AHEAD: Final = 16
 DETECTIONS_AHEAD: Final = 250_000
-REGION_WEIGHT: Final = 16
-"""Boxes that take as much memory as a region of usual shape."""
+SEGMENTED_AHEAD: Final = 2
+"""Images with regions: a few large ones may have hundreds of megabytes of outlines."""
 
 
 async def write_image_artifacts(
@@ -164,6 +164,7 @@ class _ReadAhead:
         self._outcomes = outcomes
         self._loop = loop
         self._regions = regions
+        self._most = SEGMENTED_AHEAD if regions else IMAGES_AHEAD
         self._ahead: deque[tuple[int, Future[ImageResult]]] = deque()
         self._stopped = False
 
@@ -171,9 +172,9 @@ class _ReadAhead:
         held = 0
         try:
             for outcome in self._outcomes:
-                weight = sum(outcome.detections.values()) * (REGION_WEIGHT if self._regions else 1)
+                weight = sum(outcome.detections.values())
                 while self._ahead and (
-                    len(self._ahead) >= IMAGES_AHEAD or held + weight > DETECTIONS_AHEAD
+                    len(self._ahead) >= self._most or held + weight > DETECTIONS_AHEAD
                 ):
                     done, result = self._next()
                     held -= done

@@ -54,6 +54,8 @@ class Reason(StrEnum):
     BAD_MODEL = "bad-model"
     # the run
     INFERENCE_FAILED = "inference-failed"
+    MASKS_FAILED = "masks-failed"
+    """An image's class map takes more time or memory than it may."""
     DISMISSED = "dismissed"
     INTERNAL = "internal"
     """Our own fault: it is in the logs under the trace id."""

@@ -20,17 +20,17 @@ from frond.aggregator.images import (
     is_dismissed,
     rejected_outcome,
 )
+from frond.aggregator.masking import ARROW_TYPE, Masking
 from frond.artifacts import write_image_artifacts
 from frond.contracts import keys
-from frond.contracts.errors import ObjectMissing
+from frond.contracts.errors import ObjectMissing, RasterRejected
 from frond.contracts.events import ChunkDetected, ImageEmpty, ImageFinished, ImageRejected
 from frond.contracts.ids import chunk_id
-from frond.contracts.jobs import (
-    ImageOutcome,
-    Timings,
-)
+from frond.contracts.jobs import ImageOutcome, Timings
+from frond.contracts.modelspec import ModelManifest
 from frond.contracts.plan import ImagePlan
 from frond.contracts.reasons import Reason
+from frond.masks.table import Polygons
 from frond.merge import Detections, from_ipc, merge, to_ipc
 from frond.models import Registry, effective_thresholds
 from frond.runtime import crash_point, get_logger
@@ -62,11 +62,12 @@ class Imaging:
     """Finishes images. Safe to run twice, at once, and beside a zombie.
 
     Args:
-        slots: how many images are merged at once.
+        slots: how many images are merged at once, beside those whose masks are made.
     """
 
-    def __init__(self, store: ObjectStore, slots: int) -> None:
+    def __init__(self, store: ObjectStore, slots: int, masking: Masking | None = None) -> None:
         self.store = store
+        self.masking = masking or Masking(store)
         self._slots = asyncio.Semaphore(slots)
         self.registry = Registry(store)
 
@@ -145,9 +146,12 @@ class Imaging:
         outcome = chunks.outcome(plan)
         took = 0.0
         if outcome is None:
-            async with self._slots:
+            manifest = await self.registry.manifest(plan.model)
+            masks = manifest.task == "segmentation"
+            # masks take minutes: they keep no others waiting
+            async with self.masking.slots if masks else self._slots:
                 began = time.monotonic()
-                outcome = await self._merge(plan)
+                outcome = await self._merge(plan, manifest)
                 took = time.monotonic() - began
             if outcome is None:
                 return None
@@ -251,17 +255,17 @@ class Imaging:
 
         return await asyncio.gather(*(one(name) for name in names))
 
-    async def _merge(self, plan: ImagePlan) -> ImageOutcome | None:
+    async def _merge(self, plan: ImagePlan, manifest: ModelManifest) -> ImageOutcome | None:
         """What the image's chunks give, written; None where one of them is not there."""
-        manifest = await self.registry.manifest(plan.model)
         try:
-            parts = await self._load(plan)
+            merged, polygons = await self._found(plan, manifest)
         except ObjectMissing as e:
             _log.warning("a chunk is missing", image_id=plan.image_id, error=str(e))
             return None
-        iou = effective_thresholds(manifest, plan.thresholds).merge_iou
-        merged = await asyncio.to_thread(_merged, parts, plan, iou)
-        del parts
+        except RasterRejected as e:
+            return rejected_outcome(
+                plan.job_id, plan.image_id, plan.image, plan.name, e.reason, e.detail, plan
+            )
         outcome = completed_outcome(plan, _by_class(merged, manifest.classes))
         await asyncio.gather(
             self._write_detections(plan, merged),
@@ -271,16 +275,29 @@ class Imaging:
                 outcome,
                 merged,
                 manifest,
+                polygons=polygons,
                 stored=lambda name: crash_point(f"aggregator.image-{name}"),
             ),
         )
         return outcome
 
+    async def _found(
+        self, plan: ImagePlan, manifest: ModelManifest
+    ) -> tuple[Detections, Polygons | None]:
+        """The image's detections; those of a segmentation as regions, too."""
+        if manifest.task == "segmentation":
+            regions = await self.masking.make(plan, manifest)
+            windows = regions.windows(plan.grid)
+            return Detections.of(regions.boxes, regions.scores, regions.classes, windows), regions
+        parts = await self._load(plan)
+        iou = effective_thresholds(manifest, plan.thresholds).merge_iou
+        return await asyncio.to_thread(_merged, parts, plan, iou), None
+
     async def _write_detections(self, plan: ImagePlan, merged: Detections) -> None:
         data = await asyncio.to_thread(to_ipc, merged, self._metadata(plan))
         await self.store.put(
             keys.image_detections(plan.job_id, plan.image_id), data,
-            "application/vnd.apache.arrow.file",
+            ARROW_TYPE,
         )  # fmt: skip
         crash_point("aggregator.detections-stored")
 

@@ -12,6 +12,9 @@ MERGING: Final = Histogram(
     "frond_merge_seconds", "From reading an image's chunks up to its outcome being stored",
     buckets=(0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
 )  # fmt: skip
+MASKERS_LOST: Final = Counter(
+    "frond_mask_processes_lost_total", "Processes that were making masks and were lost", ["why"]
+)
 CLOSING: Final = Histogram(
     "frond_job_close_seconds", "Writing a job's results",
     buckets=(0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300, 1800),

@@ -21,6 +21,16 @@ class AggregatorSettings(ServiceSettings):
     merge_slots: int = Field(
         default=max(2, os.cpu_count() or 2), ge=1, description="images merged at once"
     )
+    masks_at_once: int = Field(
+        default=1, ge=1, description="images whose masks are made at once, each in a process"
+    )
+    masks_timeout_s: float = Field(
+        default=1800.0, gt=0, description="how long the masks of one image may take"
+    )
+    masks_memory_mb: int = Field(
+        default=4096, ge=0,
+        description="what a process that makes masks may allocate; 0: as much as there is",
+    )  # fmt: skip
     stuck_s: float = Field(
         default=120.0,
         gt=0,

@@ -24,6 +24,7 @@ from frond.aggregator.gapless import GaplessConsumer
 from frond.aggregator.handlers import ImageStage, JobStage
 from frond.aggregator.imaging import Imaging, warm_up
 from frond.aggregator.lanes import Lanes
+from frond.aggregator.masking import Masking, scratch_in
 from frond.aggregator.progress import FaustCrashed, Progress
 from frond.aggregator.pulse import Pulse
 from frond.aggregator.reconcile import Reconciler
@@ -106,7 +107,11 @@ class Aggregator:
         self.offsets = Offsets(settings.kafka_bootstrap, prefix)
         self.lanes = Lanes(_QUEUED)
         self.app = self._make_app()
-        imaging = Imaging(self.store, settings.merge_slots)
+        self.masking = Masking(
+            self.store, scratch_in(settings.cache), at_once=settings.masks_at_once,
+            timeout_s=settings.masks_timeout_s, memory_mb=settings.masks_memory_mb,
+        )  # fmt: skip
+        imaging = Imaging(self.store, settings.merge_slots, self.masking)
         self.closing = Closing(self.store, self.producer, imaging)
         self.image_stage = ImageStage(
             self._table("images", topics.DETECTED), imaging, self.producer
@@ -350,4 +355,5 @@ class Aggregator:
         await self.offsets.close()
         with contextlib.suppress(Exception):
             await asyncio.wait_for(self.producer.stop(), 5)
+        await asyncio.to_thread(self.masking.close)
         self.store.close()

@@ -1,0 +1,159 @@
+"""An image of a segmentation model: its chunks' windows become a class raster and polygons.
+
+Everything goes over files, in a child process that may be killed: however large the image, and
+whatever its making does to memory or time, this process and the images beside it go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from frond.aggregator import metrics
+from frond.artifacts import COG_TYPE
+from frond.contracts import keys
+from frond.contracts.errors import RasterRejected
+from frond.contracts.ids import chunk_id
+from frond.contracts.modelspec import ModelManifest
+from frond.contracts.plan import ImagePlan
+from frond.contracts.reasons import Reason
+from frond.masks.build import Built, build
+from frond.masks.table import Polygons, from_ipc
+from frond.raster.sandbox import Sandbox
+from frond.store import ObjectStore
+
+Build = Callable[[Path, ImagePlan, ModelManifest], Built]
+
+ARROW_TYPE: Final = "application/vnd.apache.arrow.file"
+_READS: Final = 4
+_HELP: Final = "Cut the image into parts, or ask whoever runs this installation to raise"
+
+
+class Masking:
+    """Makes masks. Safe to run twice, at once, and beside a zombie.
+
+    Attributes:
+        slots: to be held by whoever makes masks and writes what they give.
+
+    Args:
+        scratch: a folder for an image's files while they are made; None: the system's.
+        at_once: how many images, each in a child process.
+        timeout_s: how long one image may take.
+        memory_mb: what a child may allocate; 0: as much as there is.
+    """
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        scratch: Path | None = None,
+        *,
+        at_once: int = 1,
+        timeout_s: float = 1800.0,
+        memory_mb: int = 4096,
+        build: Build = build,
+    ) -> None:
+        self.slots = asyncio.Semaphore(at_once)
+        self._store = store
+        self._scratch = scratch
+        self._timeout_s = timeout_s
+        self._memory_mb = memory_mb
+        self._build = build
+        self._children = Sandbox(
+            at_once, memory_mb=memory_mb, lost=lambda why: metrics.MASKERS_LOST.labels(why).inc()
+        )
+
+    async def make(self, plan: ImagePlan, manifest: ModelManifest) -> Polygons:
+        """Write an image's class raster and its polygons from its chunks; returns the polygons.
+
+        Raises:
+            ObjectMissing: a chunk is not there.
+            RasterRejected: MASKS_FAILED, it takes more time or memory than it may, or kills its
+                process twice; or as :func:`frond.masks.build.build` says.
+        """
+        prefix = f"image-{os.getpid()}-"
+        folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix=prefix, dir=self._scratch))
+        try:
+            await self._fetch(plan, folder)
+            built = await self._built(plan, manifest, folder)
+            _, polygons = await asyncio.gather(
+                self._store.put_file(
+                    keys.image_classes(plan.job_id, plan.image_id), built.classes, COG_TYPE
+                ),
+                self._polygons(plan, built.polygons),
+            )
+            return polygons
+        finally:
+            await asyncio.to_thread(shutil.rmtree, folder, True)
+
+    async def _fetch(self, plan: ImagePlan, folder: Path) -> None:
+        digest = plan.plan_digest
+        left = iter(range(plan.chunks))
+
+        async def some() -> None:
+            for ordinal in left:
+                chunk = chunk_id(plan.image_id, digest, ordinal)
+                key = keys.chunk_result(plan.job_id, plan.image_id, chunk)
+                await self._store.get_file(key, folder / f"{chunk}.arrow")
+
+        # what is still being written when the folder goes would bring it back
+        for error in await asyncio.gather(*(some() for _ in range(_READS)), return_exceptions=True):
+            if error is not None:
+                raise error
+
+    async def _built(self, plan: ImagePlan, manifest: ModelManifest, folder: Path) -> Built:
+        try:
+            return await self._children.run(
+                partial(self._build, folder, plan), manifest, self._timeout_s,
+                # a child may still write while its caller, cancelled, clears away
+                abandoned=lambda: shutil.rmtree(folder, ignore_errors=True),
+            )  # fmt: skip
+        except RasterRejected as e:
+            raise self._in_words(e) from None
+
+    def _in_words(self, e: RasterRejected) -> RasterRejected:
+        """The sandbox speaks of rasters that are read; here one is made."""
+        match e.reason:
+            case Reason.READ_TIMEOUT:
+                why = (
+                    f"Making the class map of the image took longer than {self._timeout_s:g} s. "
+                    f"{_HELP} FROND_MASKS_TIMEOUT_S."
+                )
+            case Reason.TOO_LARGE:
+                why = (
+                    "Making the class map of the image takes more memory than one process may "
+                    f"have ({self._memory_mb} MiB). {_HELP} FROND_MASKS_MEMORY_MB."
+                )
+            case Reason.READER_DIED:
+                why = (
+                    "The process that makes the image's class map was killed twice, most likely "
+                    "because the machine had no memory left. Cut the image into parts, or send it "
+                    "again when the machine has less to do."
+                )
+            case _:
+                return e
+        return RasterRejected(Reason.MASKS_FAILED, why)
+
+    async def _polygons(self, plan: ImagePlan, path: Path) -> Polygons:
+        key = keys.image_polygons(plan.job_id, plan.image_id)
+        await self._store.put_file(key, path, ARROW_TYPE)
+        return (await asyncio.to_thread(lambda: from_ipc(path.read_bytes())))[0]
+
+    def close(self) -> None:
+        """End the children, whatever they are doing."""
+        self._children.close()
+
+
+def scratch_in(cache: Path) -> Path:
+    """The folder for images' files; what processes that are no more have left is removed."""
+    scratch = cache / "masks"
+    scratch.mkdir(parents=True, exist_ok=True)
+    for left in scratch.glob("image-*"):
+        if not Path("/proc", left.name.split("-")[1]).exists():
+            shutil.rmtree(left, ignore_errors=True)
+    return scratch
