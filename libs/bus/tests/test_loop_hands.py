@@ -12,6 +12,7 @@ from frond.bus import Outgoing
 from frond.bus.consumer import _Loop, _Rebalance
 from frond.bus.handling import Handling
 from frond.bus.hands import UNSENT
+from frond.bus.outbox import Told
 from frond.contracts import topics
 from frond.contracts.envelope import Envelope, encode
 from frond.contracts.errors import FrondError
@@ -42,8 +43,9 @@ class Broker:
             self.enough.set()
         return message
 
-    async def post(self, _: Any) -> Any:
-        return asyncio.ensure_future(self.taken.wait())
+    def post(self, _: Any, told: Told) -> None:
+        waiting = asyncio.ensure_future(self.taken.wait())
+        waiting.add_done_callback(lambda _: told(None))
 
     def done(self, _: Any) -> None:
         assert self.taken.is_set()
@@ -93,8 +95,9 @@ class Refusing:
         self.sent = 0
         self.letters: list[bytes | None] = []
 
-    async def post(self, *_: Any, **__: Any) -> Any:
-        await self.send()
+    def post(self, *_: Any, **__: Any) -> None:
+        self.sent += 1
+        raise FrondError("larger than the topic takes")
 
     async def send(self, *_: Any, **__: Any) -> None:
         self.sent += 1

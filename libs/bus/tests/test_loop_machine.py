@@ -7,7 +7,6 @@ gaps, who owns which partition, and what was committed by an owner.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import defaultdict
 from collections.abc import Iterable
 from types import SimpleNamespace
@@ -20,6 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from frond.bus.consumer import _Loop, _Rebalance
+from frond.bus.outbox import Told
 from frond.contracts import topics
 from frond.contracts.errors import BrokerUnavailable
 
@@ -44,7 +44,7 @@ class Worker:
         self.effects = effects
         self.at: dict[TopicPartition, int] = {}
         self.handling: dict[asyncio.Future[None], Which] = {}
-        self.posted: dict[asyncio.Future[None], Which] = {}
+        self.posted: list[tuple[Which, Told]] = []
         self.frozen = False
         service = SimpleNamespace(
             name="copier",
@@ -69,22 +69,22 @@ class Worker:
             return None  # seen before: nothing is to be sent
         return which
 
-    async def post(self, made: Which) -> Any:
-        if made[1] % 4 == 0:
-            await asyncio.sleep(0)  # the buffers are full
-        posted = asyncio.get_running_loop().create_future()
-        self.posted[posted] = made
-        return posted
+    def post(self, made: Which, told: Told) -> None:
+        self.posted.append((made, told))
 
     def done(self, made: Which) -> None:
         assert made in self.effects
 
-    async def send_again(self, made: Which, error: BaseException) -> None:
-        sent = False
-        while not sent:
-            with contextlib.suppress(BrokerUnavailable):
-                await (await self.post(made))
-                sent = True
+    async def send_again(self, made: Which, error: BaseException | None) -> None:
+        while isinstance(error, BrokerUnavailable):
+            answer = asyncio.get_running_loop().create_future()
+            mine = made, answer.set_result
+            self.posted.append(mine)
+            try:
+                error = await answer
+            finally:
+                if mine in self.posted:
+                    self.posted.remove(mine)
 
     def hand_over(self, nth: int) -> None:
         """One message's handler returns; what it made is not durable yet."""
@@ -94,15 +94,12 @@ class Worker:
 
     def answer(self, nth: int, refused: bool) -> None:
         """The broker has what was made of one message, or could not take it."""
-        posted, which = list(self.posted.items())[nth % len(self.posted)]
-        del self.posted[posted]
-        if posted.done():
-            return
+        which, told = self.posted.pop(nth % len(self.posted))
         if refused:
-            posted.set_exception(BrokerUnavailable("no answer"))
+            told(BrokerUnavailable("no answer"))
         else:
             self.effects.add(which)
-            posted.set_result(None)
+            told(None)
 
     async def getmany(self, *partitions: TopicPartition, max_records: int, **_: Any) -> Any:
         got: dict[TopicPartition, list[Any]] = defaultdict(list)
@@ -254,7 +251,7 @@ class Rebalancing(RuleBasedStateMachine):
             assert worker.loop.service.health.fatal is None
             hands = worker.loop.hands
             assert hands.free == 3 - len(worker.handling)
-            assert hands.unsent == sum(not posted.done() for posted in worker.posted)
+            assert hands.unsent == len(worker.posted)
 
     def teardown(self) -> None:
         """In calm weather everything that was ever sent happens, and is committed."""

@@ -186,7 +186,9 @@ class _Loop:
                     self.ahead.add(partition, message)
 
     def _cannot_wait(self, message: Any) -> bool:
-        return any(k.lower() == "ce_type" and v in self.at_once for k, v in message.headers)
+        return bool(self.at_once) and any(
+            k.lower() == "ce_type" and v in self.at_once for k, v in message.headers
+        )
 
     def _following(self) -> Work | None:
         if self.service.stop.is_set():

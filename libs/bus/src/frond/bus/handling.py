@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from frond.bus import metrics
 from frond.bus.deadletter import DeadLetter, now
+from frond.bus.outbox import Told
 from frond.bus.producer import EventProducer, Outgoing, is_outage
 from frond.contracts import topics
 from frond.contracts.envelope import Envelope, Headers, decode
@@ -73,10 +74,10 @@ class Handling:
         made = await self.take(message)
         if made is None:
             return
-        try:
-            await (await self.post(made))
-        except Exception as e:
-            await self.send_again(made, e)
+        sent: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
+        self.post(made, lambda error: None if sent.done() else sent.set_result(error))
+        if (error := await sent) is not None:
+            await self.send_again(made, error)
         else:
             self.done(made)
 
@@ -107,15 +108,13 @@ class Handling:
             self._count(made)
             return None
 
-    async def post(self, made: Made) -> asyncio.Future[Any]:
-        """Queue for sending what was made; the future ends when the broker has it all, or with an
-        error: then :meth:`send_again` is due, else :meth:`done`."""
+    def post(self, made: Made, told: Told) -> None:
+        """Send what was made. When the broker has it all, ``told`` is called, and :meth:`done` is
+        due; or it is called with an error, and :meth:`send_again` is due."""
         try:
-            return await self.producer.post(made.out, traceparent=made.envelope.traceparent)
+            self.producer.post(made.out, told, traceparent=made.envelope.traceparent)
         except Exception as e:
-            failed = asyncio.get_running_loop().create_future()
-            failed.set_exception(e)
-            return failed
+            told(e)
 
     def done(self, made: Made) -> None:
         """The broker has it all."""

@@ -6,6 +6,7 @@ A task an event would cost more than most of what the bus does with one.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Collection
 from functools import partial
@@ -17,8 +18,6 @@ from frond.bus.handling import Handling, Made
 from frond.bus.tracker import CommitTracker
 
 UNSENT: Final = 1000
-# so many events that wait for nothing, then the heartbeats have their turn
-_AT_A_STRETCH: Final = 16
 
 
 class Work(NamedTuple):
@@ -27,15 +26,6 @@ class Work(NamedTuple):
     partition: TopicPartition
     message: Any
     tracker: CommitTracker
-
-
-class _Hand:
-    __slots__ = ("lent", "partition")
-
-    def __init__(self) -> None:
-        self.partition: TopicPartition | None = None
-        # its event is the broker's, and somebody else may have its place
-        self.lent = False
 
 
 class Hands:
@@ -66,9 +56,10 @@ class Hands:
         self._following = following
         self._mine = mine
         self._broken = broken
-        self._at_work: dict[asyncio.Task[None], _Hand] = {}
+        # whose event each hand has
+        self._at_work: dict[asyncio.Task[None], TopicPartition | None] = {}
         self._again: defaultdict[TopicPartition, set[asyncio.Task[None]]] = defaultdict(set)
-        self._posted: set[asyncio.Future[Any]] = set()
+        self._all_sent = asyncio.Event()
         self._looking = False
         self._over = False
 
@@ -92,8 +83,8 @@ class Hands:
 
     def drop(self, partitions: Collection[TopicPartition]) -> None:
         """Stop what is done for partitions that are somebody else's now."""
-        for task, hand in self._at_work.items():
-            if hand.partition in partitions:
+        for task, partition in self._at_work.items():
+            if partition in partitions:
                 task.cancel()
         for partition in partitions:
             for task in self._again.pop(partition, ()):
@@ -102,19 +93,20 @@ class Hands:
     def close(self) -> None:
         """Stop everything; what was posted is on its way, and nobody waits for it any more."""
         self._over = True
-        for doing in self._running() | self._posted:
-            doing.cancel()
+        for task in self._tasks():
+            task.cancel()
 
     async def idle(self, within: float) -> None:
-        """Wait until nothing is being handled or sent, but not longer than so many seconds."""
-        end = asyncio.get_running_loop().time() + within
-        while doing := self._running() | self._posted:
-            left = end - asyncio.get_running_loop().time()
-            if left <= 0:
-                return
-            await asyncio.wait(doing, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+        """Wait until nothing is being handled or, unless closed, sent; at most so many seconds."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within):
+                while tasks := self._tasks():
+                    await asyncio.wait(tasks)
+                while self.unsent and not self._over:
+                    self._all_sent.clear()
+                    await self._all_sent.wait()
 
-    def _running(self) -> set[asyncio.Future[Any]]:
+    def _tasks(self) -> set[asyncio.Task[None]]:
         return {*self._at_work, *(t for tasks in self._again.values() for t in tasks)}
 
     def _next(self) -> Work | None:
@@ -129,58 +121,36 @@ class Hands:
 
     def _begin(self, work: Work) -> None:
         self.free -= 1
-        hand = _Hand()
+        task = asyncio.create_task(self._handle(work))
         # at once, for whoever has the partition next may come before the task
-        hand.partition = work.partition
-        task = asyncio.create_task(self._handle(hand, work))
-        self._at_work[task] = hand
+        self._at_work[task] = work.partition
         task.add_done_callback(self._ended)
 
-    async def _handle(self, hand: _Hand, first: Work) -> None:
+    async def _handle(self, first: Work) -> None:
+        task = asyncio.current_task()
+        assert task is not None
         work: Work | None = first
-        done = 0
         while work is not None:
-            hand.partition = work.partition
+            self._at_work[task] = work.partition
             made = await self._handling.take(work.message)
+            self._at_work[task] = None
             if made is None:
                 work.tracker.finish(work.message.offset)
-            elif not await self._post(hand, work, made):
-                return
-            hand.partition = None
-            done += 1
-            if done % _AT_A_STRETCH == 0:
-                await asyncio.sleep(0)
+            else:
+                self.unsent += 1
+                self._handling.post(made, partial(self._answered, work, made))
+            # a handler that waits for nothing would keep the other hands, and heartbeats, waiting
+            await asyncio.sleep(0)
             # less than none are free while one was squeezed in
             work = self._next() if self.free >= 0 else None
 
-    async def _post(self, hand: _Hand, work: Work, made: Made) -> bool:
-        """Leave to the broker what was made; False if somebody took the hand's place meanwhile."""
-        hand.lent = True
-        self.free += 1
-        self.unsent += 1
-        # comes to something only if the broker keeps us waiting here: its buffers are full
-        self._soon()
-        posted = await self._handling.post(made)
-        self._posted.add(posted)
-        posted.add_done_callback(partial(self._answered, work, made))
-        if self.free <= 0:
-            return False
-        hand.lent = False
-        self.free -= 1
-        return True
-
     def _ended(self, task: asyncio.Task[None]) -> None:
-        hand = self._at_work.pop(task)
-        if not hand.lent:
-            self.free += 1
-        elif task.cancelled():
-            self.unsent -= 1
+        del self._at_work[task]
+        self.free += 1
         self._judge(task)
         self._soon()
 
-    def _answered(self, work: Work, made: Made, posted: asyncio.Future[Any]) -> None:
-        self._posted.discard(posted)
-        error = asyncio.CancelledError() if posted.cancelled() else posted.exception()
+    def _answered(self, work: Work, made: Made, error: BaseException | None) -> None:
         if error is None:
             self._handling.done(made)
             work.tracker.finish(work.message.offset)
@@ -196,7 +166,7 @@ class Hands:
         work.tracker.finish(work.message.offset)
 
     def _sent_again(self, partition: TopicPartition, task: asyncio.Task[None]) -> None:
-        self._again[partition].discard(task)
+        self._again.get(partition, set()).discard(task)
         self._judge(task)
         self._sent()
 
@@ -204,6 +174,8 @@ class Hands:
         self.unsent -= 1
         if self.unsent == UNSENT - 1:
             self._soon()
+        if not self.unsent:
+            self._all_sent.set()
 
     def _judge(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
+from frond.bus.outbox import BATCH_BYTES, Outbox, Told
 from frond.bus.placing import place
 from frond.contracts.envelope import Headers, encode
 from frond.contracts.errors import BrokerUnavailable, FrondError
@@ -17,7 +18,6 @@ from frond.contracts.events import Event
 from frond.contracts.topics import MAX_MESSAGE_BYTES, Topic
 
 _WINDOW: Final = 500
-_BATCH_BYTES: Final = 128 << 10
 
 
 def is_outage(error: BaseException) -> bool:
@@ -54,26 +54,29 @@ class EventProducer:
         self.prefix = prefix
         self.source = source
         self._producer: AIOKafkaProducer | None = None
+        self._outbox: Outbox | None = None
+        self._sending: set[asyncio.Future[list[Sent]]] = set()
 
     async def start(self) -> None:
         """Connect. Raises BrokerUnavailable."""
         producer = AIOKafkaProducer(
             bootstrap_servers=self.bootstrap, acks="all", linger_ms=2,
             request_timeout_ms=20_000, max_request_size=MAX_MESSAGE_BYTES,
-            max_batch_size=_BATCH_BYTES, partitioner=place,
+            max_batch_size=BATCH_BYTES, partitioner=place,
         )  # fmt: skip
         try:
             await producer.start()
         except (KafkaError, OSError) as e:
             await producer.stop()
             raise BrokerUnavailable(f"{self.bootstrap}: {e}") from e
-        self._producer = producer
+        self._producer, self._outbox = producer, Outbox(producer)
 
     async def stop(self) -> None:
-        """Send what is buffered, then disconnect."""
-        if self._producer is not None:
+        """Send what is buffered, then disconnect. What was posted and is not sent is given up."""
+        if self._producer is not None and self._outbox is not None:
+            await self._outbox.close()
             await self._producer.stop()
-            self._producer = None
+            self._producer = self._outbox = None
 
     async def send(
         self, out: Outgoing | Sequence[Outgoing], *, traceparent: str | None = None
@@ -93,27 +96,26 @@ class EventProducer:
             )
         return sent
 
-    async def post(
-        self, out: Sequence[Outgoing], *, traceparent: str | None = None
-    ) -> asyncio.Future[Any]:
-        """Queue events for sending, which waits only where the buffers of a partition are full.
+    def post(self, out: Sequence[Outgoing], told: Told, *, traceparent: str | None = None) -> None:
+        """Send events without waiting; what became of them is told later.
 
-        Returns:
-            Ends when the broker has them all; fails as :meth:`send` does, or with an error of
-            aiokafka's.
-
-        Raises:
-            BrokerUnavailable: they could not be queued.
+        Args:
+            told: called once: without an error when the broker has them all, else as :meth:`send`
+                raises, or with an error of aiokafka's.
         """
-        if len(out) != 1:
-            return asyncio.ensure_future(self.send(out, traceparent=traceparent))
-        if self._producer is None:
+        if self._outbox is None:
             raise BrokerUnavailable("the producer is not started")
-        m = encode(out[0].event, source=self.source, traceparent=traceparent, key=out[0].key)
-        posted: asyncio.Future[Any] = await self._producer.send(
-            out[0].topic.named(self.prefix), m.value, key=m.key, headers=m.headers
-        )
-        return posted
+        if len(out) != 1:
+            sending = asyncio.ensure_future(self.send(out, traceparent=traceparent))
+            self._sending.add(sending)
+            sending.add_done_callback(self._sending.discard)
+            sending.add_done_callback(
+                lambda s: told(asyncio.CancelledError() if s.cancelled() else s.exception())
+            )
+            return
+        one = out[0]
+        message = encode(one.event, source=self.source, traceparent=traceparent, key=one.key)
+        self._outbox.post(one.topic.named(self.prefix), message, told)
 
     async def _send_event(self, out: Outgoing, traceparent: str | None) -> Sent:
         message = encode(out.event, source=self.source, traceparent=traceparent, key=out.key)

@@ -10,7 +10,7 @@ import json
 import re
 import secrets
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Final
@@ -50,7 +50,6 @@ class Envelope:
     traceparent: str
     source: str = ""
     time: datetime | None = None
-    headers: Headers = field(default_factory=list)
 
     @property
     def trace_id(self) -> str:
@@ -99,7 +98,7 @@ def _fixed(source: str, kind: str) -> tuple[tuple[str, bytes], ...]:
 
 
 def decode(
-    topic: Topic, value: bytes | None, headers: Iterable[tuple[str, bytes]] = ()
+    topic: Topic, value: bytes | None, headers: Iterable[tuple[str, bytes | None]] = ()
 ) -> Envelope:
     """Read a message of this topic.
 
@@ -107,8 +106,11 @@ def decode(
         UnreadableEvent: with a sentence that says what is wrong. Nothing else is raised, whatever
             the bytes.
     """
-    raw = [(str(k), bytes(v or b"")) for k, v in headers]
-    head = {name: v.decode("utf-8", "replace") for k, v in raw if (name := k.lower()) in _HEADERS}
+    head = {
+        name: (v or b"").decode("utf-8", "replace")
+        for k, v in headers
+        if (name := k.lower()) in _HEADERS
+    }
     if value is None:
         raise UnreadableEvent("the message has no value")
     if len(value) > MAX_EVENT_BYTES:
@@ -122,7 +124,6 @@ def decode(
         traceparent=trace if _TRACEPARENT.match(trace) else new_traceparent(),
         source=head.get("ce_source", ""),
         time=_time(head.get("ce_time")),
-        headers=raw,
     )
 
 
