@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import itertools
 from collections.abc import Iterator
 
 import pytest
+from minio.error import S3Error
 
 from frond.contracts.errors import ObjectMissing, StoreUnavailable
 from frond.store import ObjectStore, StoreSettings
@@ -46,6 +48,18 @@ async def test_what_is_not_there_is_missing(store: ObjectStore) -> None:
             await store.stat(odd)
     assert not await store.exists("no")
     await store.delete("no")
+
+
+async def test_bytes_are_those_whose_hash_is_told(store: ObjectStore) -> None:
+    """The hash of what a writer was given goes with it: the store takes no other bytes."""
+    with store.writer("a/b.bin") as out:
+        out.write(b"12345")
+    assert await store.get("a/b.bin") == b"12345"
+    told = hashlib.sha256(b"12345").hexdigest()
+    for data, sha256, stored in ((b"12346", told, b"12345"), (b"12346", None, b"12346")):
+        with contextlib.suppress(S3Error):
+            store.s3.put_bytes(store.bucket, "a/b.bin", data, {}, sha256=sha256)
+        assert await store.get("a/b.bin") == stored
 
 
 async def test_the_first_writer_wins(store: ObjectStore) -> None:

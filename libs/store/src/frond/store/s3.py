@@ -10,6 +10,7 @@ import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from http.client import HTTPResponse, IncompleteRead
 from typing import Any, Final, cast
 from urllib.parse import urlsplit
@@ -118,14 +119,38 @@ class _Pool(urllib3.PoolManager):
         return super().urlopen(method, url, redirect=redirect, **kw)
 
 
+_SHA256: Final = "x-amz-content-sha256"
+
+
 class S3(Minio):
     """minio-py with the three requests that it keeps to itself."""
 
     def put_bytes(
-        self, bucket: str, key: str, data: bytes, headers: dict[str, str]
+        self,
+        bucket: str,
+        key: str,
+        data: bytes,
+        headers: dict[str, str],
+        *,
+        sha256: str | None = None,
     ) -> ObjectWriteResult:
-        """One PutObject request, any headers."""
-        return self._put_object(bucket, key, data, dict(headers))
+        """One PutObject request, any headers.
+
+        Args:
+            sha256: of the data, in hex, where it is known; the store refuses data that have another.
+        """
+        known = {_SHA256: sha256} if sha256 else {}
+        return self._put_object(bucket, key, data, {**headers, **known})
+
+    def _build_headers(
+        self, host: str, headers: Any = None, body: bytes | None = None, creds: Any = None
+    ) -> tuple[Any, datetime]:
+        known = (headers or {}).pop(_SHA256, None)
+        if known is None or body is None or self._base_url.is_https:
+            return super()._build_headers(host, headers, body, creds)
+        # as minio-py has it, which would go over all bytes once more
+        built, date = super()._build_headers(host, headers, None, creds)
+        return {**built, "Content-Length": str(len(body)), _SHA256: known}, date
 
     def begin_multipart(self, bucket: str, key: str, headers: dict[str, str]) -> str:
         """Begin a multipart upload; returns its id."""

@@ -111,7 +111,11 @@ class MultipartWriter:
         if self._upload_id is None:
             with translated(f"writing {self.key}"):
                 done = self._s3.put_bytes(
-                    self._bucket, self.key, bytes(self._buffer), self._headers
+                    self._bucket,
+                    self.key,
+                    bytes(self._buffer),
+                    self._headers,
+                    sha256=self._sha.hexdigest(),
                 )
             self.etag = str(done.etag or "")
         else:
