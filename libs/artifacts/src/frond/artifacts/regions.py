@@ -4,6 +4,7 @@ clockwise, and what the antimeridian and the poles make of them."""
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -86,25 +87,24 @@ def wkb(shapes: Shapes) -> pa.Array:
 
 def geojson_texts(shapes: Shapes, decimals: int) -> list[str]:
     """The GeoJSON geometry of each shape: Polygon, MultiPolygon or null."""
-    return [_geometry_text(shape, decimals) for shape in shapes]
+    texts = ["null"] * len(shapes)
+    kinds = shapely.get_type_id(shapes)
+    plain = np.flatnonzero(kinds == _POLYGON)
+    for k, rings in zip(plain.tolist(), _rings_texts(shapes[plain], decimals), strict=True):
+        texts[k] = f'{{"type":"Polygon","coordinates":{rings}}}'
+    for k in np.flatnonzero(kinds == shapely.GeometryType.MULTIPOLYGON).tolist():
+        parts = ",".join(_rings_texts(shapely.get_parts(shapes[k]), decimals))
+        texts[k] = f'{{"type":"MultiPolygon","coordinates":[{parts}]}}'
+    return texts
 
 
-def _geometry_text(shape: Any, decimals: int) -> str:
-    if shape is None:
-        return "null"
-    parts = [_rings_text(p, decimals) for p in shapely.get_parts(shape)]
-    if len(parts) == 1:
-        return f'{{"type":"Polygon","coordinates":{parts[0]}}}'
-    return f'{{"type":"MultiPolygon","coordinates":[{",".join(parts)}]}}'
-
-
-def _rings_text(polygon: Any, decimals: int) -> str:
-    rings = shapely.get_rings(polygon)
-    points, ring = shapely.get_coordinates(rings, return_index=True)
+def _rings_texts(polygons: Any, decimals: int) -> list[str]:
+    if not len(polygons):
+        return []
+    _, points, (rings, shells) = shapely.to_ragged_array(polygons)
     pairs = [f"[{x!r},{y!r}]" for x, y in (np.round(points, decimals) + 0.0).tolist()]
-    stops = np.cumsum(np.bincount(ring)).tolist()
-    texts = [",".join(pairs[a:b]) for a, b in zip([0, *stops], stops, strict=False)]
-    return "[[" + "],[".join(texts) + "]]"
+    texts = [",".join(pairs[a:b]) for a, b in pairwise(rings.tolist())]
+    return ["[[" + "],[".join(texts[a:b]) + "]]" for a, b in pairwise(shells.tolist())]
 
 
 def _begins(regions: Polygons) -> npt.NDArray[np.int64]:
