@@ -57,7 +57,7 @@ def test_a_sample_may_be_given(tmp_path: Path) -> None:
     (found,) = report.results
     assert isinstance(found, WindowDetections)
     np.testing.assert_allclose(found.boxes, [[50, 100, 66, 116]], atol=0.1)
-    assert "1 boxes in 1 windows" in told(report, "fine")
+    assert "1 box in 1 window at" in told(report, "fine")
 
 
 def test_what_is_left_to_write_is_named(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_no_folder_is_a_finding(tmp_path: Path) -> None:
 
 
 def test_a_graph_that_does_not_see_its_input_is_wrong(tmp_path: Path) -> None:
-    """The same outputs for a window and its negative."""
+    """The same outputs for windows that have nothing in common."""
     made = folder(tmp_path, {"y": end2end()}, {"name": "yolo-end2end"}, sway=0.0)
     assert "does not see its input" in told(check(made, threads=1), "wrong")
 

@@ -119,7 +119,7 @@ def _judge(report: Report, session: ModelSession, fed: Windows) -> None:
     manifest = session.manifest
     first = session.run([fed[0]])
     again = session.run([fed[0]])
-    if any(first[k].tobytes() != again[k].tobytes() for k in first):
+    if _differ(first, again):
         report.say(
             "wrong",
             "Two runs on one window gave different bytes. Export it in evaluation mode, without "
@@ -127,13 +127,10 @@ def _judge(report: Report, session: ModelSession, fed: Windows) -> None:
         )
     else:
         report.say("fine", "The same window gives the same bytes twice.")
-    other = session.run([255 - fed[0]])
-    if all(
-        first[k].shape == other[k].shape and first[k].tobytes() == other[k].tobytes() for k in first
-    ):
+    if not any(_differ(first, session.run([w])) for w in _others(session)):
         report.say(
             "wrong",
-            "Its outputs are the same for a window and its negative: it does not see its input, or "
+            "Its outputs are the same bytes for quite different windows: it does not see its input, or "
             "everything is cut off on the way. Check normalization.",
         )
     _judge_batch(report, session, fed, first)
@@ -143,6 +140,20 @@ def _judge(report: Report, session: ModelSession, fed: Windows) -> None:
     elif manifest.task == "detection":
         _judge_boxes(report, session, fed)
     _judge_time(report, session, fed)
+
+
+def _differ(a: dict[str, NDArray[Any]], b: dict[str, NDArray[Any]]) -> bool:
+    return any(a[k].shape != b[k].shape or a[k].tobytes() != b[k].tobytes() for k in a)
+
+
+def _others(session: ModelSession) -> Windows:
+    """Windows that have nothing in common: a model of one rare thing may see nothing in most."""
+    size, bands = session.manifest.input.size, len(session.manifest.bands)
+    noise = np.random.default_rng(7).integers(0, 256, (size, size, bands), dtype=np.uint8)
+    cell = max(1, size // 8)
+    large = noise[::cell, ::cell].repeat(cell, axis=0).repeat(cell, axis=1)[:size, :size]
+    windows = [noise, large, *(drawn(size, bands, n) for n in range(3))]
+    return [_ordered(w, session) for w in windows]
 
 
 def _judge_batch(
@@ -267,7 +278,8 @@ def _judge_boxes(report: Report, session: ModelSession, fed: Windows) -> None:
     _judge_margin(report, found, manifest)
     report.say(
         "fine",
-        f"{sum(map(len, found))} boxes in {len(found)} windows at score ≥ "
+        f"{_count(sum(map(len, found)), 'box', 'boxes')} in {_count(len(found), 'window', 'windows')} "
+        "at score ≥ "
         f"{manifest.thresholds.score:g}; the best score is {scores.max():.3f}.",
     )
 
@@ -315,6 +327,10 @@ def _decoded(
 
 def _ordered(window: NDArray[np.uint8], session: ModelSession) -> NDArray[np.uint8]:
     return window if session.layout == "HWC" else np.ascontiguousarray(window.transpose(2, 0, 1))
+
+
+def _count(number: int, one: str, more: str) -> str:
+    return f"{number} {one if number == 1 else more}"
 
 
 def _lasting(seconds: float) -> str:

@@ -269,5 +269,5 @@ def _normalization(family: Family, port: Port, bands: int, by: str, sheet: _Shee
 
 
 def _slug(path: Path) -> str:
-    stem = path.parent.name if path.name == MODEL_FILE else path.stem
+    stem = path.resolve().parent.name if path.name == MODEL_FILE else path.stem
     return re.sub(r"[^a-z0-9._-]+", "-", stem.lower()).strip("-._")[:63] or "my-model"

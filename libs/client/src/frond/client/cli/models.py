@@ -1,4 +1,4 @@
-"""models: list, push, show, promote, rollback."""
+"""models: list, push, show, promote, rollback; what is done with folders: ``modelfolders``."""
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -8,12 +8,15 @@ import typer
 
 from frond.client.cli import show
 
-app = typer.Typer(no_args_is_help=True, help="The model registry (needs FROND_S3_…, but for list).")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Model folders and their registry (which needs FROND_S3_…, but for list).",
+)
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 Name = Annotated[str, typer.Argument(help="The model's name.")]
 
 
-def _with_registry(work: Callable[[Any], Awaitable[Any]]) -> Any:
+def with_registry(work: Callable[[Any], Awaitable[Any]]) -> Any:
     """Do some work on the registry that FROND_S3_… lead to."""
     import asyncio
     import getpass
@@ -57,7 +60,7 @@ def push(
     alias: Annotated[str, typer.Option(help="Point this alias at it; '' for none.")] = "production",
 ) -> None:
     """Store a model folder as a new immutable version."""
-    ref = _with_registry(lambda r: r.push(folder, alias or None))
+    ref = with_registry(lambda r: r.push(folder, alias or None))
     said = f"{ref.name} {ref.version}  {ref.digest}"
     typer.echo(f"{said}  @{alias}" if alias else said)
 
@@ -73,7 +76,7 @@ def show_model(
         found = await registry.resolve(ref)
         return found, await registry.manifest(found), await registry.list(found.name)
 
-    found, manifest, listings = _with_registry(look)
+    found, manifest, listings = with_registry(look)
     aliases = {a: w for m in listings for a, w in m.aliases.items()}
     told = manifest.model_dump(mode="json")
     if json:
@@ -98,7 +101,7 @@ def promote(
     alias: Annotated[str, typer.Option(help="Which alias to move.")] = "production",
 ) -> None:
     """Point an alias at a version; new jobs use it, running ones keep theirs."""
-    ref = _with_registry(lambda r: r.promote(name, alias, digest))
+    ref = with_registry(lambda r: r.promote(name, alias, digest))
     typer.echo(f"{ref.name}@{alias} is {ref.version} {ref.digest[:12]} now.")
 
 
@@ -107,5 +110,5 @@ def rollback(
     name: Name, alias: Annotated[str, typer.Option(help="Which alias to move.")] = "production"
 ) -> None:
     """Point an alias back at the version before."""
-    ref = _with_registry(lambda r: r.rollback(name, alias))
+    ref = with_registry(lambda r: r.rollback(name, alias))
     typer.echo(f"{ref.name}@{alias} is {ref.version} {ref.digest[:12]} again.")

@@ -1,0 +1,162 @@
+"""models init, check, diff: what one does with a model folder before it is pushed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from frond.client.cli import show
+
+if TYPE_CHECKING:
+    from frond.models.check import Report
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+
+_MARKS = {
+    "wrong": ("does not fit", typer.colors.RED), "odd": ("look at this", typer.colors.YELLOW),
+    "fine": ("fits", typer.colors.GREEN),
+}  # fmt: skip
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to ``frond models``."""
+    app.command("init")(init)
+    app.command("check")(check)
+    app.command("diff")(diff)
+
+
+def init(
+    graph: Annotated[Path, typer.Argument(help="A model in ONNX format.")],
+    out: Annotated[
+        Path | None, typer.Option(help="The folder to make; by default here, by the graph's name.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Make a model folder of an ONNX graph: what can be seen in it, and marked guesses."""
+    from frond.models.guess import write_folder
+
+    folder = out or (graph.parent if graph.name == "model.onnx" else Path(graph.stem))
+    found = write_folder(graph, folder)
+    manifest = found.manifest
+    if json:
+        told = manifest.model_dump(mode="json")
+        show.as_json(
+            {"folder": str(folder), "manifest": told, "why": found.why,
+             "guessed": found.guessed, "fill_in": found.fill_in, "problem": found.problem}
+        )  # fmt: skip
+        return
+    spec = manifest.input
+    show.line(f"{folder / 'model.yaml'}: decoder {manifest.decoder.name}, {_classes(manifest.classes)}, "
+              f"windows of {spec.size}×{spec.size} ({spec.layout}, {spec.dtype})")  # fmt: skip
+    show.line(f"Recognised by: {found.why}.")
+    if found.guessed:
+        show.line(f"Guesses, marked in the file: {', '.join(found.guessed)}.")
+    if found.fill_in:
+        typer.secho("For you to fill in:", bold=True)
+        for sentence in found.fill_in:
+            show.line(f"  {sentence}")
+    if found.problem:
+        typer.secho("It does not run yet:", bold=True)
+        show.line(f"  {found.problem}")
+    show.line(f"Next: frond models check {folder}")
+
+
+def check(
+    folder: Annotated[Path, typer.Argument(help="With model.onnx and model.yaml.")],
+    image: Annotated[
+        Path | None,
+        typer.Option(help="A GeoTIFF, PNG or JPEG to look at; else scenes are drawn."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The picture; by default FOLDER-check.png, here.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Run a model folder on a sample: what does not fit, what looks odd, and a picture.
+
+    Exit code 1 where something does not fit. Nothing is sent anywhere.
+    """
+    from frond.client.drawing import picture
+    from frond.client.samples import raster_windows, scene_windows
+    from frond.models.check import check as put_to_the_test
+
+    if image is not None and not image.is_file():
+        raise FileNotFoundError(2, "There is no such file", str(image))
+    report = put_to_the_test(
+        folder, scene_windows if image is None else lambda m: raster_windows(image, m)
+    )
+    drawn = None
+    if report.results and report.manifest is not None:
+        # not into the folder: it would become part of the version
+        drawn = out or Path(f"{folder.resolve().name}-check.png")
+        picture(report.windows, report.results, report.manifest).save(drawn, format="PNG")
+    if json:
+        show.as_json(
+            {"fits": report.fits, "findings": [{"level": f.level, "text": f.text} for f in report.findings],
+             "window_s": report.window_s, "picture": str(drawn) if drawn else None}
+        )  # fmt: skip
+    else:
+        _tell(report, folder, drawn)
+    if not report.fits:
+        raise typer.Exit(1)
+
+
+def _tell(report: Report, folder: Path, drawn: Path | None) -> None:
+    for level, (words, tint) in _MARKS.items():
+        for finding in report.findings:
+            if finding.level == level:
+                typer.secho(f"{words:>12}  ", fg=tint, nl=False)
+                show.line(finding.text)
+    if drawn is not None:
+        show.line(f"{'drawn':>12}  {drawn}")
+    if report.fits:
+        show.line(f"{'next':>12}  frond models push {folder}")
+
+
+def diff(
+    a: Annotated[
+        str, typer.Argument(help="name, name@alias, name@digest, or a folder as ./folder.")
+    ],
+    b: Annotated[str, typer.Argument(help="What to compare it with.")],
+    json: Json = False,
+) -> None:
+    """What differs between two versions, or between one and a folder here."""
+    import tempfile
+
+    from frond.models.differences import differences
+
+    with tempfile.TemporaryDirectory(prefix="frond-diff-") as cache:
+        found = differences(_folder(a, Path(cache)), _folder(b, Path(cache)))
+    if json:
+        show.as_json([{"what": d.what, "a": d.a, "b": d.b} for d in found])
+    elif found:
+        show.table(["", a, b], [(d.what, _short(d.a), _short(d.b)) for d in found])
+    else:
+        show.line("They are the same.")
+
+
+def _folder(ref: str, cache: Path) -> Path:
+    """A folder here, which is written as a path, or a version fetched from the registry."""
+    from frond.client.cli.models import with_registry
+
+    if ref.startswith(".") or "/" in ref:
+        return Path(ref)
+
+    async def fetch(registry: object) -> Path:
+        from frond.models.registry import Registry
+
+        assert isinstance(registry, Registry)
+        return await registry.fetch(await registry.resolve(ref), cache)
+
+    folder: Path = with_registry(fetch)
+    return folder
+
+
+def _short(text: str, most: int = 100) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def _classes(names: tuple[str, ...]) -> str:
+    return f"{len(names)} class{'' if len(names) == 1 else 'es'}"
