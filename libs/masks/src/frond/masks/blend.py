@@ -104,6 +104,8 @@ def blended(grid: WindowGrid, planes: Callable[[int], Planes | None], rule: Rule
                     values[part], confidence[part] = _piece(down, right, held, cols, rule)
             _forget(held, r, c, band[1], rows, cols)
         yield Band(band[0], values, confidence)
+        # before the next ones are there
+        del values, confidence
 
 
 def _forget(

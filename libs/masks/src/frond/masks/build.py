@@ -84,6 +84,7 @@ def build(
             tracer.add(band)
             out.add(band.values)
             counts += np.bincount(band.values.reshape(-1), minlength=NODATA + 1)
+            del band
         out.finish()
     regions = tracer.finish()
     polygons = folder / POLYGONS_FILE
