@@ -65,15 +65,20 @@ class Figures:
 
     def lose(self, what: str) -> None:
         self.lost += 1
-        self.details.append(f"lost: {what}")
+        self._note(f"lost: {what}")
 
     def double(self, what: str) -> None:
         self.doubled += 1
-        self.details.append(f"doubled: {what}")
+        self._note(f"doubled: {what}")
 
     def differ(self, what: str) -> None:
         self.different += 1
-        self.details.append(f"different: {what}")
+        self._note(f"different: {what}")
+
+    def _note(self, what: str) -> None:
+        # whoever watches need not wait for the report
+        print(what, flush=True)
+        self.details.append(what)
 
     def ended_by_themselves(self) -> str:
         """Which processes did, and how often; empty when none did."""

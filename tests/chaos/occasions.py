@@ -27,6 +27,7 @@ from frond.contracts.events import ImageUploaded
 from frond.contracts.topics import Topic
 
 _RUBBISH: Final = b"\x00 no event"
+_REBUILT_S: Final = 300.0
 _ABANDONED_S: Final = 120.0
 """Longer than ``FROND_ABANDONED_SECONDS``."""
 
@@ -100,6 +101,8 @@ class Occasions:
         finally:
             here.start(*names)
         await here.ready(*names)
+        # rows of many jobs take their time, and a database that is lost again begins anew
+        await self.armed.fires("ingest.rebuilt", 1, _REBUILT_S)
 
     async def many_chunks(self) -> None:
         """An image of several batches; its job is cancelled once the point has fired."""
