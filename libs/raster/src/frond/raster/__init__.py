@@ -9,7 +9,7 @@ from frond.raster.inspect import BandChoice, RasterInfo, choose_bands, inspect
 from frond.raster.limits import DOUBTFUL, JUDGED_BYTES, Limits
 from frond.raster.open import HEAD_BYTES, open_bytes, open_dataset, open_raster, sniff
 from frond.raster.planning import WINDOWS_PER_CHUNK, PlanRequest, chunks_of, plan_image
-from frond.raster.reader import Layout, RasterReader, WindowPixels
+from frond.raster.reader import Layout, RasterReader, WindowPixels, framed
 from frond.raster.skip import pack_bitmap, unpack_bitmap
 from frond.raster.slow import is_slow, make_tiled
 
@@ -30,6 +30,7 @@ __all__ = [
     "chunks_of",
     "configure_formats",
     "configure_gdal",
+    "framed",
     "gsd_m",
     "has_lonlat",
     "inspect",

@@ -147,7 +147,7 @@ class RasterReader:
         if handle is None:
             dataset = self._given or open_dataset(self._path)
             try:
-                handle = _Handle(dataset, self._source)
+                handle = _Handle(dataset, self._source, self._layout)
             except BaseException:
                 if self._given is None:
                     dataset.close()
@@ -208,7 +208,7 @@ class RasterReader:
             own = None if valid is None else valid[rows, cols]
             if own is not None and own.all():
                 own = None
-            yield i, self._window(i, pixels[:, rows, cols], own)
+            yield i, framed(i, pixels[:, rows, cols], own, self._grid.size, self._layout)
 
     def _filled(self, pixels: Pixels, valid: Bools) -> Pixels:
         fill = self._source.radiometry.fill or (0,) * len(pixels)
@@ -219,16 +219,24 @@ class RasterReader:
             band[void] = value
         return pixels
 
-    def _window(self, index: int, pixels: Pixels, valid: Bools | None) -> WindowPixels:
-        size = self._grid.size
-        below, right = size - pixels.shape[1], size - pixels.shape[2]
-        if below or right:
-            pixels = np.pad(pixels, ((0, 0), (0, below), (0, right)), mode="reflect")
-            if valid is not None:
-                valid = np.pad(valid, ((0, below), (0, right)), mode="reflect")
-        if self._layout == "HWC":
-            pixels = np.ascontiguousarray(pixels.transpose(1, 2, 0))
-        return WindowPixels(index, pixels, valid)
+
+def framed(
+    index: int, pixels: Pixels, valid: Bools | None, size: int, layout: Layout
+) -> WindowPixels:
+    """A window of what a raster has there: continued to ``size``, in a model's layout.
+
+    Args:
+        pixels: uint8 [bands, rows, cols], at most ``size`` of each.
+        valid: bool [rows, cols]; None: all are valid.
+    """
+    below, right = size - pixels.shape[1], size - pixels.shape[2]
+    if below or right:
+        pixels = np.pad(pixels, ((0, 0), (0, below), (0, right)), mode="reflect")
+        if valid is not None:
+            valid = np.pad(valid, ((0, below), (0, right)), mode="reflect")
+    if layout == "HWC":
+        pixels = np.ascontiguousarray(pixels.transpose(1, 2, 0))
+    return WindowPixels(index, pixels, valid)
 
 
 class _Range:
@@ -275,8 +283,9 @@ def _stretched(values: NDArray[np.float64], low: float, high: float) -> Pixels:
 class _Handle:
     """One thread's open file."""
 
-    def __init__(self, dataset: Dataset, source: RasterSource) -> None:
+    def __init__(self, dataset: Dataset, source: RasterSource, layout: Layout) -> None:
         self.dataset = dataset
+        self._layout = layout
         self._bands = source.bands
         self._palette: Palette | None = None
         info = inspect(dataset, None, Limits())
@@ -284,6 +293,7 @@ class _Handle:
             with gdal_errors(reading=False):
                 self._palette = palette_of(dataset)
         self._read_bands = [1] if source.palette else list(source.bands)
+        self._dtype = np.dtype(source.dtype)
         seen = (info.width, info.height, info.dtype)
         planned = (source.width, source.height, source.dtype)
         if seen != planned or max(self._read_bands) > info.count:
@@ -314,12 +324,13 @@ class _Handle:
     def _read(
         self, window: Window, shape: tuple[int, int], how: Resampling
     ) -> tuple[NDArray[Any], Bools | None]:
-        data = self.dataset.read(
-            self._read_bands,
-            window=window,
-            out_shape=(len(self._read_bands), *shape),
-            resampling=how,
-        )
+        bands = len(self._read_bands)
+        if self._layout == "HWC":
+            # GDAL puts each sample where the model wants it: quicker than to turn them around later
+            data = np.empty((*shape, bands), self._dtype).transpose(2, 0, 1)
+        else:
+            data = np.empty((bands, *shape), self._dtype)
+        self.dataset.read(self._read_bands, window=window, out=data, resampling=how)
         valid = both(
             self._validity.of_samples(data),
             self._validity.of_bands(self.dataset, window, shape, how),

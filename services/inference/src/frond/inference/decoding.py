@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import islice
 from typing import Any, Final
 
@@ -23,9 +24,11 @@ from frond.raster import (
     Layout,
     Limits,
     PlanRequest,
+    RasterInfo,
     RasterReader,
     WindowPixels,
     chunks_of,
+    framed,
     inspect,
     open_bytes,
     plan_image,
@@ -84,31 +87,74 @@ def decode(image: Image) -> Decoded:
         RasterRejected: it is none, or does not fit the model or the limits.
     """
     request = image.request
-    with _opened(image.data.tobytes(), request.limits) as dataset:
+    data = image.data.tobytes()
+    opened: AbstractContextManager[Any]
+    if is_array(data):
+        bands = _npy(data, request.limits)
+        if bands.dtype == np.uint8:
+            return _cut_out(bands, image)
+        opened = _as_raster(bands)
+    else:
+        opened = open_bytes(data)
+    with opened as dataset:
         info = inspect(dataset, request.size, request.limits)
         plan = image.plan or plan_image(dataset, info, request)
-        chunks, held = [], 0
         with RasterReader(plan.source, plan.grid, dataset=dataset, layout=image.layout) as reader:
-            for chunk in islice(chunks_of(plan), image.first, None):
-                windows = reader.read_block(chunk.windows)
-                chunks.append(windows)
-                held += sum(w.data.nbytes for w in windows)
-                if held >= _AT_ONCE:
-                    break
+            return _seen(info, plan, image.first, reader.read_block)
+
+
+def _cut_out(bands: NDArray[np.uint8], image: Image) -> Decoded:
+    """An array of bytes needs no reader: each one means something, and none knows its place on the
+    ground, so that windows are parts of it as it is."""
+    count, height, width = bands.shape
+    info = replace(_said_of_bytes(count), width=width, height=height)
+    # there is nothing that could not be decoded
+    limits = replace(image.request.limits, verify_pixels=0)
+    plan = image.plan or plan_image(None, info, replace(image.request, limits=limits))
+    every = plan.source.bands == tuple(range(1, count + 1))
+    chosen = bands if every else bands[[b - 1 for b in plan.source.bands]]
+
+    def cut(indices: Sequence[int]) -> list[WindowPixels]:
+        windows = []
+        for i in indices:
+            box = plan.grid.window(i)
+            pixels = chosen[:, box.y0 : box.y1, box.x0 : box.x1]
+            windows.append(framed(i, pixels, None, plan.grid.size, image.layout))
+        return windows
+
+    return _seen(info, plan, image.first, cut)
+
+
+@lru_cache(64)
+def _said_of_bytes(count: int) -> RasterInfo:
+    """What would be said of a raster of an array's bytes, but for its size.
+
+    It has no tiles that could lie beyond a file's end: it is none of GDAL's.
+    """
+    with _as_raster(np.zeros((count, 1, 1), np.uint8)) as dataset:
+        return replace(inspect(dataset), driver="npy")
+
+
+def _seen(
+    info: RasterInfo,
+    plan: ImagePlan,
+    first: int,
+    read: Callable[[Sequence[int]], list[WindowPixels]],
+) -> Decoded:
+    chunks, held = [], 0
+    for chunk in islice(chunks_of(plan), first, None):
+        windows = read(chunk.windows)
+        chunks.append(windows)
+        held += sum(w.data.nbytes for w in windows)
+        if held >= _AT_ONCE:
+            break
     return Decoded(info.width, info.height, info.georeference, info.gsd, plan, chunks)
 
 
 def warm_up(_: None) -> None:
     """Do once what every first image pays for: GDAL's drivers, first of all."""
     with _as_raster(np.zeros((1, 16, 16), np.uint8)) as dataset:
-        inspect(dataset, None)
-
-
-@contextmanager
-def _opened(data: bytes, limits: Limits) -> Iterator[Any]:
-    opened = _as_raster(_npy(data, limits)) if is_array(data) else open_bytes(data)
-    with opened as dataset:
-        yield dataset
+        inspect(dataset)
 
 
 @contextmanager
@@ -120,7 +166,7 @@ def _as_raster(bands: NDArray[Any]) -> Iterator[Any]:
             driver="GTiff", count=count, height=height, width=width, dtype=bands.dtype.name,
             tiled=True, blockxsize=256, blockysize=256, photometric="MINISBLACK",
         ) as sink:  # fmt: skip
-            sink.write(bands)
+            sink.write(np.ascontiguousarray(bands))
         with rasterio.open(memory.name, driver="GTiff", sharing=False) as dataset:
             yield dataset
 
@@ -159,5 +205,6 @@ def _npy(data: bytes, limits: Limits) -> NDArray[Any]:
             f"The array has {array.shape[2]}×{array.shape[1]} pixels in {len(array)} bands; at "
             f"most {limits.max_pixels} pixels are taken. Upload it as a job.",
         )
-    # byte order and memory order as GDAL wants them
-    return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
+    # byte order as GDAL wants it
+    native: NDArray[Any] = array.astype(array.dtype.newbyteorder("="), copy=False)
+    return native
