@@ -24,13 +24,15 @@ def planted(
     axes: int = 4,
     metadata: Mapping[str, str] | None = None,
     sway: float = 1e-4,
+    limit: float = 0.005,
     sides: tuple[Any, Any] | None = None,
     more_inputs: int = 0,
 ) -> Path:
     """Write a graph for one image that gives these arrays, floats swayed by the input's mean.
 
     Args:
-        sway: how much; 0: the graph does not see its input.
+        sway: how much, as a share; 0: the graph does not see its input.
+        limit: of that share.
     """
     high, wide = sides or (size, size)
     shape = [bands, high, wide] if layout == "NCHW" else [high, wide, bands]
@@ -42,7 +44,7 @@ def planted(
         helper.make_node("Clip", ["tilt0", "low", "high"], ["tilt"]),
     ]
     constants: dict[str, Any] = {
-        "sway": np.float32(sway), "low": np.float32(0), "high": np.float32(0.005),
+        "sway": np.float32(sway), "low": np.float32(-limit), "high": np.float32(limit),
     }  # fmt: skip
     told = []
     for name, values in outputs.items():

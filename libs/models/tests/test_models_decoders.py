@@ -94,6 +94,14 @@ def end2end(windows: list[Planted]) -> Outputs:
     return {"output0": out}
 
 
+def end2end_centres(windows: list[Planted]) -> Outputs:
+    out = end2end(windows)["output0"]
+    for n, planted in enumerate(windows):
+        for row, (box, _, _) in enumerate(planted):
+            out[n, row, :4] = np.array(centre(box)) / SIZE
+    return {"output0": out}
+
+
 def detr_sigmoid(windows: list[Planted]) -> Outputs:
     logits = np.full((len(windows), 30, 2), -12.0, np.float32)
     boxes = np.full((len(windows), 30, 4), 0.5, np.float32)
@@ -154,6 +162,7 @@ class Case:
     make: Callable[[list[Planted]], Outputs]
     nms: bool = False
     batches: bool = True
+    params: tuple[tuple[str, Any], ...] = ()
 
     def decode(
         self, windows: list[Planted], thresholds: ModelThresholds | None = None
@@ -163,7 +172,7 @@ class Case:
     def read(
         self, outputs: Outputs, thresholds: ModelThresholds | None = None
     ) -> Sequence[WindowResult]:
-        manifest = manifest_of(self.decoder)
+        manifest = manifest_of(self.decoder, **dict(self.params))
         return decoder_for(manifest).decode(outputs, manifest, thresholds or manifest.thresholds)
 
 
@@ -172,6 +181,7 @@ CASES = {
     "yolo-v5": Case("yolo", yolo_v5, nms=True),
     "yolo-v8": Case("yolo", yolo_v8, nms=True),
     "yolo-end2end": Case("yolo-end2end", end2end),
+    "yolo-end2end-centres": Case("yolo-end2end", end2end_centres, params=(("boxes", "centres"),)),
     "detr-sigmoid": Case("detr", detr_sigmoid),
     "detr-softmax": Case("detr", detr_softmax),
     "detr-joined": Case("detr", detr_joined),

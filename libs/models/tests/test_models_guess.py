@@ -44,6 +44,10 @@ FAMILIES: dict[str, tuple[dict[str, Any], str, dict[str, Any], int]] = {
         "yolo", {"version": "v5", "outputs": {"output": "output"}}, 3,
     ),
     "yolo end to end": ({"output0": end2end()}, "yolo-end2end", {}, 3),
+    "rt-detr with its best class": (
+        {"output0": end2end() / np.array([64, 64, 64, 64, 1, 1], "f4")},
+        "yolo-end2end", {"boxes": "centres"}, 3,
+    ),
     "detr": (queries(100, 4), "detr", {"activation": "softmax"}, 3),
     "rt-detr": (queries(300, 4), "detr", {"activation": "sigmoid"}, 4),
     "detr by other names": (
@@ -151,6 +155,16 @@ def test_odd_metadata_do_no_harm(tmp_path: Path, metadata: dict[str, str]) -> No
     """They are somebody else's text: what cannot be used is passed over, nothing is run."""
     manifest = made(tmp_path, {"output0": raw_yolo("v8", 3)}, metadata=metadata).manifest
     assert len(set(manifest.classes)) == 3
+
+
+def test_logits_that_happen_to_lie_in_0_to_1_are_seen(tmp_path: Path) -> None:
+    """Of a graph that is hardly trained: they follow an input far beyond an image's, which
+    probabilities do not."""
+    outputs = {"y": np.array([[0.25, 0.45, 0.75]], "f4")}
+    found = made(tmp_path, outputs, sway=-1e-4, limit=5.0)
+    assert found.manifest.decoder.params == {"activation": "softmax"}
+    found = guess(planted(tmp_path / "p.onnx", outputs))
+    assert found.manifest.decoder.params == {"activation": "none"}
 
 
 def test_types_layouts_and_bands_are_seen(tmp_path: Path) -> None:

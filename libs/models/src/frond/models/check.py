@@ -103,8 +103,9 @@ def drawn_windows(manifest: ModelManifest) -> Windows:
 
 
 def _unfinished(report: Report, manifest: ModelManifest) -> None:
-    if any(c.startswith(PLACEHOLDER) for c in manifest.classes):
-        report.say("odd", "classes are still called class-0 …: write their names into model.yaml.")
+    if any(c.startswith(PLACEHOLDER) or c.isdigit() for c in manifest.classes):
+        first = manifest.classes[0]
+        report.say("odd", f"classes are called {first} …: write their names into model.yaml.")
     if manifest.gsd_m is None:
         report.say(
             "odd",
@@ -127,11 +128,15 @@ def _judge(report: Report, session: ModelSession, fed: Windows) -> None:
         )
     else:
         report.say("fine", "The same window gives the same bytes twice.")
-    if not any(_differ(first, session.run([w])) for w in _others(session)):
+    # a graph with NMS inside gives nothing wherever it finds nothing
+    silent = manifest.task == "detection" and not sum(
+        map(len, detections_of(_decoded(session, fed, ModelThresholds(score=0))))
+    )
+    if not silent and not any(_differ(first, session.run([w])) for w in _others(session)):
         report.say(
             "wrong",
-            "Its outputs are the same bytes for quite different windows: it does not see its input, or "
-            "everything is cut off on the way. Check normalization.",
+            "Its outputs are the same bytes for quite different windows: it does not see its input, is "
+            "not trained, or everything is cut off on the way. Check normalization.",
         )
     _judge_batch(report, session, fed, first)
     _judge_scaling(report, session, fed)
@@ -258,7 +263,7 @@ def _judge_boxes(report: Report, session: ModelSession, fed: Windows) -> None:
             "wrong",
             f"All boxes lie within 2 pixels of the window's corner: their coordinates look like "
             f"shares of the window (0…1). The decoder {manifest.decoder.name} needs pixels of the "
-            f"window (0…{size}); export it so, or take the decoder detr where the graph is one.",
+            f"window (0…{size}); export it so, or take the decoder detr, or boxes: centres of yolo-end2end.",
         )
     best = np.concatenate([f.boxes for f in found])
     middle = (best[:, :2] + best[:, 2:]) / 2
@@ -280,7 +285,7 @@ def _judge_boxes(report: Report, session: ModelSession, fed: Windows) -> None:
         "fine",
         f"{_count(sum(map(len, found)), 'box', 'boxes')} in {_count(len(found), 'window', 'windows')} "
         "at score ≥ "
-        f"{manifest.thresholds.score:g}; the best score is {scores.max():.3f}.",
+        f"{manifest.thresholds.score:g}; the best score is {scores.max():.3g}.",
     )
 
 

@@ -187,12 +187,23 @@ def _yolo(seen: Seen) -> Family | None:
         )
 
     if b == 6 and a not in threefold | cells and _ends_in_classes(head):
-        used = (v[..., 5][v[..., 4] > 0] for v in head.runs)
+        used = [v[0][v[0][:, 4] > 0] for v in head.runs]
+        # rows that are not used may be 0
+        shares = any(len(v) for v in used) and all(unit_boxes(v) for v in used if len(v))
+        params: dict[str, Any] = {"boxes": "centres"} if shares else {}
         return Family(
             "yolo-end2end",
-            f"{words}: corners, score and class: YOLO v10, 26, or NMS in the graph",
-            params=dict(chosen),
-            at_least=max(1, *(int(v.max()) + 1 if v.size else 1 for v in used)),
+            f"{words}: "
+            + (
+                "box in shares of the window, score and class: RT-DETR"
+                if shares
+                else "corners, score and class: YOLO v10, 26, or NMS in the graph"
+            ),
+            params=params | chosen,
+            doubts={
+                "boxes": "shares of the window, from the centre, as Ultralytics exports RT-DETR"
+            },
+            at_least=max(1, *(int(v[:, 5].max()) + 1 if len(v) else 1 for v in used)),
         )
     if b in cells and a >= 5:
         return raw("v8", a - 4)

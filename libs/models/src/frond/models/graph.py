@@ -114,7 +114,7 @@ class Graph:
         )
 
     def run(self, *batches: NDArray[Any]) -> tuple[Output, ...]:
-        """Its outputs for inputs as they are, one run each.
+        """Its outputs for inputs as they are, one run each; later runs that end in NaN are left out.
 
         Raises:
             ModelRejected: BAD_MODEL: it cannot be run on them, or an output is no array.
@@ -127,8 +127,9 @@ class Graph:
             raise bad_model(f"The graph could not be run on a sample: {why}") from e
         if not all(isinstance(v, np.ndarray) for values in runs for v in values):
             raise bad_model("An output of the graph is a list or a mapping, not an array.")
+        kept = [runs[0], *(values for values in runs[1:] if all(_finite(v) for v in values))]
         return tuple(
-            Output(name, tuple(values[n] for values in runs)) for n, name in enumerate(names)
+            Output(name, tuple(values[n] for values in kept)) for n, name in enumerate(names)
         )
 
     def fitting_size(self, layout: str, bands: int) -> int:
@@ -193,6 +194,10 @@ def told_by(metadata: Mapping[str, str]) -> Told:
         )  # fmt: skip
     found = next((_names(read[k]) for k in ("names", "classes", "labels") if k in read), ())
     return Told(by="the graph's metadata", classes=found) if found else Told()
+
+
+def _finite(values: NDArray[Any]) -> bool:
+    return values.dtype.kind != "f" or bool(np.isfinite(values).all())
 
 
 def _port(node: Any) -> Port:

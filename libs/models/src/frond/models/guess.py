@@ -46,7 +46,7 @@ class Guess:
 
 
 def guess(path: Path, name: str | None = None) -> Guess:
-    """Look into a graph, try it on two samples, and describe it.
+    """Look into a graph, try it on a sample at several scales, and describe it.
 
     Args:
         name: of the model; from the file's name where None.
@@ -60,8 +60,9 @@ def guess(path: Path, name: str | None = None) -> Guess:
     layout, bands = _layout(port, sheet)
     size = _size(graph, port, layout, bands, sheet)
     samples = [drawn(size, bands)]
-    small = batch_of(samples, port, layout, _PER_PIXEL if "uint8" not in port.dtype else 1.0)
-    outputs = graph.run(small, batch_of(samples, port, layout))
+    # the last one is no image: logits follow it far out of 0…1, probabilities cannot
+    scales = (1.0,) if "uint8" in port.dtype else (_PER_PIXEL, 1.0, 30.0)
+    outputs = graph.run(*(batch_of(samples, port, layout, s) for s in scales))
     family = recognise(outputs, size, graph.told)
     text = _text(name or _slug(path), graph, port, family, layout, bands, size, sheet)
     return Guess(

@@ -1,6 +1,8 @@
-"""YOLO heads without NMS: v10, YOLO26, and exports with NMS in the graph."""
+"""YOLO heads without NMS: v10, YOLO26, and exports with NMS in the graph; RT-DETR of that form."""
 
 from __future__ import annotations
+
+import numpy as np
 
 from frond.contracts.modelspec import ModelManifest, ModelThresholds
 from frond.models.decoders.base import (
@@ -9,6 +11,7 @@ from frond.models.decoders.base import (
     bad,
     check_classes,
     check_probability,
+    from_centres,
     output,
     select,
     shape_words,
@@ -18,12 +21,14 @@ from frond.models.decoders.base import (
 class YoloEnd2End:
     """One output [N, K, 6]: x0, y0, x1, y1 in input pixels, score, class.
 
-    Params: ``nms`` true to suppress overlaps all the same; ``outputs`` (role ``output``).
+    Params: ``boxes``: ``corners`` (the default) or ``centres``, for rows that begin with centre, width
+    and height as shares of the input (RT-DETR as Ultralytics 8.4 exports it); ``nms`` true to
+    suppress overlaps all the same; ``outputs`` (role ``output``).
     """
 
     name = "yolo-end2end"
     task = "detection"
-    params = frozenset({"nms", "outputs"})
+    params = frozenset({"boxes", "nms", "outputs"})
     per_image = False
 
     def decode(
@@ -32,6 +37,9 @@ class YoloEnd2End:
         raw = output(outputs, "output", manifest, alone=True)
         if raw.ndim != 3 or raw.shape[2] != 6:
             raise bad(manifest, f"the output is {shape_words(raw)}; yolo-end2end needs N×K×6.")
+        how = manifest.decoder.params.get("boxes", "corners")
+        if how not in ("corners", "centres"):
+            raise bad(manifest, f"decoder.params.boxes is {how!r}; write corners or centres.")
         scores = check_probability(raw[..., 4], "scores", manifest)
         suppress = bool(manifest.decoder.params.get("nms"))
         found = []
@@ -39,7 +47,8 @@ class YoloEnd2End:
             # unused rows are filled up with anything
             keep = s >= thresholds.score
             classes = check_classes(rows[keep, 5].astype(int), manifest)
-            found.append(
-                select(rows[keep, :4], s[keep], classes, manifest, thresholds, suppress=suppress)
-            )
+            boxes = rows[keep, :4]
+            if how == "centres":
+                boxes = from_centres(boxes * np.float32(manifest.input.size))
+            found.append(select(boxes, s[keep], classes, manifest, thresholds, suppress=suppress))
         return found
