@@ -112,9 +112,13 @@ async def carry_out(ingest: Ingest, spec: JobSpec, manifest: Manifest, tracepare
     if await ingest.store.exists(keys.job_completed(spec.job_id)):
         await desk.show(ingest, spec, size)
         return
-    await desk.mark_open(ingest, spec.job_id)
     events = [intake.uploaded(spec, f, size) for f in manifest.files]
-    await asyncio.gather(desk.show(ingest, spec, size), intake.record(ingest, events))
+
+    async def begin() -> None:
+        await desk.mark_open(ingest, spec.job_id)
+        await desk.show(ingest, spec, size)
+
+    await asyncio.gather(begin(), intake.record(ingest, events))
     await desk.fix_size(ingest, spec.job_id, size)
     await asyncio.gather(
         desk.tell_sealed(ingest, spec.job_id, size, traceparent),
