@@ -34,6 +34,7 @@ def test_every_command_explains_itself() -> None:
     for words in (
         [], ["upload"], ["status"], ["watch"], ["jobs"], ["results"], ["predict"], ["cancel"],
         ["delete"], ["run"], ["demo"], ["models"], ["models", "push"], ["models", "rollback"],
+        ["models", "init"], ["models", "check"], ["models", "diff"],
         ["dlq"], ["dlq", "replay"], ["stack"], ["keys"], ["keys", "create"], ["keys", "revoke"],
     ):  # fmt: skip
         done = runner.invoke(app, [*words, "--help"])
