@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -226,6 +227,16 @@ async def test_a_ledger_hears_of_what_could_not_be_read_or_handled(
         await collect(settings, topics.DEADLETTER, 2)
     jobs = {decode(topics.DETECTED, m.value, m.headers).event.job_id for m in got}
     assert jobs == {"unreadable", "given-up"}
+
+
+async def test_what_has_a_turn_lies_evenly(settings: ServiceSettings) -> None:
+    """Forty events of any keys that take turns: as many on each partition."""
+    producer = EventProducer(settings.kafka_bootstrap, settings.topic_prefix, "/copier")
+    await producer.start()
+    event = JobSealed(job_id="one", job_size=1)
+    sent = await producer.send([Outgoing(topics.UPLOADED, event, turn=n) for n in range(40)])
+    await producer.stop()
+    assert Counter(s.partition for s in sent) == dict.fromkeys(range(8), 5)
 
 
 async def read_ahead(count: int) -> None:

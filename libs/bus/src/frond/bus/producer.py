@@ -28,11 +28,17 @@ def is_outage(error: BaseException) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """An event on its way: where to, and under which key if not its own."""
+    """An event on its way: where to, and under which key if not its own.
+
+    ``turn``: where order within a key means nothing, partitions are served in turn, this one being
+    the turn of partition ``turn`` modulo their number. A few hundred keys would lie unevenly, and
+    the fullest partition ends last.
+    """
 
     topic: Topic
     event: Event
     key: str | None = None
+    turn: int | None = None
 
 
 class Sent(NamedTuple):
@@ -105,7 +111,7 @@ class EventProducer:
         """
         if self._outbox is None:
             raise BrokerUnavailable("the producer is not started")
-        if len(out) != 1:
+        if len(out) != 1 or out[0].turn is not None:
             sending = asyncio.ensure_future(self.send(out, traceparent=traceparent))
             self._sending.add(sending)
             sending.add_done_callback(self._sending.discard)
@@ -119,10 +125,18 @@ class EventProducer:
 
     async def _send_event(self, out: Outgoing, traceparent: str | None) -> Sent:
         message = encode(out.event, source=self.source, traceparent=traceparent, key=out.key)
-        return await self.send_raw(out.topic, message.key, message.value, message.headers)
+        return await self.send_raw(
+            out.topic, message.key, message.value, message.headers, turn=out.turn
+        )
 
     async def send_raw(
-        self, topic: Topic, key: bytes | None, value: bytes | None, headers: Headers
+        self,
+        topic: Topic,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Headers,
+        *,
+        turn: int | None = None,
     ) -> Sent:
         """Send bytes as they are (dead letters, replays, stored events).
 
@@ -134,9 +148,13 @@ class EventProducer:
             raise BrokerUnavailable("the producer is not started")
         if key is None and value is None:
             key = b""  # aiokafka refuses what Kafka allows, and a dead letter may have neither
+        name, partition = topic.named(self.prefix), None
         try:
+            if turn is not None:
+                partitions = sorted(await self._producer.partitions_for(name))
+                partition = partitions[turn % len(partitions)]
             told = await self._producer.send_and_wait(
-                topic.named(self.prefix), value, key=key, headers=headers
+                name, value, key=key, partition=partition, headers=headers
             )
         except MessageSizeTooLargeError as e:
             # no outage: it would never get through

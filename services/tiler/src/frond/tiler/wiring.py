@@ -71,6 +71,8 @@ class Tiler:
         self.store = store
         self.producer = producer
         self.backlog = backlog or Backlog(settings.tiled_backlog)
+        # chunks in any order do: each worker is to get as many as the others
+        self._turns = itertools.count()
         self.registry = Registry(store, default_model=settings.default_model)
         self.jobs = Jobs(store, self.registry)
         self.planner = Planner(settings, store, self.registry, sandbox, scratch)
@@ -193,7 +195,9 @@ class Tiler:
         # a large raster has tens of thousands of chunks: they are made as they are sent
         for batch in _batches(events):
             out = [
-                Outgoing(topics.TILED if isinstance(e, ChunkPlanned) else topics.DETECTED, e)
+                Outgoing(topics.TILED, e, turn=next(self._turns))
+                if isinstance(e, ChunkPlanned)
+                else Outgoing(topics.DETECTED, e)
                 for e in batch
             ]
             sent = await self.producer.send(out, traceparent=traceparent)
