@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -138,3 +141,89 @@ def test_a_failing_model_fails_the_call_and_not_the_runner(tmp_path: Path) -> No
     found, _ = runner.detect(session, windows, session.manifest.thresholds)
     assert [len(f) for f in found] == [0, 0, 0]
     runner.close()
+
+
+def test_requests_beside_each_other_share_runs_and_get_what_they_get_alone(tmp_path: Path) -> None:
+    """What waits when a run begins goes into it; a window's neighbours do not show in its result."""
+    session = ModelSession(blob_model(tmp_path / "m"), batch=4)
+    thresholds = session.manifest.thresholds
+    rng = np.random.default_rng(1)
+    requests = []
+    for n in (1, 1, 3, 5):
+        windows = [rng.integers(0, 60, (3, 256, 256)).astype(np.uint8) for _ in range(n)]
+        for window in windows:
+            x, y = rng.integers(10, 200, 2)
+            window[:, y : y + 16, x : x + 16] = np.array(MAGENTA)[:, None, None]
+        requests.append(windows)
+    runner = Runner()
+    alone = [runner.detect(session, windows, thresholds)[0] for windows in requests]
+
+    began, go, queued = threading.Semaphore(0), threading.Event(), threading.Semaphore(0)
+    infer, submit, sizes = session.infer, runner._pool.submit, []
+
+    def held(prepared: np.ndarray, n: int) -> dict[str, np.ndarray]:
+        sizes.append(n)
+        began.release()
+        assert go.wait(20)
+        return infer(prepared, n)
+
+    def telling(*call: Any) -> Any:
+        try:
+            return submit(*call)
+        finally:
+            queued.release()
+
+    session.infer, runner._pool.submit = held, telling  # type: ignore[method-assign]
+    with ThreadPoolExecutor(4) as threads:
+        answers = []
+        for windows in requests:
+            answers.append(threads.submit(runner.beside_others, session, windows, thresholds))
+            for _ in range(0, len(windows), 4):
+                assert queued.acquire(timeout=20)
+            if len(answers) <= 2:
+                assert began.acquire(timeout=20)
+        go.set()
+        together = [a.result(20) for a in answers]
+    assert sizes == [1, 1, 4, 4]
+    for ours, theirs in zip(together, alone, strict=True):
+        assert [len(one) for one in ours] == [1] * len(theirs)
+        for a, b in zip(ours, theirs, strict=True):
+            assert a.boxes.tobytes() == b.boxes.tobytes()
+            assert a.scores.tobytes() == b.scores.tobytes()
+    runner.close()
+
+
+def test_a_runner_that_is_closed_keeps_nobody_waiting(tmp_path: Path) -> None:
+    """A request whose run never began is told so."""
+    session = ModelSession(blob_model(tmp_path / "m"), batch=4)
+    runner, go, began = Runner(), threading.Event(), threading.Semaphore(0)
+    infer = session.infer
+
+    def held(prepared: np.ndarray, n: int) -> dict[str, np.ndarray]:
+        began.release()
+        assert go.wait(20)
+        return infer(prepared, n)
+
+    session.infer = held  # type: ignore[method-assign]
+    window = [np.zeros((3, 256, 256), np.uint8)]
+    with ThreadPoolExecutor(3) as threads:
+        ask = [runner.beside_others, session, window, session.manifest.thresholds]
+        running = []
+        for _ in range(2):
+            running.append(threads.submit(*ask))
+            assert began.acquire(timeout=20)
+        queued, submit = threading.Event(), runner._pool.submit
+
+        def telling(*call: Any) -> Any:
+            run = submit(*call)
+            queued.set()
+            return run
+
+        runner._pool.submit = telling  # type: ignore[method-assign]
+        late = threads.submit(*ask)
+        assert queued.wait(20)
+        runner.close()
+        with pytest.raises(CancelledError):
+            late.result(20)
+        go.set()
+        assert [len(one.result(20)[0]) for one in running] == [0, 0]

@@ -2,13 +2,13 @@
 
 import asyncio
 import tempfile
+import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import IO, Annotated
 
-from fastapi import Depends, FastAPI, Query, Request
-from fastapi.responses import JSONResponse
+from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.types import Lifespan
 
@@ -39,11 +39,13 @@ _BODY = {
     }
 }
 _IN_MEMORY = 1 << 20
+_REF_S = 1.0
+_REFS = 1000
 _PROBLEM = {"content": {MEDIA_TYPE: {"schema": {"type": "object"}}}}
 
 
 class Predictor:
-    """Answers /predict with the process's models and its one model thread.
+    """Answers /predict with the process's models and its model threads.
 
     Args:
         decode: decodes an image, in another process.
@@ -73,6 +75,7 @@ class Predictor:
         )
         self._threads = ThreadPoolExecutor(settings.predict_at_once, thread_name_prefix="predict")
         self._room = asyncio.Semaphore(settings.predict_at_once)
+        self._refs: dict[str | None, tuple[float, ModelRef | None]] = {}
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -101,7 +104,7 @@ class Predictor:
             read_body: reads the request's body, at most as many bytes as given, to a file that
                 stands at its end.
         """
-        ref: ModelRef = await self._models.registry.resolve(model)
+        ref = await self._meant(model)
         session = await self._models.get(ref)
         if session.manifest.task == "segmentation":
             raise ModelRejected(
@@ -122,6 +125,25 @@ class Predictor:
                     )  # fmt: skip
                 except ModelRejected as e:
                     raise ModelRejected(Reason.INFERENCE_FAILED, e.detail) from e
+
+    async def _meant(self, model: str | None) -> ModelRef:
+        """The version that a request means, as of a second ago."""
+        now = time.monotonic()
+        asked, ref = self._refs.get(model, (-_REF_S, None))
+        if ref is not None and now - asked < _REF_S:
+            return ref
+        if ref is not None:
+            # the others go on with it while this one asks
+            self._refs[model] = (now, ref)
+        try:
+            ref = await self._models.registry.resolve(model)
+        except BaseException:
+            self._refs.pop(model, None)
+            raise
+        while len(self._refs) >= _REFS:
+            self._refs.pop(next(iter(self._refs)))
+        self._refs[model] = (now, ref)
+        return ref
 
 
 async def _body(request: Request, most: int, pace: Callable[[int], Awaitable[None]]) -> IO[bytes]:
@@ -186,13 +208,13 @@ def make_app(find: Callable[[], Predictor], lifespan: Lifespan[FastAPI] | None =
             float | None, Query(ge=0, le=1, description="overrides the model's threshold")
         ] = None,
         _: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)] = None,
-    ) -> JSONResponse:
+    ) -> Response:
         """The image (GeoTIFF, PNG, JPEG or npy) is the request's body. Any size up to the limits:
         it is seen in windows, as in a job, and merged. Nothing is stored."""
         predictor = find()
         pace = await predictor.admit(request.headers.get("authorization"))
         found = await predictor.answer(lambda most: _body(request, most, pace), model, score)
         metrics.PREDICTIONS.labels("200").inc()
-        return JSONResponse(found.model_dump(mode="json", by_alias=True))
+        return Response(found.model_dump_json(by_alias=True), media_type="application/json")
 
     return app

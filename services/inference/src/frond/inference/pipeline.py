@@ -1,16 +1,19 @@
-"""From windows to detections or masks, overlapped: one thread runs models, others read, prepare, decode.
+"""From windows to detections or masks, overlapped: some threads run models, others read, prepare, decode.
 
-Results depend on the windows, their order and the model alone, never on timing: batches form only
-within one call, in the order of its windows.
+Results depend on the windows, their order and the model alone, never on timing: a chunk's batches
+form only within one call, in the order of its windows.
 """
 
 from __future__ import annotations
 
+import threading
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from typing import Any
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +26,10 @@ from frond.inference import metrics
 from frond.masks import WindowMask
 from frond.merge import Detections, own
 from frond.models import WindowDetections, WindowPlanes, WindowResult, detections_of
-from frond.models.session import Arrays, ModelSession
+from frond.models.session import PROVIDERS, Arrays, ModelSession
 from frond.raster import WindowPixels
 
+_RUNS: Final = 2
 # a detection whose box is mostly pixels that mean nothing was found in the fill
 _VALID_SHARE = 0.5
 
@@ -39,17 +43,85 @@ class Spent:
     decode: float = 0.0
 
 
-class Runner:
-    """The thread in which every model of this process runs.
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A window that waits for a run, and what will come of it."""
 
-    One at a time: two runs at once would share the same cores or the same GPU.
+    window: NDArray[np.uint8]
+    outputs: Future[Arrays] = field(default_factory=Future)
+
+
+class Runner:
+    """The threads in which every model of this process runs.
+
+    Two, because a run leaves the cores idle wherever its graph does: another request's fills them.
+    On a GPU runs take turns, and the second thread prepares its batch meanwhile.
     """
 
     def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="onnx")
+        self._pool = ThreadPoolExecutor(_RUNS, thread_name_prefix="onnx")
+        self._device = threading.Lock()
+        self._lock = threading.Lock()
+        self._waiting: dict[int, deque[_Asked]] = {}
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def beside_others(
+        self,
+        session: ModelSession,
+        windows: Sequence[NDArray[np.uint8]],
+        thresholds: ModelThresholds,
+    ) -> list[WindowDetections]:
+        """Each window's detections, in order, of one request among others. Blocking.
+
+        Where the model takes several windows a run, a run takes what waits when it begins, whose
+        ever it is; nothing waits for more to come. A batch is as large as ever, only fuller: what
+        else is in it changes nothing but a window's row. Chunks, which are stored under names that
+        say what is in them, do not share runs all the same.
+
+        Raises:
+            ModelRejected: the run failed, or gave what the decoder cannot read.
+        """
+        if session.batch == 1:
+            return self.detect(session, windows, thresholds)[0]
+        asked = [_Asked(window) for window in windows]
+        with self._lock:
+            self._waiting.setdefault(id(session), deque()).extend(asked)
+        for _ in range(0, len(asked), session.batch):
+            run = self._pool.submit(self._run_waiting, session)
+            run.add_done_callback(
+                lambda run: run.cancelled() and [a.outputs.cancel() for a in asked]
+            )
+        found = [one for a in asked for one in session.decode(a.outputs.result(), thresholds)]
+        metrics.WINDOWS.inc(len(windows))
+        return detections_of(found)
+
+    def _run_waiting(self, session: ModelSession) -> None:
+        """One run of what waits for this model, if it was not taken by a run before."""
+        with self._lock:
+            waiting = self._waiting.get(id(session), deque())
+            taken = [waiting.popleft() for _ in range(min(len(waiting), session.batch))]
+            taken = [a for a in taken if a.outputs.set_running_or_notify_cancel()]
+            if not waiting:
+                self._waiting.pop(id(session), None)
+        if not taken:
+            return
+        try:
+            outputs, _ = self._run(session, session.prepare([a.window for a in taken]), len(taken))
+        except BaseException as e:
+            for a in taken:
+                a.outputs.set_exception(e)
+            return
+        for row, a in enumerate(taken):
+            a.outputs.set_result({name: v[row : row + 1] for name, v in outputs.items()})
+
+    def _run(self, session: ModelSession, prepared: NDArray[Any], n: int) -> tuple[Arrays, float]:
+        on_cpu = session.providers[0] == PROVIDERS[-1]
+        with nullcontext() if on_cpu else self._device:
+            started = time.perf_counter()
+            outputs = session.infer(prepared, n)
+            return outputs, time.perf_counter() - started
 
     def detect(
         self,
@@ -81,7 +153,7 @@ class Runner:
         ahead = _prepared(spent, session, batches[0]) if batches else None
         for i, batch in enumerate(batches):
             assert ahead is not None
-            running = self._pool.submit(_run, session, ahead, len(batch))
+            running = self._pool.submit(self._run, session, ahead, len(batch))
             if before is not None:
                 yield from _decoded(spent, session, before, thresholds)
             if i + 1 < len(batches):
@@ -91,12 +163,6 @@ class Runner:
         if before is not None:
             yield from _decoded(spent, session, before, thresholds)
         metrics.WINDOWS.inc(len(windows))
-
-
-def _run(session: ModelSession, prepared: NDArray[Any], n: int) -> tuple[Arrays, float]:
-    started = time.perf_counter()
-    outputs = session.infer(prepared, n)
-    return outputs, time.perf_counter() - started
 
 
 def _prepared(

@@ -44,7 +44,11 @@ class InferenceSettings(ServiceSettings, AuthSettings):
     predict_max_bytes: int = Field(default=64 * MIB, ge=1, description="body of a /predict request")
     predict_max_pixels: int = Field(default=64_000_000, ge=1, description="of a /predict image")
     predict_at_once: int = Field(
-        default=2,
+        default=4,
         ge=1,
-        description="/predict images in memory, each with a reader; their bodies wait on disk",
+        description="/predict images in memory: read, run or merged; other bodies wait on disk. "
+        "More than twice the model's batch is of no use",
+    )
+    predict_readers: int = Field(
+        default=2, ge=1, description="raster reader processes for /predict images"
     )

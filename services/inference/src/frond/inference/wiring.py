@@ -138,7 +138,7 @@ class Inference:
         self.runner = Runner()
         self.readers = _sandbox(settings, settings.inference_readers, "chunk")
         # of their own: a request is not kept waiting by a job's chunks
-        self.decoders = _sandbox(settings, settings.predict_at_once, "predict")
+        self.decoders = _sandbox(settings, settings.predict_readers, "predict")
         timeout = settings.inference_read_timeout_s
         self.worker = Worker(
             StoreResults(self.store, settings.buckets, settings.cache),
