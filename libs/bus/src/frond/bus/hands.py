@@ -18,6 +18,7 @@ from frond.bus.handling import Handling, Made
 from frond.bus.tracker import CommitTracker
 
 UNSENT: Final = 1000
+_AT_A_STRETCH: Final = 16
 
 
 class Work(NamedTuple):
@@ -59,6 +60,7 @@ class Hands:
         # whose event each hand has
         self._at_work: dict[asyncio.Task[None], TopicPartition | None] = {}
         self._again: defaultdict[TopicPartition, set[asyncio.Task[None]]] = defaultdict(set)
+        self._in_hand = 0
         self._all_sent = asyncio.Event()
         self._looking = False
         self._over = False
@@ -130,17 +132,26 @@ class Hands:
         task = asyncio.current_task()
         assert task is not None
         work: Work | None = first
+        alone = 0
         while work is not None:
             self._at_work[task] = work.partition
-            made = await self._handling.take(work.message)
+            self._in_hand += 1
+            try:
+                made = await self._handling.take(work.message)
+            finally:
+                self._in_hand -= 1
             self._at_work[task] = None
             if made is None:
                 work.tracker.finish(work.message.offset)
             else:
                 self.unsent += 1
                 self._handling.post(made, partial(self._answered, work, made))
-            # a handler that waits for nothing would keep the other hands, and heartbeats, waiting
-            await asyncio.sleep(0)
+            # a handler that waits for nothing would keep waiting whose event was begun before, and
+            # in time the heartbeats
+            alone += 1
+            if self._in_hand or alone >= _AT_A_STRETCH:
+                alone = 0
+                await asyncio.sleep(0)
             # less than none are free while one was squeezed in
             work = self._next() if self.free >= 0 else None
 
