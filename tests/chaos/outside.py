@@ -37,6 +37,10 @@ COUNTED: Final = ("jobs/*/deliveries/*.attempts/*",)
 nor compared."""
 
 
+FREE: Final = "jobs/*/names/*.json"
+"""Names of images; without a byte it is one that was given back, and nobody's."""
+
+
 @dataclass(frozen=True)
 class Copy:
     """One message on ``completed``."""
@@ -86,6 +90,8 @@ async def digests(
     batch: list[Awaitable[None]] = []
     async for item in store.list(""):
         if not wanted(item.key) or matches(item.key, COUNTED):
+            continue
+        if not item.size and fnmatch(item.key, FREE):
             continue
         if matches(item.key, ACCIDENTS):
             found[item.key] = b""

@@ -18,6 +18,7 @@ import pytest
 
 from frond.auth import Scope
 from frond.bus import EventProducer
+from frond.ingest.context import Ingest
 from frond.models.registry import Registry
 from frond.models.testing import blob_model
 from frond.stack import Endpoints
@@ -27,6 +28,7 @@ from support.services import free_port
 from support.waiting import until_ready
 
 sys.path.insert(0, str(Path(__file__).parent))
+from ingest_inside import an_ingest  # importable from here on
 from ingest_world import Tenants, a_key  # importable from here on
 
 KEY = "test-key"
@@ -197,3 +199,19 @@ async def send(door: Door) -> AsyncIterator[EventProducer]:
     await producer.start()
     yield producer
     await producer.stop()
+
+
+@pytest.fixture
+async def here(store: ObjectStore, tmp_path: Path) -> AsyncIterator[Ingest]:
+    """An ingest of this process, whose jobs may have two images."""
+    made = await an_ingest(store, tmp_path / "a.db")
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+async def there(store: ObjectStore, tmp_path: Path) -> AsyncIterator[Ingest]:
+    """As another process: it shares the store with ``here``, and nothing else."""
+    made = await an_ingest(store, tmp_path / "b.db")
+    yield made
+    await made.close()

@@ -21,7 +21,7 @@ from frond.contracts.ids import image_id
 from frond.contracts.jobs import ImageOutcome, ImageStatus, JobSpec, ModelRef, WindowCounts
 from frond.ingest import intake, places
 from frond.ingest.intake import File
-from frond.ingest.uploads import Manifest
+from frond.ingest.manifests import Manifest
 from frond.stack import NativeStack
 from frond.store import ObjectStore
 from support.waiting import until

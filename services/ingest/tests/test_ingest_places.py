@@ -5,11 +5,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
 
 import httpx
 import pytest
+from ingest_inside import raster, takes, watched
 from ingest_world import fresh, new_job, refused
 
 from frond.auth import Principal, Scope
@@ -20,86 +19,10 @@ from frond.ingest.context import Ingest
 from frond.ingest.forms import Received
 from frond.ingest.intake import File
 from frond.ingest.problems import Refused
-from frond.ingest.rooms import Room, make_room
-from frond.ingest.settings import IngestSettings
+from frond.ingest.rooms import make_room
 from frond.store import ObjectStore
-from frond.store.client import Stat
 
 pytestmark = pytest.mark.stack
-
-
-class Watched(ObjectStore):
-    """A store that does something after it was asked for one object, and before it answers."""
-
-    at = ""
-    then: Callable[[], Awaitable[None]]
-
-    def once(self, at: str, then: Callable[[], Awaitable[None]]) -> None:
-        self.at, self.then = at, then
-
-    async def _asked(self, key: str) -> None:
-        if key == self.at:
-            self.at = ""
-            await self.then()
-
-    async def stat(self, key: str, *, bucket: str | None = None) -> Stat:
-        try:
-            return await super().stat(key, bucket=bucket)
-        finally:
-            await self._asked(key)
-
-    async def put(
-        self,
-        key: str,
-        data: bytes,
-        content_type: str = "application/octet-stream",
-        metadata: dict[str, str] | None = None,
-    ) -> Stat:
-        done = await super().put(key, data, content_type, metadata)
-        await self._asked(key)
-        return done
-
-
-@pytest.fixture
-async def here(store: ObjectStore, tmp_path: Path) -> AsyncIterator[Ingest]:
-    """An ingest of this process, whose jobs may have two images."""
-    s = store.settings
-    made = Ingest(
-        IngestSettings(
-            s3_endpoint=s.endpoint, s3_access_key=s.access_key, s3_secret_key=s.secret_key,
-            s3_bucket=store.bucket, DATABASE_PATH=tmp_path / "a.db", max_files=2,
-        )  # type: ignore[call-arg]
-    )  # fmt: skip
-    made.store.close()
-    made.store = Watched(made.store.settings)
-    await made.prepared()
-    yield made
-    await made.close()
-
-
-def watched(ingest: Ingest) -> Watched:
-    assert isinstance(ingest.store, Watched)
-    return ingest.store
-
-
-def raster(ingest: Ingest, job: str, name: str, mark: str = "upload:1") -> File:
-    return File(name=name, image=ingest.store.uri(keys.job_upload(job, name)), mark=mark, size=0)
-
-
-async def takes(ingest: Ingest, job: str, count: int) -> bool:
-    """Whether exactly so many more images have room."""
-    rooms: list[Room] = []
-    try:
-        for n in range(count):
-            rooms.append(await make_room(ingest, job, [f"more-{n}.tif"]))
-        with pytest.raises(Refused):
-            await make_room(ingest, job, ["above.tif"])
-    except (Refused, pytest.fail.Exception):
-        return False
-    finally:
-        for room in rooms:
-            room.leave()
-    return True
 
 
 async def test_a_name_that_is_given_back_twice_is_one_place(here: Ingest) -> None:

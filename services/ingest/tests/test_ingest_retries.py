@@ -18,7 +18,7 @@ from frond.contracts.events import JobCompleted
 from frond.contracts.jobs import ImageCounts, JobOutcome, JobSpec, JobStatus, WindowCounts
 from frond.ingest import places
 from frond.ingest.intake import File
-from frond.ingest.uploads import RETRY, Manifest
+from frond.ingest.manifests import RETRY, Manifest
 from frond.runtime.crashpoints import ENVIRONMENT, FIRED
 from frond.stack import Endpoints
 from frond.store import ObjectStore

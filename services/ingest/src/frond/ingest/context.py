@@ -38,11 +38,13 @@ _log = get_logger(__name__)
 class Place:
     """A place in a job that requests with one name hold.
 
-    ``kept``: its name is claimed. ``unsure``: nobody knows whether it is.
+    ``kept``: its name is claimed. ``unsure``: nobody knows whether it is. ``lost``: it was given up,
+    since the job was given a size that it does not fit in; it is not counted.
     """
 
     requests: int = 0
     kept: bool = False
+    lost: bool = False
     unsure: bool = False
 
 

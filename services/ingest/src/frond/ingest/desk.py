@@ -167,13 +167,16 @@ async def row_of(ingest: Ingest, job_id: str) -> JobRow:
 async def require_open(ingest: Ingest, job_id: str) -> JobSpec:
     """The job's settings if it is there and has not ended. Raises Refused: 404, or job-closed."""
     spec = await spec_of(ingest, job_id)
-    row = await row_of(ingest, job_id)
+
+    async def ask() -> str:
+        return (await row_of(ingest, job_id)).status
+
+    # who is let in is judged once more when the name is claimed: a job that has ended is sealed
+    status = await ingest.lately(("status", job_id), ask)
     marker = keys.job_cancelled(job_id)
-    if JobStatus(row.status).final or await ingest.lately(
-        marker, lambda: ingest.store.exists(marker)
-    ):
+    if JobStatus(status).final or await ingest.lately(marker, lambda: ingest.store.exists(marker)):
         raise Refused(
-            Reason.JOB_CLOSED, f"Job {job_id!r} has ended ({row.status}) and takes no more images."
+            Reason.JOB_CLOSED, f"Job {job_id!r} has ended ({status}) and takes no more images."
         )
     return spec
 
@@ -228,6 +231,7 @@ async def cancel(ingest: Ingest, job_id: str, traceparent: str) -> JobRow:
     await ingest.store.put(marker, keys.TOLD, "application/octet-stream")
     crash_point("ingest.cancel-stored")
     ingest.learned(marker, True)
+    ingest.learned(("status", job_id), JobStatus.DISMISSED.value)
     await tell_cancelled(ingest, job_id, traceparent)
     crash_point("ingest.cancel-sent")
     await presigned.give_up(ingest, places.parts_of(job_id))

@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 from collections.abc import Iterable, Iterator
 
+from frond.ingest import metrics
+
 
 class Hub:
     """Who waits for which job. A wake-up carries nothing: the waiter reads the database."""
@@ -32,6 +34,11 @@ class Hub:
         for job_id in job_ids:
             for bell in self._waiting.get(job_id, ()):
                 bell.set()
+
+    def applied(self, job_ids: Iterable[str], events: int) -> None:
+        """Events were applied to the rows of these jobs: count them, wake those who wait."""
+        metrics.EVENTS.inc(events)
+        self.changed(job_ids)
 
     def close(self) -> None:
         """Wake everybody: the service stops and streams must end."""

@@ -93,7 +93,7 @@ def uploaded(spec: JobSpec, file: File, job_size: int | None = None) -> ImageUpl
     )  # fmt: skip
 
 
-async def record(ingest: Ingest, events: Sequence[ImageUploaded]) -> None:
+async def record(ingest: Ingest, events: Sequence[ImageUploaded], at_once: int = _AT_ONCE) -> None:
     """Write the outbox records of these events."""
 
     async def one(event: ImageUploaded) -> None:
@@ -102,7 +102,7 @@ async def record(ingest: Ingest, events: Sequence[ImageUploaded]) -> None:
         await ingest.store.put(key, body, "application/json")
         crash_point("ingest.input-recorded")
 
-    await in_parallel(events, one)
+    await in_parallel(events, one, at_once)
     crash_point("ingest.inputs-recorded")
     metrics.RECEIVED.inc(len(events))
 
@@ -154,7 +154,7 @@ async def claim(
                 raise outcome
             won.append(outcome)
         # only now: whoever seals the job from now on sees the claims
-        await require_place(ingest, job_id, won)
+        await require_place(ingest, job_id, won, room)
         crash_point("ingest.name-claimed")
     except Refused:
         async with _taking_away(ingest, mine, room):
@@ -169,11 +169,11 @@ async def claim(
     return won
 
 
-async def require_place(ingest: Ingest, job_id: str, files: Sequence[File]) -> None:
+async def require_place(ingest: Ingest, job_id: str, files: Sequence[File], room: Room) -> None:
     """Look again, once names are claimed, whether the job takes files that it has no record of.
 
     Raises:
-        Refused: JOB_CLOSED: it was sealed, or is being sealed.
+        Refused: JOB_CLOSED: it was sealed, or is being sealed, or has its size without them.
     """
     try:
         closing = age(await ingest.store.stat(places.sealing(job_id))) < SEALING_S
@@ -184,13 +184,15 @@ async def require_place(ingest: Ingest, job_id: str, files: Sequence[File]) -> N
         sealed = json.loads(await ingest.store.get(keys.job_sealed(job_id)))
     except ObjectMissing:
         sealed = None
-    if sealed is not None:
-        full = ingest.counts.get(job_id, 0) > int(sealed["job_size"])
-        closing = closing or full or not sealed.get("declared")
-    if not closing:
+    size = None if sealed is None else int(sealed["job_size"])
+    closing = closing or (sealed is not None and not sealed.get("declared"))
+    if not closing and (size is None or not room.over(size)):
         return
-    if not all(await in_parallel(files, lambda f: recorded(ingest, job_id, f))):
-        raise Refused(Reason.JOB_CLOSED, f"Job {job_id!r} was sealed and takes no more images.")
+    known = await in_parallel(files, lambda f: recorded(ingest, job_id, f))
+    new = [file.name for file, is_known in zip(files, known, strict=True) if not is_known]
+    if not new or (not closing and size is not None and room.fit(new, size)):
+        return
+    raise Refused(Reason.JOB_CLOSED, f"Job {job_id!r} was sealed and takes no more images.")
 
 
 async def recorded(ingest: Ingest, job_id: str, file: File) -> bool:
@@ -202,7 +204,12 @@ async def _win(ingest: Ingest, job_id: str, file: File) -> File:
     key = places.claim(job_id, file.name)
     body = file.model_dump_json().encode()
     while True:
-        winner = File.model_validate_json(await ingest.store.put_if_absent(key, body))
+        raw = await ingest.store.put_if_absent(key, body)
+        if not raw:
+            if await _take_free(ingest, key, body):
+                return file
+            continue
+        winner = File.model_validate_json(raw)
         crash_point("ingest.claim-stored")
         if winner.by == file.by:
             return winner
@@ -217,6 +224,9 @@ async def _win(ingest: Ingest, job_id: str, file: File) -> File:
     if not is_there or not await stored(ingest, winner):
         with contextlib.suppress(ObjectMissing):
             held = await ingest.store.stat(key)
+            if not held.size:
+                # given back meanwhile
+                return await _win(ingest, job_id, file)
             left = LEASE_S - age(held)
             if left > 0:
                 raise Refused(
@@ -234,6 +244,16 @@ async def _win(ingest: Ingest, job_id: str, file: File) -> File:
     )
 
 
+async def _take_free(ingest: Ingest, key: str, body: bytes) -> bool:
+    """Claim a name that somebody gave back; False: it has changed since."""
+    with contextlib.suppress(ObjectMissing):
+        free = await ingest.store.stat(key)
+        if not free.size and await ingest.store.replace(key, body, free.etag):
+            crash_point("ingest.claim-stored")
+            return True
+    return False
+
+
 async def _join(ingest: Ingest, job_id: str, file: File) -> File | None:
     """Hold a claim together with whoever made it, as if it were made now; None: it has changed."""
     key = places.claim(job_id, file.name)
@@ -242,6 +262,8 @@ async def _join(ingest: Ingest, job_id: str, file: File) -> File | None:
         try:
             stat, raw = await ingest.store.head_bytes(key, _CLAIM_BYTES)
         except ObjectMissing:
+            return None
+        if not raw:
             return None
         held = File.model_validate_json(raw)
         joint = held.model_copy(update={"by": f"{held.by} {file.by}".strip()})
@@ -279,22 +301,24 @@ async def _taking_away(ingest: Ingest, files: Sequence[File], room: Room) -> Asy
 async def _take_away(
     ingest: Ingest, job_id: str, file: File, room: Room, rest: Callable[[File], File | None]
 ) -> None:
-    """Leave of a claim what ``rest`` says; None: nothing."""
+    """Leave of a claim what ``rest`` says; None: nothing, and the name is free. What another process
+    has made of it meanwhile stays."""
     key = places.claim(job_id, file.name)
     while True:
         try:
             stat, raw = await ingest.store.head_bytes(key, _CLAIM_BYTES)
         except ObjectMissing:
             return
+        if not raw:
+            return
         held = File.model_validate_json(raw)
         left = rest(held)
-        if left is None:
-            await ingest.store.delete(key)
-            room.give_back([file.name])
+        if left == held:
             return
-        if left == held or await ingest.store.replace(
-            key, left.model_dump_json().encode(), stat.etag
-        ):
+        body = b"" if left is None else left.model_dump_json().encode()
+        if await ingest.store.replace(key, body, stat.etag):
+            if left is None:
+                room.give_back([file.name])
             return
 
 
@@ -307,13 +331,21 @@ async def stored(ingest: Ingest, file: File) -> bool:
 async def claimed(ingest: Ingest, job_id: str, name: str) -> File | None:
     """The file that has this name in the job, if one does."""
     try:
-        return File.model_validate_json(await ingest.store.get(places.claim(job_id, name)))
+        raw = await ingest.store.get(places.claim(job_id, name))
     except ObjectMissing:
         return None
+    return File.model_validate_json(raw) if raw else None
 
 
-async def add(ingest: Ingest, spec: JobSpec, files: Sequence[File], traceparent: str) -> None:
+async def add(
+    ingest: Ingest,
+    spec: JobSpec,
+    files: Sequence[File],
+    traceparent: str,
+    *,
+    at_once: int = _AT_ONCE,
+) -> None:
     """Record and publish claimed files of an open job."""
     events = [uploaded(spec, f) for f in files]
-    await record(ingest, events)
+    await record(ingest, events, at_once)
     await publish(ingest, events, traceparent)

@@ -32,7 +32,10 @@ from frond.ingest.problems import Refused
 from frond.runtime import crash_point, get_logger
 from frond.store import Listed
 
-_PAGE: Final = 500
+_PAGE: Final = 64
+"""So many objects at a time: what is done for a page without a pause delays no answer for long."""
+_AT_ONCE: Final = 8
+"""Nobody waits for a listing as for an upload: it leaves the machine to others."""
 _log = get_logger(__name__)
 
 
@@ -231,7 +234,7 @@ async def _publish(ingest: Ingest, spec: JobSpec, page: Sequence[File], tracepar
         else:
             good.append(file)
     if good:
-        await intake.add(ingest, spec, good, traceparent)
+        await intake.add(ingest, spec, good, traceparent, at_once=_AT_ONCE)
     if not bad:
         return
 

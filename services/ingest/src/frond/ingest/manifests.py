@@ -8,9 +8,9 @@ from pydantic import BaseModel
 
 from frond.contracts.errors import ObjectMissing
 from frond.contracts.jobs import JobSpec
-from frond.ingest import places
+from frond.ingest import desk, places
+from frond.ingest.context import Ingest
 from frond.ingest.intake import File
-from frond.store import ObjectStore
 
 RETRY: Final = "retry:"
 """What stands before the id of the job whose images a manifest runs again."""
@@ -29,10 +29,12 @@ class Manifest(BaseModel):
         return not colon or (kind + colon == RETRY and retried == spec.retry_of)
 
 
-async def manifest_of(store: ObjectStore, spec: JobSpec) -> Manifest | None:
-    """What a job consists of, if it came in one go."""
+async def seals_itself(ingest: Ingest, job_id: str) -> bool:
+    """Whether the images of a job that is not sealed were told in one go, and it takes no others."""
+    if await ingest.store.exists(places.listing(job_id)):
+        return True
     try:
-        found = Manifest.model_validate_json(await store.get(places.manifest(spec.job_id)))
+        raw = await ingest.store.get(places.manifest(job_id))
     except ObjectMissing:
-        return None
-    return found if found.is_of(spec) else None
+        return False
+    return Manifest.model_validate_json(raw).is_of(await desk.spec_of(ingest, job_id))

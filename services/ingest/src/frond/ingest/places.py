@@ -64,7 +64,9 @@ def claims(job_id: str) -> str:
 
 
 def claim(job_id: str, name: str) -> str:
-    """Which bytes have this name in the job; the first to claim it wins."""
+    """Which bytes have this name in the job; the first to claim it wins. An object of no bytes is a
+    claim that was given back: nobody's. It is never deleted, for the store deletes nothing on
+    condition that it is what was read."""
     return f"{claims(job_id)}{digest('name', name)}.json"
 
 

@@ -22,6 +22,7 @@ from frond.contracts.reasons import Reason
 from frond.ingest import desk, names, tenancy, uploads
 from frond.ingest.context import Ingest
 from frond.ingest.intake import File
+from frond.ingest.manifests import RETRY, Manifest
 from frond.ingest.places import manifest as manifest_key
 from frond.ingest.problems import Refused
 from frond.ingest.readmodel import queries
@@ -52,9 +53,9 @@ async def begin(
     files = await _failed(ingest, job_id, reasons)
     await _require_places(ingest, files, who)
     marks = canonical_json(sorted((f.name, f.image) for f in files)).decode()
-    mine = uploads.Manifest(
+    mine = Manifest(
         content=digest("retry", job_id, marks),
-        upload_id=f"{uploads.RETRY}{job_id}",
+        upload_id=f"{RETRY}{job_id}",
         files=files,
     )
     base = base_of(spec)
@@ -77,9 +78,7 @@ def base_of(spec: JobSpec) -> str:
     return f"{spec.job_id[: _LONGEST_BASE - 11]}-{digest('retry', spec.job_id)[:10]}"
 
 
-async def _take(
-    ingest: Ingest, new_id: str, spec: JobSpec, mine: uploads.Manifest
-) -> JobSpec | None:
+async def _take(ingest: Ingest, new_id: str, spec: JobSpec, mine: Manifest) -> JobSpec | None:
     """Make this id the retry's; None where it is another job's, or one that has ended."""
     if await queries.is_deleted(ingest.db, new_id):
         return None
@@ -103,7 +102,7 @@ async def _take(
         return None
     crash_point("ingest.retry-spec-stored")
     # decides between two requests at once
-    stored = uploads.Manifest.model_validate_json(
+    stored = Manifest.model_validate_json(
         await ingest.store.put_if_absent(manifest_key(new_id), mine.model_dump_json().encode())
     )
     if (stored.content, stored.upload_id) != (mine.content, mine.upload_id):

@@ -12,6 +12,7 @@ from frond.contracts.errors import ObjectMissing
 from frond.contracts.reasons import Reason
 from frond.ingest import intake, places
 from frond.ingest.context import Ingest, Look, Place
+from frond.ingest.manifests import seals_itself
 from frond.ingest.problems import Refused
 
 
@@ -34,10 +35,39 @@ class Room:
                 ingest.coming[at] = Place(kept=name in claimed)
                 if name not in claimed:
                     ingest.counts[job_id] += 1
+            elif ingest.coming[at].lost and job_id in ingest.counts:
+                ingest.coming[at].lost = False
+                ingest.counts[job_id] += 1
             ingest.coming[at].requests += 1
 
     def _held(self, names: Iterable[str]) -> list[Place]:
         return [self._ingest.coming[self._job_id, n] for n in self._names.intersection(names)]
+
+    def over(self, size: int) -> bool:
+        """Whether there are more places than a job of this size has, or one of these was given up."""
+        lost = any(place.lost for place in self._held(self._names))
+        return lost or self._ingest.counts.get(self._job_id, 0) > size
+
+    def fit(self, names: Iterable[str], size: int) -> bool:
+        """Whether these have their places in a job that was given its size after they were held.
+
+        Where there are too many the first to ask gives its own up, until the rest have theirs.
+        """
+        # nothing is awaited: of two that ask at once, the second one sees what the first gave up
+        counts, held = self._ingest.counts, self._held(names)
+        if self._job_id not in counts:
+            return True
+        lost = [place for place in held if place.lost]
+        if counts[self._job_id] + len(lost) <= size:
+            counts[self._job_id] += len(lost)
+            for place in lost:
+                place.lost = False
+            return True
+        for place in held:
+            if not place.lost and not place.kept:
+                place.lost = True
+                counts[self._job_id] -= 1
+        return False
 
     def keep(self, names: Iterable[str]) -> None:
         """These have their image for good."""
@@ -69,7 +99,7 @@ class Room:
                 look.left.add(at[1])
             if place.unsure:
                 counts.pop(self._job_id, None)
-            elif not place.kept and self._job_id in counts:
+            elif not (place.kept or place.lost) and self._job_id in counts:
                 counts[self._job_id] -= 1
 
 
@@ -118,7 +148,10 @@ async def _make_room(ingest: Ingest, job_id: str, names: set[str], look: Look) -
 
 async def _claimed(ingest: Ingest, job_id: str, names: Collection[str]) -> set[str]:
     async def there(name: str) -> bool:
-        return await ingest.store.exists(places.claim(job_id, name))
+        try:
+            return (await ingest.store.stat(places.claim(job_id, name))).size > 0
+        except ObjectMissing:
+            return False
 
     unique = sorted(set(names))
     found = await intake.in_parallel(unique, there)
@@ -157,7 +190,8 @@ async def _require_fit(
     # a size that a job has from the ingest topic is no leave to pass the limit here
     size = int(sealed["job_size"]) if sealed else most
     limit = min(size, most)
-    new = sum((job_id, name) not in ingest.coming for name in names)
+    coming = [ingest.coming.get((job_id, name)) for name in names]
+    new = sum(place is None or place.lost for place in coming)
     if ingest.counts[job_id] + new > limit:
         if sealed and size <= most:
             raise Refused(Reason.JOB_CLOSED, f"Job {job_id!r} has all of its {limit} images.")
@@ -173,13 +207,15 @@ async def _count(ingest: Ingest, job_id: str) -> None:
     async with ingest.counting:
         if job_id in ingest.counts:
             return
-        if await ingest.store.exists(places.listing(job_id)):
+        if await seals_itself(ingest, job_id):
             raise Refused(
                 Reason.CONFLICT,
                 f"The images of job {job_id!r} are still being read in; it takes no others.",
             )
         before = held()
-        found = {claim.key async for claim in ingest.store.list(places.claims(job_id))}
+        listed = ingest.store.list(places.claims(job_id))
+        found = {claim.key async for claim in listed if claim.size}
         # one that was claimed behind the listing's back
         found |= {k for k, p in before + held() if p.requests or p.kept or p.unsure}
+        found -= {k for k, p in held() if p.lost}
         ingest.counts[job_id] = len(found)

@@ -19,6 +19,7 @@ from frond.contracts.reasons import Reason
 from frond.ingest import desk, intake, places
 from frond.ingest.context import Ingest, age
 from frond.ingest.intake import LEASE_S, File
+from frond.ingest.manifests import seals_itself
 from frond.ingest.problems import Refused
 from frond.runtime import crash_point
 from frond.store import Listed
@@ -42,7 +43,7 @@ async def seal(ingest: Ingest, job_id: str, size: int | None, traceparent: str) 
         await ingest.store.delete(places.sealing(job_id))
         wanted = int(sealed["job_size"]) if size is None else size
         return await desk.seal(ingest, job_id, wanted, traceparent)
-    if sealed is None and await _being_read(ingest, job_id):
+    if sealed is None and await seals_itself(ingest, job_id):
         raise Refused(
             Reason.CONFLICT,
             f"The images of job {job_id!r} are still being read in; it seals itself.",
@@ -76,20 +77,12 @@ async def _stored(ingest: Ingest, job_id: str) -> dict[str, Any] | None:
         return None
 
 
-async def _being_read(ingest: Ingest, job_id: str) -> bool:
-    """Whether a job that is not sealed seals itself."""
-    for place in (places.manifest(job_id), places.listing(job_id)):
-        if await ingest.store.exists(place):
-            return True
-    return False
-
-
 async def _settled(ingest: Ingest, job_id: str) -> int:
     """How many images are recorded, once no claim waits for its record."""
     deadline = time.monotonic() + _PATIENCE_S
     pause = 0.1
     while True:
-        claims = [c async for c in ingest.store.list(places.claims(job_id))]
+        claims = [c async for c in ingest.store.list(places.claims(job_id)) if c.size]
         prefix = keys.job_inputs(job_id)
         recorded = {
             r.key.removeprefix(prefix).removesuffix(".json")
@@ -114,9 +107,12 @@ async def _settled(ingest: Ingest, job_id: str) -> int:
 async def _under_way(ingest: Ingest, job_id: str, claims: list[Listed], recorded: set[str]) -> int:
     async def waits(claim: Listed) -> bool:
         try:
-            file = File.model_validate_json(await ingest.store.get(claim.key))
+            raw = await ingest.store.get(claim.key)
         except ObjectMissing:
             return False
+        if not raw:
+            return False
+        file = File.model_validate_json(raw)
         return image_id(job_id, file.image) not in recorded
 
     # an older claim is a dead request's

@@ -22,6 +22,7 @@ from frond.contracts.events import ImageUploaded
 from frond.contracts.jobs import JobStatus
 from frond.ingest import desk, intake, listing, metrics, places, presigned, uploads
 from frond.ingest.context import Ingest, age
+from frond.ingest.manifests import Manifest
 from frond.ingest.problems import Refused
 from frond.ingest.readmodel import queries
 from frond.ingest.routes.jobs import caught_up
@@ -150,7 +151,7 @@ async def _finish_manifest(ingest: Ingest, job_id: str, trace: str) -> None:
         raw = await ingest.store.get(places.manifest(job_id))
     except ObjectMissing:
         return
-    manifest = uploads.Manifest.model_validate_json(raw)
+    manifest = Manifest.model_validate_json(raw)
     recorded = 0
     async for _ in ingest.store.list(keys.job_inputs(job_id)):
         recorded += 1

@@ -18,8 +18,7 @@ from frond.ingest.context import Ingest, age
 from frond.ingest.desk import Wish
 from frond.ingest.forms import Received
 from frond.ingest.intake import File
-from frond.ingest.manifests import RETRY as RETRY
-from frond.ingest.manifests import Manifest as Manifest
+from frond.ingest.manifests import Manifest
 from frond.ingest.problems import Refused
 from frond.ingest.readmodel import queries
 from frond.ingest.rooms import make_room
@@ -244,7 +243,10 @@ async def _claimed(ingest: Ingest, job_id: str, prefix: str) -> set[str]:
 
     async def read(claim: Listed) -> str:
         with contextlib.suppress(ObjectMissing):
-            file = File.model_validate_json(await ingest.store.get(claim.key))
+            raw = await ingest.store.get(claim.key)
+            if not raw:
+                return ""
+            file = File.model_validate_json(raw)
             bucket, key = parse_s3_uri(file.image)
             if bucket == ingest.store.bucket:
                 return key

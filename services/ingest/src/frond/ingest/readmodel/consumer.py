@@ -26,7 +26,6 @@ from frond.contracts import topics
 from frond.contracts.envelope import decode
 from frond.contracts.errors import BrokerUnavailable, UnreadableEvent
 from frond.contracts.topics import Topic
-from frond.ingest import metrics
 from frond.ingest.context import Ingest
 from frond.ingest.readmodel import rebuild, tables
 from frond.ingest.readmodel.changes import Dated, apply_all
@@ -37,7 +36,11 @@ TOPICS: Final[tuple[Topic, ...]] = (
 )  # fmt: skip
 PART: Final = "read model"
 
-_BATCH: Final = 1000
+_BATCH: Final = 500
+_PAUSE_S: Final = 0.1
+"""Between two batches: what comes meanwhile is applied at once. Transactions cost more than events,
+and others write to the database in between."""
+_CATCHING_UP_S: Final = 0.02
 _PROBE_EVERY_S: Final = 10.0
 _PATIENCE_S: Final = 30.0
 _log = get_logger(__name__)
@@ -157,6 +160,8 @@ class Reader:
                 got = await self.consumer.getmany(timeout_ms=300, max_records=_BATCH)
                 if got:
                     await self._take(got)
+                    full = sum(map(len, got.values())) == _BATCH
+                    await asyncio.sleep(_CATCHING_UP_S if full else _PAUSE_S)
         finally:
             watch.cancel()
             with contextlib.suppress(asyncio.CancelledError, _Silent):
@@ -182,8 +187,7 @@ class Reader:
             _log.warning("a batch does not fit; applying its events singly", error=repr(e))
             changed = await self._singly(dated, ends)
         self.positions.update(ends)
-        metrics.EVENTS.inc(len(dated))
-        self.ingest.hub.changed(changed)
+        self.ingest.hub.applied(changed, len(dated))
 
     async def _commit(self, dated: Sequence[Dated], ends: Positions) -> set[str]:
         async with self.ingest.db.write() as c:

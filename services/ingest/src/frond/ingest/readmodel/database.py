@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, TypeVar
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, Table, event, text
+from sqlalchemy import Connection, Engine, Table, create_engine, event, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+T = TypeVar("T")
+
+_READERS: Final = 4
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _MIGRATION_LOCK = 7_106_511  # any number, the same in every ingest process
 
@@ -30,8 +34,13 @@ class Database:
         options: dict[str, Any] = {} if self.sqlite else {"pool_pre_ping": True, "pool_size": 10}
         self.engine: AsyncEngine = create_async_engine(url, **options)
         self._writers = asyncio.Lock()
+        self._upserts: dict[Table, Any] = {}
+        self._reading: Engine | None = None
+        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="queries")
         if self.sqlite:
-            event.listen(self.engine.sync_engine, "connect", _tune)
+            self._reading = create_engine(url.replace("+aiosqlite", "", 1), pool_size=_READERS)
+            for engine in (self.engine.sync_engine, self._reading):
+                event.listen(engine, "connect", _tune)
 
     async def migrate(self) -> None:
         """Bring the schema up to date."""
@@ -43,13 +52,26 @@ class Database:
             await connection.run_sync(_upgrade)
 
     async def close(self) -> None:
+        self._readers.shutdown()
+        if self._reading is not None:
+            self._reading.dispose()
         await self.engine.dispose()
 
-    @contextlib.asynccontextmanager
-    async def read(self) -> AsyncIterator[AsyncConnection]:
-        """A connection for queries."""
-        async with self.engine.connect() as connection:
-            yield connection
+    async def ask(self, queries: Callable[[Connection], T]) -> T:
+        """What these queries answer, asked in one go.
+
+        On SQLite in a thread, from the first query to the last row: an answer that goes back and
+        forth between thread and loop waits at each turn for whatever else computes.
+        """
+        if self._reading is None:
+            async with self.engine.connect() as connection:
+                return await connection.run_sync(queries)
+        return await asyncio.get_running_loop().run_in_executor(self._readers, self._ask, queries)
+
+    def _ask(self, queries: Callable[[Connection], T]) -> T:
+        assert self._reading is not None
+        with self._reading.connect() as connection:
+            return queries(connection)
 
     @contextlib.asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
@@ -68,6 +90,12 @@ class Database:
 
     def upsert(self, table: Table) -> Any:
         """An INSERT that replaces all other columns where the primary key is there already."""
+        if table not in self._upserts:
+            # making one costs as much as ten rows
+            self._upserts[table] = self._upsert(table)
+        return self._upserts[table]
+
+    def _upsert(self, table: Table) -> Any:
         insert = self.insert(table)
         keys = [c.name for c in table.primary_key]
         rest = {c.name: insert.excluded[c.name] for c in table.columns if c.name not in keys}

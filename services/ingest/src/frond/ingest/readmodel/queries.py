@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, delete, func, or_, select, update
 
 from frond.contracts.jobs import ImageStatus, JobStatus
 from frond.ingest.readmodel import tables
@@ -19,25 +19,23 @@ _OPEN = (JobStatus.ACCEPTED.value, JobStatus.RUNNING.value)
 
 async def job(db: Database, job_id: str) -> JobRow | None:
     """One job; None if it is unknown or deleted."""
-    async with db.read() as c:
-        found = (
-            await c.execute(select(tables.jobs).where(tables.jobs.c.job_id == job_id))
-        ).one_or_none()
+    query = select(tables.jobs).where(tables.jobs.c.job_id == job_id)
+    found = await db.ask(lambda c: c.execute(query).one_or_none())
     return JobRow(**found._mapping) if found is not None and not found.deleted else None
 
 
 async def is_deleted(db: Database, job_id: str) -> bool:
     """Whether a job of this id was deleted."""
     j = tables.jobs.c
-    async with db.read() as c:
-        return bool((await c.execute(select(j.deleted).where(j.job_id == job_id))).scalar())
+    query = select(j.deleted).where(j.job_id == job_id)
+    return await db.ask(lambda c: bool(c.execute(query).scalar()))
 
 
 async def is_known(db: Database, job_id: str) -> bool:
     """Whether there is, or was, a job of this id."""
     j = tables.jobs.c
-    async with db.read() as c:
-        return (await c.execute(select(j.job_id).where(j.job_id == job_id))).first() is not None
+    query = select(j.job_id).where(j.job_id == job_id)
+    return await db.ask(lambda c: c.execute(query).first() is not None)
 
 
 async def count_open(db: Database, tenant: str | None) -> int:
@@ -45,8 +43,7 @@ async def count_open(db: Database, tenant: str | None) -> int:
     j = tables.jobs.c
     theirs = j.tenant.is_(None) if tenant is None else j.tenant == tenant
     query = select(func.count()).where(theirs, j.status.in_(_OPEN), j.deleted.is_(False))
-    async with db.read() as c:
-        return (await c.execute(query)).scalar() or 0
+    return await db.ask(lambda c: c.execute(query).scalar() or 0)
 
 
 async def jobs(
@@ -77,16 +74,14 @@ async def jobs(
         created, job_id = after
         where.append(or_(j.created < created, and_(j.created == created, j.job_id < job_id)))
     query = select(tables.jobs).where(*where).order_by(j.created.desc(), j.job_id.desc())
-    async with db.read() as c:
-        return [JobRow(**row._mapping) for row in await c.execute(query.limit(limit))]
+    return await db.ask(lambda c: [JobRow(**r._mapping) for r in c.execute(query.limit(limit))])
 
 
 async def open_jobs(db: Database) -> list[JobRow]:
     """Jobs that have not ended."""
     j = tables.jobs.c
     query = select(tables.jobs).where(j.status.in_(_OPEN), j.deleted.is_(False))
-    async with db.read() as c:
-        return [JobRow(**row._mapping) for row in await c.execute(query)]
+    return await db.ask(lambda c: [JobRow(**row._mapping) for row in c.execute(query)])
 
 
 async def images(
@@ -107,8 +102,7 @@ async def images(
         where.append(or_(i.name > name, and_(i.name == name, i.image_id > image_id)))
     columns = [c for c in i if c.name != "chunks_done"]
     query = select(*columns).where(*where).order_by(i.name, i.image_id).limit(limit)
-    async with db.read() as c:
-        return (await c.execute(query)).all()
+    return await db.ask(lambda c: c.execute(query).all())
 
 
 async def failures(db: Database, job_id: str, limit: int = 100) -> Sequence[Any]:
@@ -120,13 +114,16 @@ async def image_of(db: Database, job_id: str, name: str) -> str | None:
     """The id of the image of this id or name; the first by id where names repeat."""
     i = tables.images.c
     query = select(i.image_id).where(i.job_id == job_id)
-    async with db.read() as c:
-        by_id = (await c.execute(query.where(i.image_id == name))).scalar()
+
+    def look(c: Connection) -> str | None:
+        by_id = c.execute(query.where(i.image_id == name)).scalar()
         if by_id is not None:
             return str(by_id)
         by_name = query.where(i.name == name).order_by(i.image_id).limit(1)
-        found = (await c.execute(by_name)).scalar()
-    return None if found is None else str(found)
+        found = c.execute(by_name).scalar()
+        return None if found is None else str(found)
+
+    return await db.ask(look)
 
 
 async def uploaded_ids(db: Database, job_id: str, image_ids: Sequence[str]) -> set[str]:
@@ -137,8 +134,7 @@ async def uploaded_ids(db: Database, job_id: str, image_ids: Sequence[str]) -> s
         or_(i.uploaded.is_(True), i.status != ImageStatus.UPLOADED.value),
         i.image_id.in_(image_ids),
     )
-    async with db.read() as c:
-        return set((await c.execute(query)).scalars())
+    return await db.ask(lambda c: set(c.execute(query).scalars()))
 
 
 async def any_unsent(db: Database, job_id: str) -> bool:
@@ -147,24 +143,21 @@ async def any_unsent(db: Database, job_id: str) -> bool:
     query = select(i.image_id).where(
         i.job_id == job_id, i.status == ImageStatus.UPLOADED.value, i.uploaded.is_(False)
     )
-    async with db.read() as c:
-        return (await c.execute(query.limit(1))).first() is not None
+    return await db.ask(lambda c: c.execute(query.limit(1)).first() is not None)
 
 
 async def known_ids(db: Database, job_id: str, image_ids: Sequence[str]) -> set[str]:
     """Those of these images that the read model has."""
     i = tables.images.c
     query = select(i.image_id).where(i.job_id == job_id, i.image_id.in_(image_ids))
-    async with db.read() as c:
-        return set((await c.execute(query)).scalars())
+    return await db.ask(lambda c: set(c.execute(query).scalars()))
 
 
 async def events(db: Database, job_id: str, after: int, limit: int = 500) -> Sequence[Any]:
     """A job's stored events with ``seq`` above ``after``, in order."""
     e = tables.events.c
     query = select(e.seq, e.type, e.data).where(e.job_id == job_id, e.seq > after)
-    async with db.read() as c:
-        return (await c.execute(query.order_by(e.seq).limit(limit))).all()
+    return await db.ask(lambda c: c.execute(query.order_by(e.seq).limit(limit)).all())
 
 
 async def tombstone(db: Database, job_id: str, at: int) -> None:
@@ -193,8 +186,8 @@ async def accept(db: Database, row: JobRow) -> None:
 
 async def count_offsets(db: Database) -> int:
     """How many partitions have been read from: none in a fresh database."""
-    async with db.read() as c:
-        return (await c.execute(select(func.count()).select_from(tables.offsets))).scalar() or 0
+    query = select(func.count()).select_from(tables.offsets)
+    return await db.ask(lambda c: c.execute(query).scalar() or 0)
 
 
 def snapshot_status(row: JobRow) -> str:

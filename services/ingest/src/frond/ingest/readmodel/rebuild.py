@@ -87,7 +87,7 @@ async def rebuild_job(ingest: Ingest, job_id: str) -> None:
         known = await queries.known_ids(ingest.db, job_id, list(ids))
         rest = [i for image_id, i in ids.items() if image_id not in known]
         await _apply(ingest, await objects.recorded(ingest.store, rest))
-    ingest.hub.changed([job_id])
+    ingest.hub.applied([job_id], 0)
 
 
 async def show(ingest: Ingest, job_id: str) -> bool:

@@ -113,7 +113,7 @@ async def put_image(request: Request, job_id: JobId, name: str) -> Response:
             await sink.keep()
             crash_point("ingest.raster-stored")
             if time.monotonic() - began > intake.PROMPT_S:
-                await intake.require_place(ingest, job_id, [file])
+                await intake.require_place(ingest, job_id, [file], room)
     except BaseException:
         await sink.drop()
         raise

@@ -102,7 +102,7 @@ async def complete_multipart(
             more = max(0, found.size - said.size)
             ingest.rates.charge(who_asks(request).subject, more)
             raise _other_size(found.size, said.size, ingest.settings.max_file_bytes)
-        await intake.require_place(ingest, job_id, [mine])
+        await intake.require_place(ingest, job_id, [mine], room)
     finally:
         room.leave()
     file = mine.model_copy(update={"size": found.size})
