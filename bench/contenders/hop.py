@@ -19,7 +19,7 @@ from frond.contracts import topics
 from frond.contracts.envelope import Envelope, encode
 from frond.contracts.events import Event
 from frond.contracts.golden import GOLDEN
-from frond.runtime import Service, ServiceSettings
+from frond.runtime import Service, ServiceSettings, settle
 from frond.runtime.logs import configure_logs
 
 CHAIN = (topics.UPLOADED, topics.TILED, topics.DETECTED, topics.COMPLETED)
@@ -121,6 +121,8 @@ async def main(kind: str, hop: int, at_once: int) -> None:
             gate.set()
 
     asyncio.get_running_loop().add_reader(sys.stdin, told)
+    # as every service does once it is ready; the bare loop has the benefit, too
+    settle()
     if kind == "frond":
         await frond(hop, at_once, gate)
     else:

@@ -15,7 +15,7 @@ async def test_what_is_there_when_all_is_ready_is_not_looked_through_again() -> 
     health = Health()
     health.expect("broker")
     health.expect("store")
-    before = gc.get_freeze_count()
+    before, thresholds = gc.get_freeze_count(), gc.get_threshold()
     settling = asyncio.create_task(_settle(health))
     try:
         health.ready("broker")
@@ -29,3 +29,4 @@ async def test_what_is_there_when_all_is_ready_is_not_looked_through_again() -> 
     finally:
         settling.cancel()
         gc.unfreeze()
+        gc.set_threshold(*thresholds)

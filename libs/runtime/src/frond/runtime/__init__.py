@@ -5,7 +5,7 @@ from frond.runtime.egress import Egress
 from frond.runtime.health import Health
 from frond.runtime.logs import configure_logs, get_logger
 from frond.runtime.patience import wait_out
-from frond.runtime.service import Service, serve
+from frond.runtime.service import Service, serve, settle
 from frond.runtime.settings import ServiceSettings
 
 __all__ = [
@@ -18,5 +18,6 @@ __all__ = [
     "get_logger",
     "maybe_crash_point",
     "serve",
+    "settle",
     "wait_out",
 ]

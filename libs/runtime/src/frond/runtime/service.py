@@ -31,6 +31,8 @@ _REFUSE_S: Final = 3.0
 # longer than clients keep connections that they do not use (httpx: 5 s): of the two, the client has to
 # close first, else a request may meet the closing
 _KEEP_ALIVE_S: Final = 75
+# Python's own 700 would look through the events in hand at every hundredth event
+_GARBAGE: Final = (5000, 10, 10)
 _log = get_logger(__name__)
 
 
@@ -148,14 +150,20 @@ async def _serve(
 
 
 async def _settle(health: Health) -> None:
-    """Once the service is ready, take what is there out of the garbage collector's sight.
-
-    It is there to the end, modules for the most part; looking through it stops everything for a
-    tenth of a second and more, again and again.
-    """
     await health.was_ready.wait()
+    settle()
+
+
+def settle() -> None:
+    """Take what is there out of the garbage collector's sight, and have it look less often.
+
+    For a process that has begun: what is there is there to the end, modules for the most part, and
+    looking through it stops everything for a tenth of a second and more, again and again. What
+    comes and goes is freed without the collector but for cycles, of which there are few.
+    """
     gc.collect()
     gc.freeze()
+    gc.set_threshold(*_GARBAGE)
 
 
 async def _named(work: Awaitable[None]) -> None:
