@@ -163,8 +163,12 @@ class Hands:
 
     def _answered(self, work: Work, made: Made, error: BaseException | None) -> None:
         if error is None:
-            self._handling.done(made)
-            work.tracker.finish(work.message.offset)
+            try:
+                self._handling.done(made)
+                work.tracker.finish(work.message.offset)
+            except Exception as e:
+                # the outbox tells others, too: it is not to learn of this
+                self._broken(e)
         elif not self._over and self._mine(work):
             task = asyncio.create_task(self._send_again(work, made, error))
             self._again[work.partition].add(task)

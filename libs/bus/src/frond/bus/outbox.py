@@ -116,7 +116,7 @@ class Outbox:
     def _seen(self, error: BaseException) -> BaseException:
         """An error to tell of. aiokafka lets a CancelledError of its own out during an outage; our
         own one ends the task."""
-        if self._closed:
+        if self._closed and isinstance(error, asyncio.CancelledError):
             raise error
         return error
 
