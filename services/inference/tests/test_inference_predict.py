@@ -17,6 +17,7 @@ from rasterio.io import MemoryFile
 from rasterio.transform import Affine
 
 from frond.auth import KeyStore, Scope
+from frond.inference import api
 from frond.inference.settings import InferenceSettings
 from frond.inference.wiring import Inference
 from frond.models.testing import MAGENTA, blob_model
@@ -280,3 +281,25 @@ async def test_requests_are_answered_while_the_service_drains(
     answer = await client.post("/predict", content=encoded("png", picture()))
     assert answer.status_code == 200
     assert len(boxes(answer)) == len(PLACES)
+
+
+async def test_what_an_alias_means_is_asked_now_and_then(
+    client: httpx.AsyncClient, inference: Inference, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new version answers once the old answer is too old, and an unknown one is asked for each
+    time: it may be pushed any moment."""
+    image = encoded("npy", picture())
+
+    async def digest(model: str = "blob") -> str | None:
+        answer = await client.post(f"/predict?model={model}", content=image)
+        return answer.json()["model"]["digest"] if answer.status_code == 200 else None
+
+    monkeypatch.setattr(api, "_REF_S", 1000.0)
+    first = await digest()
+    assert await digest("other") is None
+    pushed = await inference.registry.push(blob_model(tmp_path / "second", version="2"))
+    other = await inference.registry.push(blob_model(tmp_path / "other", name="other"))
+    assert await digest("other") == other.digest
+    assert await digest() == first != pushed.digest
+    monkeypatch.setattr(api, "_REF_S", 0.0)
+    assert await digest() == pushed.digest
