@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 from pathlib import Path
@@ -24,6 +25,7 @@ from frond.models.registry import Registry
 from frond.models.testing import colour_model
 from frond.store import ObjectStore
 from support.kafka import completed
+from support.waiting import until
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -67,13 +69,18 @@ def submit(env: dict[str, str], job: str, uri: str) -> None:
     assert producer.flush(30) == 0
 
 
-async def test_every_pixel_and_every_region(frond: Any, store: ObjectStore, tmp_path: Path) -> None:
+@pytest.fixture
+async def uri(frond: Any, store: ObjectStore, tmp_path: Path) -> str:
+    """The scene, where the model that tells its colours is known."""
+    await Registry(store).push(colour_model(tmp_path / "colours"), alias="production")
+    await store.put("in/scene.tif", scene(truth()), "image/tiff")
+    return store.uri("in/scene.tif")
+
+
+async def test_every_pixel_and_every_region(frond: Any, store: ObjectStore, uri: str) -> None:
     """The class raster is the truth over all windows' overlaps, in its place; COCO, GeoParquet and
     GeoJSON hold exactly its regions; another job of the same raster gives the same bytes."""
-    await Registry(store).push(colour_model(tmp_path / "colours"), alias="production")
     classes = truth()
-    await store.put("in/scene.tif", scene(classes), "image/tiff")
-    uri = store.uri("in/scene.tif")
     rasters, annotations = [], []
     for job in ("masks-a", "masks-b"):
         submit(frond.env, job, uri)
@@ -94,6 +101,30 @@ async def test_every_pixel_and_every_region(frond: Any, store: ObjectStore, tmp_
     check_coco(coco, classes)
     await check_places(store, "masks-a", classes)
     await check_listing(frond, "masks-a", rasters[0])
+
+
+async def test_a_kill_while_masks_are_made(frond: Any, store: ObjectStore, uri: str) -> None:
+    """SIGKILL with an image's chunks on disk: whoever starts next makes it all the same, and clears
+    away what was left."""
+    scratch = Path(frond.env["FROND_CACHE_DIR"]) / "masks"
+    # a fresh process has no child yet: making one takes long enough to be seen
+    await restarted(frond)
+    submit(frond.env, "masks-killed", uri)
+    (left,) = await asyncio.to_thread(
+        until, lambda: {p.parent for p in scratch.glob("image-*/*.arrow")}, 60, every=0.01
+    )
+    await restarted(frond)
+    event = await completed(frond.env, "masks-killed")
+    assert event["outcome"] == "completed", event
+    key = keys.image_classes("masks-killed", image_id("masks-killed", uri))
+    check_raster(await store.get(key), truth())
+    assert left not in scratch.glob("*")
+
+
+async def restarted(frond: Any) -> None:
+    frond.kill("aggregator")
+    frond.start("aggregator")
+    await frond.ready("aggregator")
 
 
 def check_raster(data: bytes, classes: Classes) -> None:
