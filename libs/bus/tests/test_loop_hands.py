@@ -15,7 +15,7 @@ from frond.bus.hands import UNSENT
 from frond.bus.outbox import Told
 from frond.contracts import topics
 from frond.contracts.envelope import Envelope, encode
-from frond.contracts.errors import FrondError
+from frond.contracts.errors import BrokerUnavailable, FrondError
 from frond.contracts.golden import GOLDEN
 from frond.contracts.topics import Topic
 
@@ -86,6 +86,44 @@ async def test_handlers_do_not_wait_for_the_broker() -> None:
     await loop.commit()
     assert (broker.handled, broker.committed) == (MESSAGES, {PARTITION: MESSAGES})
     assert (loop.hands.free, loop.hands.unsent) == (2, 0)
+
+
+class Outage(Broker):
+    """Takes nothing but what is sent again."""
+
+    def post(self, made: Any, told: Told) -> None:
+        told(BrokerUnavailable("no answer"))
+
+    async def send_again(self, made: Any, error: BaseException) -> None:
+        assert isinstance(error, BrokerUnavailable)
+        await self.taken.wait()
+
+
+async def test_what_was_refused_is_not_committed_before_it_is_sent_again() -> None:
+    """The broker takes nothing of three events: no offset moves; then it takes what is sent again."""
+    broker = Outage()
+    service = SimpleNamespace(
+        name="inference", settings=SimpleNamespace(lookahead=10), stop=asyncio.Event(),
+        health=SimpleNamespace(ready=lambda _: None, fatal=None),
+    )  # fmt: skip
+    loop = _Loop(service, topics.TILED, broker, 2, lambda _: False)  # type: ignore[arg-type]
+    loop.consumer = broker
+    await _Rebalance(loop).on_partitions_assigned([PARTITION])
+    for offset in range(3):
+        loop.trackers[PARTITION].add(offset)
+        loop.ahead.add(
+            PARTITION,
+            SimpleNamespace(partition=0, offset=offset, key=b"", headers=(), value=b"{}"),
+        )
+    loop.hands.look()
+    for _ in range(20):
+        await asyncio.sleep(0)
+    await loop.commit()
+    assert (broker.handled, broker.committed, loop.hands.unsent) == (3, {}, 3)
+    broker.taken.set()
+    await loop.hands.idle(10)
+    await loop.commit()
+    assert (broker.committed, loop.hands.unsent) == ({PARTITION: 3}, 0)
 
 
 class Refusing:

@@ -208,6 +208,21 @@ class Rebalancing(RuleBasedStateMachine):
                 self.run(worker.loop.commit())
 
     @rule(w=st.integers(0, WORKERS - 1))
+    def outage(self, w: int) -> None:
+        """All that a worker's handlers have made is refused, and the commit comes at once."""
+        worker = self.workers[w]
+
+        async def step() -> None:
+            for _ in list(worker.handling):
+                worker.hand_over(0)
+                await asyncio.sleep(0)
+            for _ in list(worker.posted):
+                worker.answer(0, refused=True)
+            await worker.loop.commit()
+
+        self.run(step())
+
+    @rule(w=st.integers(0, WORKERS - 1))
     def commit(self, w: int) -> None:
         self.run(self.workers[w].loop.commit())
 
