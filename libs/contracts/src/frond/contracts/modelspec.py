@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,62}$"
+MIN_AREA: Final = 16
+"""Scaled pixels: smaller regions of a segmentation give no polygon where ``decoder.params.min_area``
+says nothing."""
 
 
 class _Section(BaseModel):

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from frond.contracts.errors import ModelRejected
 from frond.contracts.ids import chunk_id
-from frond.contracts.modelspec import ModelManifest
+from frond.contracts.modelspec import MIN_AREA, ModelManifest
 from frond.contracts.plan import ImagePlan
 from frond.contracts.reasons import Reason
 from frond.masks import table
@@ -27,8 +27,6 @@ from frond.masks.table import SUBPIXEL, Polygons
 
 CLASSES_FILE: Final = "classes.tif"
 POLYGONS_FILE: Final = "polygons.arrow"
-MIN_AREA: Final = 16
-"""Scaled pixels, where the model names no ``min_area``."""
 
 _OPEN_FILES: Final = 64
 

@@ -8,7 +8,7 @@ from typing import Any, Final, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from frond.contracts.modelspec import ModelManifest, ModelThresholds
+from frond.contracts.modelspec import MIN_AREA, ModelManifest, ModelThresholds
 from frond.models.decoders.base import (
     Floats,
     Outputs,
@@ -23,7 +23,6 @@ from frond.models.decoders.base import (
 Activation = Literal["none", "softmax", "sigmoid"]
 Layout = Literal["NCHW", "NHWC"]
 
-MIN_AREA: Final = 16
 """Regions with fewer scaled pixels give no polygon, unless the manifest says otherwise."""
 
 _FULL: Final = np.float32(255)
