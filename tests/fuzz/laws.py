@@ -91,7 +91,13 @@ class CheckingProducer(EventProducer):
         return await super().send(out, traceparent=traceparent)
 
     async def send_raw(
-        self, topic: Topic, key: bytes | None, value: bytes | None, headers: Headers
+        self,
+        topic: Topic,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Headers,
+        *,
+        turn: int | None = None,
     ) -> Sent:
         size = len(value or b"") + len(key or b"") + sum(len(k) + len(v) for k, v in headers)
         if size > int(topic.settings()["max.message.bytes"]):

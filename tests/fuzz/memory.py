@@ -91,8 +91,18 @@ class MemoryS3:
     def stat_object(self, bucket: str, key: str) -> _Object:
         return self._found(bucket, key)
 
-    def put_bytes(self, bucket: str, key: str, data: bytes, headers: dict[str, str]) -> _Object:
+    def put_bytes(
+        self,
+        bucket: str,
+        key: str,
+        data: bytes,
+        headers: dict[str, str],
+        *,
+        sha256: str | None = None,
+    ) -> _Object:
         _check(key)
+        if sha256 is not None and sha256 != hashlib.sha256(data).hexdigest():
+            raise _error("XAmzContentSHA256Mismatch", key)
         there = self.buckets[bucket].get(key)
         if (headers.get("If-None-Match") == "*" and there is not None) or (
             "If-Match" in headers

@@ -53,9 +53,9 @@ class Mortal(MemoryS3):
                 self.left = None
                 raise Killed
 
-    def put_bytes(self, *args: Any) -> Any:
+    def put_bytes(self, *args: Any, **more: Any) -> Any:
         self.effect()
-        done = super().put_bytes(*args)
+        done = super().put_bytes(*args, **more)
         self.effect()
         return done
 
@@ -82,7 +82,13 @@ class Topics(EventProducer):
         self.log: dict[str, list[tuple[bytes, Headers]]] = {t.name: [] for t in topics.ALL}
 
     async def send_raw(
-        self, topic: Topic, key: bytes | None, value: bytes | None, headers: Headers
+        self,
+        topic: Topic,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Headers,
+        *,
+        turn: int | None = None,
     ) -> Sent:
         self.s3.effect()
         assert value is not None
