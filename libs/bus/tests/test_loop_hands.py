@@ -11,7 +11,7 @@ from aiokafka import TopicPartition
 from frond.bus import Outgoing
 from frond.bus.consumer import _Loop, _Rebalance
 from frond.bus.handling import Handling
-from frond.bus.hands import UNSENT
+from frond.bus.hands import UNSENT, UNSENT_BYTES
 from frond.bus.outbox import Told
 from frond.contracts import topics
 from frond.contracts.envelope import Envelope, encode
@@ -163,3 +163,56 @@ async def test_only_the_sending_is_tried_again() -> None:
     await handling.handle(message)
     assert (calls, producer.sent) == (1, 3)
     assert producer.letters == [made.value]
+
+
+class Betrayed(Broker):
+    """Whose handling is cancelled by nobody that has a right to."""
+
+    async def take(self, message: Any) -> Any:
+        raise asyncio.CancelledError
+
+
+async def test_an_event_that_nobody_cancelled_is_not_forgotten() -> None:
+    """A library's own CancelledError would leave the event unfinished for ever: the service stops, so
+    that it is read again."""
+    service = SimpleNamespace(
+        name="inference", settings=SimpleNamespace(lookahead=10), stop=asyncio.Event(),
+        health=SimpleNamespace(ready=lambda _: None, fatal=None),
+    )  # fmt: skip
+    loop = _Loop(service, topics.TILED, Betrayed(), 2, lambda _: False)  # type: ignore[arg-type]
+    await _Rebalance(loop).on_partitions_assigned([PARTITION])
+    loop.trackers[PARTITION].add(0)
+    loop.ahead.add(
+        PARTITION, SimpleNamespace(partition=0, offset=0, key=b"", headers=(), value=b"{}")
+    )
+    loop.hands.look()
+    async with asyncio.timeout(10):
+        await service.stop.wait()
+    assert service.health.fatal is not None
+
+
+async def test_unsent_events_are_bounded_by_their_bytes() -> None:
+    """Of large messages far fewer than a thousand are held while the broker takes nothing."""
+    broker = Broker()
+    service = SimpleNamespace(
+        name="inference", settings=SimpleNamespace(lookahead=100), stop=asyncio.Event(),
+        health=SimpleNamespace(ready=lambda _: None, fatal=None),
+    )  # fmt: skip
+    loop = _Loop(service, topics.TILED, broker, 2, lambda _: False)  # type: ignore[arg-type]
+    loop.consumer = broker
+    await _Rebalance(loop).on_partitions_assigned([PARTITION])
+    large = bytes(UNSENT_BYTES // 8)
+    for offset in range(20):
+        loop.trackers[PARTITION].add(offset)
+        message = SimpleNamespace(partition=0, offset=offset, key=b"", headers=(), value=large)
+        loop.ahead.add(PARTITION, message)
+    loop.hands.look()
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert 8 <= broker.handled <= 10
+    broker.taken.set()
+    while loop.hands.in_flight or loop.ahead:
+        await loop.hands.idle(10)
+        loop.hands.look()
+    await loop.commit()
+    assert broker.committed == {PARTITION: 20}

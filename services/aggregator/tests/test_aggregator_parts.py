@@ -78,6 +78,22 @@ async def test_a_bug_in_work_closes_the_lanes() -> None:
     assert began == []
 
 
+async def test_work_that_nobody_cancelled_breaks_its_lanes() -> None:
+    """A library's own CancelledError counts as an error: what comes after it is not begun."""
+    lanes, began = Lanes(10), list[int]()
+
+    async def betrayed() -> None:
+        raise asyncio.CancelledError
+
+    async def after() -> None:
+        began.append(1)
+
+    await lanes.put("a", betrayed)
+    await lanes.put("a", after)
+    await lanes.idle()
+    assert (began, type(lanes.broken)) == ([], RuntimeError)
+
+
 @given(st.lists(st.tuples(st.text(max_size=5), st.integers(0, 50)), max_size=40))
 def test_outcomes_come_back_in_the_order_of_name_and_id(rows: list[tuple[str, int]]) -> None:
     """Sorted by code point of the name, then by id, each once, as often as asked."""

@@ -18,6 +18,8 @@ from frond.bus.handling import Handling, Made
 from frond.bus.tracker import CommitTracker
 
 UNSENT: Final = 1000
+UNSENT_BYTES: Final = 64 << 20
+"""Of the messages whose results are unsent."""
 _AT_A_STRETCH: Final = 16
 
 
@@ -60,6 +62,8 @@ class Hands:
         # whose event each hand has
         self._at_work: dict[asyncio.Task[None], TopicPartition | None] = {}
         self._again: defaultdict[TopicPartition, set[asyncio.Task[None]]] = defaultdict(set)
+        self._dropped: set[asyncio.Task[None]] = set()
+        self._unsent_bytes = 0
         self._in_hand = 0
         self._all_sent = asyncio.Event()
         self._looking = False
@@ -78,7 +82,7 @@ class Hands:
 
     def squeeze_in(self, work: Work) -> bool:
         """Begin an event that waits for no hand; False if as many as there are hands did already."""
-        if self._over or self.free <= -self._most or self.unsent >= 2 * UNSENT:
+        if self._over or self.free <= -self._most or self._holds(2):
             return False
         self._begin(work)
         return True
@@ -87,16 +91,16 @@ class Hands:
         """Stop what is done for partitions that are somebody else's now."""
         for task, partition in self._at_work.items():
             if partition in partitions:
-                task.cancel()
+                self._cancel(task)
         for partition in partitions:
             for task in self._again.pop(partition, ()):
-                task.cancel()
+                self._cancel(task)
 
     def close(self) -> None:
         """Stop everything; what was posted is on its way, and nobody waits for it any more."""
         self._over = True
         for task in self._tasks():
-            task.cancel()
+            self._cancel(task)
 
     async def idle(self, within: float) -> None:
         """Wait until nothing is being handled or, unless closed, sent; at most so many seconds."""
@@ -111,8 +115,16 @@ class Hands:
     def _tasks(self) -> set[asyncio.Task[None]]:
         return {*self._at_work, *(t for tasks in self._again.values() for t in tasks)}
 
+    def _cancel(self, task: asyncio.Task[None]) -> None:
+        self._dropped.add(task)
+        task.cancel()
+
+    def _holds(self, times: int = 1) -> bool:
+        """Whether as much is unsent as may be, or so many times as much."""
+        return self.unsent >= times * UNSENT or self._unsent_bytes >= times * UNSENT_BYTES
+
     def _next(self) -> Work | None:
-        if self._over or self.unsent >= UNSENT:
+        if self._over or self._holds():
             return None
         return self._following()
 
@@ -145,6 +157,7 @@ class Hands:
                 work.tracker.finish(work.message.offset)
             else:
                 self.unsent += 1
+                self._unsent_bytes += _size(work)
                 self._handling.post(made, partial(self._answered, work, made))
             # a handler that waits for nothing would keep waiting whose event was begun before, and
             # in time the heartbeats
@@ -172,26 +185,37 @@ class Hands:
         elif not self._over and self._mine(work):
             task = asyncio.create_task(self._send_again(work, made, error))
             self._again[work.partition].add(task)
-            task.add_done_callback(partial(self._sent_again, work.partition))
+            task.add_done_callback(partial(self._sent_again, work))
             return
-        self._sent()
+        self._sent(work)
 
     async def _send_again(self, work: Work, made: Made, error: BaseException) -> None:
         await self._handling.send_again(made, error)
         work.tracker.finish(work.message.offset)
 
-    def _sent_again(self, partition: TopicPartition, task: asyncio.Task[None]) -> None:
-        self._again.get(partition, set()).discard(task)
+    def _sent_again(self, work: Work, task: asyncio.Task[None]) -> None:
+        self._again.get(work.partition, set()).discard(task)
         self._judge(task)
-        self._sent()
+        self._sent(work)
 
-    def _sent(self) -> None:
+    def _sent(self, work: Work) -> None:
+        held = self._holds()
         self.unsent -= 1
-        if self.unsent == UNSENT - 1:
+        self._unsent_bytes -= _size(work)
+        if held and not self._holds():
             self._soon()
         if not self.unsent:
             self._all_sent.set()
 
     def _judge(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
+        if task.cancelled():
+            # by nobody here: an error that a library let out, and the event would never be finished
+            if task not in self._dropped:
+                self._broken(asyncio.CancelledError("an event's handling was cancelled by nobody"))
+        elif (error := task.exception()) is not None:
             self._broken(error)
+        self._dropped.discard(task)
+
+
+def _size(work: Work) -> int:
+    return len(work.message.value or b"")

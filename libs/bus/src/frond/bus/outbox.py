@@ -15,6 +15,7 @@ from aiokafka import AIOKafkaProducer
 
 from frond.bus.placing import place
 from frond.contracts.envelope import Message
+from frond.contracts.errors import BrokerUnavailable
 
 BATCH_BYTES: Final = 128 << 10
 _ALONE_BYTES: Final = 32 << 10
@@ -64,6 +65,8 @@ class Outbox:
         error: BaseException | None = None
         try:
             partitions = sorted(await self._producer.partitions_for(topic))
+            if not partitions:
+                raise BrokerUnavailable(f"{topic} has no partitions just now")
         except (Exception, asyncio.CancelledError) as e:
             error = self._seen(e)
         items = self._posted.pop(topic)

@@ -152,6 +152,8 @@ class EventProducer:
         try:
             if turn is not None:
                 partitions = sorted(await self._producer.partitions_for(name))
+                if not partitions:
+                    raise BrokerUnavailable(f"{name} has no partitions just now")
                 partition = partitions[turn % len(partitions)]
             told = await self._producer.send_and_wait(
                 name, value, key=key, partition=partition, headers=headers
@@ -161,4 +163,10 @@ class EventProducer:
             raise FrondError(f"{topic.name}: a message of {len(value or b'')} bytes: {e}") from e
         except (KafkaError, OSError) as e:
             raise BrokerUnavailable(f"{topic.name}: {type(e).__name__}: {e}") from e
+        except asyncio.CancelledError as e:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            # aiokafka lets one of its own out
+            raise BrokerUnavailable(f"{topic.name}: the sending was cancelled") from e
         return Sent(told.partition, told.offset)

@@ -55,6 +55,12 @@ class Lanes:
                 # the lane would acknowledge what comes after it
                 self.broken = e
                 self._closed = True
+            except asyncio.CancelledError:
+                if self._closed:
+                    raise
+                # by nobody here: an error that a library let out
+                self.broken = RuntimeError("work was cancelled by nobody")
+                self._closed = True
             finally:
                 del self._running[task]
 
