@@ -180,6 +180,14 @@ def test_wide_margins_do_not_overflow() -> None:
     assert (confidence == 255).all()
 
 
+def test_the_sum_that_is_rounded_fits_its_type() -> None:
+    """Weights that sum to 257 just fit 16 bits with 255 each, and no longer with a half more."""
+    grid = WindowGrid(width=199, height=199, size=128, margin=57)
+    full = np.full((2, 199, 199), 255, np.uint8)
+    _, confidence = whole(grid, cut(full, grid), Rule(1, SCORE_STEPS, False))
+    assert (confidence == 255).all()
+
+
 def test_planes_of_another_shape_are_refused() -> None:
     """A window of the wrong size is no window of this grid."""
     grid = WindowGrid(width=64, height=64, size=64, margin=8)

@@ -132,6 +132,20 @@ def test_too_many_corners_are_refused() -> None:
     assert e.value.reason is Reason.TOO_MANY
 
 
+def test_one_region_has_a_limit_of_its_own() -> None:
+    """A comb of 4·20 corners beside a square of 4: what counts is the larger one."""
+    values = np.zeros((30, 50), np.uint8)
+    values[0, :41] = 1
+    values[1:9, 0:41:2] = 1
+    values[20:25, 0:5] = 1
+    most = max(len(shell) - 1 for shell, *_ in rings_of(traced(values, 1)))
+    assert most > 60
+    assert len(traced(values, 1, most_corners_a_region=most)) == 2
+    with pytest.raises(RasterRejected, match="one region") as e:
+        traced(values, 1, most_corners_a_region=most - 1)
+    assert e.value.reason is Reason.TOO_MANY
+
+
 def test_an_image_without_a_region() -> None:
     """Nothing, nodata, and a single pixel."""
     for value in (0, NODATA):

@@ -23,6 +23,7 @@ from frond.artifacts.common import (
     JsonList,
     Sink,
     Spool,
+    blocks,
     encoded,
     scores_of,
     text,
@@ -173,13 +174,17 @@ def _segmentations(regions: Polygons, size: tuple[int, int]) -> list[str]:
     begins, points = regions.rings[regions.polygons].tolist(), regions.points
     texts = [
         # open, as is the custom in COCO
-        text([points[a : b - 1].ravel().tolist()])
+        "[[" + ",".join(_numbers(part) for part in blocks(points[a : b - 1])) + "]]"
         for a, b in pairwise(begins)
     ]
     rles = _rle_texts(_only(regions, regions.has_holes), size)
     for k, rle in zip(np.flatnonzero(regions.has_holes).tolist(), rles, strict=True):
         texts[k] = rle
     return texts
+
+
+def _numbers(points: npt.NDArray[np.float64]) -> str:
+    return ",".join(map(repr, points.ravel().tolist()))
 
 
 def _only(regions: Polygons, chosen: npt.NDArray[np.bool_]) -> Polygons:

@@ -208,6 +208,12 @@ class JsonList:
         self._any = True
 
 
+def blocks(points: npt.NDArray[np.float64]) -> Iterator[npt.NDArray[np.float64]]:
+    """Points [n, 2] in parts, each few enough to be held as Python numbers."""
+    step = SLICE_POINTS // 4
+    return (points[start : start + step] for start in range(0, len(points), step))
+
+
 def text(value: Any) -> str:
     """A value's JSON text: members in their order, other scripts as they are."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)

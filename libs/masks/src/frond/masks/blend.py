@@ -192,16 +192,18 @@ def _piece(
         return np.full(shape, NODATA, np.uint8), np.zeros(shape, np.uint8)
     if len(views) == 1:
         return _decide(views[0][0], _valid(views[0][0]), rule)
-    most = 255 * _total(down.weights) * _total(right.weights)
+    total = _total(down.weights) * _total(right.weights)
+    # half of it is added before the division that rounds
+    most = 255 * total + total // 2
     dtype = next(t for t in (np.uint16, np.uint32, np.uint64) if most <= np.iinfo(t).max)
     sums = np.zeros((rule.classes + rule.background, *shape), dtype)
     whole: Numbers = np.zeros((1, 1), dtype)
     one = np.empty(shape, dtype)
     for part, tall, wide in views:
         weight = _outer(tall, wide, dtype)
-        for plane, total in zip(part, sums, strict=False):
+        for plane, added in zip(part, sums, strict=False):
             np.multiply(plane, weight, out=one)
-            total += one
+            added += one
         valid = _valid(part)
         whole = whole + (weight if valid is None else valid * weight)
     return _decide(sums, whole, rule)

@@ -176,7 +176,10 @@ class MaskFile:
             batch.validate(full=True)
             scores = batch.column(4)
             size = scores[0].as_buffer().size if not scores.null_count else -1
-        except (pa.ArrowException, MemoryError, OSError) as e:
+        except MemoryError:
+            # a limit of ours, no damage
+            raise
+        except (pa.ArrowException, OSError) as e:
             raise ValueError(f"window {window} of an Arrow file of masks is damaged: {e}") from e
         if size != shape[0] * shape[1] * shape[2]:
             raise ValueError(f"window {window} of an Arrow file of masks has {size} bytes: {shape}")

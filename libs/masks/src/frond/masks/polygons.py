@@ -23,6 +23,9 @@ MOST_CORNERS: Final = 20_000_000
 """Of all kept regions' outlines together: what an image may ask for in memory (8 bytes each while
 it is traced)."""
 
+MOST_CORNERS_A_REGION: Final = 4_000_000
+"""Of one region's outline: its text in a file is held whole, some 30 bytes a corner."""
+
 _STRIP_PIXELS: Final = 1 << 20
 _KIND_BITS: Final = 3
 _NONE: Final = np.iinfo(np.int64).max
@@ -59,15 +62,23 @@ class Tracer:
     Args:
         min_area: pixels; smaller regions are dropped.
         most_corners: of what is kept.
+        most_corners_a_region: of any one region.
 
     Raises:
         RasterRejected: TOO_MANY, from any method.
     """
 
     def __init__(
-        self, width: int, height: int, min_area: int, *, most_corners: int = MOST_CORNERS
+        self,
+        width: int,
+        height: int,
+        min_area: int,
+        *,
+        most_corners: int = MOST_CORNERS,
+        most_corners_a_region: int = MOST_CORNERS_A_REGION,
     ) -> None:
         self._width, self._min_area, self._most = width, min_area, most_corners
+        self._most_a_region = most_corners_a_region
         y_bits, x_bits = height.bit_length(), width.bit_length()
         self._bits = 64 - _KIND_BITS - y_bits - x_bits, y_bits, x_bits
         # memory that is not written to is not there yet
@@ -107,6 +118,10 @@ class Tracer:
             part &= mask
             part |= region << below
         keys.sort()
+        begins = np.arange(len(order), dtype=np.uint64) << below
+        corners_of = np.diff(np.searchsorted(keys, begins), append=len(keys))
+        if corners_of.max(initial=0) > self._most_a_region:
+            raise _too_many("The outline of one region of this image has", self._most_a_region)
         return Regions(classes[order], pixels[order], confidence[order], keys, self._bits)
 
     def _roots(self) -> Ints:
@@ -174,7 +189,7 @@ class Tracer:
         ids[due] = self._ids + np.arange(born)
         self._ids += born
         if self._ids >= 1 << self._bits[0]:
-            raise self._too_many()
+            raise _too_many("The outlines of this image's regions have", self._most)
         return _Open(
             runs.value[roots].astype(np.int64), pixels, confidence, first, ids,
             np.empty(0, np.int64), old.keys, target[old.owner],
@@ -214,16 +229,17 @@ class Tracer:
     def _keep(self, keys: Keys) -> None:
         end = self._kept + len(keys)
         if end > self._most:
-            raise self._too_many()
+            raise _too_many("The outlines of this image's regions have", self._most)
         self._keys[self._kept : end] = keys
         self._kept = end
 
-    def _too_many(self) -> RasterRejected:
-        return RasterRejected(
-            Reason.TOO_MANY,
-            f"The outlines of this image's regions have more than {self._most} corners. Ask for a "
-            "higher score, give the model a larger min_area, or cut the image into parts.",
-        )
+
+def _too_many(what: str, most: int) -> RasterRejected:
+    return RasterRejected(
+        Reason.TOO_MANY,
+        f"{what} more than {most} corners. Ask for a higher score, give the model a larger "
+        "min_area, or cut the image into parts.",
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

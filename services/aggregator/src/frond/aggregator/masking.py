@@ -154,6 +154,8 @@ def scratch_in(cache: Path) -> Path:
     scratch = cache / "masks"
     scratch.mkdir(parents=True, exist_ok=True)
     for left in scratch.glob("image-*"):
-        if not Path("/proc", left.name.split("-")[1]).exists():
+        pid = left.name.split("-")[1]
+        # a container's first process has the number of the one that was killed
+        if pid == str(os.getpid()) or not Path("/proc", pid).exists():
             shutil.rmtree(left, ignore_errors=True)
     return scratch

@@ -229,5 +229,7 @@ def _clear(scratch: Path) -> None:
     """Remove the copies of processes that were killed; make the folder if it is gone."""
     scratch.mkdir(parents=True, exist_ok=True)
     for left in scratch.glob(f"{_COPY}*"):
-        if not Path("/proc", left.name.removeprefix(_COPY).partition("-")[0]).exists():
+        pid = left.name.removeprefix(_COPY).partition("-")[0]
+        # a container's first process has the number of the one that was killed
+        if pid == str(os.getpid()) or not Path("/proc", pid).exists():
             shutil.rmtree(left, ignore_errors=True)
