@@ -13,6 +13,7 @@ from rasterio.io import MemoryFile
 
 from frond.contracts.errors import RasterRejected
 from frond.contracts.jobs import ModelRef
+from frond.contracts.reasons import Reason
 from frond.inference import decoding
 from frond.inference.decoding import Decoded, Image, decode
 from frond.models.folder import load_manifest
@@ -113,3 +114,22 @@ def test_an_array_with_too_few_bands_is_refused_in_the_same_words(
             decode(Image(given(numbers(dtype, (1, 300, 300))), request_for, "CHW"))
         said.append((refused.value.reason, refused.value.detail))
     assert said[0] == said[1]
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "{'descr': '|u1', 'fortran_order': False, 'shape': (" + "9" * 40 + ",)}",
+        "{[]: 1}",
+        "{'descr': '|u1', 'shape': (1,",
+        "1" + "+1" * 4000,
+        "{'descr': '|O', 'fortran_order': False, 'shape': (1,)}",
+    ],
+)
+def test_a_hostile_header_is_a_bad_file(header: str, request_for: PlanRequest) -> None:
+    """Whatever numpy's parser raises, the answer says that the file cannot be read."""
+    raw = header.encode()
+    data = b"\x93NUMPY\x01\x00" + len(raw).to_bytes(2, "little") + raw
+    with pytest.raises(RasterRejected) as e:
+        decode(Image(np.frombuffer(data, np.uint8), request_for, "HWC"))
+    assert e.value.reason is Reason.CORRUPT

@@ -1,8 +1,8 @@
 """The read model is kept in a process of its own, so that no request waits for it.
 
 Decoding and applying events is Python at full tilt: beside requests it would hold the interpreter's
-lock. The process is forked before the service begins, while there is one thread, and shares its
-code's memory. The two talk over one line: the service says ``begin`` (the schema is migrated) and
+lock. The process is forked before the service begins, while nothing of ours has a thread (those of
+numpy's BLAS look after themselves), and shares its code's memory. The two talk over one line: the service says ``begin`` (the schema is migrated) and
 ``stop``; its keeper says what it has changed and whether it is ready. Whichever of the two dies, the
 other one ends: the keeper at once, the service in order.
 """
@@ -153,7 +153,7 @@ async def _keep(settings: IngestSettings, line: socket.socket) -> None:
     keeping = asyncio.create_task(keep_read_model(service, ingest))
     asked = asyncio.create_task(reader.readline())
     await asyncio.wait({keeping, asked}, return_when=asyncio.FIRST_COMPLETED)
-    if asked.done() and asked.result() != _STOP:
+    if asked.done() and (asked.exception() is not None or asked.result() != _STOP):
         # the service was killed: its successor may be there already, and the database another one,
         # whose log must not be taken away by the closing of this one's
         os._exit(1)
