@@ -28,6 +28,9 @@ from frond.contracts.errors import BrokerUnavailable
 from frond.contracts.topics import Topic
 from frond.runtime import Service, get_logger, maybe_crash_point, wait_out
 
+METADATA_MAX_AGE_MS: Final = 30_000
+"""A broker that has just started may know no topics yet: a group that shares out its partitions at
+that moment shares out none, until its leader sees them."""
 _COMMIT_EVERY_S: Final = 1.0
 _WAIT_S: Final = 0.5
 _LET_GO_S: Final = 10.0
@@ -114,7 +117,7 @@ class _Loop:
             heartbeat_interval_ms=session_timeout_ms // 4,
             # work has its own limits, and heartbeats do not wait for it
             max_poll_interval_ms=24 * 3600 * 1000,
-            metadata_max_age_ms=30_000,
+            metadata_max_age_ms=METADATA_MAX_AGE_MS,
         )
         await wait_out(self._start, what=f"starting on {self.topic.name}")
         watch = asyncio.create_task(self._watch())

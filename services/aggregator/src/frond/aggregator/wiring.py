@@ -31,6 +31,7 @@ from frond.aggregator.reconcile import Reconciler
 from frond.aggregator.settings import AggregatorSettings
 from frond.aggregator.status import StatusBoard
 from frond.bus import EventProducer, ensure_topics
+from frond.bus.consumer import METADATA_MAX_AGE_MS
 from frond.bus.offsets import Offsets
 from frond.contracts import topics
 from frond.contracts.envelope import Envelope
@@ -155,6 +156,7 @@ class Aggregator:
             broker_heartbeat_interval=self.settings.session_timeout_s / 4,
             # work has its own limits, and heartbeats do not wait for it
             broker_max_poll_interval=24 * 3600.0,
+            consumer_metadata_max_age_ms=METADATA_MAX_AGE_MS,
             stream_wait_empty=False,
             stream_buffer_maxsize=1024,
             key_serializer="raw",
