@@ -67,7 +67,6 @@ class Handling:
             cls.TYPE: metrics.HANDLED.labels(topic.name, cls.TYPE)
             for cls in CARRIES.get(topic.name, ())
         }
-        self._point_handled, self._point_sent = f"{service}.handled", f"{service}.sent"
 
     async def handle(self, message: Any) -> None:
         """Return once the message's effects, or its dead letter, are durable."""
@@ -98,7 +97,7 @@ class Handling:
         while True:
             try:
                 made.out = await wait_out(call, what=envelope.event.TYPE)
-                maybe_crash_point(self._point_handled)
+                maybe_crash_point(f"{self.service}.handled")
             except Exception as e:
                 if not await self._tried_in_vain(made, e):
                     continue
@@ -118,7 +117,7 @@ class Handling:
 
     def done(self, made: Made) -> None:
         """The broker has it all."""
-        maybe_crash_point(self._point_sent)
+        maybe_crash_point(f"{self.service}.sent")
         self._count(made)
 
     async def send_again(self, made: Made, error: BaseException) -> None:
