@@ -114,7 +114,8 @@ def told(folder: Path, url: str, got: queue.Queue[Post]) -> Post:
 def knock(folder: Path, key: str) -> int:
     url = read_env_file(folder / "env")["FROND_API_URL"]
     headers = {"authorization": f"Bearer {key}"}
-    return httpx.get(f"{url}/jobs", headers=headers, trust_env=False).status_code
+    # a service that is starting again answers when it is up
+    return httpx.get(f"{url}/jobs", headers=headers, trust_env=False, timeout=60).status_code
 
 
 def test_secrets_are_rotated_by_a_roll(state: Path, posts: tuple[str, queue.Queue[Post]]) -> None:

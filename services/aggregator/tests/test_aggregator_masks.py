@@ -216,8 +216,9 @@ async def test_whoever_is_cancelled_leaves_no_child(w: world.World, tmp_path: Pa
 
 
 def test_what_the_dead_have_left_is_removed(tmp_path: Path) -> None:
-    """Folders of processes that are no more go; those of living ones stay."""
+    """Folders of processes that are no more go, also those of one that had our number, as in a
+    container that was started again; those of living ones stay."""
     scratch = scratch_in(tmp_path)
-    (scratch / f"image-{os.getpid()}-x").mkdir()
-    (scratch / "image-4194305-x").mkdir()
-    assert [p.name for p in scratch_in(tmp_path).iterdir()] == [f"image-{os.getpid()}-x"]
+    for pid in (os.getppid(), os.getpid(), 4194305):
+        (scratch / f"image-{pid}-x").mkdir()
+    assert [p.name for p in scratch_in(tmp_path).iterdir()] == [f"image-{os.getppid()}-x"]
