@@ -156,9 +156,12 @@ class S3(Minio):
         """Begin a multipart upload; returns its id."""
         return str(self._create_multipart_upload(bucket, key, dict(headers)))
 
-    def put_part(self, bucket: str, key: str, upload_id: str, number: int, data: bytes) -> str:
+    def put_part(
+        self, bucket: str, key: str, upload_id: str, number: int, data: bytes | bytearray
+    ) -> str:
         """Upload one part (numbers from 1); returns its ETag."""
-        return str(self._upload_part(bucket, key, data, None, upload_id, number))
+        sent = cast(bytes, data)  # what it hands on takes either; its annotation is narrower
+        return str(self._upload_part(bucket, key, sent, None, upload_id, number))
 
     def end_multipart(self, bucket: str, key: str, upload_id: str, parts: list[Any]) -> str:
         """Complete a multipart upload; returns the object's ETag."""

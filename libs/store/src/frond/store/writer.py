@@ -88,15 +88,19 @@ class MultipartWriter:
         """
         view = memoryview(data).cast("B")
         self._sha.update(view)
-        self._buffer += view
         self.size += len(view)
-        limit = _FIRST_PART if len(self._parts) < _SMALL_PARTS else _LATER_PART
-        while len(self._buffer) >= limit:
-            self._send(bytes(self._buffer[:limit]))
-            del self._buffer[:limit]
+        taken = 0
+        while taken < len(view):
+            limit = _FIRST_PART if len(self._parts) < _SMALL_PARTS else _LATER_PART
+            piece = view[taken : taken + limit - len(self._buffer)]
+            self._buffer += piece
+            taken += len(piece)
+            if len(self._buffer) == limit:
+                self._send(self._buffer)
+                self._buffer = bytearray()
         return len(view)
 
-    def _send(self, part: bytes) -> None:
+    def _send(self, part: bytes | bytearray) -> None:
         with translated(f"writing {self.key}", writing=True):
             if self._upload_id is None:
                 self._upload_id = self._s3.begin_multipart(self._bucket, self.key, self._headers)
@@ -120,7 +124,7 @@ class MultipartWriter:
             self.etag = str(done.etag or "")
         else:
             if self._buffer:
-                self._send(bytes(self._buffer))
+                self._send(self._buffer)
             with translated(f"writing {self.key}", writing=True):
                 self.etag = self._s3.end_multipart(
                     self._bucket, self.key, self._upload_id, self._parts
