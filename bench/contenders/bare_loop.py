@@ -25,8 +25,8 @@ from frond.contracts.ids import image_id
 from frond.contracts.jobs import ModelRef
 from frond.contracts.plan import ImagePlan
 from frond.inference.models import CPU_BATCH
-from frond.inference.pipeline import Runner, assemble
-from frond.merge import Detections, merge, to_ipc
+from frond.inference.pipeline import Runner
+from frond.merge import Detections, assemble, merge, to_ipc
 from frond.models.folder import folder_digest
 from frond.models.session import ModelSession
 from frond.raster import (

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from frond.contracts.ids import digest
 from frond.contracts.jobs import ModelRef
-from frond.inference.pipeline import Runner, Spent, masks
-from frond.masks import to_ipc
+from frond.inference.pipeline import Runner, Spent
+from frond.masks import masks, to_ipc
 from frond.models.session import ModelSession
 from frond.raster import (
     PlanRequest,

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from frond.contracts.ids import digest
 from frond.contracts.jobs import ModelRef
-from frond.inference.pipeline import Runner, assemble
-from frond.merge import Detections, merge
+from frond.inference.pipeline import Runner
+from frond.merge import Detections, assemble, merge
 from frond.models.session import ModelSession
 from frond.raster import (
     PlanRequest,

@@ -22,11 +22,11 @@ from frond.contracts.events import ChunkPlanned
 from frond.contracts.jobs import ModelRef
 from frond.contracts.plan import ImagePlan
 from frond.contracts.reasons import Reason
-from frond.inference.pipeline import Runner, Spent, masks
+from frond.inference.pipeline import Runner, Spent
 from frond.inference.results import detections_in, run
 from frond.inference.settings import InferenceSettings
 from frond.inference.wiring import Inference
-from frond.masks import MaskFile, check
+from frond.masks import MaskFile, check, masks
 from frond.models import planes_of
 from frond.models.session import Arrays, ModelSession
 from frond.models.testing import colour_model

@@ -15,8 +15,8 @@ from rasterio.transform import from_origin
 from frond.contracts.errors import ModelRejected
 from frond.contracts.jobs import ModelRef
 from frond.contracts.plan import ImagePlan
-from frond.inference.pipeline import Runner, assemble
-from frond.merge import Detections, merge, to_ipc
+from frond.inference.pipeline import Runner
+from frond.merge import Detections, assemble, merge, to_ipc
 from frond.models.session import ModelSession
 from frond.models.testing import MAGENTA, blob_model
 from frond.raster import PlanRequest, RasterReader, chunks_of, inspect, open_raster, plan_image

@@ -10,8 +10,8 @@ import rasterio
 from rasterio.transform import from_origin
 
 from frond.contracts.jobs import ModelRef
-from frond.inference.pipeline import Runner, assemble
-from frond.merge import Detections, merge
+from frond.inference.pipeline import Runner
+from frond.merge import Detections, assemble, merge
 from frond.models.session import ModelSession
 from frond.models.testing import tile_model
 from frond.raster import PlanRequest, RasterReader, chunks_of, inspect, open_raster, plan_image

@@ -2,5 +2,6 @@
 
 from frond.merge.merge import merge
 from frond.merge.table import CUT, TOUCHES_BAND, Detections, from_ipc, own, to_ipc
+from frond.merge.windows import assemble
 
-__all__ = ["CUT", "TOUCHES_BAND", "Detections", "from_ipc", "merge", "own", "to_ipc"]
+__all__ = ["CUT", "TOUCHES_BAND", "Detections", "assemble", "from_ipc", "merge", "own", "to_ipc"]

@@ -14,8 +14,8 @@ from frond.contracts.jobs import ModelRef, Thresholds
 from frond.contracts.plan import Georeference
 from frond.inference import decoding
 from frond.inference.decoding import Decoded, Image
-from frond.inference.pipeline import Runner, assemble, check_count
-from frond.merge import Detections, merge
+from frond.inference.pipeline import Runner, check_count
+from frond.merge import Detections, assemble, merge
 from frond.models import effective_thresholds
 from frond.models.session import ModelSession
 from frond.raster import Limits, PlanRequest, pixel_to_lonlat, pixel_to_map

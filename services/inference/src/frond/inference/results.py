@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from frond.contracts.events import ChunkPlanned
 from frond.contracts.modelspec import ModelThresholds
-from frond.inference.pipeline import Runner, Spent, assemble, check_count, masks
-from frond.masks import WindowMask
+from frond.inference.pipeline import Runner, Spent, check_count
+from frond.masks import WindowMask, masks
 from frond.masks import check as check_masks
 from frond.masks import to_ipc as masks_to_ipc
-from frond.merge import from_ipc, to_ipc
+from frond.merge import assemble, from_ipc, to_ipc
 from frond.models import WindowPlanes, WindowResult, planes_of
 from frond.models.session import ModelSession
 from frond.raster import WindowPixels
