@@ -24,11 +24,11 @@ from frond.contracts import keys
 from frond.contracts.ids import image_id
 from frond.contracts.jobs import ModelRef
 from frond.contracts.plan import ImagePlan
-from frond.inference.models import CPU_BATCH
 from frond.inference.pipeline import Runner
 from frond.merge import Detections, assemble, merge, to_ipc
 from frond.models.folder import folder_digest
 from frond.models.session import ModelSession
+from frond.models.tuning import tuned
 from frond.raster import (
     Limits,
     PlanRequest,
@@ -44,6 +44,7 @@ from frond.store import Listed, ObjectStore, StoreSettings
 
 T = TypeVar("T")
 _JOB = "bare"
+_TUNED = Path(__file__).resolve().parents[2] / ".frond" / "bench" / "tuned"
 _ARROW = "application/vnd.apache.arrow.file"
 # the system reads small images whole before it plans them, so that damage shows early; not the loop
 _LIMITS = Limits(verify_pixels=0)
@@ -68,6 +69,11 @@ def rasters(endpoints: str, model: str, prefix: str, warm: str) -> Callable[[], 
     return lambda: bare.work(prefix)
 
 
+def _session(folder: Path) -> ModelSession:
+    # threads and batch as the inference service finds them on this machine
+    return tuned(folder, cache_dir=_TUNED)
+
+
 class _Bare:
     def __init__(self, env: dict[str, str], folder: Path, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -75,7 +81,7 @@ class _Bare:
         configure_gdal(
             env["FROND_S3_ENDPOINT"], env["FROND_S3_ACCESS_KEY"], env["FROND_S3_SECRET_KEY"]
         )
-        self._session = ModelSession(folder, batch=CPU_BATCH)
+        self._session = _session(folder)
         self._manifest = self._session.manifest
         self._model = ModelRef(
             name=self._manifest.name, digest=folder_digest(folder), version=self._manifest.version
@@ -166,7 +172,7 @@ def _ahead(items: Iterator[T]) -> Iterator[T]:
 
 def runs(path: str, model: str, times: int) -> Callable[[], dict[str, Any]]:
     """session.run of a local image's windows, and nothing else, several times."""
-    session = ModelSession(Path(model), batch=CPU_BATCH)
+    session = _session(Path(model))
     size = Path(path).stat().st_size
     with closing(open_dataset(path)) as dataset:
         request = PlanRequest(

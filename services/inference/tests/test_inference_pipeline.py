@@ -15,8 +15,10 @@ from rasterio.transform import from_origin
 from frond.contracts.errors import ModelRejected
 from frond.contracts.jobs import ModelRef
 from frond.contracts.plan import ImagePlan
-from frond.inference.pipeline import Runner
+from frond.contracts.reasons import Reason
+from frond.inference.pipeline import Runner, Spent
 from frond.merge import Detections, assemble, merge, to_ipc
+from frond.models import WindowDetections
 from frond.models.session import ModelSession
 from frond.models.testing import MAGENTA, blob_model
 from frond.raster import PlanRequest, RasterReader, chunks_of, inspect, open_raster, plan_image
@@ -143,8 +145,12 @@ def test_a_failing_model_fails_the_call_and_not_the_runner(tmp_path: Path) -> No
     runner.close()
 
 
-def test_requests_beside_each_other_share_runs_and_get_what_they_get_alone(tmp_path: Path) -> None:
-    """What waits when a run begins goes into it; a window's neighbours do not show in its result."""
+@pytest.mark.parametrize("chunks", [False, True])
+def test_those_beside_each_other_share_runs_and_get_what_they_get_alone(
+    tmp_path: Path, chunks: bool
+) -> None:
+    """What waits when a run begins goes into it; a window's neighbours do not show in its result.
+    So do the last windows of chunks, where the model was seen not to care."""
     session = ModelSession(blob_model(tmp_path / "m"), batch=4)
     thresholds = session.manifest.thresholds
     rng = np.random.default_rng(1)
@@ -157,6 +163,10 @@ def test_requests_beside_each_other_share_runs_and_get_what_they_get_alone(tmp_p
         requests.append(windows)
     runner = Runner()
     alone = [runner.detect(session, windows, thresholds)[0] for windows in requests]
+    session.rows_alike = chunks
+
+    def chunk(*call: Any) -> Any:
+        return runner.detect(*call)[0]
 
     began, go, queued = threading.Semaphore(0), threading.Event(), threading.Semaphore(0)
     infer, submit, sizes = session.infer, runner._pool.submit, []
@@ -177,7 +187,8 @@ def test_requests_beside_each_other_share_runs_and_get_what_they_get_alone(tmp_p
     with ThreadPoolExecutor(4) as threads:
         answers = []
         for windows in requests:
-            answers.append(threads.submit(runner.beside_others, session, windows, thresholds))
+            ask = chunk if chunks else runner.beside_others
+            answers.append(threads.submit(ask, session, windows, thresholds))
             for _ in range(0, len(windows), 4):
                 assert queued.acquire(timeout=20)
             if len(answers) <= 2:
@@ -190,6 +201,29 @@ def test_requests_beside_each_other_share_runs_and_get_what_they_get_alone(tmp_p
         for a, b in zip(ours, theirs, strict=True):
             assert a.boxes.tobytes() == b.boxes.tobytes()
             assert a.scores.tobytes() == b.scores.tobytes()
+    runner.close()
+
+
+def test_a_run_that_fails_is_nobody_elses_failure(tmp_path: Path) -> None:
+    """A shared run fails: each window gets a run of its own, and only the guilty one is told."""
+    session = ModelSession(blob_model(tmp_path / "m"), batch=4)
+    infer = session.infer
+
+    def picky(prepared: np.ndarray, n: int) -> dict[str, np.ndarray]:
+        if prepared.max() > 254:
+            raise ModelRejected(Reason.BAD_MODEL, "too bright")
+        return infer(prepared, n)
+
+    session.infer = picky  # type: ignore[method-assign]
+    dark, bright = (np.full((3, 256, 256), v, np.uint8) for v in (9, 255))
+    runner = Runner()
+    thresholds = session.manifest.thresholds
+    asked = runner._ask(session, [dark, bright])
+    (first,) = runner._shared(session, asked[:1], thresholds, Spent())
+    assert isinstance(first, WindowDetections)
+    assert not len(first)
+    with pytest.raises(ModelRejected, match="too bright"):
+        list(runner._shared(session, asked[1:], thresholds, Spent()))
     runner.close()
 
 

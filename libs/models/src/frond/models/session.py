@@ -47,13 +47,17 @@ _OPTIONS: Final[dict[str, dict[str, str]]] = {
 
 class ModelSession:
     """A loaded model. Runs full batches only, so that a window's result depends on nothing but
-    the window, its batch and the configuration.
+    the window, its batch and the configuration; see ``frond.models.tuning`` for what lifts that.
 
     ``prepare`` and ``decode`` may run in any thread; ``infer`` takes turns.
 
     Attributes:
         manifest: of the model.
         batch: windows a run, constant for a model, graph and configuration.
+        free_batch: whether another batch could be chosen.
+        threads: of one run on a CPU.
+        rows_alike: whether a window may share a run with any others: nothing in its result says so.
+        sizes_alike: whether a run may have fewer windows than a batch: nothing in its result says so.
         layout: of the windows that :meth:`prepare` takes: ``CHW`` or ``HWC``.
         providers: that the session really uses, the first one first.
 
@@ -88,6 +92,10 @@ class ModelSession:
         self.layout: Literal["CHW", "HWC"] = "CHW" if spec.layout == "NCHW" else "HWC"
         self._input, self._image_only, fixed = self._fit_input()
         self.batch = self._fit_batch(fixed, batch)
+        said = self.manifest.input.batch or fixed
+        self.free_batch = said is None and not self._decoder.per_image
+        self.threads = threads or cores()
+        self.rows_alike = self.sizes_alike = False
         self._outputs = [o.name for o in self._ort.get_outputs()]
         size, bands = spec.size, len(self.manifest.bands)
         self._window = (bands, size, size) if self.layout == "CHW" else (size, size, bands)
@@ -95,7 +103,8 @@ class ModelSession:
         self._try_out()
 
     def prepare(self, windows: Sequence[NDArray[Any]]) -> NDArray[Any]:
-        """The graph's input for 1 to ``batch`` windows: normalised, filled up to a full batch.
+        """The graph's input for 1 to ``batch`` windows: normalised, filled up to a full batch unless
+        ``sizes_alike``.
 
         Args:
             windows: uint8, each [bands, size, size] or [size, size, bands] (see ``layout``); views
@@ -103,7 +112,8 @@ class ModelSession:
         """
         if not 1 <= len(windows) <= self.batch:
             raise ValueError(f"{len(windows)} windows for a batch of {self.batch}")
-        out = np.empty((self.batch, *self._window), self.manifest.input.dtype)
+        rows = len(windows) if self.sizes_alike else self.batch
+        out = np.empty((rows, *self._window), self.manifest.input.dtype)
         for slot, window in zip(out, windows, strict=False):
             if window.shape != self._window:
                 raise ValueError(f"a window of {window.shape}; the model takes {self._window}")
@@ -135,10 +145,11 @@ class ModelSession:
         if self._decoder.per_image:
             return outputs
         for name, value in outputs.items():
-            if not isinstance(value, np.ndarray) or value.ndim == 0 or len(value) != self.batch:
+            rows = len(prepared)
+            if not isinstance(value, np.ndarray) or value.ndim == 0 or len(value) != rows:
                 shape = getattr(value, "shape", type(value).__name__)
                 raise bad_model(
-                    f"The model {self.manifest.name}: for {self.batch} windows the output {name!r} "
+                    f"The model {self.manifest.name}: for {rows} windows the output {name!r} "
                     f"has shape {shape}; its first axis must be the batch."
                 )
         return {name: value[:windows] for name, value in outputs.items()}
@@ -238,15 +249,23 @@ class ModelSession:
         spread = gain.astype(np.float32).reshape(shape)
         return spread, (bias.astype(np.float32).reshape(shape) if bias.any() else None)
 
+    def sample(self, rng: np.random.Generator) -> NDArray[np.uint8]:
+        """A window of noise, as :meth:`prepare` takes it."""
+        return rng.integers(0, 256, self._window, dtype=np.uint8)
+
     def _try_out(self) -> None:
         """One run on a fixed sample, through the decoder: nonsense shows before a job does."""
-        rng = np.random.default_rng(20_24)
-        sample = rng.integers(0, 256, self._window, dtype=np.uint8)
+        sample = self.sample(np.random.default_rng(20_24))
         found = self.decode(self.run([sample]), self.manifest.thresholds)
         if len(found) != 1:
             raise bad_model(
                 f"The model {self.manifest.name} gave results for {len(found)} windows, not for 1."
             )
+
+
+def cores() -> int:
+    """Cores that this process may use, as far as its affinity says."""
+    return len(os.sched_getaffinity(0))
 
 
 def open_graph(
@@ -261,7 +280,7 @@ def open_graph(
         ModelRejected: BAD_MODEL: no provider can load it.
     """
     options = ort.SessionOptions()
-    options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
+    options.intra_op_num_threads = threads or cores()
     options.inter_op_num_threads = 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.use_deterministic_compute = True
@@ -303,4 +322,12 @@ def _shape(shape: Sequence[Any]) -> str:
     return "×".join(str(n) for n in shape)
 
 
-__all__ = ["DEFAULT_BATCH", "DTYPES", "PROVIDERS", "ModelRejected", "ModelSession", "open_graph"]
+__all__ = [
+    "DEFAULT_BATCH",
+    "DTYPES",
+    "PROVIDERS",
+    "ModelRejected",
+    "ModelSession",
+    "cores",
+    "open_graph",
+]

@@ -14,11 +14,8 @@ from frond.contracts.jobs import ModelRef
 from frond.inference import metrics
 from frond.models import Registry
 from frond.models.session import PROVIDERS, ModelSession
+from frond.models.tuning import tuned
 from frond.runtime import get_logger
-
-CPU_BATCH = 1
-"""Windows a run on a CPU: its cores are busy with one window, and a short chunk wastes nothing."""
-GPU_BATCH = 8
 
 _log = get_logger(__name__)
 
@@ -39,6 +36,7 @@ class ModelCache:
         providers: Sequence[str] = PROVIDERS,
         threads: int = 0,
         batch: int = 0,
+        tuning_s: float = 0.0,
     ) -> None:
         self.registry = registry
         self._cache_dir = cache_dir
@@ -46,6 +44,7 @@ class ModelCache:
         self._providers = tuple(providers)
         self._threads = threads
         self._batch = batch
+        self._tuning_s = tuning_s
         self._sessions: OrderedDict[str, ModelSession] = OrderedDict()
         self._loading: dict[str, asyncio.Lock] = {}
 
@@ -73,7 +72,8 @@ class ModelCache:
             metrics.LOADING.observe(took)
             _log.info(
                 "model loaded", model=ref.name, version=ref.version, digest=ref.digest,
-                providers=session.providers, batch=session.batch, seconds=round(took, 3),
+                providers=session.providers, batch=session.batch, threads=session.threads,
+                rows_alike=session.rows_alike, seconds=round(took, 3),
             )  # fmt: skip
             self._sessions[ref.digest] = session
             while len(self._sessions) > self._capacity:
@@ -89,17 +89,11 @@ class ModelCache:
         return found
 
     def _open(self, folder: Path) -> ModelSession:
-        on_gpu = self._batch == 0 and _has_gpu(self._providers)
-        return ModelSession(
+        return tuned(
             folder,
             providers=self._providers,
             threads=self._threads,
-            batch=self._batch or (GPU_BATCH if on_gpu else CPU_BATCH),
+            batch=self._batch,
             cache_dir=self._cache_dir,
+            seconds=self._tuning_s,
         )
-
-
-def _has_gpu(providers: Sequence[str]) -> bool:
-    import onnxruntime as ort
-
-    return any(p in ort.get_available_providers() for p in providers if p != PROVIDERS[-1])

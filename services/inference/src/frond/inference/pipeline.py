@@ -83,9 +83,7 @@ class Runner:
         metrics.WINDOWS.inc(len(windows))
         return detections_of(found)
 
-    def _ask(
-        self, session: ModelSession, windows: Sequence[NDArray[np.uint8]]
-    ) -> Sequence[_Asked]:
+    def _ask(self, session: ModelSession, windows: Sequence[NDArray[np.uint8]]) -> Sequence[_Asked]:
         """Let these windows run with whatever else waits."""
         asked = [_Asked(window) for window in windows]
         with self._lock:

@@ -22,9 +22,20 @@ class InferenceSettings(ServiceSettings, AuthSettings):
     providers: str = Field(
         default=",".join(PROVIDERS), description="ONNX Runtime's, comma-separated, in order"
     )
-    threads: int = Field(default=0, ge=0, description="of one run; 0: one for each core")
+    threads: int = Field(
+        default=0, ge=0, description="of one run; 0: one for each core, or fewer (see tuning_s)"
+    )
     batch: int = Field(
-        default=0, ge=0, le=256, description="windows a run; 0: 1 on a CPU, 8 on a GPU"
+        default=0,
+        ge=0,
+        le=256,
+        description="windows a run; 0: 1 on a CPU, 8 on a GPU, or more (see tuning_s)",
+    )
+    tuning_s: float = Field(
+        default=5.0,
+        ge=0,
+        description="for measuring, when a model is first loaded on a machine, which threads and "
+        "batch are fastest of those that give the same bytes; 0: nothing is measured",
     )
     models_loaded: int = Field(default=3, ge=1, description="models kept in memory")
     chunks_in_flight: int = Field(

@@ -134,6 +134,7 @@ class Inference:
             providers=[p.strip() for p in settings.providers.split(",") if p.strip()],
             threads=settings.threads,
             batch=settings.batch,
+            tuning_s=settings.tuning_s,
         )
         self.runner = Runner()
         self.readers = _sandbox(settings, settings.inference_readers, "chunk")

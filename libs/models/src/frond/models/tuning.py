@@ -1,0 +1,295 @@
+"""Threads and batch of a model on the machine at hand: measured once, and never at the cost of a bit.
+
+What a stopwatch finds differs from machine to machine, and what Frond stores must not. So a setting
+other than the plain one is taken only where it gives the same bytes for the same windows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from frond.contracts.errors import ModelRejected
+from frond.contracts.ids import digest
+from frond.models.folder import folder_digest
+from frond.models.session import PROVIDERS, ModelSession, cores
+
+CPU_BATCH: Final = 1
+"""Windows a run on a CPU, before anything is measured: a short chunk wastes nothing."""
+GPU_BATCH: Final = 8
+_MOST_CPU: Final = 8
+_MOST_GPU: Final = 64
+_WORTH: Final = 0.9
+_AS_GOOD: Final = 1.03
+_RUNS: Final = 5
+_SAMPLES: Final = 3
+# whoever changes what is tried, or what is taken, counts on
+_VERSION: Final = 1
+
+Rows = list[bytes]
+
+
+class Trial(BaseModel):
+    """One setting, tried: milliseconds a window, the least of a few full runs."""
+
+    model_config = ConfigDict(frozen=True)
+
+    threads: int
+    batch: int
+    ms: float
+    same: bool
+    """Whether it gave the bytes that the plain setting gives."""
+
+
+class Tuning(BaseModel):
+    """What was found.
+
+    Attributes:
+        rows_alike: a window's outputs do not depend on its row in a batch, nor on the others in it,
+            as far as samples show: windows of different chunks may share a run.
+        sizes_alike: nor on how many windows a run has: runs need not be filled up.
+        tried: the settings, the one taken last.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    threads: int
+    batch: int
+    rows_alike: bool = False
+    sizes_alike: bool = False
+    tried: tuple[Trial, ...] = ()
+
+
+def tuned(
+    folder: Path,
+    *,
+    providers: Sequence[str] = PROVIDERS,
+    threads: int = 0,
+    batch: int = 0,
+    cache_dir: Path,
+    seconds: float = 5.0,
+) -> ModelSession:
+    """A session with the best setting for this machine; the search is kept below ``cache_dir``.
+
+    Args:
+        threads: of one run; 0: to be found.
+        batch: where neither manifest nor graph says; 0: to be found.
+        seconds: after which no further setting is tried; 0: nothing is measured, and the plain
+            setting is taken: a thread for each core, one window a run on a CPU and eight on a GPU.
+
+    Raises:
+        ModelRejected: as :class:`ModelSession`.
+    """
+
+    def opened(threads: int, batch: int) -> ModelSession:
+        return ModelSession(
+            folder, providers=providers, threads=threads, batch=batch, cache_dir=cache_dir
+        )
+
+    plain = opened(threads, batch or CPU_BATCH)
+    on_cpu = plain.providers[0] == PROVIDERS[-1]
+    if not on_cpu and not batch:
+        plain = opened(threads, GPU_BATCH)
+    if not seconds:
+        return plain
+    place = cache_dir / "tuning" / f"{_key(folder, plain, threads, batch)}.json"
+    found = _kept(place)
+    if found is None:
+        most = _MOST_CPU if on_cpu else _MOST_GPU
+        tried = _try(
+            plain, opened,
+            threads=[threads] if threads else _halves(cores()),
+            most=most if plain.free_batch and not batch else plain.batch,
+            until=time.monotonic() + seconds,
+        )  # fmt: skip
+        session = _fastest(plain, opened, tried)
+        rows = session.batch > 1 and _rows_alike(session)
+        # TensorRT builds an engine for each number of windows, and a GPU's kernels depend on it
+        sizes = rows and on_cpu and session.free_batch and _sizes_alike(session)
+        found = Tuning(
+            threads=session.threads, batch=session.batch, rows_alike=rows, sizes_alike=sizes,
+            tried=tuple(tried),
+        )  # fmt: skip
+        _keep(place, found)
+    else:
+        session = opened(found.threads, found.batch)
+    session.rows_alike, session.sizes_alike = found.rows_alike, found.sizes_alike
+    return session
+
+
+def search(
+    trial: Callable[[int, int], Trial | None],
+    *,
+    threads: Sequence[int],
+    batch: int,
+    most: int,
+) -> list[Trial]:
+    """The settings tried, in order but for the best, which comes last.
+
+    Fewer threads are taken where they are as fast: what is left reads rasters. Larger batches where
+    they save a tenth or more, each twice as large as the one before, until one does not.
+
+    Args:
+        trial: tries threads and batch; None where there is no time left, or they do not work.
+        threads: in the order to try them.
+        batch: the first one; ``most``: the last.
+    """
+    tried: list[Trial] = []
+    best: Trial | None = None
+
+    def attempt(threads: int, batch: int, worth: float) -> bool:
+        nonlocal best
+        one = trial(threads, batch)
+        if one is None:
+            return False
+        tried.append(one)
+        if best is not None and not (one.same and one.ms <= best.ms * worth):
+            return False
+        best = one
+        return True
+
+    for count in threads:
+        if not attempt(count, batch, _AS_GOOD):
+            break
+    while best is not None and batch * 2 <= most and attempt(best.threads, batch * 2, _WORTH):
+        batch *= 2
+    return [*(t for t in tried if t is not best), best] if best is not None else []
+
+
+def _try(
+    plain: ModelSession,
+    opened: Callable[[int, int], ModelSession],
+    *,
+    threads: Sequence[int],
+    most: int,
+    until: float,
+) -> list[Trial]:
+    wanted = _rows(plain, _windows(plain, _SAMPLES))
+
+    def trial(threads: int, batch: int) -> Trial | None:
+        first = (threads, batch) == (plain.threads, plain.batch)
+        if not first and time.monotonic() > until:
+            return None
+        try:
+            session = plain if first else opened(threads, batch)
+            same = _rows(session, _windows(session, _SAMPLES)) == wanted
+            ms = _ms_a_window(session)
+        except ModelRejected:
+            # a batch too large for the memory that there is, most likely
+            return None
+        return Trial(threads=threads, batch=batch, ms=round(ms, 3), same=same)
+
+    return search(trial, threads=threads, batch=plain.batch, most=most)
+
+
+def _fastest(
+    plain: ModelSession, opened: Callable[[int, int], ModelSession], tried: Sequence[Trial]
+) -> ModelSession:
+    if not tried or (tried[-1].threads, tried[-1].batch) == (plain.threads, plain.batch):
+        return plain
+    return opened(tried[-1].threads, tried[-1].batch)
+
+
+def _halves(count: int) -> Sequence[int]:
+    """All cores, half of them, a quarter …: hardware threads share cores, and containers' share of
+    the cores is often smaller than their number."""
+    found = [count]
+    while count >= 4:
+        count //= 2
+        found.append(count)
+    return found
+
+
+def _windows(session: ModelSession, count: int) -> list[NDArray[np.uint8]]:
+    rng = np.random.default_rng(20_26)
+    return [session.sample(rng) for _ in range(count)]
+
+
+def _rows(session: ModelSession, windows: Sequence[NDArray[np.uint8]]) -> Rows:
+    """Each window's outputs as bytes, the windows run in batches in their order."""
+    found: Rows = []
+    for i in range(0, len(windows), session.batch):
+        part = windows[i : i + session.batch]
+        outputs = session.run(part)
+        if len(part) == 1 == session.batch:
+            found.append(b"".join(outputs[k].tobytes() for k in sorted(outputs)))
+            continue
+        found += [
+            b"".join(outputs[k][row].tobytes() for k in sorted(outputs)) for row in range(len(part))
+        ]
+    return found
+
+
+def _rows_alike(session: ModelSession) -> bool:
+    windows = _windows(session, session.batch)
+    there, back = _rows(session, windows), _rows(session, windows[::-1])[::-1]
+    # among others, and beside nothing but itself
+    alone = [_rows(session, [w] * session.batch)[-1] for w in windows[:_SAMPLES]]
+    return there == back and there[:_SAMPLES] == alone
+
+
+def _sizes_alike(session: ModelSession) -> bool:
+    windows = _windows(session, session.batch)
+    full = _rows(session, windows)
+    session.sizes_alike = True
+    try:
+        return all(
+            _rows(session, windows[:count]) == full[:count] for count in range(1, session.batch)
+        )
+    except ModelRejected:
+        return False
+    finally:
+        session.sizes_alike = False
+
+
+def _ms_a_window(session: ModelSession) -> float:
+    windows = _windows(session, session.batch)
+    prepared = session.prepare(windows)
+    took = []
+    for _ in range(_RUNS):
+        started = time.perf_counter()
+        session.infer(prepared, len(windows))
+        took.append(time.perf_counter() - started)
+    return min(took) / session.batch * 1e3
+
+
+def _key(folder: Path, session: ModelSession, threads: int, batch: int) -> str:
+    machine = [platform.machine(), _processor(), str(cores())]
+    asked = [str(threads), str(batch), *session.providers]
+    return digest("tuning", str(_VERSION), folder_digest(folder), ort.__version__, *machine, *asked)
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor()
+
+
+def _kept(place: Path) -> Tuning | None:
+    with contextlib.suppress(OSError, ValidationError, UnicodeDecodeError):
+        return Tuning.model_validate_json(place.read_text())
+    return None
+
+
+def _keep(place: Path, found: Tuning) -> None:
+    # without it everything works, a little later
+    with contextlib.suppress(OSError):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        part = place.with_suffix(f".{os.getpid()}")
+        part.write_text(found.model_dump_json(indent=1) + "\n")
+        part.replace(place)
+
+
+__all__ = ["CPU_BATCH", "GPU_BATCH", "Trial", "Tuning", "search", "tuned"]

@@ -1,0 +1,149 @@
+"""Threads and batch by measurement: what is taken, what never is, what is kept."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+
+from frond.models.session import ModelSession, cores
+from frond.models.testing import blob_model
+from frond.models.tuning import Trial, search, tuned
+
+CPU = ("CPUExecutionProvider",)
+
+
+def neighbours(folder: Path) -> Path:
+    """A model whose windows change each other: each sees what its batch has in the middle."""
+    n = helper.make_node
+    nodes = [
+        n("ReduceMean", ["x"], ["all"], axes=[0, 1, 2, 3], keepdims=1),
+        n("ReduceMean", ["x"], ["one"], axes=[1, 2, 3], keepdims=1),
+        n("Sub", ["one", "all"], ["d"]),
+        n("Abs", ["d"], ["a"]),
+        n("Clip", ["a", "zero", "top"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes, "n",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 16, 16])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 1, 1, 1])],
+        [
+            numpy_helper.from_array(np.float32(0), "zero"),
+            numpy_helper.from_array(np.float32(1), "top"),
+        ],
+    )  # fmt: skip
+    folder.mkdir(parents=True)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, str(folder / "model.onnx"))
+    manifest = {
+        "name": "n", "task": "segmentation", "decoder": {"name": "semantic"}, "classes": ["a"],
+        "margin": 0, "input": {"size": 16}, "normalization": {"scale": 1 / 255},
+    }  # fmt: skip
+    (folder / "model.yaml").write_text(yaml.safe_dump(manifest))
+    return folder
+
+
+@given(
+    ms=st.lists(st.floats(0.1, 100), min_size=12, max_size=12),
+    same=st.lists(st.booleans(), min_size=12, max_size=12),
+)
+def test_nothing_is_taken_that_gives_other_bytes(ms: list[float], same: list[bool]) -> None:
+    """Whatever the stopwatch says: the plain setting, or one with its bytes, never slower by more
+    than a few in a hundred."""
+    asked: list[Trial] = []
+
+    def trial(threads: int, batch: int) -> Trial:
+        k = len(asked)
+        asked.append(Trial(threads=threads, batch=batch, ms=ms[k], same=same[k] or k == 0))
+        return asked[-1]
+
+    best = search(trial, threads=[8, 4, 2], batch=1, most=64)[-1]
+    assert best.same
+    assert best.ms <= asked[0].ms * 1.03**2
+
+
+def test_larger_batches_must_be_worth_it() -> None:
+    """Twice as fast with 4, no faster with 8: 4, and 16 is not tried."""
+    cost = {1: 10.0, 2: 7.0, 4: 5.0, 8: 4.9, 16: 1.0}
+    tried = search(
+        lambda t, b: Trial(threads=t, batch=b, ms=cost[b], same=True),
+        threads=[2], batch=1, most=64,
+    )  # fmt: skip
+    assert [t.batch for t in tried] == [1, 2, 8, 4]
+
+
+def test_fewer_threads_where_they_do() -> None:
+    """Hardware threads that share a core, or a container's share: no more threads than help."""
+    cost = {8: 10.0, 4: 10.1, 2: 19.0}
+    tried = search(
+        lambda t, b: Trial(threads=t, batch=b, ms=cost[t], same=True),
+        threads=[8, 4, 2], batch=1, most=1,
+    )  # fmt: skip
+    assert (tried[-1].threads, tried[-1].batch) == (4, 1)
+
+
+def test_nothing_works() -> None:
+    """No trial ends: nothing is taken."""
+    assert search(lambda t, b: None, threads=[2], batch=1, most=8) == []
+
+
+def test_what_was_found_is_kept(tmp_path: Path) -> None:
+    """The second time nothing is measured; a file that cannot be read is written anew."""
+    folder = blob_model(tmp_path / "m", 64, margin=8)
+    first = tuned(folder, providers=CPU, cache_dir=tmp_path / "c")
+    (kept,) = (tmp_path / "c" / "tuning").iterdir()
+    found = json.loads(kept.read_text())
+    assert found["tried"][-1]["batch"] == found["batch"] == first.batch
+    kept.write_text(json.dumps(found | {"batch": 4, "rows_alike": True}))
+    second = tuned(folder, providers=CPU, cache_dir=tmp_path / "c")
+    assert (second.batch, second.rows_alike) == (4, True)
+    kept.write_text("{")
+    tuned(folder, providers=CPU, cache_dir=tmp_path / "c")
+    assert json.loads(kept.read_text())["tried"]
+
+
+def test_no_time_no_measuring(tmp_path: Path) -> None:
+    """0 seconds: the plain setting, and nothing is written."""
+    folder = blob_model(tmp_path / "m", 64, margin=8)
+    plain = tuned(folder, providers=CPU, cache_dir=tmp_path / "c", seconds=0)
+    assert (plain.batch, plain.threads, plain.rows_alike) == (1, cores(), False)
+    assert not (tmp_path / "c").exists()
+
+
+def test_what_was_asked_for_stays(tmp_path: Path) -> None:
+    """The operator's threads and batch, and a batch of ``model.yaml``, are not searched."""
+    folder = blob_model(tmp_path / "m", 64, margin=8)
+    asked = tuned(folder, providers=CPU, threads=1, batch=2, cache_dir=tmp_path / "c")
+    assert (asked.threads, asked.batch) == (1, 2)
+    fixed = tuned(
+        blob_model(tmp_path / "f", 64, margin=8, batch=4), providers=CPU, cache_dir=tmp_path / "c"
+    )
+    assert fixed.batch == 4
+
+
+@pytest.mark.parametrize("batch", [2, 3, 8])
+def test_rows_of_convolutions_are_alike(tmp_path: Path, batch: int) -> None:
+    """A convolutional graph on a CPU: rows and sizes change nothing, and runs are not filled up."""
+    folder = blob_model(tmp_path / "m", 64, margin=8)
+    session = tuned(folder, providers=CPU, batch=batch, cache_dir=tmp_path / "c")
+    assert session.rows_alike
+    window = session.sample(np.random.default_rng(1))
+    alone = ModelSession(folder, providers=CPU, batch=1).run([window])
+    assert all((session.run([window])[k] == v).all() for k, v in alone.items())
+
+
+def test_windows_that_change_each_other_are_seen(tmp_path: Path) -> None:
+    """A graph that mixes its batch keeps full batches of its own, and gets no other size."""
+    folder = neighbours(tmp_path / "m")
+    chosen = tuned(folder, providers=CPU, cache_dir=tmp_path / "c")
+    assert chosen.batch == 1
+    asked = tuned(folder, providers=CPU, batch=4, cache_dir=tmp_path / "d")
+    assert not asked.rows_alike
+    assert not asked.sizes_alike
