@@ -10,6 +10,7 @@ import pytest
 import rasterio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from frond.contracts.errors import RasterRejected
 from frond.contracts.plan import ImagePlan
@@ -103,6 +104,23 @@ def test_a_cut_file_is_truncated(
     options = {"tiled": True, "blockxsize": 128, "blockysize": 128} if tiled else {}
     whole = make_raster(scene(), compress="deflate", **options).read_bytes()
     path = tmp_path / "cut.tif"
+    path.write_bytes(whole[: int(len(whole) * keep)])
+    with pytest.raises(RasterRejected) as e:
+        plan_of(path)
+    assert e.value.reason in (Reason.TRUNCATED, Reason.CORRUPT)
+
+
+@pytest.mark.parametrize("keep", [0.03, 0.5, 0.97, 0.999])
+@pytest.mark.parametrize("driver", ["PNG", "JPEG"])
+def test_a_cut_picture_is_truncated(
+    tmp_path: Path, plan_of: Callable[..., ImagePlan], keep: float, driver: str
+) -> None:
+    """Pictures as well: what is missing is never made up."""
+    path = tmp_path / "cut"
+    noise = np.random.default_rng(1).integers(0, 256, (200, 320, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path, format=driver)
+    whole = path.read_bytes()
+    plan_of(path)
     path.write_bytes(whole[: int(len(whole) * keep)])
     with pytest.raises(RasterRejected) as e:
         plan_of(path)

@@ -112,6 +112,9 @@ def configure_formats(*, cache_mb: int = 128) -> None:
             "GDAL_PAM_ENABLED": "NO",
             "GDAL_GEOREF_SOURCES": "INTERNAL",
             "GDAL_TIFF_INTERNAL_MASK": "YES",
+            # its quick way through a PNG takes one that was cut for whole: what is missing would be
+            # whatever memory held before
+            "GDAL_PNG_WHOLE_IMAGE_OPTIM": "NO",
             # what GDAL says comes back in exceptions; its own copy on stderr is noise
             "CPL_LOG": os.devnull,
             "PROJ_NETWORK": "OFF",
