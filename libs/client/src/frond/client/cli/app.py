@@ -34,7 +34,8 @@ class Group(TyperGroup):
         except ModuleNotFoundError as e:
             fail(
                 f"This command needs the Python package {e.name}, which is not installed here. "
-                "Install frond-client[operator], frond-client[models] or frond-client[demo].",
+                "Install frond-client[operator], frond-client[models], frond-client[evaluate] or "
+                "frond-client[demo].",
                 1,
             )
         except OSError as e:
@@ -72,11 +73,22 @@ app = typer.Typer(
 
 
 def _register() -> None:
-    from frond.client.cli import dlq, jobs, keys, modelfolders, models, results, run, webhooks
+    from frond.client.cli import (
+        dlq,
+        evaluate,
+        jobs,
+        keys,
+        modelfolders,
+        models,
+        results,
+        run,
+        webhooks,
+    )
 
     jobs.register(app)
     results.register(app)
     run.register(app)
+    evaluate.register(app)
     modelfolders.register(models.app)
     app.add_typer(models.app, name="models")
     app.add_typer(dlq.app, name="dlq")

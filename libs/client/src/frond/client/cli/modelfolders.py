@@ -128,7 +128,7 @@ def diff(
     from frond.models.differences import differences
 
     with tempfile.TemporaryDirectory(prefix="frond-diff-") as cache:
-        found = differences(_folder(a, Path(cache)), _folder(b, Path(cache)))
+        found = differences(folder_of(a, Path(cache)), folder_of(b, Path(cache)))
     if json:
         show.as_json([{"what": d.what, "a": d.a, "b": d.b} for d in found])
     elif found:
@@ -137,20 +137,21 @@ def diff(
         show.line("They are the same.")
 
 
-def _folder(ref: str, cache: Path) -> Path:
+def folder_of(ref: str, cache: Path) -> Path:
     """A folder here, which is written as a path, or a version fetched from the registry."""
-    from frond.client.cli.models import with_registry
+    from frond.client import Client
+    from frond.client.errors import FrondClientError
+    from frond.models import folder_digest
 
     if ref.startswith(".") or "/" in ref:
         return Path(ref)
-
-    async def fetch(registry: object) -> Path:
-        from frond.models.registry import Registry
-
-        assert isinstance(registry, Registry)
-        return await registry.fetch(await registry.resolve(ref), cache)
-
-    folder: Path = with_registry(fetch)
+    folder = cache / ref.replace("@", "-")
+    if folder.exists():
+        return folder
+    with Client() as client:
+        found = client.registry.fetch(ref, folder)
+    if folder_digest(folder) != found["digest"]:
+        raise FrondClientError(f"{ref} arrived with other bytes than were pushed. Try again.")
     return folder
 
 

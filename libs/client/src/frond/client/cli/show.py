@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -47,16 +47,18 @@ def line(text: str, *, err: bool = False) -> None:
     typer.echo(visible(text), err=err)
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, right: str = "") -> None:
-    """A table; ``right`` names the columns that are numbers, separated by blanks."""
+def table(
+    columns: Sequence[str], rows: Sequence[Sequence[object]], *, right: str | Collection[int] = ""
+) -> None:
+    """A table; ``right``: the columns that are numbers, by their names separated by blanks or by place."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    numbers = right.split()
-    for name in columns:
-        is_number = name in numbers
+    numbers = right.split() if isinstance(right, str) else right
+    for place, name in enumerate(columns):
+        is_number = name in numbers or place in numbers
         made.add_column(
             name, justify="right" if is_number else "left", no_wrap=is_number, overflow="fold"
         )

@@ -1,0 +1,308 @@
+"""Labelled images: a COCO file, its images beside it, its categories as a model's classes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from frond.contracts.errors import UserError
+from frond.contracts.reasons import Reason
+
+_PIECE: Final = 1 << 20
+_NAMED: Final = 5
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Labels:
+    """An image's labels, in an order that is theirs alone.
+
+    Attributes:
+        boxes: float64 [n, 4]: x0, y0, x1, y1 in raster pixels.
+        classes: int32 [n], index into the model's classes.
+        crowd: bool [n]: a region that neither helps nor harms (``iscrowd``).
+        shapes: COCO's ``segmentation`` of each: polygons, run lengths or None.
+    """
+
+    boxes: NDArray[np.float64]
+    classes: NDArray[np.int32]
+    crowd: NDArray[np.bool_]
+    shapes: tuple[Any, ...]
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledImage:
+    """One image; ``width`` and ``height`` as the labels say, None where they do not."""
+
+    name: str
+    path: Path
+    width: int | None
+    height: int | None
+    labels: Labels
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """What a model is judged on.
+
+    Attributes:
+        file: the COCO file.
+        images: by their names.
+        judged: the model's classes (indices) that the labels can judge.
+        categories: name of each category that counts, and of the class it counts as.
+        notes: what was left out, in sentences.
+    """
+
+    file: Path
+    images: tuple[LabelledImage, ...]
+    judged: tuple[int, ...]
+    categories: Mapping[str, str]
+    notes: tuple[str, ...]
+
+    def digest(self) -> str:
+        """SHA-256 over the labels' file and every image that is there, by name."""
+        whole = hashlib.sha256(_sha256(self.file))
+        for image in self.images:
+            if image.path.is_file():
+                whole.update(image.name.encode() + b"\0" + _sha256(image.path))
+        return whole.hexdigest()
+
+
+def load(
+    where: Path,
+    classes: Sequence[str],
+    *,
+    images: Path | None = None,
+    renamed: Mapping[str, str] | None = None,
+    masks: bool = False,
+) -> Dataset:
+    """Read a COCO file for a model of these classes.
+
+    Args:
+        where: the file, or a folder with one such file in it.
+        images: what file names are relative to; by default the file's folder.
+        renamed: category → class, where their names differ.
+        masks: labels need a ``segmentation``; else a ``bbox``.
+
+    Raises:
+        UserError: there is no such file, it is no COCO file, or none of its categories is a class.
+    """
+    file = _file(where)
+    told = _read(file)
+    base = images or file.parent
+    categories = {c["id"]: str(c["name"]) for c in told["categories"]}
+    counted = Counter(a.get("category_id") for a in told["annotations"])
+    mapping, notes = _matched(categories, counted, classes, renamed or {}, file)
+    names = [str(i["file_name"]) for i in told["images"]]
+    if not names:
+        raise _bad(f"{file} lists no images. Export the labels together with their images.")
+    twice = [n for n, k in Counter(names).items() if k > 1]
+    if twice:
+        raise _bad(f"{file} lists {twice[0]} twice. Give each image one entry.")
+    if not any((base / n).is_file() for n in names):
+        raise _bad(
+            f"None of the {len(names)} images that {file.name} names is there; the first would be "
+            f"{base / names[0]}. Say with --images which folder the names are relative to."
+        )
+    of_image: dict[Any, list[dict[str, Any]]] = defaultdict(list)
+    unusable = 0
+    for a in told["annotations"]:
+        if a.get("category_id") not in mapping:
+            continue
+        if _usable(a, masks):
+            of_image[a.get("image_id")].append(a)
+        else:
+            unusable += 1
+    if unusable:
+        field = "segmentation of polygons or run lengths" if masks else "bbox with area"
+        notes.append(f"{_count(unusable, 'label')} without a {field}: left out.")
+    ids = {i["id"] for i in told["images"]}
+    if stray := sum(len(v) for k, v in of_image.items() if k not in ids):
+        notes.append(f"{_count(stray, 'label')} of images that are not listed: left out.")
+    made = [
+        LabelledImage(
+            str(i["file_name"]), base / str(i["file_name"]), _side(i, "width"), _side(i, "height"),
+            _labels(of_image.get(i["id"], ()), mapping),
+        )
+        for i in told["images"]
+    ]  # fmt: skip
+    judged = tuple(sorted(set(mapping.values()))) if mapping else tuple(range(len(classes)))
+    missing = [c for n, c in enumerate(classes) if n not in judged]
+    if missing:
+        notes.append(
+            f"No category of the labels is the model's {_some(missing)}: what it finds of "
+            f"{'them' if len(missing) > 1 else 'it'} is not judged."
+        )
+    return Dataset(
+        file, tuple(sorted(made, key=lambda i: i.name)), judged,
+        {categories[k]: classes[v] for k, v in mapping.items()}, tuple(notes),
+    )  # fmt: skip
+
+
+def _file(where: Path) -> Path:
+    if where.is_file():
+        return where
+    if not where.is_dir():
+        raise _bad(f"There is no {where}. Name a COCO file, or a folder with one in it.")
+    found = sorted(p for p in where.glob("*.json") if p.is_file())
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise _bad(
+            f"{where} holds no .json file. Export the labels in COCO's format (instances), "
+            "with their images beside them."
+        )
+    raise _bad(
+        f"{where} holds {len(found)} .json files ({_some([p.name for p in found])}): name the one "
+        "that holds the labels."
+    )
+
+
+def _read(file: Path) -> dict[str, list[dict[str, Any]]]:
+    try:
+        told = json.loads(file.read_bytes())
+    except (ValueError, RecursionError):
+        raise _bad(f"{file} is not JSON. Export the labels in COCO's format (instances).") from None
+    if not isinstance(told, dict) or not isinstance(told.get("images"), list):
+        raise _bad(
+            f"{file} is JSON, but no COCO file: it has no list of images. Export the labels in "
+            "COCO's format (instances)."
+        )
+    parts: dict[str, list[dict[str, Any]]] = {}
+    needs = {"images": ("id", "file_name"), "categories": ("id", "name"), "annotations": ()}
+    for part, fields in needs.items():
+        entries = told.get(part) or []
+        if not isinstance(entries, list) or not all(
+            isinstance(e, dict)
+            and all(isinstance(e.get(f), str | int) for f in fields)
+            and all(isinstance(e.get(f), str | int | None) for f in ("image_id", "category_id"))
+            for e in entries
+        ):
+            wanted = " and ".join(fields) or "its image_id and category_id"
+            raise _bad(f"{file}: an entry of {part} lacks {wanted}. Export the labels again.")
+        parts[part] = entries
+    return parts
+
+
+def _matched(
+    categories: Mapping[Any, str],
+    counted: Mapping[Any, int],
+    classes: Sequence[str],
+    renamed: Mapping[str, str],
+    file: Path,
+) -> tuple[dict[Any, int], list[str]]:
+    """Category id → class index, and what there is to say about the rest."""
+    place = {c.strip().casefold(): n for n, c in reversed(list(enumerate(classes)))}
+    for one, other in renamed.items():
+        if one not in categories.values():
+            raise _bad(
+                f"--map {one}={other}: the labels have no category {one!r}; they have "
+                f"{_some(sorted(set(categories.values()))) or 'none'}."
+            )
+        if other.strip().casefold() not in place:
+            raise _bad(
+                f"--map {one}={other}: the model has no class {other!r}; it has {_some(classes)}."
+            )
+    mapping = {}
+    for k, name in categories.items():
+        at = place.get(renamed.get(name, name).strip().casefold())
+        if at is not None:
+            mapping[k] = at
+    if not mapping and counted:
+        raise _bad(
+            f"No category of {file.name} ({_some(sorted(set(categories.values()))) or 'it has none'}) "
+            f"is a class of the model ({_some(classes)}). Say which is which with --map CATEGORY=CLASS."
+        )
+    notes = []
+    rest = sorted({n for k, n in categories.items() if k not in mapping})
+    lost = sum(n for k, n in counted.items() if k not in mapping)
+    if rest and (mapping or lost):
+        notes.append(
+            f"{'Categories' if len(rest) > 1 else 'Category'} {_some(rest)}: no class of the model; "
+            f"{_count(lost, 'label')} left out (--map {rest[0]}=CLASS says which it is)."
+        )
+    return mapping, notes
+
+
+def _usable(a: Mapping[str, Any], masks: bool) -> bool:
+    if masks:
+        shape = a.get("segmentation")
+        if isinstance(shape, dict):
+            return _run_lengths(shape)
+        return bool(shape) and isinstance(shape, list) and all(_ring(r) for r in shape)
+    box = a.get("bbox")
+    return isinstance(box, list) and len(box) == 4 and _numbers(box) and box[2] > 0 and box[3] > 0
+
+
+def _run_lengths(shape: Mapping[str, Any]) -> bool:
+    size, counts = shape.get("size"), shape.get("counts")
+    if not (isinstance(size, list) and len(size) == 2 and all(_whole(n) for n in size)):
+        return False
+    return isinstance(counts, str) or (isinstance(counts, list) and all(_whole(n) for n in counts))
+
+
+def _whole(n: object) -> bool:
+    return isinstance(n, int) and not isinstance(n, bool) and n >= 0
+
+
+def _ring(ring: object) -> bool:
+    return isinstance(ring, list) and len(ring) >= 6 and not len(ring) % 2 and _numbers(ring)
+
+
+def _numbers(values: Sequence[object]) -> bool:
+    return all(
+        isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in values
+    )
+
+
+def _labels(annotations: Sequence[Mapping[str, Any]], mapping: Mapping[Any, int]) -> Labels:
+    rows = []
+    for a in annotations:
+        x, y, w, h = a.get("bbox") or (0, 0, 0, 0)
+        rows.append(((x, y, x + w, y + h), mapping[a["category_id"]], bool(a.get("iscrowd")),
+                     a.get("segmentation")))  # fmt: skip
+    # whatever order the file has them in
+    rows.sort(key=lambda r: (r[1], r[0], r[2], json.dumps(r[3], sort_keys=True)))
+    return Labels(
+        np.array([r[0] for r in rows], np.float64).reshape(-1, 4),
+        np.array([r[1] for r in rows], np.int32),
+        np.array([r[2] for r in rows], np.bool_),
+        tuple(r[3] for r in rows),
+    )
+
+
+def _side(image: Mapping[str, Any], field: str) -> int | None:
+    value = image.get(field)
+    return value if isinstance(value, int) and value > 0 else None
+
+
+def _sha256(file: Path) -> bytes:
+    whole = hashlib.sha256()
+    with file.open("rb") as opened:
+        while piece := opened.read(_PIECE):
+            whole.update(piece)
+    return whole.digest()
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}{'' if n == 1 else 's'}"
+
+
+def _bad(detail: str) -> UserError:
+    return UserError(Reason.BAD_REQUEST, detail)

@@ -1,0 +1,130 @@
+"""Pixels: labels painted by bands, counted by hand, run lengths as pycocotools reads them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pycocotools import mask as coco_mask
+
+from frond.contracts.jobs import ModelRef
+from frond.contracts.plan import ImagePlan, RasterSource, WindowGrid
+from frond.evaluation import Labels
+from frond.evaluation.evaluate import rounded
+from frond.evaluation.segmentation import Painter, SegmentationFigures, unpacked
+from frond.masks.blend import Band
+
+
+def plan_of(width: int, height: int, scale: float = 1.0) -> ImagePlan:
+    return ImagePlan(
+        job_id="j", image_id="a" * 32, image="i", name="i",
+        source=RasterSource(uri="i", etag="", size=1, bands=(1,), dtype="uint8",
+                            width=width, height=height),
+        grid=WindowGrid(width=round(width * scale), height=round(height * scale), size=32, margin=4,
+                        scale=scale),
+        model=ModelRef(name="m", digest="0" * 64), chunks=1,
+    )  # fmt: skip
+
+
+def shapes(*told: Any, classes: Any = 0, crowd: Any = False) -> Labels:
+    n = len(told)
+    return Labels(
+        np.zeros((n, 4)), np.broadcast_to(np.array(classes, np.int32), (n,)),
+        np.broadcast_to(np.array(crowd), (n,)), told,
+    )  # fmt: skip
+
+
+def square(x0: float, y0: float, x1: float, y1: float) -> list[list[float]]:
+    return [[x0, y0, x1, y0, x1, y1, x0, y1]]
+
+
+def band(values: Any, y0: int = 0) -> Band:
+    values = np.array(values, np.uint8)
+    return Band(y0, values, values)
+
+
+def test_figures_by_hand() -> None:
+    """Counts, IoU and Dice of six pixels; nodata and crowds do not count."""
+    labels = shapes(
+        square(0, 0, 2, 1), square(2, 0, 4, 1), square(7, 0, 8, 1), classes=[0, 1, 0],
+        crowd=[False, False, True],
+    )  # fmt: skip
+    figures = SegmentationFigures(("roof", "road"), (0, 1))
+    painter = Painter(labels, plan_of(8, 1))
+    assert painter.rows(0, 1).tolist() == [[1, 1, 2, 2, 0, 0, 0, 255]]
+    figures.add(band([[1, 0, 1, 2, 0, 1, 255, 2]]), painter)
+    told = rounded(figures.figures())
+    assert told["confusion"] == {
+        "names": ["roof", "road", "background"],
+        "labels_by_finds": [[1, 0, 1], [1, 1, 0], [1, 0, 1]],
+    }
+    roof, road = told["classes"]["roof"], told["classes"]["road"]
+    # roof: 2 labelled, 3 found, 1 both
+    assert roof == {"iou": 0.25, "dice": 0.4, "labelled_pixels": 2, "found_pixels": 3}
+    assert road == {"iou": 0.5, "dice": 0.666667, "labelled_pixels": 2, "found_pixels": 1}
+    assert told["overall"] == {"iou": 0.375, "dice": 0.533333, "pixels": 6, "pixel_accuracy": 0.5}
+
+
+def test_what_cannot_be_judged_is_background() -> None:
+    """A class that no label has is no error of the other's pixels, and has no figures."""
+    figures = SegmentationFigures(("roof", "road"), (0,))
+    figures.add(band([[1, 2]]), Painter(shapes(square(0, 0, 1, 1)), plan_of(2, 1)))
+    told = figures.figures()
+    assert list(told["classes"]) == ["roof"]
+    assert told["overall"]["iou"] == told["overall"]["pixel_accuracy"] == 1
+
+
+def test_the_smaller_label_is_on_top() -> None:
+    """In whatever order they come."""
+    for order in (slice(None), slice(None, None, -1)):
+        both = [square(0, 0, 4, 4), square(1, 1, 3, 3)][order]
+        painter = Painter(shapes(*both, classes=[0, 1][order]), plan_of(4, 4))
+        assert painter.rows(0, 4)[1].tolist() == [1, 2, 2, 1]
+
+
+def test_labels_are_scaled_to_the_grid() -> None:
+    """At half the resolution a square of 8 covers 4 pixels, as polygon and as run lengths."""
+    mask = np.zeros((16, 24), np.uint8)
+    mask[4:12, 8:16] = 1
+    runs = coco_mask.encode(np.asfortranarray(mask))
+    told = {"size": runs["size"], "counts": runs["counts"].decode()}
+    for shape in (square(8, 4, 16, 12), told):
+        painted = Painter(shapes(shape), plan_of(24, 16, 0.5)).rows(0, 8)
+        assert painted.shape == (8, 12)
+        assert (painted[2:6, 4:8] == 1).all()
+        assert painted.sum() == 16
+
+
+bitmaps = st.tuples(st.integers(1, 30), st.integers(1, 30), st.integers(0, 2**32 - 1))
+
+
+@settings(max_examples=60, deadline=None)
+@given(bitmaps, st.integers(1, 9))
+def test_run_lengths_are_read_as_pycocotools_reads_them(drawn: Any, step: int) -> None:
+    """Compressed or not, in bands of any height: the bitmap that went in."""
+    height, width, seed = drawn
+    rng = np.random.default_rng(seed)
+    mask = (rng.random((height, width)) < rng.random()).astype(np.uint8)
+    runs = coco_mask.encode(np.asfortranarray(mask))
+    text = runs["counts"].decode()
+    for counts in (text, unpacked(text)):
+        painter = Painter(
+            shapes({"size": [height, width], "counts": counts}), plan_of(width, height)
+        )
+        bands = [painter.rows(y, min(y + step, height)) for y in range(0, height, step)]
+        assert (np.concatenate(bands) == mask).all()
+
+
+@pytest.mark.parametrize("step", [1, 3, 16])
+def test_polygons_do_not_depend_on_the_bands(step: int) -> None:
+    """Slanted edges and two parts: the same pixels in one go and row by row."""
+    parts = [[1.5, 0.2, 14.3, 5.1, 3.2, 15.8], [10.0, 8.0, 15.0, 9.5, 12.2, 14.9]]
+    painter = Painter(shapes(parts), plan_of(16, 16))
+    whole = painter.rows(0, 16)
+    assert 60 < whole.sum() < 120
+    assert (
+        np.concatenate([painter.rows(y, min(y + step, 16)) for y in range(0, 16, step)]) == whole
+    ).all()
