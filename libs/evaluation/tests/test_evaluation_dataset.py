@@ -44,16 +44,18 @@ def test_labels_by_name(folder: Path) -> None:
 
 def test_what_matches_nothing_is_said(folder: Path) -> None:
     """Categories without a class, classes without a category, and how to say which is which."""
-    coco(folder, {"a.png": [(5, 6)], "b.png": []}, categories=("coconut", "palm"))
+    coco(folder, {"a.png": [(5, 6)], "b.png": []}, categories=("coconut", "palm", "oak"))
     found = load(folder, CLASSES)
     assert found.judged == (0,)
     assert [len(i.labels) for i in found.images] == [0, 0]
+    # a category without labels needs no words
+    assert len(found.notes) == 2
     assert "coconut" in found.notes[0] and "1 label left out" in found.notes[0]
     assert "house" in found.notes[1]
     found = load(folder, CLASSES, renamed={"coconut": "palm"})
     assert len(found.images[0].labels) == 1
     assert found.categories == {"coconut": "palm", "palm": "palm"}
-    assert "no category 'oak'" in refused(folder, renamed={"oak": "palm"})
+    assert "no category 'elm'" in refused(folder, renamed={"elm": "palm"})
     assert "no class 'oak'" in refused(folder, renamed={"coconut": "oak"})
 
 

@@ -77,6 +77,23 @@ def test_two_finds_of_one_label() -> None:
     assert by_overlap(on, 0.5).counts.tolist() == [True, True]
 
 
+def test_a_find_takes_the_best_label() -> None:
+    """Of two that it could be: the one that it covers more of, or lies nearer to."""
+    on = scene(
+        finds_of([(3, 0, 23, 20), (0, 0, 20, 20)], [0.9, 0.8]),
+        labels_of([(0, 0, 20, 20), (4, 0, 24, 20)]), SIDE, SIDE,
+    )  # fmt: skip
+    assert by_overlap(on, 0.5).label.tolist() == [1, 0]
+    assert by_centre(on).label.tolist() == [1, 0]
+
+
+def test_a_label_that_was_found_is_not_confused() -> None:
+    """A second find over it, of another class, is of the background."""
+    finds = finds_of([(0, 0, 20, 20), (0, 0, 20, 20)], [0.9, 0.8], [0, 1])
+    told = judged((finds, labels_of([(0, 0, 20, 20)])), classes=("palm", "shrub"))
+    assert told["confusion"]["labels_by_finds"] == [[1, 0, 0], [0, 0, 0], [0, 1, 0]]
+
+
 def test_classes_are_confused() -> None:
     """A label found as another class is missed, found wrongly, and shows where it went."""
     labels = labels_of([(0, 0, 20, 20), (100, 0, 120, 20)], [0, 1])

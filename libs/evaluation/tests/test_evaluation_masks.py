@@ -14,7 +14,8 @@ from frond.contracts.jobs import ModelRef
 from frond.contracts.plan import ImagePlan, RasterSource, WindowGrid
 from frond.evaluation import Labels
 from frond.evaluation.evaluate import rounded
-from frond.evaluation.segmentation import Painter, SegmentationFigures, unpacked
+from frond.evaluation.runs import are_sound, unpacked
+from frond.evaluation.segmentation import Painter, SegmentationFigures
 from frond.masks.blend import Band
 
 
@@ -110,12 +111,31 @@ def test_run_lengths_are_read_as_pycocotools_reads_them(drawn: Any, step: int) -
     mask = (rng.random((height, width)) < rng.random()).astype(np.uint8)
     runs = coco_mask.encode(np.asfortranarray(mask))
     text = runs["counts"].decode()
+    assert are_sound({"size": [height, width], "counts": text}) == mask.any()
+    assert not are_sound({"size": [height + 1, width], "counts": text})
     for counts in (text, unpacked(text)):
         painter = Painter(
             shapes({"size": [height, width], "counts": counts}), plan_of(width, height)
         )
         bands = [painter.rows(y, min(y + step, height)) for y in range(0, height, step)]
         assert (np.concatenate(bands) == mask).all()
+
+
+def test_unsound_run_lengths() -> None:
+    """What cannot be run lengths is none."""
+    for told in (
+        {}, {"size": [2, 2]}, {"size": [2, 2], "counts": [1, -1, 4]}, {"size": [2], "counts": [0, 2]},
+        {"size": [2, 2], "counts": "\x00é"}, {"size": [2, 2], "counts": [True, 3]},
+        {"size": [2, 2], "counts": [4]},
+    ):  # fmt: skip
+        assert not are_sound(told)
+    assert are_sound({"size": [2, 2], "counts": [1, 3]})
+
+
+def test_a_polygon_without_area_paints_little() -> None:
+    """A line or a point is no error."""
+    for ring in ([1, 1, 1, 1, 1, 1], [0, 0, 3, 3, 0, 0]):
+        assert Painter(shapes([ring]), plan_of(4, 4)).rows(0, 4).sum() <= 4
 
 
 @pytest.mark.parametrize("step", [1, 3, 16])

@@ -156,6 +156,11 @@ def test_masks(tmp_path: Path) -> None:
         "pixels": 30_000,
         "pixel_accuracy": 1,
     }
+    runs = {"size": [150, 201], "counts": [0, 150 * 201]}
+    labels = [{"category_id": 1, "segmentation": runs}]
+    coco(tmp_path / "d", {"a.png": labels}, size=(200, 150), categories=("red",))
+    with pytest.raises(UserError, match="run lengths of its labels are of another size"):
+        evaluate(model, tmp_path / "d")
     half = [10, 20, 60, 20, 60, 120, 10, 120]
     wrong = told((1, half), (2, green))["figures"]
     assert wrong["classes"]["red"]["iou"] == 0.5

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from frond.contracts.errors import UserError
 from frond.contracts.reasons import Reason
+from frond.evaluation.runs import are_sound
 
 _PIECE: Final = 1 << 20
 _NAMED: Final = 5
@@ -225,13 +226,15 @@ def _matched(
             f"is a class of the model ({_some(classes)}). Say which is which with --map CATEGORY=CLASS."
         )
     notes = []
-    rest = sorted({n for k, n in categories.items() if k not in mapping})
-    lost = sum(n for k, n in counted.items() if k not in mapping)
-    if rest and (mapping or lost):
+    rest = sorted({n for k, n in categories.items() if k not in mapping and counted.get(k)})
+    lost = sum(n for k, n in counted.items() if k not in mapping and k in categories)
+    if rest:
         notes.append(
             f"{'Categories' if len(rest) > 1 else 'Category'} {_some(rest)}: no class of the model; "
             f"{_count(lost, 'label')} left out (--map {rest[0]}=CLASS says which it is)."
         )
+    if stray := sum(n for k, n in counted.items() if k not in categories):
+        notes.append(f"{_count(stray, 'label')} of categories that are not listed: left out.")
     return mapping, notes
 
 
@@ -239,21 +242,10 @@ def _usable(a: Mapping[str, Any], masks: bool) -> bool:
     if masks:
         shape = a.get("segmentation")
         if isinstance(shape, dict):
-            return _run_lengths(shape)
+            return are_sound(shape)
         return bool(shape) and isinstance(shape, list) and all(_ring(r) for r in shape)
     box = a.get("bbox")
     return isinstance(box, list) and len(box) == 4 and _numbers(box) and box[2] > 0 and box[3] > 0
-
-
-def _run_lengths(shape: Mapping[str, Any]) -> bool:
-    size, counts = shape.get("size"), shape.get("counts")
-    if not (isinstance(size, list) and len(size) == 2 and all(_whole(n) for n in size)):
-        return False
-    return isinstance(counts, str) or (isinstance(counts, list) and all(_whole(n) for n in counts))
-
-
-def _whole(n: object) -> bool:
-    return isinstance(n, int) and not isinstance(n, bool) and n >= 0
 
 
 def _ring(ring: object) -> bool:

@@ -141,6 +141,12 @@ class _Masks:
 
     def image(self, image: LabelledImage, on_windows: OnWindows) -> int:
         plan = self._predictor.plan(image)
+        size = [plan.source.height, plan.source.width]
+        if any(isinstance(s, dict) and s["size"] != size for s in image.labels.shapes):
+            raise RasterRejected(
+                Reason.BAD_REQUEST,
+                f"It has {size[1]}×{size[0]} pixels, and run lengths of its labels are of another size.",
+            )
         painter = Painter(image.labels, plan)
         # the windows are all read before the first band is there: a broken image adds nothing
         for band in self._predictor.bands(plan, on_windows):

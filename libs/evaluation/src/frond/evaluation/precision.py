@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from frond.evaluation.matching import Scene
 
-_GROUP: Final = 64
+_GROUP: Final = 16
 _ALL: Final = [0.0, float("inf")]
 
 
@@ -21,7 +21,7 @@ class AveragePrecision:
 
     pycocotools compares all finds of an image with all its labels. Whatever does not overlap, over
     however many others, has no say in each other's matches: so what does goes in as an image of
-    its own, in groups of about 64, and the figures are the same.
+    its own, in groups of about 16, and the figures are the same.
     """
 
     def __init__(self, classes: int) -> None:

@@ -12,6 +12,7 @@ from rasterio.features import rasterize
 
 from frond.contracts.plan import ImagePlan
 from frond.evaluation.dataset import Labels
+from frond.evaluation.runs import unpacked
 from frond.evaluation.shares import mean, share
 from frond.masks.blend import NODATA, Band
 
@@ -157,20 +158,3 @@ class _Runs:
         # beyond the last run is as outside as before the first
         inside &= at < (self._ends[-1] if len(self._ends) else 0)
         out[:, x0:x1][inside] = value
-
-
-def unpacked(counts: str) -> list[int]:
-    """COCO's compressed run lengths as numbers."""
-    runs: list[int] = []
-    number = shift = 0
-    for c in counts.encode("latin-1", "replace"):
-        bits = c - 48
-        number |= (bits & 31) << shift
-        shift += 5
-        if bits & 32:
-            continue
-        if bits & 16:
-            number -= 1 << shift
-        runs.append(number + (runs[-2] if len(runs) > 2 else 0))
-        number = shift = 0
-    return runs
