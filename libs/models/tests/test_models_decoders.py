@@ -377,13 +377,13 @@ def test_a_plateau_is_one_peak() -> None:
 
 def test_labels_count_from_the_offset() -> None:
     """torchvision's 0 is the background unless the manifest says otherwise."""
-    outputs = torchvision([[((10, 10, 40, 40), 0.9, 0)]])
-    outputs["labels"][:] = 0
-    with pytest.raises(ModelRejected, match="2 classes"):
+    outputs = torchvision([[((10, 10, 40, 40), 0.9, 0), ((60, 60, 90, 90), 0.9, 1)]])
+    outputs["labels"][:] = 0, 1
+    with pytest.raises(ModelRejected, match=r"class -1 .* 2 classes"):
         CASES["torchvision"].read(outputs)
     manifest = manifest_of("torchvision", label_offset=0)
     (found,) = decoder_for(manifest).decode(outputs, manifest, manifest.thresholds)
-    assert found.classes.tolist() == [0]
+    assert found.classes.tolist() == [0, 1]
 
 
 def test_roles_may_be_named() -> None:

@@ -64,7 +64,7 @@ FAMILIES: dict[str, tuple[dict[str, Any], str, dict[str, Any], int]] = {
     "centre points by other names": (
         {"hm": heatmaps()["heatmap"], "wh": heatmaps()["size"], "reg": heatmaps()["offset"]},
         "centerpoint",
-        {"stride": 4, "peaks_suppressed": True,
+        {"stride": 4, "peaks_suppressed": True, "sizes": "cells",
          "outputs": {"heatmap": "hm", "size": "wh", "offset": "reg"}}, 1,
     ),
     "masks of logits": (

@@ -99,6 +99,10 @@ def _heatmaps(seen: Seen) -> Family | None:
         return None
     heat_map = roles["heatmap"].first
     done = only_peaks(heat_map[0])
+    params: dict[str, Any] = {"stride": plain(size / heat_map.shape[3]), "peaks_suppressed": done}
+    if roles["size"].name.lower().endswith("wh"):
+        params["sizes"] = "cells"
+        doubts["sizes"] = "CenterNet and MMDetection, whose name this is, give cells, not pixels"
     doubts["peaks_suppressed"] = (
         "neighbours of peaks were 0 on a sample" if done else "peaks had neighbours on a sample"
     )
@@ -106,8 +110,7 @@ def _heatmaps(seen: Seen) -> Family | None:
         "centerpoint",
         f"a heatmap, sizes and offsets over cells of {size / heat_map.shape[3]:g} pixels: "
         "centre points (CenterNet)",
-        params={"stride": plain(size / heat_map.shape[3]), "peaks_suppressed": done}
-        | renamed(roles),
+        params=params | renamed(roles),
         doubts=doubts,
         classes=heat_map.shape[1],
         score=0.4,

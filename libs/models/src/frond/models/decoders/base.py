@@ -212,10 +212,11 @@ def select(
 
 def check_classes(classes: NDArray[Any], manifest: ModelManifest) -> NDArray[Any]:
     """Class indices; rejected when the manifest has no such class."""
-    if classes.size and (classes.min() < 0 or classes.max() >= len(manifest.classes)):
+    unknown = classes[(classes < 0) | (classes >= len(manifest.classes))]
+    if unknown.size:
         raise bad(
             manifest,
-            f"it found class {int(classes.max())} (from 0), but model.yaml lists "
+            f"it found class {int(unknown[0])} (from 0), but model.yaml lists "
             f"{len(manifest.classes)} classes.",
         )
     return classes

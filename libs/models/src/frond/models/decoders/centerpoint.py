@@ -26,13 +26,14 @@ class CenterPoint:
     in input pixels) and ``offset`` [N, 2, h, w] (x and y of the centre inside its cell, in
     cells). The stride is input size ÷ w.
 
-    Params: ``peaks_suppressed`` (or ``peaks_done``) true if the graph leaves peaks alone itself;
+    Params: ``sizes``: ``pixels`` (the default) or ``cells``, as CenterNet and MMDetection export
+    them; ``peaks_suppressed`` (or ``peaks_done``) true if the graph leaves peaks alone itself;
     ``stride``, in input pixels, is checked against the heatmap; ``outputs``.
     """
 
     name = "centerpoint"
     task = "detection"
-    params = frozenset({"peaks_suppressed", "peaks_done", "stride", "outputs"})
+    params = frozenset({"sizes", "peaks_suppressed", "peaks_done", "stride", "outputs"})
     per_image = False
 
     def decode(
@@ -61,15 +62,25 @@ class CenterPoint:
                 f"model.yaml says stride {params['stride']}; a heatmap of {shape_words(heat)} for "
                 f"windows of {manifest.input.size} has {stride[0]:g}.",
             )
+        sizes = params.get("sizes", "pixels")
+        if sizes not in ("pixels", "cells"):
+            raise bad(manifest, f"decoder.params.sizes is {sizes!r}; write pixels or cells.")
+        across, down = stride if sizes == "cells" else (1.0, 1.0)
         done = bool(params.get("peaks_suppressed") or params.get("peaks_done"))
         n, c, y, x = _peaks(heat, thresholds.score, done)
         scores = heat[n, c, y, x]
         centre_x = (x + offset[n, 0, y, x]) * np.float32(stride[0])
         centre_y = (y + offset[n, 1, y, x]) * np.float32(stride[1])
         boxes = from_centres(
-            np.stack([centre_x, centre_y, size[n, 0, y, x], size[n, 1, y, x]], axis=1).astype(
-                np.float32
-            )
+            np.stack(
+                [
+                    centre_x,
+                    centre_y,
+                    size[n, 0, y, x] * np.float32(across),
+                    size[n, 1, y, x] * np.float32(down),
+                ],
+                axis=1,
+            ).astype(np.float32)
         )
         bounds = np.searchsorted(n, np.arange(len(heat) + 1))
         return [
