@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,6 +149,43 @@ async def test_the_same_event_twice_is_one_result(bench: Bench) -> None:
     both = await asyncio.gather(*(bench.inference.worker.handle(chunk) for _ in range(2)))
     assert [b.model_dump(exclude=plain) for b in both] == [first.model_dump(exclude=plain)] * 2
     assert await bench.store.get(bench.key(chunk)) == raw
+
+
+async def test_small_chunks_share_runs(bench: Bench) -> None:
+    """Chunks of one window each, at once: they share runs, and get the bytes they get alone."""
+    worker, runner = bench.inference.worker, bench.inference.runner
+    session = await bench.inference.models.get(bench.model)
+    assert (session.batch, session.rows_alike) == (2, True)
+    small = [
+        bench.chunks[0].model_copy(update={"chunk_id": f"{n:032x}", "windows": (w,)})
+        for n, w in enumerate(bench.chunks[0].windows)
+    ]
+    assert len(small) == 4
+    alone = []
+    for chunk in small:
+        assert (await worker.handle(chunk)).reason is None
+        alone.append(await bench.store.get(bench.key(chunk)))
+        await bench.store.delete(bench.key(chunk))
+
+    asked, all_asked, sizes = [0], threading.Event(), []
+    ask, infer = runner._ask, session.infer
+
+    def counted(*call: Any) -> Any:
+        told = ask(*call)
+        asked[0] += 1
+        if asked[0] == len(small):
+            all_asked.set()
+        return told
+
+    def held(prepared: np.ndarray, n: int) -> dict[str, np.ndarray]:
+        sizes.append(n)
+        assert all_asked.wait(30)
+        return infer(prepared, n)
+
+    runner._ask, session.infer = counted, held  # type: ignore[method-assign]
+    await asyncio.gather(*(worker.handle(chunk) for chunk in small))
+    assert sum(sizes) == 4 and len(sizes) < 4
+    assert [await bench.store.get(bench.key(chunk)) for chunk in small] == alone
 
 
 async def test_a_jobs_threshold_overrides_the_models(bench: Bench) -> None:

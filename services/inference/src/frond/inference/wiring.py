@@ -147,6 +147,7 @@ class Inference:
             self.runner,
             lambda block: self.readers.run(read, block, timeout),
             readers=settings.inference_readers,
+            in_flight=settings.chunks_in_flight,
             max_detections=settings.max_detections,
         )
         gate = Gate(settings, self.store, _log.warning)

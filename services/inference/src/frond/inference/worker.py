@@ -7,6 +7,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
@@ -59,7 +60,8 @@ class Worker:
 
     Args:
         read: reads windows, in another process.
-        readers: how many chunks are read at a time; the caller bounds how many are handled.
+        readers: how many chunks are read at a time.
+        in_flight: how many the caller lets be handled at a time.
         max_detections: of one window; an image with more is refused.
         pauses_s: before each new attempt at a chunk that failed for what may pass.
     """
@@ -72,6 +74,7 @@ class Worker:
         read: ReadBlock,
         *,
         readers: int = 2,
+        in_flight: int = 4,
         max_detections: int = Limits().max_detections,
         pauses_s: Sequence[float] = _PAUSES_S,
     ) -> None:
@@ -83,7 +86,8 @@ class Worker:
         self._pauses_s = pauses_s
         self._failed_before: OrderedDict[tuple[str, Reason], str] = OrderedDict()
         self._readers = asyncio.Semaphore(readers)
-        self._workers = ThreadPoolExecutor(2, thread_name_prefix="chunk")
+        # one that runs and one that is finished, or as many as share runs
+        self._workers = ThreadPoolExecutor(in_flight + 1, thread_name_prefix="chunk")
         # in order of arrival: the chunk that was read first is run first
         self._turn = asyncio.Lock()
 
@@ -152,7 +156,8 @@ class Worker:
         thresholds = effective_thresholds(session.manifest, event.thresholds)
         loop = asyncio.get_running_loop()
         queued = time.perf_counter()
-        async with self._turn:
+        # those that may share runs do not wait for each other, lest there be nothing to share
+        async with nullcontext() if session.rows_alike else self._turn:
             waited += time.perf_counter() - queued
             if await self._results.is_cancelled(event.job_id):
                 return self._failed(event, Reason.DISMISSED, "The job was cancelled.")
