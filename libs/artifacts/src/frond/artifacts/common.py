@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Protocol, Self
 
@@ -31,7 +32,8 @@ SLICE: Final = 16_384
 SLICE_POINTS: Final = 262_144
 """Points of regions formatted at a time, or one region."""
 
-GENERATOR: Final = "frond"
+GENERATOR: Final = f"frond {version('frond-artifacts')}"
+"""What made an artifact, with its version."""
 
 COG_TYPE: Final = "image/tiff; application=geotiff; profile=cloud-optimized"
 

@@ -12,7 +12,15 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-from frond.artifacts.common import COG_TYPE, ImageResult, JobInfo, Sink, encoded, text
+from frond.artifacts.common import (
+    COG_TYPE,
+    GENERATOR,
+    ImageResult,
+    JobInfo,
+    Sink,
+    encoded,
+    text,
+)
 from frond.artifacts.geojson import geometry_of
 from frond.artifacts.geometry import Floats, footprint, split
 from frond.contracts import keys
@@ -72,6 +80,7 @@ def item(job: JobInfo, result: ImageResult, bucket: str = "") -> dict[str, Any]:
     properties: dict[str, Any] = {
         "title": outcome.name,
         **_NO_TIME,
+        "frond:generator": GENERATOR,
         "frond:job_id": job.job_id,
         "frond:detections": outcome.detections,
         "frond:windows": outcome.windows.model_dump(),
