@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +18,8 @@ import httpx
 import pytest
 
 from frond.client.client import Client
+from support.services import free_port
+from support.waiting import until_ready
 
 
 @dataclass
@@ -127,3 +133,31 @@ def rasters(tmp_path: Path) -> list[Path]:
     for n, path in enumerate(paths):
         path.write_bytes(bytes([n]) * (3_000_000 + n))
     return paths
+
+
+@pytest.fixture
+def door(
+    service_env: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[str]:
+    """A REST door with no key configured; this process's environment leads to it."""
+    for name in list(os.environ):
+        if name.startswith("FROND_"):
+            monkeypatch.delenv(name)
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    monkeypatch.setenv("FROND_API_URL", url)
+    for name, value in service_env.items():
+        if name.startswith("FROND_S3_"):
+            monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    with (tmp_path / "ingest.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "frond.ingest"], stdout=log, stderr=log,
+            env={**service_env, "API_PORT": str(port)},
+        )  # fmt: skip
+        try:
+            until_ready(process, url, tmp_path / "ingest.log")
+            yield url
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(60)

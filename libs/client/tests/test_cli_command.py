@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import typer
@@ -16,7 +14,6 @@ from typer.testing import CliRunner
 
 from frond.client.cli import app, show
 from frond.client.cli.app import Group
-from frond.models.testing import blob_model
 
 runner = CliRunner()
 
@@ -59,7 +56,7 @@ def test_help_comes_at_once() -> None:
         (["run", "none.yaml"], "There is no file none.yaml."),
         (["predict", "x.tif"], "FROND_INFERENCE_URL is not set"),
         (["dlq", "list"], "FROND_KAFKA_BOOTSTRAP must be set"),
-        (["models", "promote", "x", "12345678"], "FROND_S3_ENDPOINT"),
+        (["keys", "list", "--store"], "FROND_S3_ENDPOINT"),
     ],
 )
 def test_errors_are_one_sentence(words: list[str], told: str) -> None:
@@ -111,40 +108,3 @@ def test_stages_without_time_are_not_shown(capsys: pytest.CaptureFixture[str]) -
     assert "plan" not in told
     assert "100 %" in told
     assert "waited in queues" in told
-
-
-def call(env: dict[str, str], *words: str) -> Any:
-    """The command as a process, as a person has it."""
-    done = subprocess.run(
-        [sys.executable, "-c", "from frond.client.cli import main; main()", *words],
-        env=env, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-@pytest.mark.stack
-def test_models_are_pushed_promoted_and_rolled_back(
-    service_env: dict[str, str], tmp_path: Path
-) -> None:
-    """Each move changes what the name means, and `show` tells; a digest's beginning is enough."""
-    env = service_env
-
-    def shown() -> Any:
-        return json.loads(call(env, "models", "show", "blob", "--json"))
-
-    call(env, "models", "push", str(blob_model(tmp_path / "one", version="1")))
-    one = shown()
-    assert one["manifest"]["version"] == "1"
-    two = blob_model(tmp_path / "two", version="2")
-    said = call(env, "models", "push", str(two), "--alias", "staging")
-    digest = said.split()[2]
-    assert said.split() == ["blob", "2", digest, "@staging"]
-    assert shown()["digest"] == one["digest"] != digest
-    assert digest[:12] in call(env, "models", "promote", "blob", digest[:8])
-    assert shown()["digest"] == digest
-    assert one["digest"][:12] in call(env, "models", "rollback", "blob")
-    assert shown()["digest"] == one["digest"]
-    assert {a: w["digest"] for a, w in shown()["aliases"].items()} == {
-        "production": one["digest"], "staging": digest,
-    }  # fmt: skip

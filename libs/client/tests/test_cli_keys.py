@@ -4,13 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import signal
-import subprocess
-import sys
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -19,38 +13,9 @@ from frond.client.cli import app
 from frond.client.cli.keys import expiry
 from frond.client.demo import own_key
 from frond.client.errors import FrondClientError
-from support.services import free_port
-from support.waiting import until, until_ready
+from support.waiting import until
 
 runner = CliRunner()
-
-
-@pytest.fixture
-def door(
-    service_env: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[str]:
-    """A REST door with no key configured; this process's environment leads to it."""
-    for name in list(os.environ):
-        if name.startswith("FROND_"):
-            monkeypatch.delenv(name)
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
-    monkeypatch.setenv("FROND_API_URL", url)
-    for name, value in service_env.items():
-        if name.startswith("FROND_S3_"):
-            monkeypatch.setenv(name, value)
-    monkeypatch.chdir(tmp_path)
-    with (tmp_path / "ingest.log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "frond.ingest"], stdout=log, stderr=log,
-            env={**service_env, "API_PORT": str(port)},
-        )  # fmt: skip
-        try:
-            until_ready(process, url, tmp_path / "ingest.log")
-            yield url
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(60)
 
 
 def frond(*words: str, code: int = 0) -> Result:

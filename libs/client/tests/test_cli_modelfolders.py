@@ -22,7 +22,6 @@ from frond.client.samples import raster_windows, scene_windows
 from frond.contracts.errors import RasterRejected
 from frond.models import WindowDetections, load_manifest
 from frond.models.testing import MAGENTA, blob_model, colour_model, tile_model
-from frond.stack import Endpoints
 
 runner = CliRunner()
 
@@ -189,24 +188,3 @@ def test_diff_of_folders(tmp_path: Path) -> None:
     told = json.loads(run("diff", a, b, "--json").stdout)
     assert told == [{"what": "thresholds.score", "a": "0.5", "b": "0.6"}]
     assert "thresholds.score" in run("diff", "./a", "./b").stdout
-
-
-@pytest.mark.stack
-def test_diff_of_versions(
-    stack: Endpoints, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Two versions of the registry, and one beside a folder."""
-    for name, value in (
-        ("ENDPOINT", stack.s3_endpoint), ("ACCESS_KEY", stack.access_key),
-        ("SECRET_KEY", stack.secret_key), ("BUCKET", bucket),
-    ):  # fmt: skip
-        monkeypatch.setenv(f"FROND_S3_{name}", value)
-    first, second = blob_model(tmp_path / "a"), blob_model(tmp_path / "b", version="2")
-    assert run("push", first).exit_code == 0
-    assert run("push", second, "--alias", "staging").exit_code == 0
-    told = json.loads(run("diff", "blob", "blob@staging", "--json").stdout)
-    assert {d["what"] for d in told} == {"version", "model.onnx"}
-    assert run("diff", "blob@staging", second).stdout == "They are the same.\n"
-    missing = run("diff", "blob", "blob@canary")
-    assert missing.exit_code == 2
-    assert "There is no model" in missing.stderr

@@ -30,7 +30,7 @@ async def store(stack: Endpoints, bucket: str) -> AsyncIterator[ObjectStore]:
 
 @pytest.fixture
 def registry(store: ObjectStore) -> Registry:
-    return Registry(store, default_model="blob", who="test")
+    return Registry(store, default_model="blob")
 
 
 async def test_a_pushed_folder_is_found_by_every_kind_of_reference(
@@ -51,9 +51,12 @@ async def test_aliases_move_and_roll_back(registry: Registry, tmp_path: Path) ->
     one = await registry.push(blob_model(tmp_path / "a", version="1"))
     two = await registry.push(blob_model(tmp_path / "b", version="2"), alias="staging")
     assert await registry.resolve("blob") == one
-    assert await registry.promote("blob", "production", two.digest[:10]) == two
+    ask = registry.promote("blob", "production", two.digest[:10], who="ada", why="finds more")
+    assert await ask == two
     assert await registry.resolve("blob") == two
-    assert await registry.rollback("blob") == one
+    with pytest.raises(ModelRejected, match="by now"):
+        await registry.rollback("blob", now=one.digest)
+    assert await registry.rollback("blob", now=two.digest, who="bob", why="too much") == one
     assert await registry.resolve("blob") == one
     with pytest.raises(ModelRejected, match="never pointed"):
         await registry.rollback("blob")
@@ -63,7 +66,23 @@ async def test_aliases_move_and_roll_back(registry: Registry, tmp_path: Path) ->
         "production": one.digest,
         "staging": two.digest,
     }
-    assert listed.aliases["production"].who == "test"
+    moves = [(m.version, m.who, m.why) for m in listed.aliases["production"].moves]
+    assert moves == [("1", "bob", "too much"), ("2", "ada", "finds more"), ("1", "", "")]
+
+
+async def test_no_move_is_lost_when_many_move_one_alias(registry: Registry, tmp_path: Path) -> None:
+    """Several at once: each of them is in the history, and the last one is where it points."""
+    refs = [
+        await registry.push(blob_model(tmp_path / v, version=v), alias=None)
+        for v in ("1", "2", "3")
+    ]
+    asked = [registry.promote("blob", "staging", r.digest, who=r.version) for r in refs]
+    await asyncio.gather(*asked)
+    (listed,) = await registry.list()
+    alias = listed.aliases["staging"]
+    assert sorted(m.who for m in alias.moves) == ["1", "2", "3"]
+    assert alias.moves[0].digest == alias.digest
+    assert alias.before == tuple(m.digest for m in alias.moves[1:])
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from frond.client.environment import frond_env, setting
 from frond.client.errors import FrondClientError
 from frond.client.http import checked
 from frond.client.keys import Keys
+from frond.client.registry import ModelRegistry
 from frond.client.transfer import (
     Journal,
     LocalFile,
@@ -66,6 +67,8 @@ class Client(Connection):
         self._journal_dir = journal_dir
         self.keys = Keys(self._json)
         """API keys, for admins."""
+        self.registry = ModelRegistry(self._http, self.api_url, self._json, self._patiently)
+        """Models: looked at, and for admins pushed and promoted."""
 
     # -- jobs ----------------------------------------------------------------------------------
 
@@ -170,6 +173,15 @@ class Client(Connection):
         ``wish``: job_id, model, thresholds, webhook_url, email.
         """
         return self._json("POST", "/start-job", {"s3_url": s3_url, **wish})
+
+    def add_objects(self, job_id: str, images: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
+        """Add images that are in the object store already to an open job, at most 10,000 at once.
+
+        Args:
+            images: ``image`` (s3://bucket/key.tif) of each, and ``name`` where it has one.
+        """
+        body = {"images": [dict(i) for i in images]}
+        return list(self._json("POST", f"/jobs/{quote(job_id)}/images", body)["images"])
 
     def seal(self, job_id: str) -> dict[str, Any]:
         """No more images will be added."""

@@ -4,6 +4,7 @@
 not.
 """
 
+from frond.models.aliases import Alias, Move
 from frond.models.decoders import (
     Decoder,
     WindowDetections,
@@ -21,7 +22,7 @@ from frond.models.folder import (
     load_manifest,
     parse_manifest,
 )
-from frond.models.registry import DEFAULT_ALIAS, Alias, ModelListing, Registry
+from frond.models.registry import DEFAULT_ALIAS, ModelListing, Registry
 
 __all__ = [
     "DEFAULT_ALIAS",
@@ -30,6 +31,7 @@ __all__ = [
     "Alias",
     "Decoder",
     "ModelListing",
+    "Move",
     "Registry",
     "WindowDetections",
     "WindowPlanes",

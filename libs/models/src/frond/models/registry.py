@@ -2,19 +2,17 @@
 
 ``models/{name}/versions/{digest}/…``   a folder's files; ``model.yaml`` is written last, so a
 version is there when its manifest is.
-``models/{name}/aliases/{alias}.json``  where an alias points, since when, and where it did before.
+``models/{name}/aliases/{alias}.json``  where an alias points, and its history.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import re
 import shutil
 import tempfile
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +23,7 @@ from frond.contracts.errors import ModelRejected, ObjectMissing
 from frond.contracts.jobs import ModelRef
 from frond.contracts.modelspec import NAME_PATTERN, ModelManifest
 from frond.contracts.reasons import Reason
+from frond.models.aliases import Alias, Aliases
 from frond.models.folder import (
     MANIFEST_FILE,
     bad_model,
@@ -42,23 +41,7 @@ _log = logging.getLogger(__name__)
 _NAME = re.compile(NAME_PATTERN)
 _DIGEST = re.compile(r"^[0-9a-f]{64}$")
 _PREFIX = re.compile(r"^[0-9a-f]{8,64}$")
-_REMEMBERED: Final = 20
 _TYPES: Final = {".yaml": "application/yaml", ".md": "text/markdown"}
-
-
-class Alias(BaseModel):
-    """Where an alias points.
-
-    ``before`` holds the digests it pointed to earlier, the last one first, at most 20.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    digest: str
-    version: str = ""
-    moved_at: datetime | None = None
-    who: str = ""
-    before: tuple[str, ...] = ()
 
 
 class ModelListing(BaseModel):
@@ -78,18 +61,21 @@ class Registry:
     ``name@`` and at least 8 digits of one; None is the installation's default model.
     """
 
-    def __init__(
-        self, store: ObjectStore, *, default_model: str = "palm-detector", who: str = ""
-    ) -> None:
+    def __init__(self, store: ObjectStore, *, default_model: str = "palm-detector") -> None:
         self._store = store
         self.default_model = default_model
-        self._who = who
+        self._aliases = Aliases(store)
         self._manifests: dict[str, ModelManifest] = {}
 
-    async def push(self, folder: Path, alias: str | None = DEFAULT_ALIAS) -> ModelRef:
+    async def push(
+        self, folder: Path, alias: str | None = DEFAULT_ALIAS, *, who: str = "", why: str = ""
+    ) -> ModelRef:
         """Store a folder as an immutable version and point an alias at it.
 
         Pushing the same folder again changes nothing.
+
+        Args:
+            who, why: for the alias's history.
 
         Raises:
             ModelRejected: BAD_MODEL: the folder is no model.
@@ -104,7 +90,7 @@ class Registry:
                 kind = _TYPES.get(Path(name).suffix, "application/octet-stream")
                 await self._store.put_file(prefix + name, folder / name, kind)
         if alias is not None:
-            await self.promote(ref.name, alias, digest)
+            await self.promote(ref.name, alias, digest, who=who, why=why)
         return ref
 
     async def list(self, name: str | None = None) -> Sequence[ModelListing]:
@@ -124,7 +110,7 @@ class Registry:
                     versions.setdefault(parts[0], {})[parts[2]] = manifest.version
                 elif len(parts) == 3 and parts[1] == "aliases" and parts[2].endswith(".json"):
                     alias = parts[2].removesuffix(".json")
-                    where = await self._alias(parts[0], alias)
+                    where = await self._aliases.get(parts[0], alias)
                     if where is not None:
                         aliases.setdefault(parts[0], {})[alias] = where
             except (ModelRejected, ObjectMissing) as e:
@@ -142,17 +128,17 @@ class Registry:
         """
         text = (ref or self.default_model).strip()
         name, at, wanted = text.partition("@")
-        if not _NAME.match(name) or (
+        if not _NAME.fullmatch(name) or (
             # a whole digest is one letter longer than a name may be
-            at and not (_NAME.match(wanted) or _DIGEST.match(wanted))
+            at and not (_NAME.fullmatch(wanted) or _DIGEST.fullmatch(wanted))
         ):
             raise await self._unknown(text)
-        alias = await self._alias(name, wanted or DEFAULT_ALIAS)
+        alias = await self._aliases.get(name, wanted or DEFAULT_ALIAS)
         if alias is not None:
             return await self._ref(name, alias.digest, text)
-        if not _PREFIX.match(wanted):
+        if not _PREFIX.fullmatch(wanted):
             raise await self._unknown(text)
-        if _DIGEST.match(wanted):
+        if _DIGEST.fullmatch(wanted):
             return await self._ref(name, wanted, text)
         prefix = keys.model_version(name, wanted).removesuffix("/")
         digests = {
@@ -179,6 +165,15 @@ class Registry:
         except ObjectMissing:
             raise await self._unknown(f"{ref.name}@{ref.digest}") from None
 
+    async def files(self, ref: ModelRef) -> dict[str, int]:
+        """A version's files: bytes by name. Raises ModelRejected as :meth:`manifest`."""
+        await self._check(ref)
+        prefix = keys.model_version(ref.name, ref.digest)
+        found = {o.key.removeprefix(prefix): o.size async for o in self._store.list(prefix)}
+        if MANIFEST_FILE not in found:
+            raise await self._unknown(f"{ref.name}@{ref.digest}")
+        return dict(sorted(found.items()))
+
     async def fetch(self, ref: ModelRef, cache_dir: Path) -> Path:
         """A version's folder on local disk, its digest verified.
 
@@ -194,9 +189,7 @@ class Registry:
         if await asyncio.to_thread(_is_whole, target, ref.digest):
             return target
         prefix = keys.model_version(ref.name, ref.digest)
-        names = [o.key.removeprefix(prefix) async for o in self._store.list(prefix)]
-        if MANIFEST_FILE not in names:
-            raise await self._unknown(f"{ref.name}@{ref.digest}")
+        names = await self.files(ref)
         target.parent.mkdir(parents=True, exist_ok=True)
         fresh = Path(tempfile.mkdtemp(prefix=f".{ref.digest[:12]}-", dir=target.parent))
         try:
@@ -216,65 +209,65 @@ class Registry:
             await asyncio.to_thread(shutil.rmtree, fresh, True)
         return target
 
-    async def promote(self, name: str, alias: str, digest: str) -> ModelRef:
+    async def promote(
+        self, name: str, alias: str, digest: str, *, who: str = "", why: str = ""
+    ) -> ModelRef:
         """Point an alias at a version (digest, or at least 8 digits of it).
 
         Raises:
             ModelRejected: there is no such version, or the alias cannot be a name.
         """
-        if not _NAME.match(alias) or _PREFIX.match(alias):
-            raise ModelRejected(
-                Reason.BAD_REQUEST,
-                f"{alias!r} cannot be an alias. Use lower-case letters, digits and dashes, and "
-                "nothing that looks like a digest.",
-            )
-        if not _PREFIX.match(digest):
+        _check_alias(alias)
+        if not _PREFIX.fullmatch(digest):
             raise await self._unknown(f"{name}@{digest}")
         ref = await self.resolve(f"{name}@{digest}")
-        now = await self._alias(name, alias)
-        if now is not None and now.digest == ref.digest:
-            return ref
-        before = () if now is None else (now.digest, *now.before)[:_REMEMBERED]
-        await self._point(name, alias, ref, before)
-        return ref
 
-    async def rollback(self, name: str, alias: str = DEFAULT_ALIAS) -> ModelRef:
-        """Point an alias back at the version before; its history shortens by one.
+        async def there(held: Alias | None) -> tuple[ModelRef, tuple[str, ...]]:
+            return ref, () if held is None else (held.digest, *held.before)
+
+        return await self._aliases.move(name, alias, there, who=who, why=why)
+
+    async def rollback(
+        self,
+        name: str,
+        alias: str = DEFAULT_ALIAS,
+        *,
+        now: str | None = None,
+        who: str = "",
+        why: str = "",
+    ) -> ModelRef:
+        """Point an alias back at the version before.
+
+        Args:
+            now: the digest it is thought to point to: asked twice, it goes back once.
 
         Raises:
-            ModelRejected: there is no such alias, or it has pointed nowhere else.
+            ModelRejected: there is no such alias, it has pointed nowhere else, or it points
+                elsewhere than was thought.
         """
-        now = await self._alias(name, alias)
-        if now is None:
+        if not _NAME.fullmatch(name):
             raise await self._unknown(f"{name}@{alias}")
-        if not now.before:
-            raise ModelRejected(
-                Reason.CONFLICT,
-                f"{name}@{alias} has never pointed to another version. "
-                "Use promote with the digest you want.",
-            )
-        ref = await self._ref(name, now.before[0], f"{name}@{now.before[0]}")
-        await self._point(name, alias, ref, now.before[1:])
-        return ref
+        _check_alias(alias)
 
-    async def _point(self, name: str, alias: str, ref: ModelRef, before: tuple[str, ...]) -> None:
-        pointer = Alias(
-            digest=ref.digest, version=ref.version, moved_at=datetime.now(UTC), who=self._who,
-            before=before,
-        )  # fmt: skip
-        await self._store.put(
-            keys.model_alias(name, alias), pointer.model_dump_json().encode(), "application/json"
-        )
+        async def back(held: Alias | None) -> tuple[ModelRef, tuple[str, ...]]:
+            if held is None:
+                raise await self._unknown(f"{name}@{alias}")
+            if now is not None and held.digest != now:
+                raise ModelRejected(
+                    Reason.CONFLICT,
+                    f"{name}@{alias} points to {held.version} {held.digest[:12]} by now, not to "
+                    f"{now[:12]}. Look at its history before you move it.",
+                )
+            if not held.before:
+                raise ModelRejected(
+                    Reason.CONFLICT,
+                    f"{name}@{alias} has never pointed to another version. "
+                    "Use promote with the digest you want.",
+                )
+            ref = await self._ref(name, held.before[0], f"{name}@{held.before[0]}")
+            return ref, held.before[1:]
 
-    async def _alias(self, name: str, alias: str) -> Alias | None:
-        try:
-            return Alias.model_validate(
-                json.loads(await self._store.get(keys.model_alias(name, alias)))
-            )
-        except ObjectMissing:
-            return None
-        except ValueError as e:
-            raise bad_model(f"The alias {name}@{alias} cannot be read; promote it again.") from e
+        return await self._aliases.move(name, alias, back, who=who, why=why)
 
     async def _ref(self, name: str, digest: str, asked: str) -> ModelRef:
         try:
@@ -306,6 +299,15 @@ class Registry:
             "There is none yet: push one with `frond models push`."
         )  # fmt: skip
         return ModelRejected(Reason.UNKNOWN_MODEL, f"There is no model {asked[:200]!r}. {known}")
+
+
+def _check_alias(alias: str) -> None:
+    if not _NAME.fullmatch(alias) or _PREFIX.fullmatch(alias):
+        raise ModelRejected(
+            Reason.BAD_REQUEST,
+            f"{alias[:100]!r} cannot be an alias. Use lower-case letters, digits and dashes, and "
+            "nothing that looks like a digest.",
+        )
 
 
 def _is_whole(folder: Path, digest: str) -> bool:

@@ -40,14 +40,16 @@ def push_models(
     async def push() -> list[str]:
         store = _store(endpoints, bucket)
         try:
-            registry = Registry(store, who="make up")
+            registry = Registry(store)
             pushed = []
             for manifest in manifests:
                 ref = await registry.push(manifest.parent, alias=None)
                 listed = await registry.list(ref.name)
                 now = {m.aliases["production"].digest for m in listed if "production" in m.aliases}
                 if not now:
-                    await registry.promote(ref.name, "production", ref.digest)
+                    await registry.promote(
+                        ref.name, "production", ref.digest, who="make up", why="the first one"
+                    )
                 pushed.append(f"{ref.name}@{ref.digest[:12]}")
                 say(f"Model {ref.name} {ref.version} is in the registry")
                 if now - {ref.digest}:

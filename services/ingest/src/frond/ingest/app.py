@@ -54,5 +54,6 @@ def make_app(ingest: Ingest) -> FastAPI:
     for module in (upload, jobs, retry, images, parts, results, events, webhooks, models):
         app.include_router(module.router, dependencies=[Depends(require_access)])
     app.include_router(images.described, dependencies=[Depends(require_access)])
-    app.include_router(keys.router, dependencies=[Depends(require_admin)])
+    for router in (keys.router, models.changes, models.pushes):
+        app.include_router(router, dependencies=[Depends(require_admin)])
     return app

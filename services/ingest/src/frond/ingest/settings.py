@@ -50,6 +50,7 @@ class IngestSettings(ServiceSettings, AuthSettings):
         "allowed bucket",
     )
     max_file_bytes: int = Field(default=250 * GIB, ge=1, description="bytes of one image")
+    max_model_bytes: int = Field(default=4 * GIB, ge=1, description="bytes of a pushed model")
     presign_seconds: int = Field(default=6 * 3600, ge=60, le=7 * 24 * 3600)
     sweep_seconds: float = Field(default=60.0, gt=0)
     sweep_after_seconds: float = Field(

@@ -80,6 +80,7 @@ def _register() -> None:
         keys,
         modelfolders,
         models,
+        reproduce,
         results,
         run,
         webhooks,
@@ -89,6 +90,7 @@ def _register() -> None:
     results.register(app)
     run.register(app)
     evaluate.register(app)
+    reproduce.register(app)
     modelfolders.register(models.app)
     app.add_typer(models.app, name="models")
     app.add_typer(dlq.app, name="dlq")

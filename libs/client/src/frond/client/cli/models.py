@@ -1,8 +1,7 @@
 """models: list, push, show, promote, rollback; what is done with folders: ``modelfolders``."""
 
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -10,28 +9,11 @@ from frond.client.cli import show
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Model folders and their registry (which needs FROND_S3_…, but for list).",
+    help="Model folders and their registry. To change it takes a key with the scope admin.",
 )
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 Name = Annotated[str, typer.Argument(help="The model's name.")]
-
-
-def with_registry(work: Callable[[Any], Awaitable[Any]]) -> Any:
-    """Do some work on the registry that FROND_S3_… lead to."""
-    import asyncio
-    import getpass
-
-    from frond.client.operator import open_store
-    from frond.models.registry import Registry
-
-    async def run() -> Any:
-        store = open_store()
-        try:
-            return await work(Registry(store, who=getpass.getuser()))
-        finally:
-            store.close()
-
-    return asyncio.run(run())
+Why = Annotated[str, typer.Option(help="For the alias's history.")]
 
 
 @app.command("list")
@@ -58,10 +40,22 @@ def list_models(json: Json = False) -> None:
 def push(
     folder: Annotated[Path, typer.Argument(help="With model.onnx and model.yaml.")],
     alias: Annotated[str, typer.Option(help="Point this alias at it; '' for none.")] = "production",
+    why: Why = "",
+    untried: Annotated[
+        bool, typer.Option("--untried", help="Do not run it here first (for a GPU's models).")
+    ] = False,
 ) -> None:
-    """Store a model folder as a new immutable version."""
-    ref = with_registry(lambda r: r.push(folder, alias or None))
-    said = f"{ref.name} {ref.version}  {ref.digest}"
+    """Try a model folder, and store it as a new immutable version."""
+    from frond.client import Client
+
+    if not untried:
+        from frond.models.session import ModelSession
+
+        # one that cannot run must not become what jobs are given
+        ModelSession(folder)
+    with Client() as client:
+        ref = client.registry.push(folder, alias=alias or None, why=why)
+    said = f"{ref['name']} {ref['version']}  {ref['digest']}"
     typer.echo(f"{said}  @{alias}" if alias else said)
 
 
@@ -70,28 +64,32 @@ def show_model(
     ref: Annotated[str, typer.Argument(help="name, name@alias or name@digest.")],
     json: Json = False,
 ) -> None:
-    """A version's manifest, and where the model's aliases point."""
+    """A version's manifest, where the model's aliases point, and how they came to."""
+    from frond.client import Client
 
-    async def look(registry: Any) -> Any:
-        found = await registry.resolve(ref)
-        return found, await registry.manifest(found), await registry.list(found.name)
-
-    found, manifest, listings = with_registry(look)
-    aliases = {a: w for m in listings for a, w in m.aliases.items()}
-    told = manifest.model_dump(mode="json")
+    with Client() as client:
+        found = client.registry.version(ref)
+        aliases = client.registry.model(found["name"])["aliases"]
     if json:
-        where = {a: w.model_dump(mode="json") for a, w in aliases.items()}
-        show.as_json({"digest": found.digest, "manifest": told, "aliases": where})
+        show.as_json({**found, "aliases": aliases})
         return
     import yaml
 
-    typer.secho(f"{found.name}@{found.digest}", bold=True)
-    typer.echo(yaml.safe_dump(told, sort_keys=False, allow_unicode=True).rstrip())
+    typer.secho(f"{found['name']}@{found['digest']}", bold=True)
+    typer.echo(yaml.safe_dump(found["manifest"], sort_keys=False, allow_unicode=True).rstrip())
+    typer.echo()
     rows = [
-        (a, w.digest[:12], w.version, str(w.moved_at)[:19], w.who, len(w.before))
-        for a, w in sorted(aliases.items())
-    ]
-    show.table(["alias", "digest", "version", "since", "by", "moves before"], rows)
+        (f"{alias} {'→' if n == 0 else ' '}", m["digest"][:12], m["version"], m["at"][:19],
+         m["who"], m["why"])
+        for alias, held in sorted(aliases.items())
+        for n, m in enumerate(held["moves"] or [_move(held)])
+    ]  # fmt: skip
+    show.table(["alias", "digest", "version", "since", "by", "why"], rows)
+
+
+def _move(held: dict[str, str]) -> dict[str, str]:
+    """An alias that was moved before histories were kept."""
+    return {**held, "at": held["moved_at"] or "", "why": ""}
 
 
 @app.command()
@@ -99,16 +97,25 @@ def promote(
     name: Name,
     digest: Annotated[str, typer.Argument(help="The version; 8 digits do.")],
     alias: Annotated[str, typer.Option(help="Which alias to move.")] = "production",
+    why: Why = "",
 ) -> None:
     """Point an alias at a version; new jobs use it, running ones keep theirs."""
-    ref = with_registry(lambda r: r.promote(name, alias, digest))
-    typer.echo(f"{ref.name}@{alias} is {ref.version} {ref.digest[:12]} now.")
+    from frond.client import Client
+
+    with Client() as client:
+        ref = client.registry.promote(name, digest, alias=alias, why=why)
+    typer.echo(f"{ref['name']}@{alias} is {ref['version']} {ref['digest'][:12]} now.")
 
 
 @app.command()
 def rollback(
-    name: Name, alias: Annotated[str, typer.Option(help="Which alias to move.")] = "production"
+    name: Name,
+    alias: Annotated[str, typer.Option(help="Which alias to move.")] = "production",
+    why: Why = "",
 ) -> None:
     """Point an alias back at the version before."""
-    ref = with_registry(lambda r: r.rollback(name, alias))
-    typer.echo(f"{ref.name}@{alias} is {ref.version} {ref.digest[:12]} again.")
+    from frond.client import Client
+
+    with Client() as client:
+        ref = client.registry.rollback(name, alias=alias, why=why)
+    typer.echo(f"{ref['name']}@{alias} is {ref['version']} {ref['digest'][:12]} again.")

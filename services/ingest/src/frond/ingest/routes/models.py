@@ -1,15 +1,66 @@
-"""GET /models: what a job may ask for."""
+"""The registry: what a job may ask for, and for admins how it changes."""
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request
-from pydantic import BaseModel
+import tempfile
+from pathlib import Path as LocalPath
+from typing import Annotated, Any, Final
 
+from fastapi import APIRouter, Path, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from frond.contracts import keys
+from frond.contracts.errors import FrondError
+from frond.contracts.jobs import ModelRef
+from frond.contracts.modelspec import ModelManifest
+from frond.contracts.reasons import Reason
+from frond.ingest import modelforms
+from frond.ingest.auth import who_asks
 from frond.ingest.context import ingest_of
-from frond.ingest.routes.answers import PROBLEMS
-from frond.models.registry import ModelListing
+from frond.ingest.multipart import boundary_of
+from frond.ingest.problems import Refused
+from frond.ingest.routes.answers import PROBLEMS, JsonRoute, drain
+from frond.ingest.routes.serving import serve
+from frond.models.registry import DEFAULT_ALIAS, ModelListing
+from frond.runtime import get_logger
 
 router = APIRouter(tags=["models"], responses=PROBLEMS)  # type: ignore[arg-type] # keys are strings
+changes = APIRouter(
+    tags=["models"],
+    responses=PROBLEMS,  # type: ignore[arg-type] # keys are strings
+    route_class=JsonRoute,
+)
+pushes = APIRouter(tags=["models"], responses=PROBLEMS)  # type: ignore[arg-type] # keys are strings
+_log = get_logger(__name__)
+
+_Version = Annotated[str, Path(description="an alias, a digest, or at least 8 digits of one")]
+_Why = Annotated[str, Field(max_length=2000, description="for the alias's history")]
+_FORM: Final[dict[str, Any]] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "properties": {
+                        "files": {
+                            "type": "array",
+                            "items": {"type": "string", "format": "binary"},
+                            "description": "model.onnx, model.yaml and what lies beside them, under "
+                            "any field name",
+                        },
+                        "alias": {
+                            "type": "string",
+                            "description": "to point at it: by default production; empty: none",
+                        },
+                        "why": {"type": "string", "description": "for the alias's history"},
+                    },
+                    "required": ["files"],
+                }
+            }
+        },
+    }
+}
 
 
 class Models(BaseModel):
@@ -19,7 +70,116 @@ class Models(BaseModel):
     models: list[ModelListing]
 
 
+class ModelVersion(ModelRef):
+    """One version, whole."""
+
+    manifest: ModelManifest
+    files: dict[str, int] = Field(description="bytes by name")
+
+
+class MoveTo(BaseModel):
+    """Where an alias is to point."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    digest: str = Field(description="the version; 8 digits do")
+    why: _Why = ""
+
+
+class MoveBack(BaseModel):
+    """Why, and from where, an alias is to go back."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    now: str | None = Field(
+        default=None, description="the digest it points to: with it, asked twice it goes back once"
+    )
+    why: _Why = ""
+
+
 @router.get("/models", response_model=Models, summary="List models")
 async def list_models(request: Request) -> Models:
     ingest = ingest_of(request)
     return Models(default=ingest.settings.default_model, models=list(await ingest.registry.list()))
+
+
+@router.get("/models/{name}", response_model=ModelListing, summary="One model")
+async def one_model(request: Request, name: str) -> ModelListing:
+    """Its versions, where its aliases point, and who moved them when and why."""
+    for listed in await ingest_of(request).registry.list(name) if _plain(name) else ():
+        return listed
+    raise Refused(Reason.NOT_FOUND, f"There is no model {name[:100]!r}.")
+
+
+@router.get("/models/{name}/versions/{version}", response_model=ModelVersion, summary="One version")
+async def one_version(request: Request, name: str, version: _Version) -> ModelVersion:
+    registry = ingest_of(request).registry
+    ref = await registry.resolve(f"{name}@{version}")
+    manifest = await registry.manifest(ref)
+    return ModelVersion(**ref.model_dump(), manifest=manifest, files=await registry.files(ref))
+
+
+@router.get(
+    "/models/{name}/versions/{version}/files/{file:any_name}", response_class=Response,
+    summary="Fetch a file of a version; ranges are served",
+    openapi_extra={"responses": {"200": {"description": "the file"},
+                                 "206": {"description": "the range asked for"},
+                                 "304": {"description": "as the client has it"}}},
+)  # fmt: skip
+async def one_file(request: Request, name: str, version: _Version, file: str) -> Response:
+    registry = ingest_of(request).registry
+    ref = await registry.resolve(f"{name}@{version}")
+    missing = Refused(Reason.NOT_FOUND, f"{ref.name}@{ref.digest[:12]} has no file {file[:300]!r}.")
+    if file not in await registry.files(ref):
+        raise missing
+    return await serve(request, keys.model_version(ref.name, ref.digest) + file, missing)
+
+
+@pushes.post(
+    "/models", status_code=201, response_model=ModelRef, openapi_extra=_FORM,
+    summary="Store a model as a new version",
+)  # fmt: skip
+async def push(request: Request) -> ModelRef:
+    """The same files again change nothing. The manifest is checked here; the graph is tried where
+    models run: `frond models push` does both."""
+    ingest, body = ingest_of(request), request.stream()
+    who = who_asks(request).subject
+    try:
+        boundary = boundary_of(request.headers.get("content-type"))
+        with tempfile.TemporaryDirectory(prefix="frond-model-") as there:
+            folder = LocalPath(there)
+            most = ingest.settings.max_model_bytes
+            fields = await modelforms.receive(boundary, body, folder, most)
+            alias = fields.get("alias", DEFAULT_ALIAS) or None
+            ref = await ingest.registry.push(folder, alias, who=who, why=fields.get("why", ""))
+    except FrondError:
+        await drain(body)
+        raise
+    _log.info("model pushed", model=ref.name, digest=ref.digest, alias=alias, by=who)
+    return ref
+
+
+@changes.put("/models/{name}/aliases/{alias}", response_model=ModelRef, summary="Promote a version")
+async def promote(request: Request, name: str, alias: str, body: MoveTo) -> ModelRef:
+    """Point an alias at a version. New jobs use it; jobs that began keep theirs."""
+    who = who_asks(request).subject
+    registry = ingest_of(request).registry
+    ref = await registry.promote(name, alias, body.digest, who=who, why=body.why)
+    _log.info("alias moved", model=name, alias=alias, digest=ref.digest, by=who)
+    return ref
+
+
+@changes.post(
+    "/models/{name}/aliases/{alias}/rollback", response_model=ModelRef,
+    summary="Point an alias back at the version before",
+)  # fmt: skip
+async def rollback(request: Request, name: str, alias: str, body: MoveBack) -> ModelRef:
+    who = who_asks(request).subject
+    registry = ingest_of(request).registry
+    ref = await registry.rollback(name, alias, now=body.now, who=who, why=body.why)
+    _log.info("alias moved back", model=name, alias=alias, digest=ref.digest, by=who)
+    return ref
+
+
+def _plain(name: str) -> bool:
+    return "/" not in name and name not in (".", "..")

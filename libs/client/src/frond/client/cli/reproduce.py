@@ -1,0 +1,74 @@
+"""reproduce: a job run again, and what differs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from frond.client.cli import show
+
+if TYPE_CHECKING:
+    from frond.client.reproducing import Compared
+
+_TOLD: Final = 100
+
+
+def register(app: typer.Typer) -> None:
+    """Add this command."""
+    app.command()(reproduce)
+
+
+def reproduce(
+    job_id: Annotated[str, typer.Argument(help="The job's id; it has ended.")],
+    new_id: Annotated[
+        str | None, typer.Option("--as", help="The new job's id; an interrupted one goes on.")
+    ] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Do not delete the new job.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Run a job again, and say which bytes of its results differ. Exit code 1 if any do."""
+    from frond.client import Client
+    from frond.client.reproducing import begin, compare, summary_of
+
+    with Client() as client:
+        old = summary_of(client, job_id)
+        again = begin(client, old, new_id)
+        if not json:
+            typer.secho(f"job {again} runs {job_id} again", bold=True)
+        show.following(client, again, quiet=json)
+        new = summary_of(client, again)
+        found = list(_counted(compare(client, old, new), len(old["images"]), quiet=json))
+        if not keep:
+            client.delete(again)
+    differ = [(c.image, file, what) for c in found for file, what in c.differences]
+    files = sum(c.files for c in found)
+    same = old["generator"] == new["generator"]
+    if json:
+        show.as_json({
+            "job_id": job_id, "again": again, "images": len(found), "files": files,
+            "software": [old["generator"], new["generator"]],
+            "differences": [{"image": i, "file": f, "what": w} for i, f, w in differ],
+        })  # fmt: skip
+    else:
+        if not same:
+            show.line(f"{old['generator']} made the first, {new['generator']} the second.")
+        if differ:
+            show.table(["image", "file", "what"], differ[:_TOLD])
+        more = f", of which {_TOLD} are shown" if len(differ) > _TOLD else ""
+        show.line(
+            f"{len(found)} images, {files} files: {len(differ)} differences{more}."
+            if differ else f"{len(found)} images, {files} files: every byte is the same."
+        )  # fmt: skip
+    if differ:
+        raise typer.Exit(1)
+
+
+def _counted(compared: Iterable[Compared], total: int, *, quiet: bool) -> Iterator[Compared]:
+    from rich.progress import track
+
+    yield from track(
+        compared, "comparing", total, console=show.console(stderr=True), transient=True,
+        disable=quiet,
+    )  # fmt: skip

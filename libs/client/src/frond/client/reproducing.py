@@ -1,0 +1,231 @@
+"""A job, run again and compared: the same images, the same model, and what differs.
+
+The new job has an id of its own, and so have its images. Before two files are compared, the new ids in
+the new one are replaced by the old, and so is the version of Frond; all other bytes must be the same. Parquet is compressed: its
+rows are compared instead, and what its head says.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from frond.client.errors import FrondClientError
+
+if TYPE_CHECKING:
+    from frond.client.client import Client
+
+# beside them lie files of the ledger, which hold measured times
+FILES: Final = (
+    "coco.json", "detections.geojson", "detections.parquet", "stac.json", "classes.tif",
+)  # fmt: skip
+_PIECE: Final = 1 << 20
+_AT_ONCE: Final = 10_000
+_AROUND: Final = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """One image of both jobs.
+
+    Attributes:
+        files: how many of its files were compared.
+        differences: file (or "" for the image itself) and what differs; empty: all is the same.
+    """
+
+    image: str
+    files: int
+    differences: tuple[tuple[str, str], ...]
+
+
+def summary_of(client: Client, job_id: str) -> dict[str, Any]:
+    """A job's ``summary.json``. Raises FrondClientError where it has not ended."""
+    found: dict[str, Any] = json.loads(client.read(job_id, "summary.json"))
+    return found
+
+
+def begin(client: Client, summary: Mapping[str, Any], new_id: str | None = None) -> str:
+    """Start a job of the same images with the same version of the model and the same thresholds.
+
+    Returns:
+        Its id.
+
+    Raises:
+        FrondClientError: no image of the job was ever given a model, or one may not be read again.
+    """
+    model, images = summary["model"], summary["images"]
+    if not model or not images:
+        raise FrondClientError(
+            f"Job {summary['job_id']} has no image that a model saw: there is nothing to reproduce."
+        )
+    job = client.create_job(
+        new_id, model=f"{model['name']}@{model['digest']}", size=len(images),
+        thresholds={k: v for k, v in summary["thresholds"].items() if v is not None},
+    )  # fmt: skip
+    new_id = str(job["job_id"])
+    for i in range(0, len(images), _AT_ONCE):
+        part = [{"image": o["uri"], "name": o["name"]} for o in images[i : i + _AT_ONCE]]
+        client.add_objects(new_id, part)
+    return new_id
+
+
+def compare(client: Client, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Compared]:
+    """Image by image, in the order of the old summary."""
+    again = {o["uri"]: o for o in new["images"]}
+    software = {new["generator"].encode(): old["generator"].encode()}
+    for one in old["images"]:
+        other = again.get(one["uri"])
+        if other is None:
+            yield Compared(one["name"], 0, (("", "it is not in the new job"),))
+            continue
+        told = [*_told(one, other)]
+        files: Sequence[str] = ()
+        if one["status"] == other["status"] == "completed":
+            ids = {
+                other["image_id"].encode(): one["image_id"].encode(),
+                new["job_id"].encode(): old["job_id"].encode(),
+                **software,
+            }
+            files = _files(client, old["job_id"], one, new["job_id"], other)
+            told += _in_files(client, files, (old["job_id"], one), (new["job_id"], other), ids)
+        yield Compared(one["name"], len(files), tuple(told))
+
+
+def _told(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for field in ("status", "reason", "checksum", "windows", "detections"):
+        a, b = one.get(field), other.get(field)
+        if a != b:
+            yield "", f"{field} was {_short(a)}, is {_short(b)}"
+
+
+def _short(value: object) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 80 else f"{text[:79]}…"
+
+
+def _files(
+    client: Client, job: str, one: Mapping[str, Any], new_job: str, other: Mapping[str, Any]
+) -> list[str]:
+    there = {
+        f["name"]
+        for job_id, image in ((job, one), (new_job, other))
+        for f in json.loads(client.read(job_id, f"images/{image['image_id']}/"))["files"]
+    }
+    return [name for name in FILES if name in there]
+
+
+def _in_files(
+    client: Client,
+    files: Sequence[str],
+    one: tuple[str, Mapping[str, Any]],
+    other: tuple[str, Mapping[str, Any]],
+    ids: Mapping[bytes, bytes],
+) -> Iterator[tuple[str, str]]:
+    with tempfile.TemporaryDirectory(prefix="frond-reproduce-") as folder:
+        for name in files:
+            paths = []
+            for side, (job_id, image) in (("old", one), ("new", other)):
+                path = Path(folder) / side / name
+                try:
+                    client.download(job_id, f"images/{image['image_id']}/{name}", path)
+                except FrondClientError as e:
+                    if e.status != 404:
+                        raise
+                    yield name, f"only the {'new' if side == 'old' else 'old'} job has it"
+                    break
+                paths.append(path)
+            else:
+                differ = differing_rows if name.endswith(".parquet") else differing_bytes
+                if what := differ(paths[0], paths[1], ids):
+                    yield name, what
+            for path in paths:
+                path.unlink()
+
+
+def differing_bytes(old: Path, new: Path, ids: Mapping[bytes, bytes]) -> str:
+    """Where two files begin to differ once the new ids are replaced; "" when they do not."""
+    offset = 0
+    a, b = b"", b""
+    for more_a, more_b in zip_longest(_pieces(old), _replaced(new, ids), fillvalue=b""):
+        a, b = a + more_a, b + more_b
+        both = min(len(a), len(b))
+        if a[:both] != b[:both]:
+            at = next(i for i in range(both) if a[i] != b[i])
+            return f"byte {offset + at}: was {_excerpt(a, at)}, is {_excerpt(b, at)}"
+        a, b, offset = a[both:], b[both:], offset + both
+    if a or b:
+        return f"byte {offset}: one of them ends there"
+    return ""
+
+
+def _excerpt(data: bytes, at: int) -> str:
+    return repr(data[max(at - _AROUND // 2, 0) : at + _AROUND].decode("utf-8", "replace"))
+
+
+def _pieces(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while piece := file.read(_PIECE):
+            yield piece
+
+
+def _replaced(path: Path, ids: Mapping[bytes, bytes]) -> Iterator[bytes]:
+    """The file's bytes with each key replaced; memory: a piece."""
+    pattern, longest, rest = _pattern(ids), max(map(len, ids)), b""
+    for piece in _pieces(path):
+        rest += piece
+        # what begins behind here may go on in the next piece
+        safe, at, out = len(rest) - longest, 0, []
+        for found in pattern.finditer(rest):
+            if found.start() > safe:
+                break
+            out += [rest[at : found.start()], ids[found.group()]]
+            at = found.end()
+        end = max(safe, at)
+        yield b"".join([*out, rest[at:end]])
+        rest = rest[end:]
+    yield pattern.sub(lambda found: ids[found.group()], rest)
+
+
+def differing_rows(old: Path, new: Path, ids: Mapping[bytes, bytes]) -> str:
+    """Which column of two Parquet files begins to differ where; "" when none does."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(old) as a, pq.ParquetFile(new) as b:
+        if not a.schema_arrow.equals(b.schema_arrow, check_metadata=False):
+            return "they have other columns"
+        heads = [_meta(f) for f in (a, b)]
+        if heads[0] != _sub(heads[1], ids):
+            return "their heads differ"
+        if a.metadata.num_rows != b.metadata.num_rows:
+            return f"{a.metadata.num_rows} rows were, {b.metadata.num_rows} are"
+        row = 0
+        for one, other in zip(a.iter_batches(), b.iter_batches(), strict=True):
+            for name in one.schema.names:
+                was, is_ = one.column(name), other.column(name)
+                if was.equals(is_):
+                    continue
+                for n, (x, y) in enumerate(zip(was.to_pylist(), is_.to_pylist(), strict=True)):
+                    if x != (_sub(y.encode(), ids).decode() if isinstance(y, str) else y):
+                        return f"row {row + n}, {name}: was {_short(str(x))}, is {_short(str(y))}"
+            row += one.num_rows
+    return ""
+
+
+def _meta(file: Any) -> bytes:
+    found = file.schema_arrow.metadata or {}
+    return b"\0".join(k + b"\0" + v for k, v in sorted(found.items()))
+
+
+def _sub(data: bytes, ids: Mapping[bytes, bytes]) -> bytes:
+    return _pattern(ids).sub(lambda found: ids[found.group()], data)
+
+
+def _pattern(ids: Mapping[bytes, bytes]) -> re.Pattern[bytes]:
+    # the longest first: a job's id may begin with another's
+    return re.compile(b"|".join(map(re.escape, sorted(ids, key=len, reverse=True))))

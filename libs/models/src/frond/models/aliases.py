@@ -1,0 +1,112 @@
+"""Where aliases point, and who moved them there, when and why: one object an alias."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict
+
+from frond.contracts import keys
+from frond.contracts.errors import ObjectMissing
+from frond.contracts.jobs import ModelRef
+from frond.models.folder import bad_model
+from frond.store import ObjectStore
+
+_REMEMBERED: Final = 20
+_MOVES: Final = 100
+_MOST_BYTES: Final = 1 << 20
+
+
+class Move(BaseModel):
+    """An alias began to point at a version."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    digest: str
+    version: str = ""
+    at: datetime
+    who: str = ""
+    why: str = ""
+
+
+class Alias(BaseModel):
+    """Where an alias points.
+
+    Attributes:
+        before: digests it pointed to earlier and may roll back to, the last one first, at most 20.
+        moves: all of its moves, rollbacks too, the last one first, at most 100.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    digest: str
+    version: str = ""
+    moved_at: datetime | None = None
+    who: str = ""
+    why: str = ""
+    before: tuple[str, ...] = ()
+    moves: tuple[Move, ...] = ()
+
+
+class Aliases:
+    """All models' aliases in the store. No move is lost, whoever else moves the same alias."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+
+    async def get(self, name: str, alias: str) -> Alias | None:
+        """Raises ModelRejected (BAD_MODEL) when what is stored cannot be read."""
+        try:
+            return Alias.model_validate_json(await self._store.get(keys.model_alias(name, alias)))
+        except ObjectMissing:
+            return None
+        except ValueError as e:
+            raise bad_model(f"The alias {name}@{alias} cannot be read; promote it again.") from e
+
+    async def move(
+        self,
+        name: str,
+        alias: str,
+        choose: Callable[[Alias | None], Awaitable[tuple[ModelRef, tuple[str, ...]]]],
+        *,
+        who: str,
+        why: str,
+    ) -> ModelRef:
+        """Point an alias at a version; nothing happens when it points there already.
+
+        Args:
+            choose: from how the alias is now, which version it is to be, and its new ``before``;
+                asked again when somebody else has moved it meanwhile.
+        """
+        key = keys.model_alias(name, alias)
+        while True:
+            etag, held = await self._held(key)
+            ref, before = await choose(held)
+            if held is not None and held.digest == ref.digest:
+                return ref
+            at = datetime.now(UTC)
+            move = Move(digest=ref.digest, version=ref.version, at=at, who=who, why=why)
+            moved = Alias(
+                digest=ref.digest, version=ref.version, moved_at=at, who=who, why=why,
+                before=before[:_REMEMBERED], moves=(move, *(held.moves if held else ()))[:_MOVES],
+            )  # fmt: skip
+            data = moved.model_dump_json().encode()
+            if etag:
+                done = await self._store.replace(key, data, etag)
+            else:
+                done = await self._store.put_if_absent(key, data) == data
+            if done:
+                return ref
+
+    async def _held(self, key: str) -> tuple[str, Alias | None]:
+        """With its ETag; "": it is not there. One that cannot be read is as good as none."""
+        try:
+            stat, raw = await self._store.head_bytes(key, _MOST_BYTES)
+        except ObjectMissing:
+            return "", None
+        try:
+            return stat.etag, Alias.model_validate_json(raw)
+        except ValueError:
+            return stat.etag, None

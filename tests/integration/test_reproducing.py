@@ -1,0 +1,64 @@
+"""``frond reproduce``: a job run again gives the same bytes, and what does not is told."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import httpx
+import pytest
+
+from frond.store import ObjectStore
+from support.kafka import completed
+from support.planted import planted
+
+pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.timeout(400)]
+
+
+def reproduce(frond: Any, *args: str) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, **frond.env, "FROND_API_URL": frond.url("ingest")}
+    return subprocess.run(
+        [sys.executable, "-c", "from frond.client.cli import main; main()", "reproduce", *args],
+        env=env, capture_output=True, text=True, timeout=200, check=False,
+    )  # fmt: skip
+
+
+async def test_a_job_run_again(frond: Any, store: ObjectStore) -> None:
+    """Good and bad images: every byte is the same. A raster that has changed since is named, with
+    what is different about it; the new job is gone afterwards, unless it is to be kept."""
+    images = {"a.tif": planted("a.tif", 1).data, "é b.tif": planted("b.tif", 2, side=600).data,
+              "text.tif": b"this is no raster"}  # fmt: skip
+    for name, data in images.items():
+        await store.put(f"again/{name}", data)
+    async with httpx.AsyncClient(
+        base_url=frond.url("ingest"), headers={"Authorization": "Bearer test-key"}, timeout=60
+    ) as http:
+        spec = {"job_id": "first", "size": 3, "thresholds": {"score": 0.4}}
+        (await http.post("/jobs", json=spec)).raise_for_status()
+        named = [{"image": store.uri(f"again/{n}"), "name": n} for n in images]
+        (await http.post("/jobs/first/images", json={"images": named})).raise_for_status()
+        event = await completed(frond.env, "first")
+        assert event["images"] == {"expected": 3, "completed": 2, "failed": 1}
+
+        done = await asyncio.to_thread(reproduce, frond, "first", "--as", "first-again", "--json")
+        assert done.returncode == 0, (done.stdout, done.stderr)
+        told = json.loads(done.stdout)
+        assert (told["images"], told["files"], told["differences"]) == (3, 8, [])
+        assert (await http.get("/jobs/first-again")).status_code == 404
+
+        await store.put("again/a.tif", planted("a.tif", 3).data)
+        done = await asyncio.to_thread(reproduce, frond, "first", "--as", "third", "--keep")
+        assert done.returncode == 1, (done.stdout, done.stderr)
+        lines = [line for line in done.stdout.splitlines() if line.startswith("a.tif")]
+        assert any("checksum" in line for line in lines)
+        assert any("coco.json" in line and "byte" in line for line in lines)
+        assert not [line for line in done.stdout.splitlines() if line.startswith("é b.tif")]
+        assert (await http.get("/jobs/third")).status_code == 200
+
+        done = await asyncio.to_thread(reproduce, frond, "nobody")
+        assert done.returncode == 2
+        assert "nobody" in done.stderr and done.stderr.count("\n") == 1
