@@ -51,6 +51,12 @@ async def test_a_job_run_again(frond: Any, store: ObjectStore) -> None:
         assert (await http.get("/jobs/first-again")).status_code == 404
 
         await store.put("again/a.tif", planted("a.tif", 3).data)
+        mine = await http.post("/jobs", json={"job_id": "mine"})
+        mine.raise_for_status()
+        done = await asyncio.to_thread(reproduce, frond, "first", "--as", "mine")
+        assert done.returncode == 2 and "another job" in done.stderr
+        assert (await http.get("/jobs/mine")).status_code == 200
+
         done = await asyncio.to_thread(reproduce, frond, "first", "--as", "third", "--keep")
         assert done.returncode == 1, (done.stdout, done.stderr)
         lines = [line for line in done.stdout.splitlines() if line.startswith("a.tif")]
@@ -58,6 +64,10 @@ async def test_a_job_run_again(frond: Any, store: ObjectStore) -> None:
         assert any("coco.json" in line and "byte" in line for line in lines)
         assert not [line for line in done.stdout.splitlines() if line.startswith("é b.tif")]
         assert (await http.get("/jobs/third")).status_code == 200
+        # it has ended: compared once more, and then gone
+        done = await asyncio.to_thread(reproduce, frond, "first", "--as", "third")
+        assert done.returncode == 1, (done.stdout, done.stderr)
+        assert (await http.get("/jobs/third")).status_code == 404
 
         done = await asyncio.to_thread(reproduce, frond, "nobody")
         assert done.returncode == 2

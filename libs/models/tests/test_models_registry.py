@@ -57,6 +57,7 @@ async def test_aliases_move_and_roll_back(registry: Registry, tmp_path: Path) ->
     with pytest.raises(ModelRejected, match="by now"):
         await registry.rollback("blob", now=one.digest)
     assert await registry.rollback("blob", now=two.digest, who="bob", why="too much") == one
+    assert await registry.rollback("blob", now=two.digest) == one
     assert await registry.resolve("blob") == one
     with pytest.raises(ModelRejected, match="never pointed"):
         await registry.rollback("blob")

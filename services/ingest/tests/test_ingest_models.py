@@ -54,7 +54,8 @@ async def test_a_forms_files_arrive_as_they_are(tmp_path: Path, size: int) -> No
 
 
 @pytest.mark.parametrize(
-    "name", ["../up", "/etc/x", "a//b", ".hidden", "a/.git/x", "a\\b", "", "x" * 301, "a\x01b"]
+    "name",
+    ["../up", "/etc/x", "a//b", ".hidden", "a/.git/x", "a\\b", "", "x" * 301, "é" * 128, "a\x01b"],
 )
 async def test_no_file_leaves_the_folder(tmp_path: Path, name: str) -> None:
     """Names that climb, hide or cannot be shown are refused, and nothing is written."""
@@ -99,7 +100,11 @@ def test_a_version_is_pushed_promoted_and_rolled_back(api: httpx.Client, tmp_pat
     assert moved.json() == second
     back = {"now": second["digest"], "why": "too much"}
     assert api.post(f"{where}/rollback", json=back).json() == first.json()
-    assert api.post(f"{where}/rollback", json=back).status_code == 409
+    # once more, as if the answer had been lost
+    assert api.post(f"{where}/rollback", json=back).json() == first.json()
+    again = {"now": "0" * 64}
+    assert api.post(f"{where}/rollback", json=again).status_code == 409
+    assert api.post(f"{where}/rollback", json={}).status_code == 422
 
     listed = api.get(f"/models/{name}").json()
     assert listed["versions"] == {first.json()["digest"]: "1", second["digest"]: "2"}
@@ -136,7 +141,7 @@ def test_names_that_cannot_be(api: httpx.Client, name: str) -> None:
         api.get(f"/models/{name}"),
         api.get(f"/models/{name}/versions/production"),
         api.put(f"/models/{name}/aliases/production", json={"digest": "0" * 64}),
-        api.post(f"/models/{name}/aliases/production/rollback", json={}),
+        api.post(f"/models/{name}/aliases/production/rollback", json={"now": "0" * 64}),
     ):
         assert 400 <= ask.status_code < 500
     answer = api.put("/models/blob/aliases/no%0a", json={"digest": "0" * 64})
@@ -163,6 +168,7 @@ def test_only_admins_change_models(door: Any, api: httpx.Client, tmp_path: Path)
         for refused in (
             worker.post("/models", files=sent),
             worker.put("/models/blob/aliases/production", json={"digest": "0" * 64}),
-            worker.post("/models/blob/aliases/production/rollback", json={}),
+            worker.post("/models/blob/aliases/production/rollback", json={"now": "0" * 64}),
+            worker.get("/models/blob/versions/production/files/model.onnx"),
         ):
             assert refused.status_code == 403

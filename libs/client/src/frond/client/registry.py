@@ -15,6 +15,7 @@ from frond.client.http import checked
 from frond.client.transfer import fetch
 
 T = TypeVar("T")
+_CONNECT_S, _STORED_S = 30.0, 3600.0
 _TYPES = {".yaml": "application/yaml", ".md": "text/markdown"}
 
 
@@ -73,9 +74,12 @@ class ModelRegistry:
                                _TYPES.get(Path(n).suffix, "application/octet-stream")))
                     for n in names
                 ]  # fmt: skip
+                # it is hashed and stored before the answer comes
                 response = self._http.post(
-                    f"{self._api_url}/models", files=files, data={"alias": alias or "", "why": why}
-                )
+                    f"{self._api_url}/models", files=files,
+                    data={"alias": alias or "", "why": why},
+                    timeout=httpx.Timeout(_CONNECT_S, read=_STORED_S, write=_STORED_S),
+                )  # fmt: skip
             return dict(checked(response).json())
 
         return self._patiently(once)
@@ -101,7 +105,7 @@ class ModelRegistry:
         base = f"{self._api_url}/models/{_part(found['name'])}/versions/{found['digest']}/files/"
         for name in found["files"]:
             target = folder / name
-            if ".." in target.parts:
+            if not target.resolve().is_relative_to(folder.resolve()):
                 raise FrondClientError(f"{ref} holds a file with the unusable name {name!r}.")
             target.parent.mkdir(parents=True, exist_ok=True)
             self._fetch(base + quote(name), target)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 FILES: Final = (
     "coco.json", "detections.geojson", "detections.parquet", "stac.json", "classes.tif",
 )  # fmt: skip
+# of images that cannot be sent by their address
+_NO_OBJECT: Final = ("object-missing", "bad-image-uri", "bucket-not-allowed")
 _PIECE: Final = 1 << 20
 _AT_ONCE: Final = 10_000
 _AROUND: Final = 30
@@ -53,33 +55,75 @@ def summary_of(client: Client, job_id: str) -> dict[str, Any]:
 def begin(client: Client, summary: Mapping[str, Any], new_id: str | None = None) -> str:
     """Start a job of the same images with the same version of the model and the same thresholds.
 
+    Images whose object was not there, or could not be named, are left out.
+
+    Args:
+        new_id: of a job that this began before, which goes on, or of none.
+
     Returns:
-        Its id.
+        Its id. Where it cannot be begun, nothing of it stays.
 
     Raises:
-        FrondClientError: no image of the job was ever given a model, or one may not be read again.
+        FrondClientError: no image of the job was ever given a model; one may not be read again;
+            ``new_id`` is another job.
     """
-    model, images = summary["model"], summary["images"]
+    model, images = summary["model"], sent_again(summary)
     if not model or not images:
         raise FrondClientError(
             f"Job {summary['job_id']} has no image that a model saw: there is nothing to reproduce."
         )
-    job = client.create_job(
+    before = _status(client, new_id) if new_id is not None else None
+    if before is not None:
+        _require_own(client, before, {o["uri"] for o in images})
+        if before["finished"]:
+            return str(before["job_id"])
+    job = before or client.create_job(
         new_id, model=f"{model['name']}@{model['digest']}", size=len(images),
         thresholds={k: v for k, v in summary["thresholds"].items() if v is not None},
     )  # fmt: skip
     new_id = str(job["job_id"])
-    for i in range(0, len(images), _AT_ONCE):
-        part = [{"image": o["uri"], "name": o["name"]} for o in images[i : i + _AT_ONCE]]
-        client.add_objects(new_id, part)
+    try:
+        for i in range(0, len(images), _AT_ONCE):
+            part = [{"image": o["uri"], "name": o["name"]} for o in images[i : i + _AT_ONCE]]
+            client.add_objects(new_id, part)
+    except FrondClientError as e:
+        if before is None and e.status is not None:
+            client.delete(new_id)
+        raise
     return new_id
+
+
+def sent_again(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The images of a job that are objects."""
+    return [o for o in summary["images"] if o["reason"] not in _NO_OBJECT]
+
+
+def _status(client: Client, job_id: str) -> dict[str, Any] | None:
+    try:
+        return client.status(job_id)
+    except FrondClientError as e:
+        if e.status != 404:
+            raise
+        return None
+
+
+def _require_own(client: Client, job: Mapping[str, Any], uris: Collection[str]) -> None:
+    """Raise FrondClientError unless a job has these images at most, and as many as they are.
+
+    It is deleted in the end: another's must not be.
+    """
+    own = job["images"]["expected"] == len(uris)
+    if not own or any(o["image"] not in uris for o in client.images(job["job_id"])):
+        raise FrondClientError(
+            f"Job {job['job_id']} is another job. Choose a name that is free, or none."
+        )
 
 
 def compare(client: Client, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Compared]:
     """Image by image, in the order of the old summary."""
     again = {o["uri"]: o for o in new["images"]}
     software = {new["generator"].encode(): old["generator"].encode()}
-    for one in old["images"]:
+    for one in sent_again(old):
         other = again.get(one["uri"])
         if other is None:
             yield Compared(one["name"], 0, (("", "it is not in the new job"),))
@@ -204,14 +248,21 @@ def differing_rows(old: Path, new: Path, ids: Mapping[bytes, bytes]) -> str:
             return "their heads differ"
         if a.metadata.num_rows != b.metadata.num_rows:
             return f"{a.metadata.num_rows} rows were, {b.metadata.num_rows} are"
+        if a.num_row_groups != b.num_row_groups:
+            return "their rows lie in other groups"
         row = 0
-        for one, other in zip(a.iter_batches(), b.iter_batches(), strict=True):
+        for group in range(a.num_row_groups):
+            one, other = a.read_row_group(group), b.read_row_group(group)
+            if one.num_rows != other.num_rows:
+                return "their rows lie in other groups"
             for name in one.schema.names:
                 was, is_ = one.column(name), other.column(name)
                 if was.equals(is_):
                     continue
                 for n, (x, y) in enumerate(zip(was.to_pylist(), is_.to_pylist(), strict=True)):
-                    if x != (_sub(y.encode(), ids).decode() if isinstance(y, str) else y):
+                    y = _sub(y.encode(), ids).decode() if isinstance(y, str) else y
+                    # NaN is not itself
+                    if x != y and not (x != x and y != y):
                         return f"row {row + n}, {name}: was {_short(str(x))}, is {_short(str(y))}"
             row += one.num_rows
     return ""

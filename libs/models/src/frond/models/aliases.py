@@ -16,7 +16,8 @@ from frond.store import ObjectStore
 
 _REMEMBERED: Final = 20
 _MOVES: Final = 100
-_MOST_BYTES: Final = 1 << 20
+# a hundred moves with the longest reasons take a fifth of it
+_MOST_BYTES: Final = 8 << 20
 
 
 class Move(BaseModel):
@@ -26,7 +27,7 @@ class Move(BaseModel):
 
     digest: str
     version: str = ""
-    at: datetime
+    at: datetime | None = None
     who: str = ""
     why: str = ""
 
@@ -90,7 +91,7 @@ class Aliases:
             move = Move(digest=ref.digest, version=ref.version, at=at, who=who, why=why)
             moved = Alias(
                 digest=ref.digest, version=ref.version, moved_at=at, who=who, why=why,
-                before=before[:_REMEMBERED], moves=(move, *(held.moves if held else ()))[:_MOVES],
+                before=before[:_REMEMBERED], moves=(move, *_moves(held))[:_MOVES],
             )  # fmt: skip
             data = moved.model_dump_json().encode()
             if etag:
@@ -110,3 +111,10 @@ class Aliases:
             return stat.etag, Alias.model_validate_json(raw)
         except ValueError:
             return stat.etag, None
+
+
+def _moves(held: Alias | None) -> tuple[Move, ...]:
+    if held is None or held.moves:
+        return held.moves if held else ()
+    # moved before histories were kept
+    return (Move(digest=held.digest, version=held.version, at=held.moved_at, who=held.who),)

@@ -239,7 +239,7 @@ class Registry:
         """Point an alias back at the version before.
 
         Args:
-            now: the digest it is thought to point to: asked twice, it goes back once.
+            now: the digest it is thought to point to: with it, asked twice it goes back once.
 
         Raises:
             ModelRejected: there is no such alias, it has pointed nowhere else, or it points
@@ -252,6 +252,9 @@ class Registry:
         async def back(held: Alias | None) -> tuple[ModelRef, tuple[str, ...]]:
             if held is None:
                 raise await self._unknown(f"{name}@{alias}")
+            if _went_back(held, now):
+                # asked again, because the answer was lost
+                return await self._ref(name, held.digest, f"{name}@{alias}"), held.before
             if now is not None and held.digest != now:
                 raise ModelRejected(
                     Reason.CONFLICT,
@@ -299,6 +302,12 @@ class Registry:
             "There is none yet: push one with `frond models push`."
         )  # fmt: skip
         return ModelRejected(Reason.UNKNOWN_MODEL, f"There is no model {asked[:200]!r}. {known}")
+
+
+def _went_back(held: Alias, now: str | None) -> bool:
+    """Whether the last move of an alias was a rollback from this digest."""
+    last = held.moves[1].digest if len(held.moves) > 1 else None
+    return now is not None and now == last != held.digest and held.before[:1] != (now,)
 
 
 def _check_alias(alias: str) -> None:

@@ -265,7 +265,9 @@ class ModelSession:
 
 def cores() -> int:
     """Cores that this process may use, as far as its affinity says."""
-    return len(os.sched_getaffinity(0))
+    # not everywhere
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
 
 
 def open_graph(

@@ -28,10 +28,11 @@ CPU_BATCH: Final = 1
 """Windows a run on a CPU, before anything is measured: a short chunk wastes nothing."""
 GPU_BATCH: Final = 8
 _MOST_CPU: Final = 8
-_MOST_GPU: Final = 64
+_MOST_GPU: Final = 32
 _WORTH: Final = 0.9
 _AS_GOOD: Final = 1.03
 _RUNS: Final = 5
+_CPU: Final = PROVIDERS[-1]
 _SAMPLES: Final = 3
 # whoever changes what is tried, or what is taken, counts on
 _VERSION: Final = 1
@@ -84,7 +85,7 @@ def tuned(
     Args:
         threads: of one run; 0: to be found.
         batch: where neither manifest nor graph says; 0: to be found.
-        seconds: after which no further setting is tried; 0: nothing is measured, and the plain
+        seconds: after which nothing further is tried, but what has begun is ended; 0: nothing is measured, and the plain
             setting is taken: a thread for each core, one window a run on a CPU and eight on a GPU.
 
     Raises:
@@ -96,33 +97,42 @@ def tuned(
             folder, providers=providers, threads=threads, batch=batch, cache_dir=cache_dir
         )
 
-    plain = opened(threads, batch or CPU_BATCH)
-    on_cpu = plain.providers[0] == PROVIDERS[-1]
-    if not on_cpu and not batch:
-        plain = opened(threads, GPU_BATCH)
+    offered = [p for p in providers if p in ort.get_available_providers()]
+    place = cache_dir / "tuning" / f"{_key(folder, offered, threads, batch)}.json"
+    if seconds and (found := _kept(place)) is not None:
+        # the device may have less room than it had
+        with contextlib.suppress(ModelRejected):
+            return _as_found(opened(found.threads, found.batch), found)
+    plain = opened(threads, batch or (GPU_BATCH if _CPU not in offered[:1] else CPU_BATCH))
+    on_cpu = plain.providers[0] == _CPU
+    if on_cpu and not batch and plain.free_batch and plain.batch != CPU_BATCH:
+        # a wheel for devices that are not there
+        plain = opened(threads, CPU_BATCH)
     if not seconds:
         return plain
-    place = cache_dir / "tuning" / f"{_key(folder, plain, threads, batch)}.json"
-    found = _kept(place)
-    if found is None:
-        most = _MOST_CPU if on_cpu else _MOST_GPU
-        tried = _try(
-            plain, opened,
-            threads=[threads] if threads else _halves(cores()),
-            most=most if plain.free_batch and not batch else plain.batch,
-            until=time.monotonic() + seconds,
-        )  # fmt: skip
-        session = _fastest(plain, opened, tried)
-        rows = session.batch > 1 and _rows_alike(session)
-        # TensorRT builds an engine for each number of windows, and a GPU's kernels depend on it
-        sizes = rows and on_cpu and session.free_batch and _sizes_alike(session)
-        found = Tuning(
-            threads=session.threads, batch=session.batch, rows_alike=rows, sizes_alike=sizes,
-            tried=tuple(tried),
-        )  # fmt: skip
-        _keep(place, found)
-    else:
-        session = opened(found.threads, found.batch)
+    until = time.monotonic() + seconds
+    # TensorRT builds an engine for each batch, and tunes itself
+    free = plain.free_batch and not batch and plain.providers[0] != PROVIDERS[0]
+    tried = _try(
+        plain, opened, until=until,
+        threads=[threads] if threads else _halves(cores()),
+        most=(_MOST_CPU if on_cpu else _MOST_GPU) if free else plain.batch,
+    )  # fmt: skip
+    session = _fastest(plain, opened, tried)
+    rows = _rows_alike(session, until)
+    if session.batch != plain.batch and not rows:
+        session, rows = plain, _rows_alike(plain, until)
+    # a GPU's kernels depend on how many windows there are
+    sizes = rows and on_cpu and session.free_batch and _sizes_alike(session, until)
+    found = Tuning(
+        threads=session.threads, batch=session.batch, rows_alike=rows, sizes_alike=sizes,
+        tried=tuple(tried),
+    )  # fmt: skip
+    _keep(place, found)
+    return _as_found(session, found)
+
+
+def _as_found(session: ModelSession, found: Tuning) -> ModelSession:
     session.rows_alike, session.sizes_alike = found.rows_alike, found.sizes_alike
     return session
 
@@ -195,9 +205,10 @@ def _try(
 def _fastest(
     plain: ModelSession, opened: Callable[[int, int], ModelSession], tried: Sequence[Trial]
 ) -> ModelSession:
-    if not tried or (tried[-1].threads, tried[-1].batch) == (plain.threads, plain.batch):
-        return plain
-    return opened(tried[-1].threads, tried[-1].batch)
+    if tried and (tried[-1].threads, tried[-1].batch) != (plain.threads, plain.batch):
+        with contextlib.suppress(ModelRejected):
+            return opened(tried[-1].threads, tried[-1].batch)
+    return plain
 
 
 def _halves(count: int) -> Sequence[int]:
@@ -230,21 +241,29 @@ def _rows(session: ModelSession, windows: Sequence[NDArray[np.uint8]]) -> Rows:
     return found
 
 
-def _rows_alike(session: ModelSession) -> bool:
+def _rows_alike(session: ModelSession, until: float) -> bool:
+    """Whether no window's bytes depend on its row and on the others; False where time runs out."""
+    if session.batch == 1 or time.monotonic() > until:
+        return False
     windows = _windows(session, session.batch)
-    there, back = _rows(session, windows), _rows(session, windows[::-1])[::-1]
-    # among others, and beside nothing but itself
-    alone = [_rows(session, [w] * session.batch)[-1] for w in windows[:_SAMPLES]]
-    return there == back and there[:_SAMPLES] == alone
+    there = _rows(session, windows)
+    if time.monotonic() > until or there != _rows(session, windows[::-1])[::-1]:
+        return False
+    for wanted, window in zip(there[:_SAMPLES], windows, strict=False):
+        # beside nothing but itself
+        if time.monotonic() > until or _rows(session, [window] * session.batch)[-1] != wanted:
+            return False
+    return True
 
 
-def _sizes_alike(session: ModelSession) -> bool:
+def _sizes_alike(session: ModelSession, until: float) -> bool:
     windows = _windows(session, session.batch)
     full = _rows(session, windows)
     session.sizes_alike = True
     try:
         return all(
-            _rows(session, windows[:count]) == full[:count] for count in range(1, session.batch)
+            time.monotonic() <= until and _rows(session, windows[:count]) == full[:count]
+            for count in range(1, session.batch)
         )
     except ModelRejected:
         return False
@@ -263,10 +282,19 @@ def _ms_a_window(session: ModelSession) -> float:
     return min(took) / session.batch * 1e3
 
 
-def _key(folder: Path, session: ModelSession, threads: int, batch: int) -> str:
-    machine = [platform.machine(), _processor(), str(cores())]
-    asked = [str(threads), str(batch), *session.providers]
+def _key(folder: Path, offered: Sequence[str], threads: int, batch: int) -> str:
+    machine = [platform.machine(), _processor(), str(cores()), *_graphics()]
+    asked = [str(threads), str(batch), *offered]
     return digest("tuning", str(_VERSION), folder_digest(folder), ort.__version__, *machine, *asked)
+
+
+def _graphics() -> list[str]:
+    """The models of NVIDIA's cards, as their driver tells them."""
+    found = []
+    for path in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
+        with contextlib.suppress(OSError):
+            found += [x for x in path.read_text().splitlines() if x.startswith("Model")]
+    return found
 
 
 def _processor() -> str:

@@ -156,8 +156,9 @@ class Worker:
         thresholds = effective_thresholds(session.manifest, event.thresholds)
         loop = asyncio.get_running_loop()
         queued = time.perf_counter()
-        # those that may share runs do not wait for each other, lest there be nothing to share
-        async with nullcontext() if session.rows_alike else self._turn:
+        # what fills no batch, and may share one, does not wait: there would be nothing to share
+        shares = session.rows_alike and len(windows) < session.batch
+        async with nullcontext() if shares else self._turn:
             waited += time.perf_counter() - queued
             if await self._results.is_cancelled(event.job_id):
                 return self._failed(event, Reason.DISMISSED, "The job was cancelled.")

@@ -91,6 +91,8 @@ class Ingest:
         """Names of jobs' images that requests are bringing to this process right now."""
         self.looking: dict[str, set[Look]] = {}
         """Who looks at the names of which job right now."""
+        self.pushing = asyncio.Lock()
+        """Held while a model is taken in."""
         self.counting = asyncio.Lock()
         """Held while a job's claims are counted, and while one that was kept is taken away."""
         self.listing: set[str] = set()

@@ -14,6 +14,7 @@ from frond.ingest.problems import Refused
 FIELDS: Final = ("alias", "why")
 _MAX_FIELD: Final = 2000
 _MAX_FILES: Final = 200
+_MAX_NAME: Final = 255  # bytes that a file system takes
 _PIECE: Final = 1 << 20
 
 
@@ -84,7 +85,7 @@ def _name(filename: str) -> str:
     """A path below the folder, as it is; hidden files are no part of a model."""
     parts = filename.split("/")
     if len(filename) > 300 or not filename.isprintable() or "\\" in filename or any(
-        part.startswith(".") or not part for part in parts
+        part.startswith(".") or not part or len(part.encode()) > _MAX_NAME for part in parts
     ):  # fmt: skip
         raise Refused(
             Reason.BAD_REQUEST,

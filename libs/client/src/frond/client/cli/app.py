@@ -34,8 +34,8 @@ class Group(TyperGroup):
         except ModuleNotFoundError as e:
             fail(
                 f"This command needs the Python package {e.name}, which is not installed here. "
-                "Install frond-client[operator], frond-client[models], frond-client[evaluate] or "
-                "frond-client[demo].",
+                "Install frond-client[operator], frond-client[models], frond-client[evaluate], "
+                "frond-client[reproduce] or frond-client[demo].",
                 1,
             )
         except OSError as e:

@@ -145,7 +145,7 @@ def folder_of(ref: str, cache: Path) -> Path:
 
     if ref.startswith(".") or "/" in ref:
         return Path(ref)
-    folder = cache / ref.replace("@", "-")
+    folder = cache / ref
     if folder.exists():
         return folder
     with Client() as client:

@@ -29,17 +29,20 @@ def reproduce(
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Run a job again, and say which bytes of its results differ. Exit code 1 if any do."""
+    # needed at the end: better missed before hours of work than after
+    import pyarrow.parquet  # noqa: F401
+
     from frond.client import Client
-    from frond.client.reproducing import begin, compare, summary_of
+    from frond.client.reproducing import begin, compare, sent_again, summary_of
 
     with Client() as client:
         old = summary_of(client, job_id)
         again = begin(client, old, new_id)
-        if not json:
-            typer.secho(f"job {again} runs {job_id} again", bold=True)
+        typer.secho(f"job {again} runs {job_id} again", bold=True, err=True)
         show.following(client, again, quiet=json)
         new = summary_of(client, again)
-        found = list(_counted(compare(client, old, new), len(old["images"]), quiet=json))
+        sent = len(sent_again(old))
+        found = list(_counted(compare(client, old, new), sent, quiet=json))
         if not keep:
             client.delete(again)
     differ = [(c.image, file, what) for c in found for file, what in c.differences]
@@ -48,18 +51,22 @@ def reproduce(
     if json:
         show.as_json({
             "job_id": job_id, "again": again, "images": len(found), "files": files,
+            "not_sent": len(old["images"]) - sent,
             "software": [old["generator"], new["generator"]],
             "differences": [{"image": i, "file": f, "what": w} for i, f, w in differ],
         })  # fmt: skip
     else:
         if not same:
             show.line(f"{old['generator']} made the first, {new['generator']} the second.")
+        if sent < len(old["images"]):
+            show.line(f"{len(old['images']) - sent} images had no object, and were not sent.")
         if differ:
             show.table(["image", "file", "what"], differ[:_TOLD])
         more = f", of which {_TOLD} are shown" if len(differ) > _TOLD else ""
         show.line(
             f"{len(found)} images, {files} files: {len(differ)} differences{more}."
-            if differ else f"{len(found)} images, {files} files: every byte is the same."
+            if differ else f"{len(found)} images, {files} files: every byte is the same, "
+            "and of Parquet every row."
         )  # fmt: skip
     if differ:
         raise typer.Exit(1)

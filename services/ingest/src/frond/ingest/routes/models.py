@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path as LocalPath
 from typing import Annotated, Any, Final
 
@@ -91,9 +94,7 @@ class MoveBack(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    now: str | None = Field(
-        default=None, description="the digest it points to: with it, asked twice it goes back once"
-    )
+    now: str = Field(description="the digest it points to: asked twice, it goes back once")
     why: _Why = ""
 
 
@@ -119,7 +120,7 @@ async def one_version(request: Request, name: str, version: _Version) -> ModelVe
     return ModelVersion(**ref.model_dump(), manifest=manifest, files=await registry.files(ref))
 
 
-@router.get(
+@changes.get(
     "/models/{name}/versions/{version}/files/{file:any_name}", response_class=Response,
     summary="Fetch a file of a version; ranges are served",
     openapi_extra={"responses": {"200": {"description": "the file"},
@@ -146,12 +147,13 @@ async def push(request: Request) -> ModelRef:
     who = who_asks(request).subject
     try:
         boundary = boundary_of(request.headers.get("content-type"))
-        with tempfile.TemporaryDirectory(prefix="frond-model-") as there:
-            folder = LocalPath(there)
-            most = ingest.settings.max_model_bytes
-            fields = await modelforms.receive(boundary, body, folder, most)
-            alias = fields.get("alias", DEFAULT_ALIAS) or None
-            ref = await ingest.registry.push(folder, alias, who=who, why=fields.get("why", ""))
+        # one at a time: each takes its size on this machine's disk
+        async with ingest.pushing:
+            with _on_disk() as folder:
+                most = ingest.settings.max_model_bytes
+                fields = await modelforms.receive(boundary, body, folder, most)
+                alias = fields.get("alias", DEFAULT_ALIAS) or None
+                ref = await ingest.registry.push(folder, alias, who=who, why=fields.get("why", ""))
     except FrondError:
         await drain(body)
         raise
@@ -179,6 +181,23 @@ async def rollback(request: Request, name: str, alias: str, body: MoveBack) -> M
     ref = await registry.rollback(name, alias, now=body.now, who=who, why=body.why)
     _log.info("alias moved back", model=name, alias=alias, digest=ref.digest, by=who)
     return ref
+
+
+@contextlib.contextmanager
+def _on_disk() -> Iterator[LocalPath]:
+    """A folder for one model. Raises Refused (507) where the disk takes no more."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="frond-model-") as folder:
+            yield LocalPath(folder)
+    except OSError as e:
+        if e.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise Refused(
+            Reason.UNAVAILABLE,
+            "There is no room on the service's disk to take this model in. Try again once its "
+            "operator has made some.",
+            status=507,
+        ) from None
 
 
 def _plain(name: str) -> bool:
