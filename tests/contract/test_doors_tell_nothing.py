@@ -38,6 +38,12 @@ def a_key(frond: Services, tenant: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {made.json()['key']}", "id": made.json()["id"]}
 
 
+NAMES = {
+    "name": SCENE, "key_id": "0123456789abcdef", "alias": "staging", "version": "production",
+    "file": "model.onnx",
+}  # fmt: skip
+
+
 @dataclass
 class Nosy:
     """Somebody with a key of their own, and what they must not learn."""
@@ -80,7 +86,6 @@ def operations(client: httpx.Client) -> list[tuple[str, str]]:
 
 def asked(client: httpx.Client, job: str) -> Iterator[httpx.Response]:
     """Answers of every operation, to odd bodies, headers, parameters and ids."""
-    names = {"name": SCENE, "key_id": "0123456789abcdef"}
     odd = {
         "limit": "many",
         "cursor": "WyJ4Il0",
@@ -90,9 +95,9 @@ def asked(client: httpx.Client, job: str) -> Iterator[httpx.Response]:
     }
     for method, path in operations(client):
         for job_id in (job, "no-such-job", "a%00b", "x" * 4000, "..", "%2e%2e%2fkeys"):
-            url = httpx.URL(path.format_map({**names, "job_id": job_id}))
+            url = httpx.URL(path.format_map({**NAMES, "job_id": job_id}))
             yield client.request(method, url)
-        url = httpx.URL(path.format_map({**names, "job_id": job}))
+        url = httpx.URL(path.format_map({**NAMES, "job_id": job}))
         yield client.request(method, url, params=odd)
         if method not in ("get", "head"):
             for body in nosy.BODIES:
@@ -208,8 +213,7 @@ async def test_an_outage(private_stack: NativeStack, make_services: Any, tmp_pat
             away.kill()
             seen = set()
             with beta.client("ingest", **nosy.JSON) as door, beta.client("inference") as other:
-                answers = [door.request(m, p.format_map({"job_id": beta.job, "name": "a.tif",
-                           "key_id": "0123456789abcdef"}), content=body)
+                answers = [door.request(m, p.format_map({**NAMES, "job_id": beta.job}), content=body)
                            for m, p in operations(door)]  # fmt: skip
                 answers.append(other.post("/predict", content=b"x"))
                 answers.append(other.post("/predict?model=blob@staging", content=b"x"))

@@ -57,16 +57,19 @@ async def test_a_job_run_again(frond: Any, store: ObjectStore) -> None:
         assert done.returncode == 2 and "another job" in done.stderr
         assert (await http.get("/jobs/mine")).status_code == 200
 
-        done = await asyncio.to_thread(reproduce, frond, "first", "--as", "third", "--keep")
+        keep = ("first", "--as", "third", "--keep", "--json")
+        done = await asyncio.to_thread(reproduce, frond, *keep)
         assert done.returncode == 1, (done.stdout, done.stderr)
-        lines = [line for line in done.stdout.splitlines() if line.startswith("a.tif")]
-        assert any("checksum" in line for line in lines)
-        assert any("coco.json" in line and "byte" in line for line in lines)
-        assert not [line for line in done.stdout.splitlines() if line.startswith("é b.tif")]
+        told = json.loads(done.stdout)["differences"]
+        assert {d["image"] for d in told} == {"a.tif"}
+        assert any(d["file"] == "" and d["what"].startswith("checksum was") for d in told)
+        assert any(d["file"] == "coco.json" and d["what"].startswith("byte") for d in told)
+        assert any(d["file"].endswith(".parquet") and d["what"].startswith("row") for d in told)
         assert (await http.get("/jobs/third")).status_code == 200
         # it has ended: compared once more, and then gone
         done = await asyncio.to_thread(reproduce, frond, "first", "--as", "third")
         assert done.returncode == 1, (done.stdout, done.stderr)
+        assert "a.tif" in done.stdout and "b.tif" not in done.stdout
         assert (await http.get("/jobs/third")).status_code == 404
 
         done = await asyncio.to_thread(reproduce, frond, "nobody")

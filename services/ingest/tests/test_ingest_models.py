@@ -134,7 +134,7 @@ def test_a_versions_files_are_fetched(api: httpx.Client, tmp_path: Path) -> None
 
 
 @pytest.mark.stack
-@pytest.mark.parametrize("name", ["..", "no\nname", "a@b", "%00", "blob%0a"])
+@pytest.mark.parametrize("name", ["%2e%2e", "no%0aname", "a@b", "%00", "blob%0a"])
 def test_names_that_cannot_be(api: httpx.Client, name: str) -> None:
     """No name reaches another object of the store."""
     for ask in (
