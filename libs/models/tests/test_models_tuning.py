@@ -132,7 +132,7 @@ def test_what_was_asked_for_stays(tmp_path: Path) -> None:
 def test_rows_of_convolutions_are_alike(tmp_path: Path, batch: int) -> None:
     """A convolutional graph on a CPU: rows and sizes change nothing, and runs are not filled up."""
     folder = blob_model(tmp_path / "m", 64, margin=8)
-    session = tuned(folder, providers=CPU, batch=batch, cache_dir=tmp_path / "c")
+    session = tuned(folder, providers=CPU, batch=batch, cache_dir=tmp_path / "c", seconds=300)
     assert session.rows_alike
     window = session.sample(np.random.default_rng(1))
     alone = ModelSession(folder, providers=CPU, batch=1).run([window])
@@ -144,6 +144,6 @@ def test_windows_that_change_each_other_are_seen(tmp_path: Path) -> None:
     folder = neighbours(tmp_path / "m")
     chosen = tuned(folder, providers=CPU, cache_dir=tmp_path / "c")
     assert chosen.batch == 1
-    asked = tuned(folder, providers=CPU, batch=4, cache_dir=tmp_path / "d")
+    asked = tuned(folder, providers=CPU, batch=4, cache_dir=tmp_path / "d", seconds=300)
     assert not asked.rows_alike
     assert not asked.sizes_alike

@@ -92,7 +92,7 @@ async def bench(stack: Endpoints, bucket: str, tmp_path: Path) -> AsyncIterator[
         InferenceSettings(
             s3_endpoint=stack.s3_endpoint, s3_access_key=stack.access_key,
             s3_secret_key=SecretStr(stack.secret_key), s3_bucket=bucket,
-            cache_dir=tmp_path / "cache", default_model="blob", batch=2,
+            cache_dir=tmp_path / "cache", default_model="blob", batch=2, tuning_s=300,
         )
     )  # fmt: skip
     store = inference.store
