@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -69,6 +70,24 @@ async def test_aliases_move_and_roll_back(registry: Registry, tmp_path: Path) ->
     }
     moves = [(m.version, m.who, m.why) for m in listed.aliases["production"].moves]
     assert moves == [("1", "bob", "too much"), ("2", "ada", "finds more"), ("1", "", "")]
+
+
+async def test_an_alias_of_before_histories_keeps_who_moved_it(
+    registry: Registry, store: ObjectStore, tmp_path: Path
+) -> None:
+    """Its standing place becomes the first entry, also where no time was written."""
+    one, two = [
+        await registry.push(blob_model(tmp_path / v, version=v), alias=None) for v in ("1", "2")
+    ]
+    old = {"digest": one.digest, "version": "1", "who": "ada"}
+    await store.put(keys.model_alias("blob", "production"), json.dumps(old).encode())
+    await registry.promote("blob", "production", two.digest, who="bob")
+    (listed,) = await registry.list()
+    moves = listed.aliases["production"].moves
+    assert [(m.version, m.who, m.at is None) for m in moves] == [
+        ("2", "bob", False), ("1", "ada", True),
+    ]  # fmt: skip
+    assert await registry.rollback("blob") == one
 
 
 async def test_no_move_is_lost_when_many_move_one_alias(registry: Registry, tmp_path: Path) -> None:

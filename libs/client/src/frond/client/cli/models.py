@@ -79,7 +79,7 @@ def show_model(
     typer.echo(yaml.safe_dump(found["manifest"], sort_keys=False, allow_unicode=True).rstrip())
     typer.echo()
     rows = [
-        (f"{alias} {'→' if n == 0 else ' '}", m["digest"][:12], m["version"], m["at"][:19],
+        (f"{alias} {'→' if n == 0 else ' '}", m["digest"][:12], m["version"], (m["at"] or "")[:19],
          m["who"], m["why"])
         for alias, held in sorted(aliases.items())
         for n, m in enumerate(held["moves"] or [_move(held)])
@@ -89,7 +89,7 @@ def show_model(
 
 def _move(held: dict[str, str]) -> dict[str, str]:
     """An alias that was moved before histories were kept."""
-    return {**held, "at": held["moved_at"] or "", "why": ""}
+    return {**held, "at": held["moved_at"]}
 
 
 @app.command()
