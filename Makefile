@@ -9,6 +9,9 @@ PY := $(VENV)/bin/python
 STACK := $(PY) -m frond.stack
 MEMBERS := $(sort $(wildcard libs/*/pyproject.toml services/*/pyproject.toml))
 STAMP := $(VENV)/.frond-setup
+TRAIN_VENV := training/.venv
+TRAIN_PY := $(CURDIR)/$(TRAIN_VENV)/bin/python
+TRAIN_STAMP := $(TRAIN_VENV)/.frond-setup
 PYTEST_ARGS ?=
 
 SERVICE ?= tiler
@@ -17,7 +20,7 @@ DURATION ?= 900
 SEED ?=
 REPORT ?=
 
-.PHONY: contracts dev env hooks help setup lock up down roll status demo test test-docker chaos lint format typecheck watch-topics shell bench clean logs
+.PHONY: contracts dev env hooks help setup lock up down roll status demo test test-docker chaos lint format typecheck watch-topics shell bench clean logs train-env train-test train-lock train-repro dvc-remote
 
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1m%-13s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -81,6 +84,15 @@ format: setup ## let ruff mend what it can
 	@$(VENV)/bin/ruff check --fix
 	@$(VENV)/bin/ruff format
 
+.PHONY: train-worker
+train-worker: setup ## train what `frond training start` and drift ask for, one run at a time, beside `make up`; needs train-env
+	@[ -f .frond/env ] || { echo "Nothing is up: make up first." >&2; exit 1; }; \
+	[ -n "$${FROND_TRAINING_PROGRAM:-}" ] || [ -x training/.venv/bin/python ] || \
+		{ echo "Nothing is here that trains: make train-env first." >&2; exit 1; }; \
+	set -a; . .frond/env; set +a; export PYTHONPATH="$(CURDIR)/training/src"; \
+	FROND_TRAINING_PROGRAM="$${FROND_TRAINING_PROGRAM:-'$(CURDIR)/training/.venv/bin/python' -m frond.training}" \
+	exec $(PY) -m frond.training.worker
+
 bench: setup ## measure against what others use: bench/results.json, docs/performance.md; ONLY=merge,raster
 	@$(PY) bench/run.py $(ONLY)
 
@@ -94,8 +106,27 @@ contracts: setup ## write contracts/ anew from the types (golden and frozen file
 hooks: setup ## install the pre-commit hooks
 	@$(VENV)/bin/pre-commit install
 
+train-env: $(TRAIN_STAMP) ## make training/.venv for `frond train`: torch, MLflow, DVC; about 6 GB
+
+$(TRAIN_STAMP): training/requirements.txt training/pyproject.toml tools/train-env.sh | $(STAMP)
+	@VENV="$(VENV)" TRAIN_VENV="$(TRAIN_VENV)" bash tools/train-env.sh
+	@touch $@
+
+train-test: train-env ## types and tests of training, in its own environment
+	@$(TRAIN_PY) -m mypy --follow-imports=silent --exclude training/src/frond/training/worker training/src # the members' own types and the worker's are checked in .venv
+	@$(TRAIN_PY) -m pytest --confcutdir=training -m "not stack" training/tests $(PYTEST_ARGS)
+
+train-repro: train-env ## redo prepare → train → evaluate of what changed (DVC): ONLY=evaluate-palm
+	@cd training && PATH="$(CURDIR)/$(TRAIN_VENV)/bin:$$PATH" $(TRAIN_PY) -m dvc repro $(ONLY)
+
+dvc-remote: train-env ## let DVC push data and models to the object store of the stack that is up
+	@TRAIN_VENV="$(TRAIN_VENV)" bash tools/dvc-remote.sh
+
+train-lock: setup ## pin and hash what training/requirements.in names
+	@NAMES=training/requirements bash tools/lock.sh
+
 lock: setup ## pin and hash what the .in files in requirements/ name
 	@bash tools/lock.sh
 
-clean: down ## remove .venv, .frond with its topics and objects, and what runs left behind
-	@rm -rf $(VENV) .frond demo-out .coverage .coverage.* .mypy_cache .ruff_cache htmlcov
+clean: down ## remove .venv, training/.venv, .frond with its topics and objects, and what runs left behind
+	@rm -rf $(VENV) $(TRAIN_VENV) .frond demo-out .coverage .coverage.* .mypy_cache .ruff_cache htmlcov

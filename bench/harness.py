@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from neighbours import Neighbours
+
 ROOT: Final = Path(__file__).resolve().parent.parent
 WORK: Final = ROOT / ".frond" / "bench"
 BENCH_PYTHON: Final = ROOT / ".frond" / "bench-venv" / "bin" / "python"
@@ -46,6 +48,8 @@ class Contender:
     over: str | None = None
     burnt: float = 0.0
     """CPU seconds that it had taken when it was stopped."""
+    others: list[float] = field(default_factory=list)
+    """What other programs took of the processors, by round, starting included."""
 
     def median(self, figure: str) -> float | None:
         values = [r[figure] for r in self.rounds]
@@ -67,9 +71,12 @@ def interleave(
         turn = n % len(contenders)
         for one in [*contenders[turn:], *contenders[:turn]]:
             if one.over is None and not any(r["seconds"] > long_s for r in one.rounds):
+                beside = Neighbours()
                 _run(one, cap_s)
+                one.others.append(beside.share())
                 last = one.over or f"{one.rounds[-1]['seconds']:.3f} s"
-                print(f"    round {n + 1}: {one.name}: {last}", flush=True)
+                told = f" (other programs took {one.others[-1]:.0%} of the processors)"
+                print(f"    round {n + 1}: {one.name}: {last}{told}", flush=True)
 
 
 def _run(one: Contender, cap_s: float) -> None:
@@ -185,4 +192,5 @@ def entry(
         "spread": {"ours": ours.spread(figure), "theirs": theirs.spread(figure)},
         "cpu_ratio": other_cpu / mine_cpu if figure == "seconds" and mine_cpu else None,
         "rounds": [len(ours.rounds), len(theirs.rounds)],
+        "others": [max(c.others, default=None) for c in (ours, theirs)],
     }

@@ -12,6 +12,8 @@ import matplotlib
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
 
+from neighbours import DISTURBED
+
 CASES = {
     "merge": "merging",
     "raster": "a whole raster on one machine",
@@ -37,6 +39,8 @@ benchmark and leaves the others' figures as they were. Every figure is also in `
 
 The machines are shared and noisy. Contenders run interleaved, each in a process of its own, in
 turn to be first; figures are medians of the rounds, with the smallest and largest beside them.
+What other programs took of the processors meanwhile is told below each table measured since 22
+November 2026, in bold where it was much: such a row says little.
 Seconds are good for comparing rows of one table with each other and for nothing else.
 """
 
@@ -84,6 +88,11 @@ def write(lines: list[dict[str, Any]], details: dict[str, Any], docs: Path) -> N
                 out += [f"![{table['title']}](img/bench/{image})", ""]
             if note := table.get("note"):
                 out += [note, ""]
+            if (others := table.get("others")) is not None:
+                told = (
+                    f"Other programs took {others:.1%} of the processors while this was measured."
+                )
+                out += [f"**{told}**" if others > DISTURBED else told, ""]
     (docs / "performance.md").write_text("\n".join(out).rstrip() + "\n")
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import environment
 import report
 from harness import ROOT, WORK
+from neighbours import Neighbours
 
 CASES = tuple(report.CASES)
 _OUT = os.environ.get("BENCH_OUT")
@@ -53,10 +54,12 @@ def main() -> None:
         lines = [x for x in lines if x["name"] != name]
         details[name] = {**about, "about": module.ABOUT, "tables": []}
         # after each case, so that a run that is stopped leaves what it has measured
+        beside = Neighbours()
         for fresh, table in module.run():
             lines += fresh
-            details[name]["tables"].append(table)
+            details[name]["tables"].append({**table, "others": beside.share()})
             _save(lines, details)
+            beside = Neighbours()
     print(f"{_RESULTS} and {_DOCS / 'performance.md'}; short of target: {report.short(lines)}")
 
 

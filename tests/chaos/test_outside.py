@@ -52,11 +52,13 @@ def test_an_upload_that_was_begun_is_seen(tmp_path: Path) -> None:
 @pytest.fixture
 def leader(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A worker with a helper process, in a process group of its own."""
+    # a subshell that waits for its stdin: a program that has just been started has no environment yet
     process = subprocess.Popen(
-        ["/bin/sh", "-c", "sleep 600 & echo ready; wait"], stdout=subprocess.PIPE,
+        ["/bin/sh", "-c", "exec 3<&0; (echo ready; read never <&3) & wait"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         env={**os.environ, "CACHE": str(tmp_path)}, start_new_session=True,
     )  # fmt: skip
-    assert process.stdout is not None
+    assert process.stdout is not None and process.stdin is not None
     process.stdout.readline()
     yield process
     process.kill()
@@ -64,6 +66,7 @@ def leader(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.stdout.close()
+    process.stdin.close()
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks into /proc")

@@ -59,6 +59,14 @@ def test_every_limit_can_be_set_in_compose(given: dict[str, dict[str, Any]]) -> 
             assert given[service].get(name) == f"${{{name}:-}}", (service, name)
 
 
+def test_every_setting_of_drift_can_be_set_in_compose(given: dict[str, dict[str, Any]]) -> None:
+    """Inference is given each of them."""
+    names = [f"FROND_{f.upper()}" for f in InferenceSettings.model_fields if f.startswith("drift")]
+    assert len(names) >= 8
+    for name in names:
+        assert given["inference"].get(name) == f"${{{name}:-}}", name
+
+
 @pytest.mark.parametrize("service", KINDS)
 def test_what_is_not_set_in_compose_is_the_default(
     service: str, given: dict[str, dict[str, Any]], monkeypatch: pytest.MonkeyPatch

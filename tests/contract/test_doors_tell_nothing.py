@@ -40,7 +40,7 @@ def a_key(frond: Services, tenant: str) -> dict[str, str]:
 
 NAMES = {
     "name": SCENE, "key_id": "0123456789abcdef", "alias": "staging", "version": "production",
-    "file": "model.onnx",
+    "file": "model.onnx", "training_id": "0123456789abcdef0123456789abcdef",
 }  # fmt: skip
 
 

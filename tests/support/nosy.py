@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import sys
 from collections.abc import Collection, Iterator
@@ -69,6 +70,8 @@ def raw(url: str) -> Iterator[bytes]:
                 s.shutdown(socket.SHUT_WR)
                 while piece := s.recv(1 << 16):
                     got += piece
-            except ConnectionError:
-                pass  # hung up on in the middle
+            except OSError as e:
+                # hung up on in the middle, before or after all was sent
+                if not isinstance(e, ConnectionError) and e.errno != errno.ENOTCONN:
+                    raise
             yield got

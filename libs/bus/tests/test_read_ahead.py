@@ -72,8 +72,8 @@ def test_any_bytes_have_a_turn(value: bytes | None) -> None:
     ],
 )  # fmt: skip
 def test_the_job_is_the_one_that_a_json_reader_finds(value: bytes) -> None:
-    """However it is written."""
-    assert job_of(value) == json.loads(value)["job_id"]
+    """However it is written; what is of no job (drift) shares one turn."""
+    assert job_of(value) == json.loads(value).get("job_id", "")
 
 
 @pytest.mark.parametrize("value", [b"[]", b'"x"', b"{}", b'{"job_id": 3}', b"\xff", b"[" * 99_999])

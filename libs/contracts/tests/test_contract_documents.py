@@ -17,6 +17,7 @@ from frond.contracts.golden import GOLDEN
 from frond.contracts.topics import ALL
 
 ROOT = Path(__file__).parents[3] / "contracts"
+FROZEN = [p.name.removesuffix(".input.json") for p in sorted((ROOT / "frozen/1.0").glob("*.json"))]
 RECORDED = sorted((ROOT / "golden").glob("*.json"))
 
 
@@ -69,9 +70,10 @@ def test_a_removed_or_newly_required_field_is_a_break() -> None:
     assert breaks({"enum": ["x", "y"]}, {"enum": ["x"]})
 
 
-@pytest.mark.parametrize("name", EVENTS)
+@pytest.mark.parametrize("name", FROZEN)
 def test_nothing_breaks_the_publishers_and_subscribers_of_release_1(name: str) -> None:
     """Against the schemas frozen at 1.0, today's remove nothing and demand nothing new."""
+    assert len(FROZEN) == 10
     frozen = json.loads((ROOT / "frozen" / "1.0" / f"{name}.input.json").read_text())
     assert breaks(frozen, export.input_schema(EVENTS[name])) == []
 

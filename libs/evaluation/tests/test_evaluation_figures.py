@@ -232,3 +232,15 @@ def test_average_precision_is_that_of_pycocotools(many: Any) -> None:
             assert told == {"ap50": None, "ap50_95": None}
         else:
             assert (told["ap50"], told["ap50_95"]) == pytest.approx(expected, abs=1e-12)
+
+
+def test_an_edge_band_in_pixels() -> None:
+    """Its width counts as told, in place of a share of the labels: also where there are none."""
+    labels = labels_of([(0, 0, 20, 20), (100, 100, 120, 120)])
+    finds = finds_of([(100, 100, 120, 120), (380, 380, 400, 400)], [0.9, 0.8])
+    figures = DetectionFigures(("palm",), (0,), 0.5, 0.05, edge_band=9)
+    figures.add(Found(finds, finds), labels, SIDE, SIDE, edge_pixels=11)
+    told = figures.figures()["overall"]
+    assert (told["labels"], told["finds"], told["centre"]["f1"]) == (1, 1, 1)
+    figures.add(Found(finds, finds), labels_of([]), SIDE, SIDE, edge_pixels=11)
+    assert figures.figures()["without_labels"]["finds"] == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -245,3 +246,16 @@ def test_drawn_windows_and_helpers(tmp_path: Path) -> None:
     column = np.array([[200, 120, 140], [10, 130, 30], [40, 20, 150]], np.uint8)
     assert classes_of(column.reshape(3, 1, 3), 0.5).tolist() == [[1, 2, 0]]
     assert not saturated([])
+
+
+@pytest.mark.parametrize(("score", "odd"), [(0.5, False), (0.3, False), (0.7, True)])
+def test_a_threshold_above_the_references_is_odd(tmp_path: Path, score: float, odd: bool) -> None:
+    """Drift would look at no score of it any more, and nobody would notice."""
+    made = blob_model(tmp_path)
+    data = yaml.safe_load((made / "model.yaml").read_text())
+    data["thresholds"] = {"score": score}
+    data["reference"] = {"bands": [[1] * 256] * 3, "windows": 9, "pixels": 256, "score": 0.5}
+    (made / "model.yaml").write_text(json.dumps(data))  # YAML, too
+    report = check(made, threads=1)
+    assert report.fits
+    assert ("frond models reference" in told(report, "odd")) is odd

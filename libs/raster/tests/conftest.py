@@ -15,7 +15,15 @@ from rasterio.transform import from_origin
 from frond.contracts.jobs import ModelRef
 from frond.contracts.modelspec import DecoderSpec, InputSpec, ModelManifest
 from frond.contracts.plan import ImagePlan
-from frond.raster import PlanRequest, configure_formats, inspect, open_raster, plan_image
+from frond.raster import (
+    PlanRequest,
+    RasterReader,
+    chunks_of,
+    configure_formats,
+    inspect,
+    open_raster,
+    plan_image,
+)
 
 configure_formats()
 
@@ -91,6 +99,23 @@ def plan_of(manifest: Callable[..., ModelManifest]) -> Callable[..., ImagePlan]:
             return plan_image(dataset, info, request)
 
     return make
+
+
+@pytest.fixture(params=["planned", "read"])
+def seen(request: pytest.FixtureRequest, plan_of: Callable[..., ImagePlan]) -> Callable[..., None]:
+    """Goes over all of a small file's pixels: when it is planned, as one of several chunks is, or when
+    its only chunk is read."""
+
+    def go(path: Path) -> None:
+        if request.param == "planned":
+            plan_of(path, windows_per_chunk=1)
+            return
+        plan = plan_of(path)
+        with RasterReader(plan.source, plan.grid) as reader:
+            for chunk in chunks_of(plan):
+                reader.read_block(chunk.windows)
+
+    return go
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ import rasterio
 
 from frond.contracts.errors import JobRejected, RasterRejected
 from frond.contracts.ids import parse_s3_uri
-from frond.contracts.plan import ImagePlan
 from frond.contracts.reasons import Reason
 from frond.raster import open_bytes, open_raster, sandbox
 
@@ -129,7 +128,7 @@ def test_addresses_that_are_no_objects(uri: str) -> None:
 
 
 def test_a_tile_that_lies_about_its_size_is_damage(
-    make_raster: Make, scene: Callable[..., np.ndarray], plan_of: Callable[..., ImagePlan]
+    make_raster: Make, scene: Callable[..., np.ndarray], seen: Callable[..., None]
 ) -> None:
     """A JPEG of 65,000² inside a tile of 128²: refused, and its gigabytes never asked for."""
     path = make_raster(
@@ -144,7 +143,7 @@ def test_a_tile_that_lies_about_its_size_is_damage(
         at = data.find(b"\xff\xc0", at + 9)
     path.write_bytes(bytes(data))
     with pytest.raises(RasterRejected) as e:
-        plan_of(path)
+        seen(path)
     assert e.value.reason in (Reason.TRUNCATED, Reason.CORRUPT, Reason.TOO_LARGE)
 
 

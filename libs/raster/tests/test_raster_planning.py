@@ -13,6 +13,7 @@ from rasterio.transform import from_origin
 
 from frond.contracts.errors import RasterRejected
 from frond.contracts.ids import chunk_id
+from frond.contracts.jobs import ModelRef, Shadow
 from frond.contracts.plan import ImagePlan
 from frond.contracts.reasons import Reason
 from frond.raster import chunks_of, pack_bitmap, unpack_bitmap
@@ -42,6 +43,21 @@ def test_chunks(make_raster: Make, scene: Scene, plan_of: PlanOf) -> None:
     assert {c.chunks for c in chunks} == {plan.chunks}
     assert sorted(w for c in chunks for w in c.windows) == list(range(plan.grid.count))
     assert chunks[2].chunk_id == chunk_id(plan.image_id, plan.plan_digest, 2)
+
+
+def test_a_shadow_changes_no_plan(make_raster: Make, scene: Scene, plan_of: PlanOf) -> None:
+    """It travels with each chunk; ids, and all that results' bytes hang on, are those without it."""
+    path = make_raster(scene(rows=900, cols=1100))
+    shadow = Shadow(model=ModelRef(name="m", digest="b" * 64), share=0.2)
+    plain, beside = plan_of(path), plan_of(path, shadow=shadow)
+    assert beside.plan_digest == plain.plan_digest
+    assert beside.model_copy(update={"shadow": None}) == plain
+    chunks = list(
+        chunks_of(ImagePlan.model_validate_json(beside.model_dump_json(exclude_none=True)))
+    )
+    assert {c.shadow for c in chunks} == {shadow}
+    assert [c.model_copy(update={"shadow": None}) for c in chunks] == list(chunks_of(plain))
+    assert '"shadow":' not in plain.model_dump_json(exclude_none=True)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from frond.bus import EventProducer, Outgoing, ensure_topics
 from frond.contracts import keys, topics
 from frond.contracts.envelope import decode
 from frond.contracts.errors import ModelRejected, RasterRejected
-from frond.contracts.events import ChunkDetected, ChunkPlanned
+from frond.contracts.events import ChunkDetected, ChunkPlanned, DriftObserved
 from frond.contracts.jobs import ModelRef, Thresholds
 from frond.contracts.plan import ImagePlan
 from frond.contracts.reasons import Reason
@@ -368,7 +368,8 @@ async def test_a_new_version_loads_without_a_restart(bench: Bench, tmp_path: Pat
 async def test_the_process_runs_chunks_from_the_topic(
     bench: Bench, stack: Endpoints, topic_prefix: str, service_env: dict[str, str]
 ) -> None:
-    """The service as a process: planned chunks in, detected events out, then a clean end."""
+    """The service as a process: planned chunks in, detected events out, then a clean end, which tells
+    of the period of drift that ran."""
     await ensure_topics(stack.kafka_bootstrap, topic_prefix)
     producer = EventProducer(stack.kafka_bootstrap, topic_prefix, "/test")
     await producer.start()
@@ -381,8 +382,9 @@ async def test_the_process_runs_chunks_from_the_topic(
     )  # fmt: skip
     await consumer.start()
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "frond.inference", env=service_env, stderr=subprocess.DEVNULL
-    )
+        sys.executable, "-m", "frond.inference", stderr=subprocess.DEVNULL,
+        env=service_env | {"FROND_DRIFT": "all", "FROND_DRIFT_SHARE": "1"},
+    )  # fmt: skip
     try:
         told: dict[str, ChunkDetected] = {}
         async with asyncio.timeout(60):
@@ -397,6 +399,15 @@ async def test_the_process_runs_chunks_from_the_topic(
         process.terminate()
         async with asyncio.timeout(30):
             assert await process.wait() == 0
+        consumer.unsubscribe()
+        consumer.subscribe([topics.DRIFT.named(topic_prefix)])
+        async with asyncio.timeout(30):
+            message = await consumer.getone()
+        seen = decode(topics.DRIFT, message.value, message.headers).event
+        assert isinstance(seen, DriftObserved)
+        assert message.key == bench.model.digest.encode()
+        assert (seen.ended_by, seen.observer != "") == ("stop", True)
+        assert seen.windows == seen.windows_run == sum(len(c.windows) for c in bench.chunks)
     finally:
         await consumer.stop()
         if process.returncode is None:

@@ -142,6 +142,8 @@ def test_names_that_cannot_be(api: httpx.Client, name: str) -> None:
         api.get(f"/models/{name}/versions/production"),
         api.put(f"/models/{name}/aliases/production", json={"digest": "0" * 64}),
         api.post(f"/models/{name}/aliases/production/rollback", json={"now": "0" * 64}),
+        api.put(f"/models/{name}/shadow", json={"version": "production"}),
+        api.delete(f"/models/{name}/shadow"),
     ):
         assert 400 <= ask.status_code < 500
     answer = api.put("/models/blob/aliases/no%0a", json={"digest": "0" * 64})
@@ -169,6 +171,8 @@ def test_only_admins_change_models(door: Any, api: httpx.Client, tmp_path: Path)
             worker.post("/models", files=sent),
             worker.put("/models/blob/aliases/production", json={"digest": "0" * 64}),
             worker.post("/models/blob/aliases/production/rollback", json={"now": "0" * 64}),
+            worker.put("/models/blob/shadow", json={"version": "staging"}),
+            worker.delete("/models/blob/shadow"),
             worker.get("/models/blob/versions/production/files/model.onnx"),
         ):
             assert refused.status_code == 403

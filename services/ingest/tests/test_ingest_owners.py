@@ -21,7 +21,6 @@ from frond.contracts.jobs import JobSpec, ModelRef
 from frond.contracts.reasons import Reason
 from frond.ingest import desk, places, tenancy, uploads
 from frond.ingest.context import Ingest
-from frond.ingest.desk import Wish
 from frond.ingest.forms import Received
 from frond.ingest.intake import File
 from frond.ingest.problems import Refused
@@ -30,6 +29,7 @@ from frond.ingest.readmodel.apply import CONTESTED, apply, close, pin
 from frond.ingest.readmodel.database import Database
 from frond.ingest.readmodel.rows import Batch, JobRow
 from frond.ingest.settings import IngestSettings
+from frond.ingest.wishes import Wish
 from frond.models.testing import blob_model
 from frond.stack import Endpoints
 from frond.store import ObjectStore

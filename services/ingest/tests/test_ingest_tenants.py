@@ -25,9 +25,9 @@ OPEN = {("get", "/"), ("get", "/health"), ("get", "/ready"), ("get", "/metrics")
 
 
 def is_admins(method: str, path: str) -> bool:
-    """Keys; whatever changes models; and their weights."""
+    """Keys; training; whatever changes models; and their weights."""
     changes = method not in ("get", "head") and path.startswith("/models")
-    return path.startswith("/keys") or changes or "/files/" in path
+    return path.startswith(("/keys", "/training")) or changes or "/files/" in path
 
 
 def routes(door: Any) -> list[tuple[str, str]]:
@@ -40,6 +40,7 @@ def filled(path: str, job_id: str) -> str:
     known = {
         "job_id": job_id, "name": "a.tif", "key_id": "0123456789abcdef", "alias": "staging",
         "version": "production", "file": "model.onnx",
+        "training_id": "0123456789abcdef0123456789abcdef",
     }  # fmt: skip
     # a new parameter needs a value here: KeyError
     return path.format(**known)

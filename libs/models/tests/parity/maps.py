@@ -84,10 +84,9 @@ def centernet(folder: Path) -> Made:
 @torch.no_grad()
 def palm(folder: Path) -> Made:
     """The detector that Frond ships, untrained, and the decoding that its figures come from."""
-    sys.path.insert(0, str(TRAINING))
-    import palm_eval
-    from palm_card import NMS_IOU
-    from palm_model import Deployed, PalmNet
+    sys.path.insert(0, str(TRAINING / "src"))
+    from frond.training.palm.detect import LOWEST, NMS_IOU, decode, nms
+    from frond.training.palm.model import Deployed, PalmNet
 
     torch.manual_seed(18)
     net, x = PalmNet().eval(), drawn(2, 128)
@@ -101,13 +100,13 @@ def palm(folder: Path) -> Made:
     def want(one: dict[str, Any], *maps: Tensor) -> Sequence[Any]:
         found = []
         for window in zip(*(m.numpy() for m in maps), strict=True):
-            kept = palm_eval.nms(palm_eval.decode(*window))
+            kept = nms(decode(*window))
             found.append(np.column_stack([kept, np.zeros(len(kept))]))
         return found
 
     return made(
-        path, fed, shipped(fed), "centerpoint", want, "training/palm_eval.py: decode, nms", [],
-        at=({"score": palm_eval.LOWEST, "nms_iou": NMS_IOU},), classes=1, size=128,
+        path, fed, shipped(fed), "centerpoint", want, "frond.training.palm.detect: decode, nms", [],
+        at=({"score": LOWEST, "nms_iou": NMS_IOU},), classes=1, size=128,
         params={"stride": 4, "peaks_suppressed": True},
     )  # fmt: skip
 

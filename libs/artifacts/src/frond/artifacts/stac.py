@@ -106,7 +106,7 @@ def item(job: JobInfo, result: ImageResult, bucket: str = "") -> dict[str, Any]:
     if job.model is not None and job.manifest is not None:
         extensions.append(MLM)
         properties |= _model(job.model, job.manifest)
-        assets["model"] = _model_asset(job.model, bucket)
+        assets["model"] = _model_asset(job.model, job.manifest, bucket)
     if job.manifest is not None and job.manifest.task == "segmentation":
         extensions.append(CLASSIFICATION)
         assets["classes"] = _class_asset(job.manifest.classes)
@@ -158,7 +158,7 @@ def _model(model: ModelRef, manifest: ModelManifest) -> dict[str, Any]:
     return {
         "mlm:name": _mlm_name(model.name),
         "mlm:architecture": manifest.decoder.name,
-        "mlm:framework": "ONNX",
+        **({"mlm:framework": "ONNX"} if manifest.server is None else {}),
         "mlm:tasks": [task],
         "mlm:input": [
             {
@@ -188,14 +188,18 @@ def _model(model: ModelRef, manifest: ModelManifest) -> dict[str, Any]:
     }
 
 
-def _model_asset(model: ModelRef, bucket: str) -> dict[str, Any]:
-    key = keys.model_version(model.name, model.digest) + "model.onnx"
+def _model_asset(model: ModelRef, manifest: ModelManifest, bucket: str) -> dict[str, Any]:
+    # a model that a server runs has its weights there, and its description here
+    graph = manifest.server is None
+    folder = keys.model_version(model.name, model.digest)
+    key = folder + ("model.onnx" if graph else "model.yaml")
+    kind = "application/octet-stream; application=onnx" if graph else "application/yaml"
     return {
         "href": f"s3://{bucket}/{key}" if bucket else key,
-        "type": "application/octet-stream; application=onnx",
+        "type": kind,
         "title": f"{model.name} {model.version}".strip(),
         "roles": ["mlm:model"],
-        "mlm:artifact_type": "onnx",
+        **({"mlm:artifact_type": "onnx"} if graph else {}),
     }
 
 

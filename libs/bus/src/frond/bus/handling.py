@@ -147,7 +147,7 @@ class Handling:
         made.attempts += 1
         envelope = made.envelope
         _log.error(
-            "handling an event failed", attempt=made.attempts, job_id=envelope.event.job_id,
+            "handling an event failed", attempt=made.attempts, job_id=envelope.event.subject,
             type=envelope.event.TYPE, trace_id=envelope.trace_id, exc_info=error,
         )  # fmt: skip
         if made.attempts < _ATTEMPTS:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -17,6 +17,7 @@ from frond.client.errors import FrondClientError
 from frond.client.http import checked
 from frond.client.keys import Keys
 from frond.client.registry import ModelRegistry
+from frond.client.training import Training
 from frond.client.transfer import (
     Journal,
     LocalFile,
@@ -31,6 +32,7 @@ from frond.client.transfer import (
 from frond.client.watching import JobEvent, follow, within
 
 T = TypeVar("T")
+Shadow = Mapping[str, Any] | Literal["none"] | None
 
 
 class Client(Connection):
@@ -69,6 +71,8 @@ class Client(Connection):
         """API keys, for admins."""
         self.registry = ModelRegistry(self._http, self.api_url, self._json, self._patiently)
         """Models: looked at, and for admins pushed and promoted."""
+        self.training = Training(self._json, self._pages, sleep)
+        """Training runs, for admins."""
 
     # -- jobs ----------------------------------------------------------------------------------
 
@@ -81,6 +85,7 @@ class Client(Connection):
         webhook_url: str | None = None,
         email: str | None = None,
         size: int | None = None,
+        shadow: Shadow = None,
     ) -> dict[str, Any]:
         """Begin a job. The same job id with the same settings is the same job.
 
@@ -88,11 +93,16 @@ class Client(Connection):
             model: ``name``, ``name@alias`` or ``name@digest``; None: the default model.
             thresholds: ``score``, ``nms_iou``, ``merge_iou``; what is left out is the model's.
             size: how many images it will have, where that is known; then it needs no sealing.
+            shadow: ``model`` and ``share`` of a version that runs beside it, or ``none``; None: the
+                one that stands in the registry, for jobs of production.
         """
         body: dict[str, Any] = {
             "job_id": job_id, "model": model, "webhook_url": webhook_url, "email": email,
             "size": size, "thresholds": dict(thresholds) if thresholds else None,
         }  # fmt: skip
+        if shadow is not None:
+            # a service from before would refuse the field
+            body["shadow"] = shadow if shadow == "none" else dict(shadow)
         return self._json("POST", "/jobs", body)
 
     def upload(
@@ -104,6 +114,7 @@ class Client(Connection):
         thresholds: Mapping[str, float] | None = None,
         webhook_url: str | None = None,
         email: str | None = None,
+        shadow: Shadow = None,
         progress: OnProgress | None = None,
         began: Callable[[str], None] | None = None,
     ) -> str:
@@ -119,7 +130,12 @@ class Client(Connection):
         """
         found = local_files(files)
         job = self.create_job(
-            job_id, model=model, thresholds=thresholds, webhook_url=webhook_url, email=email
+            job_id,
+            model=model,
+            thresholds=thresholds,
+            webhook_url=webhook_url,
+            email=email,
+            shadow=shadow,
         )
         job_id = str(job["job_id"])
         if began is not None:
@@ -170,7 +186,7 @@ class Client(Connection):
     def start_job(self, s3_url: str, **wish: Any) -> dict[str, Any]:
         """Begin a job with an object, or all rasters under a prefix: ``s3://bucket/key``.
 
-        ``wish``: job_id, model, thresholds, webhook_url, email.
+        ``wish``: job_id, model, thresholds, webhook_url, email, shadow.
         """
         return self._json("POST", "/start-job", {"s3_url": s3_url, **wish})
 

@@ -1,4 +1,4 @@
-"""What an operator's commands need beyond REST: the object store, and the dead-letter topic.
+"""What an operator's commands need beyond REST: the dead-letter topic.
 
 A letter that was replayed or dropped is followed on the topic by a marker: no value, its id as key,
 and headers ``dlq_mark`` and ``dlq_id``. A letter has ``dlq_topic``, which no marker has.
@@ -17,38 +17,15 @@ from aiokafka.errors import KafkaError
 from frond.bus import DeadLetter, EventProducer
 from frond.client.environment import frond_env, setting
 from frond.client.errors import FrondClientError
+from frond.client.objects import required
+from frond.client.reading import let_go, messages_to
 from frond.contracts import topics
 from frond.contracts.errors import BrokerUnavailable
-from frond.store import ObjectStore, StoreSettings
 
 _MARK: Final = "dlq_mark"
 _ID: Final = "dlq_id"
 _TOPIC: Final = "dlq_topic"
 _BY_NAME: Final = {t.name: t for t in topics.ALL}
-
-
-def required(env: Mapping[str, str], *names: str) -> list[str]:
-    """Variables that must be there. Raises FrondClientError with those that are not."""
-    missing = [n for n in names if not setting(env, n)]
-    if missing:
-        raise FrondClientError(
-            f"{' and '.join(missing)} must be set for this. `make up` writes them to .frond/env."
-        )
-    return [setting(env, n) for n in names]
-
-
-def open_store() -> ObjectStore:
-    """The object store that FROND_S3_… lead to."""
-    env = frond_env()
-    endpoint, access, secret = required(
-        env, "FROND_S3_ENDPOINT", "FROND_S3_ACCESS_KEY", "FROND_S3_SECRET_KEY"
-    )
-    return ObjectStore(
-        StoreSettings(
-            endpoint, access, secret, setting(env, "FROND_S3_BUCKET", "frond"),
-            setting(env, "FROND_S3_REGION", "us-east-1"),
-        )
-    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -193,17 +170,13 @@ class DeadLetters:
                     at[p] = max(at[p], spans[p.partition].start)
                     ends[p] = min(ends[p], spans[p.partition].stop)
                 consumer.seek(p, at[p])
-            left = {p for p in partitions if ends[p] > at[p]}
-            while left:
-                got = await consumer.getmany(*left, timeout_ms=1000)
-                for messages in got.values():
-                    for m in messages:
-                        yield m
-                left = {p for p in left if await consumer.position(p) < ends[p]}
+            upto = {p: ends[p] for p in partitions if ends[p] > at[p]}
+            async for message in messages_to(consumer, upto):
+                yield message
         except (KafkaError, OSError) as e:
             raise BrokerUnavailable(f"Kafka does not answer at {self.bootstrap}: {e}") from e
         finally:
-            await consumer.stop()
+            await let_go(consumer)
 
 
 def _read_one(message: Any) -> tuple[DeadLetter, tuple[str, str] | None]:

@@ -99,6 +99,19 @@ class ModelRegistry:
         path = f"/models/{_part(name)}/aliases/{_part(alias)}/rollback"
         return self._ask("POST", path, {"now": held["digest"], "why": why})
 
+    def set_shadow(
+        self, name: str, version: str, *, share: float = 0.1, why: str = ""
+    ) -> dict[str, Any]:
+        """Let a version run beside ``production`` on a share of the windows, its results kept apart;
+        jobs of production that begin from now on take it."""
+        body = {"version": version, "share": share, "why": why}
+        return self._ask("PUT", f"/models/{_part(name)}/shadow", body)
+
+    def drop_shadow(self, name: str, *, why: str = "") -> None:
+        """Let no version run so any more; jobs that began keep theirs."""
+        url = f"{self._api_url}/models/{_part(name)}/shadow"
+        self._patiently(lambda: checked(self._http.delete(url, params={"why": why})))
+
     def fetch(self, ref: str, folder: Path) -> dict[str, Any]:
         """A version's files, into an empty folder; returns what :meth:`version` says."""
         found = self.version(ref)

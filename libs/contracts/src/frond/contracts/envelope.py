@@ -76,7 +76,7 @@ def encode(
         *_fixed(source, event.TYPE),
         ("ce_id", event.event_id.encode()),
         ("ce_time", (time or datetime.now(UTC)).isoformat().replace("+00:00", "Z").encode()),
-        ("ce_subject", event.job_id.encode()),
+        ("ce_subject", event.subject.encode()),
         ("traceparent", (traceparent or new_traceparent()).encode()),
     ]
     return Message(

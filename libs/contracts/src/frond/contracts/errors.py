@@ -6,9 +6,11 @@ FrondError
 │   ├── JobRejected           a request or an event cannot become part of a job
 │   └── ModelRejected         a model folder or reference does not fit
 ├── UnreadableEvent           bytes on a topic that are no event: goes to the dead-letter topic
-├── StoreUnavailable          the object store does not answer: wait, then try again
-│   └── StoreFull             it answers that it has no room: wait until somebody makes some
-├── BrokerUnavailable         Kafka does not answer: wait, then try again
+├── Outage                    something does not answer: wait, then try again
+│   ├── StoreUnavailable      the object store
+│   │   └── StoreFull         it answers that it has no room: wait until somebody makes some
+│   ├── BrokerUnavailable     Kafka
+│   └── ModelUnavailable      the server that runs a model
 └── ObjectMissing             an object that a reference names is not there
 """
 
@@ -51,7 +53,11 @@ class UnreadableEvent(FrondError):
     """Bytes on a topic that are no event. The message says what was wrong with them."""
 
 
-class StoreUnavailable(FrondError):
+class Outage(FrondError):
+    """Something that the work needs does not answer. The work is not at fault, and waits."""
+
+
+class StoreUnavailable(Outage):
     """The object store does not answer within its deadline."""
 
 
@@ -59,8 +65,21 @@ class StoreFull(StoreUnavailable):
     """The object store takes no more until there is room; what lies there can be read."""
 
 
-class BrokerUnavailable(FrondError):
+class BrokerUnavailable(Outage):
     """Kafka does not answer within its deadline."""
+
+
+class ModelUnavailable(Outage):
+    """The server that runs a model does not answer within its deadline, or has no time for it.
+
+    Attributes:
+        told: what of it users may read: ``HTTP 500: out of memory``, on one line of at most 240
+            characters, without the server's address. The message is for operators.
+    """
+
+    def __init__(self, message: str, told: str = "") -> None:
+        super().__init__(message)
+        self.told = told
 
 
 class ObjectMissing(FrondError):

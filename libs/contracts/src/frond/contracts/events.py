@@ -7,11 +7,19 @@ sent twice has one id.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, ClassVar, Final
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import AfterValidator, AliasChoices, Field, field_validator, model_validator
 
 from frond.contracts import topics
+from frond.contracts.drift import (
+    MOST_BANDS,
+    MOST_COUNTED,
+    BandCompared,
+    Compared,
+    DriftBounds,
+    DriftVerdict,
+)
 from frond.contracts.ids import JOB_ID_PATTERN, event_id, image_id, parse_s3_uri
 from frond.contracts.jobs import (
     MOST_SECONDS,
@@ -25,6 +33,8 @@ from frond.contracts.jobs import (
     JobStatus,
     ModelRef,
     Moment,
+    Shadow,
+    ShadowWish,
     Sum,
     Thresholds,
     Timings,
@@ -36,6 +46,7 @@ from frond.contracts.jobs import (
 from frond.contracts.plan import RasterSource, WindowGrid
 from frond.contracts.reasons import Reason
 from frond.contracts.topics import Topic
+from frond.contracts.training import TrainingRequest
 
 MOST_IMAGES: Final = 10_000_000
 """Images a job, at the very most; services have lower limits of their own."""
@@ -57,11 +68,14 @@ class Event(Contract):
 
     TYPE: ClassVar[str]
 
-    job_id: str = Field(pattern=JOB_ID_PATTERN)
-
     def natural_key(self) -> tuple[str, ...]:
         """What makes this event itself: equal keys are the same event."""
-        return (self.job_id,)
+        return (self.subject,)
+
+    @property
+    def subject(self) -> str:
+        """What it is about: the job's id, the model's digest, or the training run's id."""
+        raise NotImplementedError
 
     @property
     def event_id(self) -> str:
@@ -69,10 +83,20 @@ class Event(Contract):
 
     def partition_key(self) -> str:
         """The Kafka key where the topic's table does not say otherwise."""
+        return self.subject
+
+
+class JobEvent(Event):
+    """Base of the events of a job: all but those of drift and training."""
+
+    job_id: str = Field(pattern=JOB_ID_PATTERN)
+
+    @property
+    def subject(self) -> str:
         return self.job_id
 
 
-class ImageUploaded(Event):
+class ImageUploaded(JobEvent):
     """An image is in the object store and belongs to a job.
 
     The smallest legal message is ``{"job_id": "survey-7", "image": "s3://bucket/key.tif"}``;
@@ -97,6 +121,11 @@ class ImageUploaded(Event):
     webhook_url: Short | None = None
     email: Short | None = None
     tenant: Short | None = None
+    shadow: ShadowWish | Literal["none"] | None = Field(
+        default=None,
+        description="a version that runs beside the job's, as the first image of the job says; "
+        "none: no shadow; None: the one that stands in the registry, for jobs of production",
+    )
 
     @field_validator("image")
     @classmethod
@@ -118,7 +147,7 @@ class ImageUploaded(Event):
         return self.image_id
 
 
-class JobSealed(Event):
+class JobSealed(JobEvent):
     """The job has exactly this many images; none will be added."""
 
     TYPE: ClassVar[str] = "frond.job.sealed.v1"
@@ -126,13 +155,13 @@ class JobSealed(Event):
     job_size: int = Field(ge=0, le=MOST_IMAGES, validation_alias=AliasChoices("job_size", "size"))
 
 
-class JobCancelled(Event):
+class JobCancelled(JobEvent):
     """Stop working on this job; it ends as ``dismissed``."""
 
     TYPE: ClassVar[str] = "frond.job.cancelled.v1"
 
 
-class ChunkPlanned(Event):
+class ChunkPlanned(JobEvent):
     """A chunk of windows to run a model on. Carries the plan, never pixels."""
 
     TYPE: ClassVar[str] = "frond.chunk.planned.v1"
@@ -157,6 +186,9 @@ class ChunkPlanned(Event):
     thresholds: Thresholds = Thresholds()
     job_size: JobSize | None = None
     planned_at: Moment | None = None
+    shadow: Shadow | None = Field(
+        default=None, description="to be run on its share of these windows, too, and kept apart"
+    )
     planning_s: float | None = Field(
         default=None, ge=0, le=MOST_SECONDS,
         description="how long planning the image took; told with its first chunk, once",
@@ -169,7 +201,7 @@ class ChunkPlanned(Event):
         return self.chunk_id
 
 
-class _ImageEvent(Event):
+class _ImageEvent(JobEvent):
     image_id: Id
     image: Short
     name: Name
@@ -229,7 +261,7 @@ class ImageRejected(_ImageEvent):
         return (self.image_id,)
 
 
-class ImageFinished(Event):
+class ImageFinished(JobEvent):
     """An image's outcome: its merged detections are in the store, or it failed."""
 
     TYPE: ClassVar[str] = "frond.image.finished.v1"
@@ -252,7 +284,7 @@ class ImageFinished(Event):
         return (self.outcome.image_id,)
 
 
-class JobStatusChanged(Event):
+class JobStatusChanged(JobEvent):
     """A snapshot of a job; the newest one counts."""
 
     TYPE: ClassVar[str] = "frond.job.status.v1"
@@ -267,7 +299,7 @@ class JobStatusChanged(Event):
         return (self.job_id, self.updated.isoformat())
 
 
-class JobCompleted(Event):
+class JobCompleted(JobEvent):
     """A job has ended; everything a subscriber needs is in here or linked from here."""
 
     TYPE: ClassVar[str] = "frond.job.completed.v1"
@@ -299,11 +331,75 @@ class JobCompleted(Event):
         return self
 
 
+class DriftObserved(Event):
+    """How one process's live windows of one model compare with its training data, over a period.
+
+    Counts of several events of one model add up: each window is in at most one of them, unless it
+    was run twice.
+    """
+
+    TYPE: ClassVar[str] = "frond.drift.observed.v1"
+
+    model: ModelRef
+    observer: Id = Field(description="the process that saw these windows, from start to end")
+    started: Moment
+    ended: Moment
+    ended_by: Literal["time", "windows", "stop", "room"] = Field(
+        description="its time is over, it has its windows, the process ended, or other models took its place"
+    )
+    windows: Figure = Field(description="that were looked at, chosen by hash")
+    number: Figure = Field(
+        default=0,
+        description="of the process's periods, from 1: clocks are set back, numbers are not",
+    )
+    windows_run: Figure = Field(
+        description="of the chunks that were counted: all windows, looked at or not; chunks that came "
+        "too fast are in neither number"
+    )
+    windows_scored: Figure = Field(
+        default=0, description="of those looked at: whose scores were counted"
+    )
+    bands: tuple[BandCompared, ...] = Field(default=(), max_length=MOST_BANDS)
+    scores: Compared | None = None
+    finds: Compared | None = Field(
+        default=None,
+        description="windows without a find, and with one or more: a model that has gone blind has no "
+        "scores to compare",
+    )
+    bounds: DriftBounds = DriftBounds()
+    verdict: DriftVerdict = Field(description="the most serious one of bands, scores and finds")
+
+    @model_validator(mode="after")
+    def _counts_add_up(self) -> DriftObserved:
+        for one in (*self.bands, self.scores, self.finds):
+            if one is not None and max(sum(one.live), sum(one.reference or ())) > MOST_COUNTED:
+                raise ValueError(f"a histogram holds more than {MOST_COUNTED} values")
+        return self
+
+    @property
+    def subject(self) -> str:
+        return self.model.digest
+
+    def natural_key(self) -> tuple[str, ...]:
+        return (self.model.digest, self.observer, str(self.number), self.started.isoformat())
+
+
+class TrainingRequested(TrainingRequest, Event):
+    """Somebody, or drift, asks for a model to be trained. Its run is in the store by then."""
+
+    TYPE: ClassVar[str] = "frond.training.requested.v1"
+
+    @property
+    def subject(self) -> str:
+        return self.training_id
+
+
 EVENTS: Final[dict[str, type[Event]]] = {
     cls.TYPE: cls
     for cls in (
         ImageUploaded, JobSealed, JobCancelled, ChunkPlanned, ChunkDetected, ImageEmpty,
-        ImageRejected, ImageFinished, JobStatusChanged, JobCompleted,
+        ImageRejected, ImageFinished, JobStatusChanged, JobCompleted, DriftObserved,
+        TrainingRequested,
     )
 }  # fmt: skip
 
@@ -314,6 +410,8 @@ CARRIES: Final[dict[str, tuple[type[Event], ...]]] = {
     topics.IMAGED.name: (ImageFinished, JobSealed, JobCancelled),
     topics.STATUS.name: (JobStatusChanged,),
     topics.COMPLETED.name: (JobCompleted,),
+    topics.DRIFT.name: (DriftObserved,),
+    topics.TRAINING.name: (TrainingRequested,),
     topics.DEADLETTER.name: (),
 }
 

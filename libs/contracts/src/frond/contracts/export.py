@@ -43,7 +43,11 @@ def _headers() -> dict[str, Any]:
             "ce_source": text,
             "ce_type": text,
             "ce_time": {"type": "string", "format": "date-time"},
-            "ce_subject": {**text, "description": "the job's id"},
+            "ce_subject": {
+                **text,
+                "description": "the job's id; of drift, the model's digest; of training, "
+                "the run's id",
+            },
             "content-type": {"const": "application/json"},
             "traceparent": text,
         },

@@ -8,9 +8,11 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Final
 
+from frond.contracts.drift import BandCompared, Compared, DriftVerdict
 from frond.contracts.events import (
     ChunkDetected,
     ChunkPlanned,
+    DriftObserved,
     Event,
     ImageEmpty,
     ImageFinished,
@@ -20,6 +22,7 @@ from frond.contracts.events import (
     JobCompleted,
     JobSealed,
     JobStatusChanged,
+    TrainingRequested,
 )  # fmt: skip
 from frond.contracts.ids import chunk_id, image_id
 from frond.contracts.jobs import (
@@ -37,6 +40,7 @@ from frond.contracts.jobs import (
 )  # fmt: skip
 from frond.contracts.plan import Radiometry, RasterSource, WindowGrid
 from frond.contracts.reasons import Reason
+from frond.contracts.training import TrainingOverrides
 
 _JOB: Final = "survey-7"
 _URI: Final = "s3://frond/uploads/a/north.tif"
@@ -106,5 +110,20 @@ GOLDEN: Final[dict[str, Event]] = {
                      media_type="application/json", size=1234, sha256="ef" * 32),
         ),
         model=_MODEL, timings=Timings(run=1.5), started=_NOW, finished=_NOW,
+    ),
+    "drift-observed": DriftObserved(
+        model=_MODEL, observer=_PLAN, started=_NOW, ended=_NOW, ended_by="time", windows=400,
+        number=1, windows_run=1600, windows_scored=400, verdict=DriftVerdict.SHIFTING,
+        bands=(
+            BandCompared(band=1, live=(10, 20, 30, 40), reference=(25, 25, 25, 25), values=100, observed=400,
+                         observed_reference=900,
+                         ks=0.2, p=0.001, critical=0.1, psi=0.22, verdict=DriftVerdict.SHIFTING),
+        ),
+        scores=Compared(live=(0, 3, 5, 2), values=10), finds=Compared(live=(392, 8), values=400),
+    ),
+    "training-requested": TrainingRequested(
+        training_id=_PLAN, model="palm-detector", recipe="palm-night", alias="staging",
+        overrides=TrainingOverrides(minutes=30, steps=4000, seed=7), why="a new sensor",
+        requested_by="key:0123456789abcdef", requested=_NOW,
     ),
 }  # fmt: skip

@@ -95,6 +95,32 @@ class Thresholds(Contract):
         return value
 
 
+NO_SHADOW: Final = "none"
+"""What a sender writes who wants no shadow, whatever stands in the registry."""
+
+
+class ShadowWish(Contract):
+    """Another version that is to run beside a job's own, on a share of the windows."""
+
+    model: str = Field(min_length=1, max_length=2048, description="name, name@alias or name@digest")
+    share: float = Field(default=0.1, gt=0, le=1, description="of the windows, chosen by hash")
+
+    @field_validator("share", mode="before")
+    @classmethod
+    def _no_truth_value(cls, value: object) -> object:
+        # pydantic would take true for 1
+        if isinstance(value, bool):
+            raise ValueError("a share is a number above 0, at most 1")
+        return value
+
+
+class Shadow(Contract):
+    """The same, pinned: what it finds is kept apart, and is no part of any result."""
+
+    model: ModelRef
+    share: float = Field(gt=0, le=1)
+
+
 class JobSpec(Contract):
     """What a job is: stored once at ``jobs/{job}/job.json``; the first writer wins."""
 
@@ -108,6 +134,9 @@ class JobSpec(Contract):
         default=None, description="the ended job whose failed images this one runs again"
     )
     created: Moment | None = None
+    shadow: Shadow | None = Field(
+        default=None, description="pinned with the model: runs beside it on a share of the windows"
+    )
 
 
 class WindowCounts(Contract):

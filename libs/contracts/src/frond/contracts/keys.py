@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
+from datetime import UTC, datetime, timedelta
+from typing import Final
 
 from frond.contracts.ids import digest
 
@@ -21,7 +23,8 @@ GONE = "gone/"
 KEYS = "keys/"
 DELETED = "deleted/"
 RECEIVING = "receiving/"
-INTERNAL = (JOBS, MODELS, KEYS, OPEN, DELIVERIES, UNTOLD, GONE, DELETED, RECEIVING)
+TRAININGS = "trainings/"
+INTERNAL = (JOBS, MODELS, KEYS, OPEN, DELIVERIES, UNTOLD, GONE, DELETED, RECEIVING, TRAININGS)
 """Prefixes under which the services keep what is nobody's raster; uploads are."""
 
 
@@ -134,6 +137,30 @@ def chunk_result(job_id: str, image_id: str, chunk_id: str) -> str:
     return f"{chunks_prefix(job_id, image_id)}{chunk_id}.arrow"
 
 
+SHADOW: Final = "shadow/"
+"""Below an image: what the job's shadow found, chunk by chunk. No part of any result."""
+
+
+def shadow_result(job_id: str, image_id: str, chunk_id: str) -> str:
+    """The shadow's detections or masks of those windows of a chunk that it has its share in."""
+    return f"{image_prefix(job_id, image_id)}{SHADOW}{chunk_id}.arrow"
+
+
+def shadow_failure(job_id: str, image_id: str, chunk_id: str) -> str:
+    """Why there is none (``ShadowFailure``); counts only where there is no result."""
+    return f"{image_prefix(job_id, image_id)}{SHADOW}{chunk_id}.failed.json"
+
+
+def shadow_again(job_id: str, image_id: str, chunk_id: str) -> str:
+    """The chunk came back without one once: its worker ended, or lost its partition."""
+    return f"{image_prefix(job_id, image_id)}{SHADOW}{chunk_id}.again"
+
+
+def shadow_death(job_id: str, number: int) -> str:
+    """A chunk came back without one once more, as after a worker's end: put once each, from 1."""
+    return f"{job_prefix(job_id)}shadow-deaths/{number}"
+
+
 def cog(job_id: str, image_id: str) -> str:
     """The COG made of a raster whose windows would be slow to read."""
     return f"{image_prefix(job_id, image_id)}cog.tif"
@@ -187,6 +214,38 @@ def model_alias(name: str, alias: str) -> str:
     return f"{MODELS}{name}/aliases/{alias}.json"
 
 
+def model_shadow(name: str) -> str:
+    """The version that runs beside ``production``, on which share, and who decided so."""
+    return f"{MODELS}{name}/shadow.json"
+
+
 def api_key(key_id: str) -> str:
     """What is kept of an API key: whose it is, what it may do, a hash of its secret."""
     return f"{KEYS}{key_id}.json"
+
+
+TRAININGS_OPEN = f"{TRAININGS}open/"
+TRAININGS_LISTED = f"{TRAININGS}listed/"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LAST_MS = 10**15 - 1
+
+
+def training_run(training_id: str) -> str:
+    """A training run: what was asked for, and where it stands."""
+    return f"{TRAININGS}runs/{training_id}.json"
+
+
+def training_open(training_id: str) -> str:
+    """There from the request until the run has ended: what workers look for."""
+    return f"{TRAININGS_OPEN}{training_id}"
+
+
+def training_listed(requested: datetime, training_id: str) -> str:
+    """A mark for lists: the store names the newest run first."""
+    ms = (requested - _EPOCH) // timedelta(milliseconds=1)
+    return f"{TRAININGS_LISTED}{_LAST_MS - ms:015d}-{training_id}"
+
+
+def training_drift(digest: str) -> str:
+    """How long a model's version has drifted, and when a training was last asked for because of it."""
+    return f"{TRAININGS}drift/{digest}.json"

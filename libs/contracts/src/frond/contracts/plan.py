@@ -11,7 +11,7 @@ from typing import Annotated, Final, Literal, NamedTuple
 from pydantic import Field, model_validator
 
 from frond.contracts.ids import canonical_json, digest
-from frond.contracts.jobs import Contract, ModelRef, Thresholds
+from frond.contracts.jobs import Contract, ModelRef, Shadow, Thresholds
 
 MOST_WINDOWS_AN_IMAGE: Final = 1 << 27
 """At the very most; the tiler has a limit of its own."""
@@ -192,6 +192,9 @@ class ImagePlan(Contract):
     grid: WindowGrid
     model: ModelRef
     thresholds: Thresholds = Thresholds()
+    shadow: Shadow | None = Field(
+        default=None, description="changes no result's bytes, and is no part of the plan's digest"
+    )
     windows_per_chunk: int = Field(default=32, ge=1, le=1024)
     skipped: str = Field(
         default="",

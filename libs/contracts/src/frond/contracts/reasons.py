@@ -52,6 +52,11 @@ class Reason(StrEnum):
     # the model
     UNKNOWN_MODEL = "unknown-model"
     BAD_MODEL = "bad-model"
+    # a training run
+    UNKNOWN_RECIPE = "unknown-recipe"
+    """The worker has no config of that name."""
+    TRAINING_FAILED = "training-failed"
+    """It ended without a version: an error, too little time, or a process that was killed."""
     # the run
     INFERENCE_FAILED = "inference-failed"
     MASKS_FAILED = "masks-failed"

@@ -78,6 +78,19 @@ COMPLETED: Final = Topic(
     public=True,
     about="One self-contained event a job.",
 )
+DRIFT: Final = Topic(
+    "frond.drift.v1",
+    4,
+    retention_ms=90 * _DAY_MS,
+    public=True,
+    about="How a model's live windows compare with its training data, period by period.",
+)
+TRAINING: Final = Topic(
+    "frond.training.v1",
+    4,
+    retention_ms=30 * _DAY_MS,
+    about="One event a training run that was asked for; where it stands is told by the store.",
+)
 DEADLETTER: Final = Topic(
     "frond.deadletter.v1", 4, retention_ms=30 * _DAY_MS, about="What could not be read, and why.",
     config={"max.message.bytes": str(MAX_MESSAGE_BYTES)},
@@ -90,5 +103,7 @@ ALL: Final[tuple[Topic, ...]] = (
     IMAGED,
     STATUS,
     COMPLETED,
+    DRIFT,
+    TRAINING,
     DEADLETTER,
 )

@@ -58,10 +58,22 @@ class DetectionFigures:
         self._empty = self._empty_finds = 0
         self._empty_pixels = 0
 
-    def add(self, found: Found, labels: Labels, width: int, height: int) -> None:
-        """One image: what was found in it, and its labels."""
-        plain = self._scene(found.plain, labels, width, height)
-        every = self._scene(found.every, labels, width, height)
+    def add(
+        self,
+        found: Found,
+        labels: Labels,
+        width: int,
+        height: int,
+        *,
+        edge_pixels: float | None = None,
+    ) -> None:
+        """One image: what was found in it, and its labels.
+
+        Args:
+            edge_pixels: the width of its edge band, where it is known and no share.
+        """
+        plain = self._scene(found.plain, labels, width, height, edge_pixels)
+        every = self._scene(found.every, labels, width, height, edge_pixels)
         n = len(self._classes)
         real = plain.labels.classes[~plain.aside_labels]
         self._labels += np.bincount(real, minlength=n)
@@ -110,9 +122,11 @@ class DetectionFigures:
             "best": {how: _best(sweep, how) for how in HOW},
         }
 
-    def _scene(self, finds: Detections, labels: Labels, width: int, height: int) -> Scene:
+    def _scene(
+        self, finds: Detections, labels: Labels, width: int, height: int, pixels: float | None
+    ) -> Scene:
         mine = finds.take(np.isin(finds.classes, self._judged)).sorted()
-        return scene(mine, labels, width, height, self._band)
+        return scene(mine, labels, width, height, self._band, pixels)
 
     def _matched(self, on: Scene, how: str) -> Judged:
         return by_centre(on) if how == "centre" else by_overlap(on, self._iou)

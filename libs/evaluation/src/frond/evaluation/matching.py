@@ -65,7 +65,12 @@ class Judged(NamedTuple):
 
 
 def scene(
-    finds: Detections, labels: Labels, width: int, height: int, edge_band: float = 0.0
+    finds: Detections,
+    labels: Labels,
+    width: int,
+    height: int,
+    edge_band: float = 0.0,
+    edge_pixels: float | None = None,
 ) -> Scene:
     """Put finds beside labels.
 
@@ -73,9 +78,10 @@ def scene(
         width, height: of the raster.
         edge_band: what has its centre this near to the image's edge, in shares of its labels'
             median side, is set aside.
+        edge_pixels: the band's width, in place of that share.
     """
     near = overlaps(finds, labels)
-    band = edge_band * _median_side(labels)
+    band = edge_band * _median_side(labels) if edge_pixels is None else edge_pixels
     at_edge = _at_edge(finds.boxes, width, height, band)
     aside_finds = at_edge.copy()
     crowded = labels.crowd[near.label] & (near.within >= _IN_CROWD)
@@ -114,18 +120,23 @@ def by_centre(on: Scene) -> Judged:
     return _judged(on, find[good], label[good], -far[good])
 
 
-def confusion(on: Scene, judged: Judged, iou: float, classes: int) -> Ints:
-    """[classes + 1, classes + 1]: labels (rows) as finds (columns); the last is the background.
-
-    Labels that nothing of their class matches go to what other finds are left over them.
-    """
+def of_any_class(on: Scene, judged: Judged, iou: float) -> Ints:
+    """Which label each find is; one that is none of its own class, what is left over it of another."""
     near, label = on.near, judged.label
     taken = np.zeros(len(on.labels), np.bool_)
     taken[label[label >= 0]] = True
     left = (near.iou >= iou) & (label[near.find] < 0) & ~taken[near.label]
     left &= ~on.labels.crowd[near.label]
     mixed = _greedy(near.find[left], near.label[left], near.iou[left], len(on.finds))
-    every = np.where(label >= 0, label, mixed)
+    return np.where(label >= 0, label, mixed)
+
+
+def confusion(on: Scene, judged: Judged, iou: float, classes: int) -> Ints:
+    """[classes + 1, classes + 1]: labels (rows) as finds (columns); the last is the background.
+
+    Labels that nothing of their class matches go to what other finds are left over them.
+    """
+    every = of_any_class(on, judged, iou)
     counts = np.where(every >= 0, ~_at(on.aside_labels, every), ~on.aside_finds)
     rows = np.where(every >= 0, _at(on.labels.classes, every), classes)
     table = np.zeros((classes + 1, classes + 1), np.int64)

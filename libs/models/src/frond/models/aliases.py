@@ -12,12 +12,11 @@ from frond.contracts import keys
 from frond.contracts.errors import ObjectMissing
 from frond.contracts.jobs import ModelRef
 from frond.models.folder import bad_model
+from frond.models.kept import change
 from frond.store import ObjectStore
 
 _REMEMBERED: Final = 20
 _MOVES: Final = 100
-# a hundred moves with the longest reasons take a fifth of it
-_MOST_BYTES: Final = 8 << 20
 
 
 class Move(BaseModel):
@@ -81,36 +80,25 @@ class Aliases:
             choose: from how the alias is now, which version it is to be, and its new ``before``;
                 asked again when somebody else has moved it meanwhile.
         """
-        key = keys.model_alias(name, alias)
-        while True:
-            etag, held = await self._held(key)
-            ref, before = await choose(held)
-            if held is not None and held.digest == ref.digest:
-                return ref
-            at = datetime.now(UTC)
-            move = Move(digest=ref.digest, version=ref.version, at=at, who=who, why=why)
-            moved = Alias(
-                digest=ref.digest, version=ref.version, moved_at=at, who=who, why=why,
+        pointed: ModelRef | None = None
+
+        async def moved(held: Alias | None) -> Alias | None:
+            nonlocal pointed
+            pointed, before = await choose(held)
+            if held is not None and held.digest == pointed.digest:
+                return None
+            move = Move(
+                digest=pointed.digest, version=pointed.version, at=datetime.now(UTC), who=who,
+                why=why,
+            )  # fmt: skip
+            return Alias(
+                digest=move.digest, version=move.version, moved_at=move.at, who=who, why=why,
                 before=before[:_REMEMBERED], moves=(move, *_moves(held))[:_MOVES],
             )  # fmt: skip
-            data = moved.model_dump_json().encode()
-            if etag:
-                done = await self._store.replace(key, data, etag)
-            else:
-                done = await self._store.put_if_absent(key, data) == data
-            if done:
-                return ref
 
-    async def _held(self, key: str) -> tuple[str, Alias | None]:
-        """With its ETag; "": it is not there. One that cannot be read is as good as none."""
-        try:
-            stat, raw = await self._store.head_bytes(key, _MOST_BYTES)
-        except ObjectMissing:
-            return "", None
-        try:
-            return stat.etag, Alias.model_validate_json(raw)
-        except ValueError:
-            return stat.etag, None
+        await change(self._store, keys.model_alias(name, alias), Alias, moved)
+        assert pointed is not None
+        return pointed
 
 
 def _moves(held: Alias | None) -> tuple[Move, ...]:

@@ -5,23 +5,20 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from frond.contracts.errors import ModelRejected
+from frond.contracts.errors import ModelRejected, ModelUnavailable
 from frond.contracts.modelspec import ModelManifest, ModelThresholds
 from frond.models.decoders import WindowDetections, WindowPlanes, WindowResult, detections_of
 from frond.models.folder import load_manifest
 from frond.models.graph import drawn
 from frond.models.guess import PLACEHOLDER
+from frond.models.report import Finding, Report, Windows
 from frond.models.session import ModelSession
-
-Level = Literal["wrong", "odd", "fine"]
-Windows = Sequence[NDArray[np.uint8]]
 
 _SLOW_S: Final = 1.0
 _TRIES: Final = 3
@@ -29,44 +26,13 @@ _FEW: Final = 3
 _LARGE_SIDE: Final = 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was seen. ``wrong``: jobs would fail or mislead; ``odd``: look at it."""
-
-    level: Level
-    text: str
-
-
-@dataclass
-class Report:
-    """What a check saw.
-
-    Attributes:
-        manifest: None where it cannot be read.
-        windows: that were looked at, uint8 [size, size, bands].
-        results: one a window, at the manifest's thresholds; none where the model does not run.
-        window_s: seconds that a window took.
-    """
-
-    findings: list[Finding] = field(default_factory=list)
-    manifest: ModelManifest | None = None
-    windows: Windows = ()
-    results: Sequence[WindowResult] = ()
-    window_s: float | None = None
-
-    @property
-    def fits(self) -> bool:
-        """Whether nothing is wrong."""
-        return all(f.level != "wrong" for f in self.findings)
-
-    def say(self, level: Level, text: str) -> None:
-        self.findings.append(Finding(level, text))
-
-
 def check(
     folder: Path, sample: Callable[[ModelManifest], Windows] | None = None, threads: int = 0
 ) -> Report:
-    """Load a folder, run it on a sample, and tell what there is to tell. Never raises ModelRejected.
+    """Load a folder, run it on a sample, and tell what there is to tell.
+
+    Never raises ModelRejected nor ModelUnavailable. A model that a server runs is given the sample
+    there, wherever that is.
 
     Args:
         sample: gives windows, uint8 [size, size, bands], at least one; drawn ones where None.
@@ -77,8 +43,8 @@ def check(
         session = ModelSession(
             folder, manifest, providers=("CPUExecutionProvider",), threads=threads
         )
-    except ModelRejected as e:
-        report.say("wrong", e.detail)
+    except (ModelRejected, ModelUnavailable) as e:
+        report.say("wrong", _sentence(e))
         return report
     spec = manifest.input
     report.say(
@@ -87,19 +53,24 @@ def check(
         f"{spec.size}×{spec.size} ({spec.layout}, {spec.dtype}), {session.batch} a run.",
     )
     _unfinished(report, manifest)
+    _judge_server(report, manifest)
     report.windows = sample(manifest) if sample else drawn_windows(manifest)
     fed = [_ordered(w, session) for w in report.windows]
     try:
         report.results = _decoded(session, fed, manifest.thresholds)
         _judge(report, session, fed)
-    except ModelRejected as e:
-        report.say("wrong", e.detail)
+    except (ModelRejected, ModelUnavailable) as e:
+        report.say("wrong", _sentence(e))
     return report
 
 
 def drawn_windows(manifest: ModelManifest) -> Windows:
     """Two drawn windows for a model to look at."""
     return [drawn(manifest.input.size, len(manifest.bands), seed) for seed in (1, 2)]
+
+
+def _sentence(e: ModelRejected | ModelUnavailable) -> str:
+    return e.detail if isinstance(e, ModelRejected) else f"{e}."
 
 
 def _unfinished(report: Report, manifest: ModelManifest) -> None:
@@ -114,6 +85,30 @@ def _unfinished(report: Report, manifest: ModelManifest) -> None:
         )
     if not manifest.licence:
         report.say("odd", "licence is empty: say who may use the weights.")
+    known, score = manifest.reference, manifest.thresholds.score
+    if known is not None and manifest.task != "segmentation" and score > known.score:
+        report.say(
+            "odd",
+            f"thresholds.score is {score:g} and reference.score {known.score:g}: the reference holds "
+            "scores that jobs will not have, so that drift does not look at scores and finds. Measure it "
+            "anew: frond models reference.",
+        )
+
+
+def _judge_server(report: Report, manifest: ModelManifest) -> None:
+    if (server := manifest.server) is None:
+        return
+    report.say(
+        "fine",
+        f"The server at {server.url} runs it, and was sent the sample. An installation sends "
+        "windows there only where FROND_MODEL_SERVERS names it.",
+    )
+    if server.version is None:
+        report.say(
+            "odd",
+            "server.version is not set: the server may take another version while a job runs. Name "
+            "one of those that it has.",
+        )
 
 
 def _judge(report: Report, session: ModelSession, fed: Windows) -> None:
@@ -311,11 +306,12 @@ def _judge_time(report: Report, session: ModelSession, fed: Windows) -> None:
         took.append(time.perf_counter() - started)
     each = report.window_s = min(took) / len(batch)
     spec = session.manifest
+    where = "on its server, with the way there" if session.remote else "on this machine's CPU"
     core = spec.input.size - 2 * spec.margin
     count = math.ceil(_LARGE_SIDE / core) ** 2
     report.say(
         "odd" if each > _SLOW_S else "fine",
-        f"A window takes {each * 1000:.0f} ms on this machine's CPU: {count} windows, a raster of "
+        f"A window takes {each * 1000:.0f} ms {where}: {count} windows, a raster of "
         f"{_LARGE_SIDE}×{_LARGE_SIDE} pixels at the model's resolution, {_lasting(count * each)}.",
     )
 

@@ -59,6 +59,9 @@ def _flat(values: Mapping[str, Any], before: str = "") -> dict[str, str]:
 
 
 def _ports(folder: Path) -> dict[str, str]:
+    if not (folder / MODEL_FILE).exists():
+        # a server runs it, and is not asked
+        return {}
     graph = Graph.open(folder / MODEL_FILE)
     ports = {f"graph input {n}": str(p) for n, p in enumerate(graph.inputs)}
     return ports | {f"graph output {n}": str(p) for n, p in enumerate(graph.outputs)}

@@ -1,4 +1,7 @@
-"""A model folder: ``model.onnx``, ``model.yaml`` and whatever lies beside them."""
+"""A model folder: ``model.onnx``, ``model.yaml`` and whatever lies beside them.
+
+A model that a server runs (``server`` in ``model.yaml``) has no ``model.onnx``.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,7 @@ MANIFEST_FILE: Final = "model.yaml"
 
 _MAX_MANIFEST_BYTES: Final = 256 * 1024
 _PIECE: Final = 1 << 20
+_NOT_YAML: Final = (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError)
 
 
 def bad_model(detail: str) -> ModelRejected:
@@ -30,8 +34,8 @@ def folder_files(folder: Path) -> list[str]:
     """The folder's files as sorted relative POSIX names; hidden files and folders are left out.
 
     Raises:
-        ModelRejected: there is no folder, no ``model.onnx`` or no ``model.yaml`` in it, or it
-            holds a symbolic link.
+        ModelRejected: there is no folder, no ``model.yaml`` in it, neither ``model.onnx`` nor the
+            name of a server, or both, or it holds a symbolic link.
     """
     if not folder.is_dir():
         raise bad_model(f"{folder} is no folder. A model is a folder of model.onnx and model.yaml.")
@@ -46,11 +50,28 @@ def folder_files(folder: Path) -> list[str]:
             )
         if path.is_file():
             names.append(relative.as_posix())
+    served = MANIFEST_FILE in names and _names_a_server(folder / MANIFEST_FILE)
     for needed in (MODEL_FILE, MANIFEST_FILE):
-        if needed not in names:
+        if needed not in names and not (served and needed == MODEL_FILE):
             raise bad_model(f"{folder} has no {needed}. A model folder holds both "
                             f"{MODEL_FILE} and {MANIFEST_FILE}.")  # fmt: skip
+    if served and MODEL_FILE in names:
+        raise bad_model(
+            f"{folder} has a {MODEL_FILE}, and its {MANIFEST_FILE} names a server. Take one of them "
+            "out, so that it is clear which one runs."
+        )
     return sorted(names)
+
+
+def _names_a_server(manifest: Path) -> bool:
+    """Whether there is a section ``server``, be the rest as it may: whoever parses it tells."""
+    if manifest.stat().st_size > _MAX_MANIFEST_BYTES:
+        return False
+    try:
+        data = yaml.load(manifest.read_bytes(), Loader=_PlainLoader)  # noqa: S506 - a SafeLoader, stricter
+    except _NOT_YAML:
+        return False
+    return isinstance(data, dict) and data.get("server") is not None
 
 
 def folder_digest(folder: Path) -> str:
@@ -90,7 +111,7 @@ def parse_manifest(text: bytes) -> ModelManifest:
         raise bad_model(f"{MANIFEST_FILE} has {len(text)} bytes; {_MAX_MANIFEST_BYTES} are enough.")
     try:
         data = yaml.load(text, Loader=_PlainLoader)  # noqa: S506 - a SafeLoader, stricter
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as e:
+    except _NOT_YAML as e:
         raise bad_model(f"{MANIFEST_FILE} is not YAML: {_yaml_words(e)}") from None
     if not isinstance(data, dict):
         raise bad_model(

@@ -13,9 +13,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from frond.contracts.errors import ModelRejected
+from frond.contracts.errors import FrondError, ModelRejected
+from frond.contracts.modelspec import ServerSpec
 from frond.models.decoders.base import shape_words
 from frond.models.folder import bad_model
+from frond.models.remote import RemoteModel
 from frond.models.session import DTYPES, open_graph
 
 _SIZES: Final = (512, 640, 1024, 256, 224)
@@ -84,7 +86,7 @@ class Output:
 
 @dataclass(frozen=True)
 class Graph:
-    """A graph that ONNX Runtime can load.
+    """A graph that ONNX Runtime can load, or a server's model.
 
     Attributes:
         told: what its metadata say.
@@ -113,6 +115,17 @@ class Graph:
             session,
         )
 
+    @classmethod
+    def at(cls, server: ServerSpec) -> Graph:
+        """A model on a server, which tells names and shapes and nothing else.
+
+        Raises:
+            ModelRejected, ModelUnavailable: as :class:`frond.models.remote.RemoteModel`.
+        """
+        session = RemoteModel(server.model, server)
+        inputs, outputs = session.get_inputs(), session.get_outputs()
+        return cls(tuple(map(_port, inputs)), tuple(map(_port, outputs)), Told(), session)
+
     def run(self, *batches: NDArray[Any]) -> tuple[Output, ...]:
         """Its outputs for inputs as they are, one run each; later runs that end in NaN are left out.
 
@@ -122,6 +135,8 @@ class Graph:
         names = [o.name for o in self.outputs]
         try:
             runs = [self.session.run(names, {self.inputs[0].name: b}) for b in batches]
+        except FrondError:
+            raise
         except Exception as e:  # ONNX Runtime's errors have no common base but this
             why = (str(e).strip().splitlines() or [type(e).__name__])[0][:300]
             raise bad_model(f"The graph could not be run on a sample: {why}") from e

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from frond.contracts.errors import ModelRejected
-from frond.contracts.modelspec import ModelManifest
+from frond.contracts.errors import ModelRejected, ModelUnavailable
+from frond.contracts.modelspec import ModelManifest, ServerSpec
 from frond.models.families import recognise
 from frond.models.family import Family
 from frond.models.folder import MANIFEST_FILE, MODEL_FILE, bad_model, parse_manifest
@@ -54,7 +54,24 @@ def guess(path: Path, name: str | None = None) -> Guess:
     Raises:
         ModelRejected: BAD_MODEL: it cannot be loaded or run, or no decoder reads its outputs.
     """
-    graph = Graph.open(path)
+    return _described(Graph.open(path), name or _slug(path))
+
+
+def guess_served(server: ServerSpec, name: str | None = None) -> Guess:
+    """The same of a model on a server, which is asked for samples.
+
+    Args:
+        name: of the model; its name on the server where None.
+
+    Raises:
+        ModelRejected: as :func:`guess`, or the server knows no such model.
+        ModelUnavailable: it does not answer.
+    """
+    graph = Graph.at(server)
+    return _described(graph, name or _slug(Path(server.model)), server)
+
+
+def _described(graph: Graph, name: str, server: ServerSpec | None = None) -> Guess:
     port = _one_input(graph)
     sheet = _Sheet()
     layout, bands = _layout(port, sheet)
@@ -64,7 +81,9 @@ def guess(path: Path, name: str | None = None) -> Guess:
     scales = (1.0,) if "uint8" in port.dtype else (_PER_PIXEL, 1.0, 30.0)
     outputs = graph.run(*(batch_of(samples, port, layout, s) for s in scales))
     family = recognise(outputs, size, graph.told)
-    text = _text(name or _slug(path), graph, port, family, layout, bands, size, sheet)
+    if server is not None:
+        _server(server, graph, sheet)
+    text = _text(name, graph, port, family, layout, bands, size, sheet)
     return Guess(
         text, parse_manifest(text.encode()), family.why, tuple(sheet.guessed), tuple(sheet.fill_in)
     )
@@ -76,11 +95,7 @@ def write_folder(path: Path, folder: Path, name: str | None = None) -> Guess:
     Raises:
         ModelRejected: as :func:`guess`; or there is a ``model.yaml`` already.
     """
-    if (folder / MANIFEST_FILE).exists():
-        raise bad_model(
-            f"{folder / MANIFEST_FILE} is there already, and may hold your own words. "
-            "Take another folder, or delete it first."
-        )
+    _check_free(folder)
     found = guess(path, name)
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / MODEL_FILE
@@ -89,11 +104,39 @@ def write_folder(path: Path, folder: Path, name: str | None = None) -> Guess:
         # large graphs keep their weights in a file beside them, whose name the graph knows
         for weights in sorted(path.parent.glob(f"{path.name}*data")):
             shutil.copyfile(weights, folder / weights.name)
+    return _written(found, folder)
+
+
+def write_served_folder(server: ServerSpec, folder: Path, name: str | None = None) -> Guess:
+    """Make a model folder of a model on a server: the ``model.yaml`` that was guessed, and no graph.
+
+    Raises:
+        ModelRejected, ModelUnavailable: as :func:`guess_served`; or there is a ``model.yaml``
+            already.
+    """
+    _check_free(folder)
+    found = guess_served(server, name)
+    folder.mkdir(parents=True, exist_ok=True)
+    return _written(found, folder)
+
+
+def _check_free(folder: Path) -> None:
+    if (folder / MANIFEST_FILE).exists():
+        raise bad_model(
+            f"{folder / MANIFEST_FILE} is there already, and may hold your own words. "
+            "Take another folder, or delete it first."
+        )
+
+
+def _written(found: Guess, folder: Path) -> Guess:
     (folder / MANIFEST_FILE).write_text(found.text)
     try:
         ModelSession(folder, providers=("CPUExecutionProvider",))
     except ModelRejected as e:
-        return Guess(found.text, found.manifest, found.why, found.guessed, found.fill_in, e.detail)
+        return replace(found, problem=e.detail)
+    except ModelUnavailable as e:
+        # what was guessed is whole all the same: only its last trial is missing
+        return replace(found, problem=f"{e}.")
     return found
 
 
@@ -105,6 +148,7 @@ class _Sheet:
         self.guessed: list[str] = []
         self.fill_in: list[str] = []
         self.doubts: dict[str, str] = {}
+        self.server: dict[str, str] = {}
 
     def add(self, field: str, value: Any, doubt: str = "", fill: str = "") -> None:
         """One line; ``field`` is its path, whose depth is its indent."""
@@ -182,6 +226,10 @@ def _text(
     sheet.add("version", "1")
     sheet.add("task", family.task)
     sheet.add("description", " ".join(told.description.split()))
+    if sheet.server:
+        sheet.add("server", None)
+    for key, value in sheet.server.items():
+        sheet.add(f"server.{key}", value)
     sheet.add("decoder", None)
     sheet.add("decoder.name", family.decoder, family.why)
     if family.params:
@@ -230,6 +278,17 @@ def _text(
         sheet.add("licence", "", fill="of the weights, as an SPDX name: Apache-2.0, CC-BY-4.0 …")
         sheet.fill_in.append("licence: who may use the weights, as an SPDX name (CC-BY-4.0).")
     return "\n".join(sheet.lines) + "\n"
+
+
+def _server(server: ServerSpec, graph: Graph, sheet: _Sheet) -> None:
+    """Pinned to the version that it runs now, so that it does not change beneath a job."""
+    runs = graph.session.version
+    pinned = server.version or (runs if runs in graph.session.versions else None)
+    sheet.server = {"url": server.url, "model": server.model}
+    if pinned is not None:
+        sheet.server["version"] = pinned
+    if server.version is None:
+        sheet.doubts["server.version"] = "what it runs now; leave it out to follow the server"
 
 
 def _classes(family: Family, graph: Graph, sheet: _Sheet) -> None:

@@ -3,6 +3,7 @@
 ``models/{name}/versions/{digest}/…``   a folder's files; ``model.yaml`` is written last, so a
 version is there when its manifest is.
 ``models/{name}/aliases/{alias}.json``  where an alias points, and its history.
+``models/{name}/shadow.json``           what runs beside ``production``, and its history.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from frond.contracts import keys
 from frond.contracts.errors import ModelRejected, ObjectMissing
 from frond.contracts.jobs import ModelRef
-from frond.contracts.modelspec import NAME_PATTERN, ModelManifest
+from frond.contracts.modelspec import DIGEST_PREFIX_PATTERN, NAME_PATTERN, ModelManifest
 from frond.contracts.reasons import Reason
 from frond.models.aliases import Alias, Aliases
 from frond.models.folder import (
@@ -32,26 +33,30 @@ from frond.models.folder import (
     load_manifest,
     parse_manifest,
 )
+from frond.models.shadows import PRODUCTION, Shadows, StandingShadow
 from frond.store import ObjectStore
 
-DEFAULT_ALIAS: Final = "production"
+DEFAULT_ALIAS: Final = PRODUCTION
 
 _log = logging.getLogger(__name__)
 
 _NAME = re.compile(NAME_PATTERN)
 _DIGEST = re.compile(r"^[0-9a-f]{64}$")
-_PREFIX = re.compile(r"^[0-9a-f]{8,64}$")
+_PREFIX = re.compile(DIGEST_PREFIX_PATTERN)
 _TYPES: Final = {".yaml": "application/yaml", ".md": "text/markdown"}
 
 
 class ModelListing(BaseModel):
-    """One model in the registry: its versions (version label by digest) and aliases."""
+    """One model in the registry: its versions (version label by digest), aliases and shadow."""
 
     model_config = ConfigDict(frozen=True)
 
     name: str
     versions: dict[str, str]
     aliases: dict[str, Alias]
+    shadow: StandingShadow | None = Field(
+        default=None, description="what runs beside production; digest null: it was taken away"
+    )
 
 
 class Registry:
@@ -65,6 +70,7 @@ class Registry:
         self._store = store
         self.default_model = default_model
         self._aliases = Aliases(store)
+        self.shadows = Shadows(store, self)
         self._manifests: dict[str, ModelManifest] = {}
 
     async def push(
@@ -100,6 +106,7 @@ class Registry:
         """
         versions: dict[str, dict[str, str]] = {}
         aliases: dict[str, dict[str, Alias]] = {}
+        shadows: dict[str, StandingShadow | None] = {}
         async for found in self._store.list(
             keys.MODELS if name is None else f"{keys.MODELS}{name}/"
         ):
@@ -113,10 +120,12 @@ class Registry:
                     where = await self._aliases.get(parts[0], alias)
                     if where is not None:
                         aliases.setdefault(parts[0], {})[alias] = where
+                elif found.key == keys.model_shadow(parts[0]):
+                    shadows[parts[0]] = await self.shadows.get(parts[0])
             except (ModelRejected, ObjectMissing) as e:
                 _log.warning("%s is left out of the list of models: %s", found.key, e)
         return [
-            ModelListing(name=n, versions=v, aliases=aliases.get(n, {}))
+            ModelListing(name=n, versions=v, aliases=aliases.get(n, {}), shadow=shadows.get(n))
             for n, v in sorted(versions.items())
         ]
 
@@ -217,7 +226,7 @@ class Registry:
         Raises:
             ModelRejected: there is no such version, or the alias cannot be a name.
         """
-        _check_alias(alias)
+        check_alias(alias)
         if not _PREFIX.fullmatch(digest):
             raise await self._unknown(f"{name}@{digest}")
         ref = await self.resolve(f"{name}@{digest}")
@@ -247,7 +256,7 @@ class Registry:
         """
         if not _NAME.fullmatch(name):
             raise await self._unknown(f"{name}@{alias}")
-        _check_alias(alias)
+        check_alias(alias)
 
         async def back(held: Alias | None) -> tuple[ModelRef, tuple[str, ...]]:
             if held is None:
@@ -310,7 +319,8 @@ def _went_back(held: Alias, now: str | None) -> bool:
     return now is not None and now == last != held.digest and held.before[:1] != (now,)
 
 
-def _check_alias(alias: str) -> None:
+def check_alias(alias: str) -> None:
+    """Raises ModelRejected where this cannot be an alias."""
     if not _NAME.fullmatch(alias) or _PREFIX.fullmatch(alias):
         raise ModelRejected(
             Reason.BAD_REQUEST,

@@ -1,4 +1,4 @@
-"""A model that runs: an ONNX Runtime session fitted to its manifest."""
+"""A model that runs: an ONNX Runtime session, or a server's model, fitted to its manifest."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from frond.contracts.errors import ModelRejected
+from frond.contracts.errors import FrondError, ModelRejected
 from frond.contracts.modelspec import ModelManifest, ModelThresholds
 from frond.models.decoders import (
     Decoder,
@@ -21,6 +21,7 @@ from frond.models.decoders import (
     detections_of,
 )
 from frond.models.folder import MODEL_FILE, bad_model, load_manifest
+from frond.models.remote import RemoteModel, declared_input
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -60,18 +61,21 @@ class ModelSession:
         sizes_alike: whether a run may have fewer windows than a batch: nothing in its result says so.
         layout: of the windows that :meth:`prepare` takes: ``CHW`` or ``HWC``.
         providers: that the session really uses, the first one first.
+        remote: whether a server runs it (``server`` in the manifest).
 
     Args:
-        folder: holds ``model.onnx``.
+        folder: holds ``model.onnx``, unless a server runs the model.
         manifest: the folder's own where None.
         providers: ONNX Runtime's names, in order of preference; those not available are left out.
         threads: of one run; 0 takes one for each core that this process may use.
         batch: where neither manifest nor graph says.
         cache_dir: where TensorRT keeps its engines, so that one machine builds each only once.
+        servers: base URLs of those that may run a model; None: any, as on one's own machine.
 
     Raises:
         ModelRejected: BAD_MODEL: the graph cannot be read, does not fit its manifest, or gives
-            nonsense for a sample.
+            nonsense for a sample; or its server may not be asked.
+        ModelUnavailable: its server does not answer; :meth:`infer` and :meth:`run` raise it too.
     """
 
     def __init__(
@@ -83,11 +87,18 @@ class ModelSession:
         threads: int = 0,
         batch: int = DEFAULT_BATCH,
         cache_dir: Path | None = None,
+        servers: Sequence[str] | None = None,
     ) -> None:
         self.manifest = manifest or load_manifest(folder)
         self._decoder: Decoder = decoder_for(self.manifest)
-        self._ort = open_graph(folder / MODEL_FILE, providers, threads, cache_dir)
-        self.providers: tuple[str, ...] = tuple(self._ort.get_providers())
+        server = self.manifest.server
+        self.remote = server is not None
+        self._graph: Any = (
+            RemoteModel(self.manifest.name, server, servers, declared_input(self.manifest))
+            if server is not None
+            else open_graph(folder / MODEL_FILE, providers, threads, cache_dir)
+        )
+        self.providers: tuple[str, ...] = tuple(self._graph.get_providers())
         spec = self.manifest.input
         self.layout: Literal["CHW", "HWC"] = "CHW" if spec.layout == "NCHW" else "HWC"
         self._input, self._image_only, fixed = self._fit_input()
@@ -96,7 +107,7 @@ class ModelSession:
         self.free_batch = said is None and not self._decoder.per_image
         self.threads = threads or cores()
         self.rows_alike = self.sizes_alike = False
-        self._outputs = [o.name for o in self._ort.get_outputs()]
+        self._outputs = [o.name for o in self._graph.get_outputs()]
         size, bands = spec.size, len(self.manifest.bands)
         self._window = (bands, size, size) if self.layout == "CHW" else (size, size, bands)
         self._gain, self._bias = self._affine()
@@ -136,7 +147,9 @@ class ModelSession:
             ModelRejected: INFERENCE_FAILED is the caller's word for it: the run itself failed.
         """
         try:
-            values = self._ort.run(self._outputs, {self._input: prepared})
+            values = self._graph.run(self._outputs, {self._input: prepared})
+        except FrondError:
+            raise
         except Exception as e:  # ONNX Runtime's errors have no common base but this
             raise bad_model(
                 f"The model {self.manifest.name} could not be run: {_first_line(e)}"
@@ -182,7 +195,7 @@ class ModelSession:
     def _fit_input(self) -> tuple[str, bool, int | None]:
         """The input's name, whether it takes one image without a batch axis, its fixed batch."""
         name, spec = self.manifest.name, self.manifest.input
-        inputs = {i.name: i for i in self._ort.get_inputs()}
+        inputs = {i.name: i for i in self._graph.get_inputs()}
         if len(inputs) != 1:
             raise bad_model(
                 f"The model {name} takes {len(inputs)} inputs ({', '.join(inputs)}); Frond gives "

@@ -21,8 +21,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from frond.contracts.errors import ModelRejected
 from frond.contracts.ids import digest
-from frond.models.folder import folder_digest
-from frond.models.session import PROVIDERS, ModelSession, cores
+from frond.models.folder import folder_digest, load_manifest
+from frond.models.session import DEFAULT_BATCH, PROVIDERS, ModelSession, cores
 
 CPU_BATCH: Final = 1
 """Windows a run on a CPU, before anything is measured: a short chunk wastes nothing."""
@@ -79,18 +79,25 @@ def tuned(
     batch: int = 0,
     cache_dir: Path,
     seconds: float = 5.0,
+    servers: Sequence[str] | None = None,
 ) -> ModelSession:
     """A session with the best setting for this machine; the search is kept below ``cache_dir``.
+
+    Nothing is measured of a model that a server runs: it runs with the batch given, else eight.
 
     Args:
         threads: of one run; 0: to be found.
         batch: where neither manifest nor graph says; 0: to be found.
         seconds: after which nothing further is tried, but what has begun is ended; 0: nothing is measured, and the plain
             setting is taken: a thread for each core, one window a run on a CPU and eight on a GPU.
+        servers: as of :class:`ModelSession`.
 
     Raises:
-        ModelRejected: as :class:`ModelSession`.
+        ModelRejected, ModelUnavailable: as :class:`ModelSession`.
     """
+    if load_manifest(folder).server is not None:
+        # what a stopwatch sees is the server's load, and what a sample shows may change with it
+        return ModelSession(folder, batch=batch or DEFAULT_BATCH, servers=servers)
 
     def opened(threads: int, batch: int) -> ModelSession:
         return ModelSession(

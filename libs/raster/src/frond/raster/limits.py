@@ -28,8 +28,8 @@ class Limits:
             one. DEFLATE reaches 1032; only files of almost nothing but missing tiles go beyond.
         max_windows: windows of one image.
         max_detections: of one window; a model that finds more finds noise.
-        verify_pixels: images up to this size are read once in full when they are planned, so that
-            damaged ones get one clear answer.
+        verify_pixels: images of several chunks up to this size are read once in full when they are
+            planned, so that damaged ones get one clear answer before any work.
     """
 
     max_pixels: int = 40_000_000_000

@@ -11,7 +11,7 @@ from typing import Final
 from frond.contracts.errors import RasterRejected
 from frond.contracts.events import ChunkPlanned
 from frond.contracts.ids import chunk_id
-from frond.contracts.jobs import ModelRef, Thresholds
+from frond.contracts.jobs import ModelRef, Shadow, Thresholds
 from frond.contracts.modelspec import ModelManifest
 from frond.contracts.plan import ImagePlan, Radiometry, RasterSource, WindowGrid
 from frond.contracts.reasons import Reason
@@ -50,6 +50,7 @@ class PlanRequest:
     model: ModelRef
     manifest: ModelManifest
     thresholds: Thresholds = field(default_factory=Thresholds)
+    shadow: Shadow | None = None
     job_size: int | None = None
     checksum: str | None = None
     windows_per_chunk: int = WINDOWS_PER_CHUNK
@@ -71,8 +72,6 @@ def plan_image(dataset: Dataset, info: RasterInfo, request: PlanRequest) -> Imag
         palette = palette_of(dataset) if choice.palette else None
     validity = validity_of(info, read_bands, palette)
     check_blocks(dataset, info, request.size)
-    if info.pixels <= limits.verify_pixels:
-        check_pixels(dataset, info, read_bands)
     scale = _scale(info.gsd, manifest.gsd_m, notes)
     grid = WindowGrid(
         width=_scaled(info.width, scale),
@@ -87,6 +86,9 @@ def plan_image(dataset: Dataset, info: RasterInfo, request: PlanRequest) -> Imag
             f"The image would be {grid.count} windows of {grid.size} pixels; at most "
             f"{limits.max_windows} are taken. Cut it into parts.",
         )
+    # one chunk is read at once, and tells of damage as well
+    if grid.count > request.windows_per_chunk and info.pixels <= limits.verify_pixels:
+        check_pixels(dataset, info, read_bands)
     empty = empty_windows(dataset, info, grid, read_bands, validity)
     return ImagePlan(
         job_id=request.job_id,
@@ -111,6 +113,7 @@ def plan_image(dataset: Dataset, info: RasterInfo, request: PlanRequest) -> Imag
         grid=grid,
         model=request.model,
         thresholds=request.thresholds,
+        shadow=request.shadow,
         windows_per_chunk=request.windows_per_chunk,
         skipped=pack_bitmap(empty),
         windows_skipped=int(empty.sum()),
@@ -190,6 +193,7 @@ def chunks_of(
             grid=plan.grid,
             model=plan.model,
             thresholds=plan.thresholds,
+            shadow=plan.shadow,
             job_size=plan.job_size,
             planned_at=planned_at,
             planning_s=planning_s if ordinal == 0 else None,

@@ -1,4 +1,4 @@
-"""Waiting while the broker or the object store is away.
+"""Waiting while the broker, the object store or a model's server is away.
 
 An outage is not an error of the work at hand: the work waits and goes on. Nothing else is
 retried here.
@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
-from frond.contracts.errors import BrokerUnavailable, StoreUnavailable
+from frond.contracts.errors import Outage
 from frond.runtime.logs import get_logger
 
 T = TypeVar("T")
@@ -21,16 +21,15 @@ _log = get_logger(__name__)
 
 
 async def wait_out(call: Callable[[], Awaitable[T]], *, what: str = "") -> T:
-    """Call until the broker and the store answer, pausing 0.2 s, then twice as long, up to 10 s.
+    """Call until whatever it needs answers, pausing 0.2 s, then twice as long, up to 10 s.
 
-    Only StoreUnavailable and BrokerUnavailable are waited out; all else is raised at once. The
-    call must be safe to repeat.
+    Only an Outage is waited out; all else is raised at once. The call must be safe to repeat.
     """
     pause = _FIRST_S
     while True:
         try:
             return await call()
-        except (StoreUnavailable, BrokerUnavailable) as e:
+        except Outage as e:
             _log.warning("waiting for an outage to end", what=what, error=str(e), pause_s=pause)
         await asyncio.sleep(pause)
         pause = min(pause * 2, _LONGEST_S)

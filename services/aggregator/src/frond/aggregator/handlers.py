@@ -25,6 +25,7 @@ from frond.contracts.events import (
     ImageFinished,
     ImageRejected,
     JobCancelled,
+    JobEvent,
     JobSealed,
     JobStatusChanged,
 )
@@ -167,6 +168,7 @@ class JobStage:
             Whether there is something new to tell of the job.
         """
         event = envelope.event
+        assert isinstance(event, JobEvent)
         job_id = event.job_id
         record = self.record(job_id)
         # a record may outlive its job: the reconciler closes jobs too, here or where the partition
@@ -219,7 +221,7 @@ class JobStage:
             return None
         return jobs.running(job_id, record, self.tally(job_id), datetime.now(UTC))
 
-    async def _over(self, event: Event, traceparent: str) -> bool:
+    async def _over(self, event: JobEvent, traceparent: str) -> bool:
         """Whether the job has ended; the end is told again if that may not have happened."""
         if await self.closing.completed(event.job_id) is None:
             return False
@@ -244,7 +246,7 @@ class JobStage:
         crash_point("aggregator.job-marked")
         return jobs.JobRecord()
 
-    async def _taken(self, record: jobs.JobRecord, event: Event) -> jobs.JobRecord:
+    async def _taken(self, record: jobs.JobRecord, event: JobEvent) -> jobs.JobRecord:
         job_id, said = event.job_id, None
         match event:
             case ImageFinished():

@@ -36,6 +36,7 @@ from frond.bus.offsets import Offsets
 from frond.contracts import topics
 from frond.contracts.envelope import Envelope
 from frond.contracts.errors import FrondError
+from frond.contracts.events import JobEvent
 from frond.contracts.topics import Topic
 from frond.runtime import Service, crash_point, get_logger, wait_out
 from frond.store import ObjectStore, StoreSettings
@@ -226,10 +227,12 @@ class Aggregator:
         return bool(message.generation_id != self.app.consumer_generation_id)
 
     async def _image_event(self, envelope: Envelope) -> None:
+        assert isinstance(envelope.event, JobEvent)
         self._saw(envelope.event.job_id)
         await self.image_stage.handle(envelope)
 
     async def _job_event(self, envelope: Envelope) -> None:
+        assert isinstance(envelope.event, JobEvent)
         job_id = envelope.event.job_id
         self._saw(job_id)
         if await self.job_stage.handle(envelope):

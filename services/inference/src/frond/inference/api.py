@@ -44,6 +44,14 @@ _REFS = 1000
 _PROBLEM = {"content": {MEDIA_TYPE: {"schema": {"type": "object"}}}}
 
 
+class _Room:
+    """For so many images in memory."""
+
+    def __init__(self, places: int) -> None:
+        self.places = asyncio.Semaphore(places)
+        self.threads = ThreadPoolExecutor(places, thread_name_prefix="predict")
+
+
 class Predictor:
     """Answers /predict with the process's models and its model threads.
 
@@ -73,12 +81,13 @@ class Predictor:
             # nothing is gained by reading it twice
             verify_pixels=0,
         )
-        self._threads = ThreadPoolExecutor(settings.predict_at_once, thread_name_prefix="predict")
-        self._room = asyncio.Semaphore(settings.predict_at_once)
+        # images of models that servers run have a room of their own: a server that hangs fills only that
+        self._rooms = {remote: _Room(settings.predict_at_once) for remote in (False, True)}
         self._refs: dict[str | None, tuple[float, ModelRef | None]] = {}
 
     def close(self) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for room in self._rooms.values():
+            room.threads.shutdown(wait=False, cancel_futures=True)
 
     async def admit(self, authorization: str | None) -> Callable[[int], Awaitable[None]]:
         """Let a request in; the result is to be awaited for each piece of its body.
@@ -114,13 +123,14 @@ class Predictor:
             )
         # before there is room: a sender may be slow, and must not keep others waiting
         with await read_body(self._settings.predict_max_bytes) as body:
-            async with self._room:
+            room = self._rooms[session.remote]
+            async with room.places:
                 body.seek(0)
                 data = body.read()
                 loop = asyncio.get_running_loop()
                 try:
                     return await loop.run_in_executor(
-                        self._threads, self._predict, data, ref, session, self._runner, self._limits,
+                        room.threads, self._predict, data, ref, session, self._runner, self._limits,
                         score,
                     )  # fmt: skip
                 except ModelRejected as e:

@@ -14,9 +14,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
+from prometheus_client import Counter
 
 from frond.contracts.errors import ModelRejected, RasterRejected
 from frond.contracts.modelspec import ModelThresholds
@@ -49,17 +51,47 @@ class Runner:
     """The threads in which every model of this process runs.
 
     Two, because a run leaves the cores idle wherever its graph does: another request's fills them.
-    On a GPU runs take turns, and the second thread prepares its batch meanwhile.
+    On a GPU runs take turns, and the second thread prepares its batch meanwhile. Each model that a
+    server runs has threads of its own: a slow server keeps no other model waiting.
+
+    Args:
+        requests: to one such model at a time: as many as there are chunks and requests to fill them.
+        counted: counts the windows that were run.
+
+    Attributes:
+        halted: while it is set, no further batch of a chunk is begun.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, requests: int = 8, counted: Counter = metrics.WINDOWS) -> None:
+        self._counted = counted
+        self.halted = threading.Event()
         self._pool = ThreadPoolExecutor(_RUNS, thread_name_prefix="onnx")
+        self._requests = requests
+        # an executor that nobody has any more ends its threads by itself
+        self._servers: WeakKeyDictionary[ModelSession, ThreadPoolExecutor] = WeakKeyDictionary()
         self._device = threading.Lock()
         self._lock = threading.Lock()
+        self._closed = False
         self._waiting: dict[int, deque[_Asked]] = {}
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
+        with self._lock:
+            self._closed = True
+            servers = list(self._servers.values())
+        for server in servers:
+            server.shutdown(wait=False, cancel_futures=True)
+
+    def _threads(self, session: ModelSession) -> ThreadPoolExecutor:
+        if not session.remote:
+            return self._pool
+        with self._lock:
+            if (threads := self._servers.get(session)) is None:
+                if self._closed:
+                    return self._pool
+                threads = ThreadPoolExecutor(self._requests, thread_name_prefix="server")
+                self._servers[session] = threads
+            return threads
 
     def beside_others(
         self,
@@ -76,11 +108,16 @@ class Runner:
 
         Raises:
             ModelRejected: the run failed, or gave what the decoder cannot read.
+            ModelUnavailable: the server that runs it does not answer.
         """
         if session.batch == 1:
             return self.detect(session, windows, thresholds)[0]
-        found = list(self._shared(session, self._ask(session, windows), thresholds, Spent()))
-        metrics.WINDOWS.inc(len(windows))
+        asked = self._ask(session, windows)
+        try:
+            found = list(self._shared(session, asked, thresholds, Spent()))
+        finally:
+            _drop(asked)
+        self._counted.inc(len(windows))
         return detections_of(found)
 
     def _ask(self, session: ModelSession, windows: Sequence[NDArray[np.uint8]]) -> Sequence[_Asked]:
@@ -89,10 +126,8 @@ class Runner:
         with self._lock:
             self._waiting.setdefault(id(session), deque()).extend(asked)
         for _ in range(0, len(asked), session.batch):
-            run = self._pool.submit(self._run_waiting, session)
-            run.add_done_callback(
-                lambda run: run.cancelled() and [a.outputs.cancel() for a in asked]
-            )
+            run = self._threads(session).submit(self._run_waiting, session)
+            run.add_done_callback(lambda run: _drop(asked) if run.cancelled() else None)
         return asked
 
     def _shared(
@@ -108,7 +143,9 @@ class Runner:
             except ModelRejected:
                 # the cause may be another's window: its own fate is its own
                 prepared = _prepared(spent, session, [one.window])
-                outputs, took = self._pool.submit(self._run, session, prepared, 1).result()
+                outputs, took = (
+                    self._threads(session).submit(self._run, session, prepared, 1).result()
+                )
             spent.run += took
             yield from _decoded(spent, session, outputs, thresholds)
 
@@ -134,8 +171,8 @@ class Runner:
             a.outputs.set_result((mine, took / len(taken)))
 
     def _run(self, session: ModelSession, prepared: NDArray[Any], n: int) -> tuple[Arrays, float]:
-        on_cpu = session.providers[0] == PROVIDERS[-1]
-        with nullcontext() if on_cpu else self._device:
+        shared = session.remote or session.providers[0] == PROVIDERS[-1]
+        with nullcontext() if shared else self._device:
             started = time.perf_counter()
             outputs = session.infer(prepared, n)
             return outputs, time.perf_counter() - started
@@ -164,26 +201,38 @@ class Runner:
 
         Raises:
             ModelRejected: the run failed, or gave what the decoder cannot read.
+            ModelUnavailable: the server that runs it does not answer.
         """
         batches = [windows[i : i + session.batch] for i in range(0, len(windows), session.batch)]
         # what fills no batch of its own runs with what other chunks have left, of any image and job
         left = session.rows_alike and batches and len(batches[-1]) < session.batch
         asked = self._ask(session, batches.pop()) if left else ()
-        before: Arrays | None = None
-        ahead = _prepared(spent, session, batches[0]) if batches else None
-        for i, batch in enumerate(batches):
-            assert ahead is not None
-            running = self._pool.submit(self._run, session, ahead, len(batch))
+        try:
+            before: Arrays | None = None
+            ahead = _prepared(spent, session, batches[0]) if batches else None
+            for i, batch in enumerate(batches):
+                assert ahead is not None
+                if self.halted.is_set():
+                    raise ModelRejected(Reason.INFERENCE_FAILED, "The run was stopped.")
+                running = self._threads(session).submit(self._run, session, ahead, len(batch))
+                if before is not None:
+                    yield from _decoded(spent, session, before, thresholds)
+                if i + 1 < len(batches):
+                    ahead = _prepared(spent, session, batches[i + 1])
+                before, took = running.result()
+                spent.run += took
             if before is not None:
                 yield from _decoded(spent, session, before, thresholds)
-            if i + 1 < len(batches):
-                ahead = _prepared(spent, session, batches[i + 1])
-            before, took = running.result()
-            spent.run += took
-        if before is not None:
-            yield from _decoded(spent, session, before, thresholds)
-        yield from self._shared(session, asked, thresholds, spent)
-        metrics.WINDOWS.inc(len(windows))
+            yield from self._shared(session, asked, thresholds, spent)
+        finally:
+            _drop(asked)
+        self._counted.inc(len(windows))
+
+
+def _drop(asked: Sequence[_Asked]) -> None:
+    """Let those that have not begun to run never run."""
+    for one in asked:
+        one.outputs.cancel()
 
 
 def _prepared(

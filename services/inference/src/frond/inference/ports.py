@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Protocol
 
+from frond.contracts.events import ChunkPlanned
 from frond.contracts.jobs import ModelRef
+from frond.contracts.modelspec import ModelManifest, ModelThresholds
+from frond.drift import Look
 from frond.models.session import ModelSession
 from frond.raster import Block, WindowPixels
 
@@ -42,6 +45,26 @@ class Results(Protocol):
 
 
 class Models(Protocol):
-    """Models by version. Raises ModelRejected or StoreUnavailable."""
+    """Models by version. Raises ModelRejected, StoreUnavailable or ModelUnavailable."""
 
     async def get(self, ref: ModelRef) -> ModelSession: ...
+
+
+class Watch(Protocol):
+    """Whoever looks on at what is run. Neither waits, nor raises."""
+
+    def look(
+        self, event: ChunkPlanned, manifest: ModelManifest, thresholds: ModelThresholds
+    ) -> Look | None:
+        """What to keep of a chunk while it runs; None: nothing."""
+        ...
+
+    def seen(
+        self,
+        event: ChunkPlanned,
+        session: ModelSession,
+        look: Look,
+        windows: Sequence[WindowPixels],
+    ) -> None:
+        """The chunk was run, and its result is stored."""
+        ...

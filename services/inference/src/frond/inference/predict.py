@@ -75,6 +75,7 @@ def predict(
         RasterRejected: the bytes are no such image, it does not fit the model or the limits, or it
             kills whoever decodes it.
         ModelRejected: the model failed.
+        ModelUnavailable: the server that runs it does not answer.
     """
     image = Image(
         np.frombuffer(data, np.uint8),

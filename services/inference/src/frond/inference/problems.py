@@ -12,7 +12,12 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from frond.auth import Throttled
-from frond.contracts.errors import ObjectMissing, StoreUnavailable, UserError
+from frond.contracts.errors import (
+    ModelUnavailable,
+    ObjectMissing,
+    StoreUnavailable,
+    UserError,
+)
 from frond.contracts.reasons import Reason
 from frond.inference import metrics
 from frond.runtime import get_logger
@@ -27,6 +32,8 @@ _STATUS: Final = {
     Reason.TOO_MANY: 413,
     Reason.INFERENCE_FAILED: 500,
 }
+_AWAY_S: Final = 5
+"""After which a request to a model whose server is away may be sent again."""
 
 
 def problem(
@@ -57,6 +64,16 @@ def add_problems(app: FastAPI) -> None:
         return problem(
             request, 503, Reason.UNAVAILABLE,
             "The object store, which holds models and keys, does not answer. Try again.",
+        )  # fmt: skip
+
+    @app.exception_handler(ModelUnavailable)
+    async def server_away(request: Request, e: ModelUnavailable) -> JSONResponse:
+        _log.warning("answering 503", error=repr(e))
+        said = f" ({e.told})" if e.told else ""
+        return problem(
+            request, 503, Reason.UNAVAILABLE,
+            f"The server that runs this model gives no result just now{said}. Try again.",
+            {"Retry-After": str(_AWAY_S)},
         )  # fmt: skip
 
     @app.exception_handler(RequestValidationError)

@@ -6,8 +6,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from frond.contracts.errors import ModelRejected, RasterRejected
 from frond.contracts.events import ChunkPlanned
 from frond.contracts.modelspec import ModelThresholds
+from frond.contracts.reasons import Reason
 from frond.inference.pipeline import Runner, Spent, check_count
 from frond.masks import WindowMask, masks
 from frond.masks import check as check_masks
@@ -32,6 +34,9 @@ class Result:
     detections: int
 
 
+Saw = Callable[[int, WindowResult], None]
+"""Told what the model made of each window, by its number in the chunk, while the chunk runs."""
+
 Finish = Callable[[int], Result]
 """What is left to do after a model's run, given the most detections that a window may have. Raises
 RasterRejected (TOO_MANY)."""
@@ -43,15 +48,31 @@ def run(
     event: ChunkPlanned,
     windows: Sequence[WindowPixels],
     thresholds: ModelThresholds,
+    saw: Saw | None = None,
 ) -> tuple[Finish, Spent]:
     """Run the model over a chunk's windows. Blocking.
 
     Raises:
         ModelRejected: the run failed, or gave what the decoder cannot read.
+        ModelUnavailable: the server that runs it does not answer.
     """
     if session.manifest.task == "segmentation":
-        return _masks(runner, session, event, windows, thresholds)
-    return _detections(runner, session, event, windows, thresholds)
+        return _masks(runner, session, event, windows, thresholds, saw)
+    return _detections(runner, session, event, windows, thresholds, saw)
+
+
+def check_fit(event: ChunkPlanned, session: ModelSession) -> None:
+    """Raise ModelRejected where the model does not take what was planned; RasterRejected where the grid
+    has no such windows."""
+    manifest = session.manifest
+    if event.grid.size != manifest.input.size or len(event.source.bands) != len(manifest.bands):
+        raise ModelRejected(
+            Reason.BAD_MODEL,
+            f"The plan has windows of {event.grid.size} pixels and {len(event.source.bands)} bands; "
+            f"{manifest.name} takes {manifest.input.size} and {len(manifest.bands)}.",
+        )
+    if min(event.windows) < 0 or max(event.windows) >= event.grid.count:
+        raise RasterRejected(Reason.BAD_REQUEST, "The chunk names windows that its grid has not.")
 
 
 def detections_in(stored: bytes) -> int:
@@ -73,8 +94,12 @@ def _detections(
     event: ChunkPlanned,
     windows: Sequence[WindowPixels],
     thresholds: ModelThresholds,
+    saw: Saw | None,
 ) -> tuple[Finish, Spent]:
     found, spent = runner.detect(session, [w.data for w in windows], thresholds)
+    if saw is not None:
+        for number, one in enumerate(found):
+            saw(number, one)
 
     def finish(most: int) -> Result:
         check_count(found, most)
@@ -91,17 +116,20 @@ def _masks(
     event: ChunkPlanned,
     windows: Sequence[WindowPixels],
     thresholds: ModelThresholds,
+    saw: Saw | None,
 ) -> tuple[Finish, Spent]:
     """Encoded while the model runs: planes are many times what the windows were."""
     spent = Spent()
     results = runner.results(session, [w.data for w in windows], thresholds, spent)
-    found = masks(_planes(results), windows, event.grid)
+    found = masks(_planes(results, saw), windows, event.grid)
     data = masks_to_ipc(_timed(found, spent), _about(event))
     return lambda _: Result(data, 0), spent
 
 
-def _planes(results: Iterator[WindowResult]) -> Iterator[WindowPlanes]:
-    for one in results:
+def _planes(results: Iterator[WindowResult], saw: Saw | None) -> Iterator[WindowPlanes]:
+    for number, one in enumerate(results):
+        if saw is not None:
+            saw(number, one)
         yield from planes_of([one])
 
 

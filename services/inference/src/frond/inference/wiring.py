@@ -7,11 +7,13 @@ import os
 import shutil
 import tempfile
 import time
+import uuid
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from fastapi import FastAPI
 
@@ -20,15 +22,18 @@ from frond.bus import EventProducer, Outgoing, consume, ensure_topics
 from frond.contracts import keys, topics
 from frond.contracts.envelope import Envelope
 from frond.contracts.errors import JobRejected
-from frond.contracts.events import ChunkPlanned
+from frond.contracts.events import ChunkPlanned, DriftObserved
 from frond.contracts.ids import parse_s3_uri
 from frond.contracts.reasons import Reason
+from frond.drift import Periods
 from frond.inference import metrics
 from frond.inference.api import Predictor, make_app
 from frond.inference.decoding import Decoded, Image, decode, warm_up
+from frond.inference.drifting import Drifting
 from frond.inference.models import ModelCache
 from frond.inference.pipeline import Runner
 from frond.inference.settings import InferenceSettings
+from frond.inference.shadowing import Shadowing
 from frond.inference.worker import Worker
 from frond.models import Registry
 from frond.raster import Block, WindowPixels, configure_gdal, read_block
@@ -38,6 +43,8 @@ from frond.store import ObjectStore, StoreSettings
 
 SOURCE: Final = "/frond/inference"
 _COPY: Final = "inference-copy-"
+_SHADOWS: Final = 2
+"""Shadows in memory, beside the models."""
 _CANCELLED_S: Final = 3.0
 _CANCELLED_JOBS: Final = 1000
 _log = get_logger(__name__)
@@ -127,33 +134,46 @@ class Inference:
             region=settings.s3_region, cache_mb=settings.gdal_cache_mb,
         )  # fmt: skip
         self.registry = Registry(self.store, default_model=settings.default_model)
-        self.models = ModelCache(
-            self.registry,
-            settings.cache,
-            capacity=settings.models_loaded,
-            providers=[p.strip() for p in settings.providers.split(",") if p.strip()],
-            threads=settings.threads,
-            batch=settings.batch,
-            tuning_s=settings.tuning_s,
-        )
-        self.runner = Runner()
+        self.models = self._cache(capacity=settings.models_loaded, tuning_s=settings.tuning_s)
+        self.runner = Runner(settings.chunks_in_flight + settings.predict_at_once)
         self.readers = _sandbox(settings, settings.inference_readers, "chunk")
         # of their own: a request is not kept waiting by a job's chunks
         self.decoders = _sandbox(settings, settings.predict_readers, "predict")
+        self.drifting = _drifting(settings)
         timeout = settings.inference_read_timeout_s
+        results = StoreResults(self.store, settings.buckets, settings.cache)
+        self.shadows = Shadowing(
+            results,
+            # beside the others: a shadow costs no model its place
+            self._cache(capacity=_SHADOWS, loaded=metrics.SHADOWS_LOADED),
+            Runner(1, metrics.SHADOW_WINDOWS),
+            timeout_s=settings.shadow_timeout_s,
+            max_detections=settings.max_detections,
+        )
         self.worker = Worker(
-            StoreResults(self.store, settings.buckets, settings.cache),
+            results,
             self.models,
             self.runner,
             lambda block: self.readers.run(read, block, timeout),
             readers=settings.inference_readers,
             in_flight=settings.chunks_in_flight,
             max_detections=settings.max_detections,
+            patience_s=settings.model_patience_s,
+            watch=self.drifting,
+            shadows=self.shadows,
         )
         gate = Gate(settings, self.store, _log.warning)
         self.predictor = Predictor(
             settings, self.models, self.runner, gate,
             lambda image: self.decoders.wait(decode, image, timeout),
+        )  # fmt: skip
+
+    def _cache(self, **more: Any) -> ModelCache:
+        settings = self.settings
+        return ModelCache(
+            self.registry, settings.cache, threads=settings.threads, batch=settings.batch,
+            providers=[p.strip() for p in settings.providers.split(",") if p.strip()],
+            servers=settings.servers, **more,
         )  # fmt: skip
 
     def close(self) -> None:
@@ -165,6 +185,9 @@ class Inference:
         """Stop what only chunks need."""
         self.readers.close()
         self.worker.close()
+        self.shadows.close()
+        if self.drifting is not None:
+            self.drifting.close()
 
     def close_rest(self) -> None:
         """Stop what requests need, too; chunks are closed."""
@@ -206,17 +229,46 @@ class Inference:
         await wait_out(self.store.ensure_bucket, what="looking for the bucket")
         service.health.ready("store")
         try:
-            await consume(
-                service,
-                topics.TILED,
-                self.handle,
-                producer=producer,
-                concurrency=settings.chunks_in_flight,
-            )
+            async with self._telling(producer):
+                await consume(
+                    service,
+                    topics.TILED,
+                    self.handle,
+                    producer=producer,
+                    concurrency=settings.chunks_in_flight,
+                )
         finally:
             await producer.stop()
             # requests are answered to the end of the drain: what they need stays
             await asyncio.to_thread(self.close_chunks)
+
+    @asynccontextmanager
+    async def _telling(self, producer: EventProducer) -> AsyncIterator[None]:
+        """Drift is told of meanwhile, and at the end what there is."""
+        if self.drifting is None:
+            yield
+            return
+
+        async def send(event: DriftObserved) -> None:
+            await producer.send(Outgoing(topics.DRIFT, event))
+
+        telling = asyncio.create_task(self.drifting.tell(send))
+        try:
+            yield
+        finally:
+            telling.cancel()
+            await asyncio.wait({telling})
+            await self.drifting.finish(send)
+
+
+def _drifting(settings: InferenceSettings) -> Drifting | None:
+    if settings.drift == "off":
+        return None
+    periods = Periods(
+        uuid.uuid4().hex, lambda: datetime.now(UTC), time.monotonic, settings.drift_length,
+        settings.drift_bounds,
+    )  # fmt: skip
+    return Drifting(periods, share=settings.drift_share, without_reference=settings.drift == "all")
 
 
 def _sandbox(settings: InferenceSettings, readers: int, what: str) -> Sandbox:

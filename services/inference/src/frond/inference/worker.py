@@ -9,25 +9,26 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Final
 
 from frond.contracts import keys
 from frond.contracts.errors import (
-    BrokerUnavailable,
     ModelRejected,
+    ModelUnavailable,
     ObjectMissing,
+    Outage,
     RasterRejected,
-    StoreUnavailable,
     UserError,
 )
 from frond.contracts.events import ChunkDetected, ChunkPlanned
 from frond.contracts.jobs import Timings, WindowCounts
 from frond.contracts.reasons import Reason
 from frond.inference import metrics
+from frond.inference.outages import Patience, since
 from frond.inference.pipeline import Runner
-from frond.inference.ports import Models, ReadBlock, Results
-from frond.inference.results import RESULT_TYPE, detections_in, run
+from frond.inference.ports import Models, ReadBlock, Results, Watch
+from frond.inference.results import RESULT_TYPE, check_fit, detections_in, run
+from frond.inference.shadowing import Layout, Shadowing, kept, share_of
 from frond.models import effective_thresholds
 from frond.models.session import ModelSession
 from frond.raster import DOUBTFUL, JUDGED_BYTES, Block, Limits, WindowPixels
@@ -49,6 +50,8 @@ _COSTLY: Final = (Reason.READER_DIED, Reason.READ_TIMEOUT)
 # a line may be so slow that reading in place takes too long
 _DOUBTFUL: Final = DOUBTFUL | {Reason.READ_TIMEOUT}
 _REMEMBERED: Final = 1000
+_LONGEST_DETAIL: Final = 2000
+"""Characters: a foreign word in it must not make an event that no topic takes."""
 
 
 class _Gone(ObjectMissing):
@@ -64,6 +67,9 @@ class Worker:
         in_flight: how many the caller lets be handled at a time.
         max_detections: of one window; an image with more is refused.
         pauses_s: before each new attempt at a chunk that failed for what may pass.
+        patience_s: after which chunks fail whose model's server does not answer; 0: never.
+        watch: looks on.
+        shadows: run after chunks' own results are stored.
     """
 
     def __init__(
@@ -77,6 +83,9 @@ class Worker:
         in_flight: int = 4,
         max_detections: int = Limits().max_detections,
         pauses_s: Sequence[float] = _PAUSES_S,
+        patience_s: float = 0.0,
+        watch: Watch | None = None,
+        shadows: Shadowing | None = None,
     ) -> None:
         self._results = results
         self._models = models
@@ -84,6 +93,9 @@ class Worker:
         self._read_block = read
         self._max_detections = max_detections
         self._pauses_s = pauses_s
+        self._patience = Patience(patience_s)
+        self._watch = watch
+        self._shadows = shadows
         self._failed_before: OrderedDict[tuple[str, Reason], str] = OrderedDict()
         self._readers = asyncio.Semaphore(readers)
         # one that runs and one that is finished, or as many as share runs
@@ -101,12 +113,29 @@ class Worker:
         What may be a passing shortage is tried again, after longer and longer pauses.
 
         Raises:
-            StoreUnavailable: call again; nothing is lost.
+            Outage: the store, or the model's server, is away: call again; nothing is lost.
         """
+        waits = False
+        try:
+            return await self._tried(event)
+        except ModelUnavailable as e:
+            if waits := self._patience.lasts(event):
+                raise
+            said = f" ({e.told})" if e.told else ""
+            return self._failed(
+                event, Reason.UNAVAILABLE,
+                f"The server that runs the model {event.model.name} has given no result for a long "
+                f"time{said}. When it is well again, send the job's failed images once more.",
+            )  # fmt: skip
+        finally:
+            if not waits:
+                self._patience.forget(event)
+
+    async def _tried(self, event: ChunkPlanned) -> ChunkDetected:
         for pause in (*self._pauses_s, None):
             try:
                 return await self._handle(event)
-            except (StoreUnavailable, BrokerUnavailable):
+            except Outage:
                 raise
             except _Gone as e:
                 return self._failed(event, Reason.OBJECT_MISSING, str(e))
@@ -141,47 +170,63 @@ class Worker:
 
     async def _handle(self, event: ChunkPlanned) -> ChunkDetected:
         began = time.perf_counter()
-        waited = _since(event.planned_at)
+        waited = since(event.planned_at)
         key = keys.chunk_result(event.job_id, event.image_id, event.chunk_id)
         stored, cancelled = await asyncio.gather(
             self._stored(key), self._results.is_cancelled(event.job_id)
         )
         if stored is not None:
             metrics.CHUNKS.labels("repeated").inc()
+            await self._beside(event)
             return self._done(event, key, stored, Timings())
         if cancelled:
             return self._failed(event, Reason.DISMISSED, "The job was cancelled.")
         session = await self._models.get(event.model)
+        told, seen = await self._run(event, session, key, began, waited)
+        if told.result is not None:
+            await self._beside(event, (seen, session.layout))
+        return told
+
+    async def _run(
+        self, event: ChunkPlanned, session: ModelSession, key: str, began: float, waited: float
+    ) -> tuple[ChunkDetected, list[WindowPixels]]:
+        """Also the windows that the job's shadow sees: the others' memory is let go with this."""
         windows, read = await self._read(event, session)
         thresholds = effective_thresholds(session.manifest, event.thresholds)
+        look = self._watch and self._watch.look(event, session.manifest, thresholds)
+        saw = look.saw if look else None
         loop = asyncio.get_running_loop()
         queued = time.perf_counter()
-        # what fills no batch, and may share one, does not wait: there would be nothing to share
+        # what fills no batch, and may share one, does not wait: there would be nothing to share. Nor
+        # does what a server runs: it keeps no core of this machine busy
         shares = session.rows_alike and len(windows) < session.batch
-        async with nullcontext() if shares else self._turn:
+        async with nullcontext() if shares or session.remote else self._turn:
             waited += time.perf_counter() - queued
             if await self._results.is_cancelled(event.job_id):
-                return self._failed(event, Reason.DISMISSED, "The job was cancelled.")
+                return self._failed(event, Reason.DISMISSED, "The job was cancelled."), []
             try:
                 finish, spent = await loop.run_in_executor(
-                    self._workers, run, self._runner, session, event, windows, thresholds
+                    self._workers, run, self._runner, session, event, windows, thresholds, saw
                 )
             except ModelRejected as e:
                 raise ModelRejected(Reason.INFERENCE_FAILED, e.detail) from e
+        self._patience.answered(event)
         started = time.perf_counter()
         result = await loop.run_in_executor(self._workers, finish, self._max_detections)
         detections = result.detections
         decode = spent.decode + time.perf_counter() - started
         started = time.perf_counter()
-        kept = await self._results.put_if_absent(key, result.data, RESULT_TYPE)
+        stored = await self._results.put_if_absent(key, result.data, RESULT_TYPE)
         crash_point("inference.result-stored")
+        if self._watch and look:
+            self._watch.seen(event, session, look, windows)
         timings = Timings(
             plan=event.planning_s or 0.0, wait=waited, read=read, preprocess=spent.preprocess, run=spent.run, decode=decode,
             write=time.perf_counter() - started,
         )  # fmt: skip
-        if kept != result.data:
+        if stored != result.data:
             _log.warning("another worker stored other bytes first", chunk_id=event.chunk_id)
-            detections = await asyncio.to_thread(detections_in, kept)
+            detections = await asyncio.to_thread(detections_in, stored)
         metrics.observe(timings)
         metrics.CHUNKS.labels("done").inc()
         metrics.DETECTIONS.inc(detections)
@@ -190,7 +235,25 @@ class Worker:
             windows=len(event.windows), detections=detections,
             seconds=round(time.perf_counter() - began, 3),
         )  # fmt: skip
-        return self._done(event, key, detections, timings)
+        return self._done(event, key, detections, timings), kept(windows, share_of(event))
+
+    async def _beside(
+        self, event: ChunkPlanned, seen: tuple[list[WindowPixels], Layout] | None = None
+    ) -> None:
+        """Have the job's shadow run, on windows that were seen or, where the chunk was run before, are
+        read again."""
+
+        async def windows(chosen: tuple[int, ...]) -> tuple[Sequence[WindowPixels], Layout]:
+            if seen is not None:
+                return seen
+            self._results.check(event.source.uri)
+            async with self._readers:
+                again = await self._read_block(Block(event.source, event.grid, chosen, "CHW"))
+            await self._unchanged(event)
+            return again, "CHW"
+
+        if self._shadows is not None:
+            await self._shadows.beside(event, windows, again=seen is None)
 
     async def _stored(self, key: str) -> int | None:
         """What the chunk's stored result counts, if there is one."""
@@ -205,7 +268,7 @@ class Worker:
     ) -> tuple[list[WindowPixels], float]:
         """The chunk's windows, in order, surely of the object that was planned."""
 
-        _check_fit(event, session)
+        check_fit(event, session)
         self._results.check(event.source.uri)
         block = Block(event.source, event.grid, event.windows, session.layout)
         # also while a damaged image is judged: its other chunks wait for that
@@ -269,6 +332,8 @@ class Worker:
 
     def _failed(self, event: ChunkPlanned, reason: Reason, detail: str) -> ChunkDetected:
         metrics.CHUNKS.labels("failed").inc()
+        if len(detail) > _LONGEST_DETAIL:
+            detail = f"{detail[: _LONGEST_DETAIL - 1]}…"
         _log.warning(
             "chunk failed", job_id=event.job_id, image_id=event.image_id, chunk_id=event.chunk_id,
             reason=reason.value, detail=detail,
@@ -292,23 +357,3 @@ class Worker:
             windows_skipped=event.windows_skipped,
             model=event.model,
         )
-
-
-def _check_fit(event: ChunkPlanned, session: ModelSession) -> None:
-    manifest = session.manifest
-    if event.grid.size != manifest.input.size or len(event.source.bands) != len(manifest.bands):
-        raise ModelRejected(
-            Reason.BAD_MODEL,
-            f"The plan has windows of {event.grid.size} pixels and {len(event.source.bands)} bands; "
-            f"{manifest.name} takes {manifest.input.size} and {len(manifest.bands)}.",
-        )
-    if min(event.windows) < 0 or max(event.windows) >= event.grid.count:
-        raise RasterRejected(Reason.BAD_REQUEST, "The chunk names windows that its grid has not.")
-
-
-def _since(moment: datetime | None) -> float:
-    if moment is None:
-        return 0.0
-    # clocks of two machines may differ
-    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return max(0.0, (datetime.now(UTC) - aware).total_seconds())

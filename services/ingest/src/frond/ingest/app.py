@@ -21,6 +21,7 @@ from frond.ingest.routes import (
     parts,
     results,
     retry,
+    training,
     upload,
     webhooks,
 )
@@ -54,6 +55,6 @@ def make_app(ingest: Ingest) -> FastAPI:
     for module in (upload, jobs, retry, images, parts, results, events, webhooks, models):
         app.include_router(module.router, dependencies=[Depends(require_access)])
     app.include_router(images.described, dependencies=[Depends(require_access)])
-    for router in (keys.router, models.changes, models.pushes):
+    for router in (keys.router, models.changes, models.pushes, training.router):
         app.include_router(router, dependencies=[Depends(require_admin)])
     return app

@@ -21,6 +21,7 @@ from frond.ingest.hub import Hub
 from frond.ingest.readmodel.database import Database
 from frond.ingest.settings import IngestSettings
 from frond.models.registry import Registry
+from frond.models.trainings import Trainings
 from frond.runtime import Service, get_logger, wait_out
 from frond.store import Listed, ObjectStore, StoreSettings
 from frond.store.client import Stat
@@ -100,6 +101,11 @@ class Ingest:
         self._lately: dict[Hashable, tuple[float, Any]] = {}
         self._preparing = asyncio.Lock()
         self._migrated = False
+
+    @property
+    def trainings(self) -> Trainings:
+        """The training runs in the store."""
+        return Trainings(self.store)
 
     async def prepared(self) -> None:
         """The schema is migrated; what calls this first does it."""

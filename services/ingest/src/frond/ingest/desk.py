@@ -7,50 +7,38 @@ both are there before anything is said on a topic.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 from datetime import UTC, datetime
 from typing import Final
 
-from pydantic import BaseModel
-
 from frond.auth import Principal
 from frond.bus import Outgoing
 from frond.contracts import keys, topics
-from frond.contracts.errors import BrokerUnavailable, ObjectMissing
+from frond.contracts.errors import (
+    BrokerUnavailable,
+    ModelRejected,
+    ObjectMissing,
+    StoreUnavailable,
+)
 from frond.contracts.events import JobCancelled, JobSealed
 from frond.contracts.ids import check_job_id, parse_s3_uri
-from frond.contracts.jobs import JobSpec, JobStatus, Thresholds
+from frond.contracts.jobs import JobSpec, JobStatus, ModelRef, Shadow
 from frond.contracts.reasons import Reason
 from frond.ingest import intake, names, places, presigned, tenancy
 from frond.ingest.context import Ingest
 from frond.ingest.problems import Refused, not_found
 from frond.ingest.readmodel import queries, rebuild
 from frond.ingest.readmodel.rows import JobRow
-from frond.runtime import Egress, crash_point, get_logger
+from frond.ingest.wishes import Wish, met, same_but_moved
+from frond.runtime import crash_point, get_logger
 
 _DELETE_PATIENCE_S: Final = 15.0
 _SEND_PATIENCE_S: Final = 10.0
+_SHADOW_PATIENCE_S: Final = 2.0
 _SPECS: Final = 1000
 _log = get_logger(__name__)
-
-
-class Wish(BaseModel):
-    """What a sender may say about a job, checked."""
-
-    job_id: str | None = None
-    model: str | None = None
-    thresholds: Thresholds = Thresholds()
-    webhook_url: str | None = None
-    email: str | None = None
-
-    def check(self, egress: Egress) -> None:
-        """Raise Refused or JobRejected when something in it cannot be."""
-        if self.job_id is not None:
-            check_job_id(self.job_id)
-            names.check_not_reserved(self.job_id)
-        names.check_webhook(self.webhook_url, egress)
-        names.check_email(self.email, egress)
 
 
 def require_size(ingest: Ingest, size: int | None) -> None:
@@ -64,7 +52,7 @@ async def pin(ingest: Ingest, job_id: str, wish: Wish, who: Principal) -> JobSpe
     """Write ``job.json`` with the model resolved; the first to write it wins.
 
     Raises:
-        ModelRejected: nobody knows the model.
+        ModelRejected: nobody knows the model, or the shadow cannot run beside it.
         Refused: the job is there already and was begun with other settings, or by another
             tenant; or was deleted.
     """
@@ -72,10 +60,12 @@ async def pin(ingest: Ingest, job_id: str, wish: Wish, who: Principal) -> JobSpe
     await tenancy.require_usable(ingest, job_id, who)
     if await queries.is_deleted(ingest.db, job_id):
         raise Refused(Reason.CONFLICT, f"Job {job_id!r} was deleted; its id cannot be used again.")
+    model = await ingest.registry.resolve(wish.model or None)
     spec = JobSpec(
-        job_id=job_id, model=await ingest.registry.resolve(wish.model or None),
-        thresholds=wish.thresholds, webhook_url=wish.webhook_url or None,
-        email=wish.email or None, tenant=who.tenant, created=datetime.now(UTC),
+        job_id=job_id, model=model, thresholds=wish.thresholds,
+        webhook_url=wish.webhook_url or None, email=wish.email or None, tenant=who.tenant,
+        created=datetime.now(UTC),
+        shadow=await _shadow(ingest, job_id, model, wish),
     )  # fmt: skip
     stored = JobSpec.model_validate_json(
         await ingest.store.put_if_absent(keys.job_spec(job_id), spec.model_dump_json().encode())
@@ -87,7 +77,7 @@ async def pin(ingest: Ingest, job_id: str, wish: Wish, who: Principal) -> JobSpe
             raise tenancy.unusable(job_id)
         spec = spec.model_copy(update={"tenant": stored.tenant})
     same = stored.model_copy(update={"created": None}) == spec.model_copy(update={"created": None})
-    if not same and not _same_but_moved(stored, spec, wish):
+    if not same and not same_but_moved(stored, spec, wish):
         raise Refused(
             Reason.CONFLICT,
             f"Job {job_id!r} is there already, with another model, thresholds or addresses.",
@@ -95,15 +85,24 @@ async def pin(ingest: Ingest, job_id: str, wish: Wish, who: Principal) -> JobSpe
     return stored
 
 
-def _same_but_moved(stored: JobSpec, spec: JobSpec, wish: Wish) -> bool:
-    # an alias may have moved since the job began; its pinned version stays
-    by_alias = wish.model is None or "@" not in wish.model or len(wish.model.split("@")[1]) < 8
-    rest = {"created": None, "model": stored.model}
-    return (
-        by_alias
-        and stored.model.name == spec.model.name
-        and spec.model_copy(update=rest) == stored.model_copy(update={"created": None})
-    )
+async def _shadow(ingest: Ingest, job_id: str, model: ModelRef, wish: Wish) -> Shadow | None:
+    try:
+        return await ingest.registry.shadows.pinned(model, wish.model or None, wish.shadow)
+    except ModelRejected:
+        # it may have become production since the job began, and a job that began goes on
+        with contextlib.suppress(Refused):
+            if met(wish, stored := (await spec_of(ingest, job_id)).shadow):
+                return stored
+        raise
+
+
+async def shadow_of(ingest: Ingest, job_id: str) -> Shadow | None:
+    """What runs beside a job's model, as far as the store tells just now."""
+    # a status is told whatever became of job.json, and also while the store is silent
+    with contextlib.suppress(Refused, StoreUnavailable, ValueError, TimeoutError):
+        async with asyncio.timeout(_SHADOW_PATIENCE_S):
+            return (await spec_of(ingest, job_id)).shadow
+    return None
 
 
 async def open_for_work(ingest: Ingest, spec: JobSpec, expected: int | None) -> None:

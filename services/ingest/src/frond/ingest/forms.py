@@ -6,25 +6,26 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import AsyncIterator, Collection
-from typing import Final
+from typing import Final, Literal
 
 from pydantic import BaseModel, ValidationError
 
 from frond.auth import Principal
 from frond.contracts.errors import FrondError
 from frond.contracts.ids import canonical_json, digest
-from frond.contracts.jobs import Thresholds
+from frond.contracts.jobs import NO_SHADOW, ShadowWish, Thresholds
 from frond.contracts.reasons import Reason
 from frond.ingest import intake, names, places, tenancy
 from frond.ingest.context import Ingest
-from frond.ingest.desk import Wish
 from frond.ingest.intake import File
 from frond.ingest.multipart import FormReader, PartBegan, PartData
 from frond.ingest.problems import Refused
 from frond.ingest.sinks import HashSink, ObjectSink, Sink
+from frond.ingest.wishes import Wish
 from frond.runtime import crash_point
 
-FIELDS: Final = ("webhook_url", "model", "job_id", "email", "score")
+FIELDS: Final = ("webhook_url", "model", "job_id", "email", "score", "shadow", "shadow_share")
+_NO_TEXT: Final = ("score", "shadow", "shadow_share")
 _MAX_FIELD: Final = 8192
 _FINISHING: Final = 4
 
@@ -52,11 +53,30 @@ class Received(BaseModel):
         try:
             return Wish(
                 thresholds=Thresholds.model_validate({"score": score} if score else {}),
-                **{k: v for k in FIELDS if k != "score" and (v := self.fields.get(k))},
+                shadow=self._shadow(),
+                **{k: v for k in FIELDS if k not in _NO_TEXT and (v := self.fields.get(k))},
             )
         except ValidationError:
             raise Refused(
                 Reason.BAD_REQUEST, f"score {score!r} is no number from 0 to 1.", status=422
+            ) from None
+
+    def _shadow(self) -> ShadowWish | Literal["none"] | None:
+        model, share = self.fields.get("shadow"), self.fields.get("shadow_share")
+        if not model and not share:
+            return None
+        if model == NO_SHADOW and not share:
+            return "none"
+        try:
+            return ShadowWish.model_validate(
+                {"model": model or ""} | ({"share": share} if share else {})
+            )
+        except ValidationError:
+            raise Refused(
+                Reason.BAD_REQUEST,
+                "shadow is a version (name@digest) or none, and shadow_share a number above 0, at "
+                "most 1, that comes with a version.",
+                status=422,
             ) from None
 
 

@@ -26,9 +26,9 @@ from frond.contracts.jobs import JobSpec
 from frond.contracts.reasons import Reason
 from frond.ingest import desk, intake, names, places, tenancy
 from frond.ingest.context import Ingest
-from frond.ingest.desk import Wish
 from frond.ingest.intake import File
 from frond.ingest.problems import Refused
+from frond.ingest.wishes import Wish
 from frond.runtime import crash_point, get_logger
 from frond.store import Listed
 

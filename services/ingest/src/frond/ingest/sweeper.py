@@ -20,7 +20,7 @@ from frond.contracts.envelope import new_traceparent
 from frond.contracts.errors import BrokerUnavailable, ObjectMissing, StoreUnavailable
 from frond.contracts.events import ImageUploaded
 from frond.contracts.jobs import JobStatus
-from frond.ingest import desk, intake, listing, metrics, places, presigned, uploads
+from frond.ingest import desk, intake, listing, metrics, places, presigned, training, uploads
 from frond.ingest.context import Ingest, age
 from frond.ingest.manifests import Manifest
 from frond.ingest.problems import Refused
@@ -108,6 +108,7 @@ async def sweep(ingest: Ingest) -> int:
         if age(found) < _DELETED_S:
             # whoever deleted it may have died; a worker that held it may have written since
             await desk.finish_deleting(ingest, found.key.removeprefix(places.DELETED))
+    await training.sweep(ingest)
     await uploads.clear_abandoned(ingest)
     # by then no URL of theirs is good any more
     await presigned.give_up(ingest, older_than=ingest.settings.presign_seconds)

@@ -15,13 +15,13 @@ from frond.contracts.jobs import JobSpec
 from frond.contracts.reasons import Reason
 from frond.ingest import desk, intake, places, tenancy
 from frond.ingest.context import Ingest, age
-from frond.ingest.desk import Wish
 from frond.ingest.forms import Received
 from frond.ingest.intake import File
 from frond.ingest.manifests import Manifest
 from frond.ingest.problems import Refused
 from frond.ingest.readmodel import queries
 from frond.ingest.rooms import make_room
+from frond.ingest.wishes import Wish
 from frond.runtime import crash_point, get_logger
 from frond.store import Listed
 

@@ -18,6 +18,7 @@ from frond.contracts.jobs import (
     JobOutcome,
     JobStatus,
     ModelRef,
+    Shadow,
     Timings,
     WindowCounts,
 )
@@ -92,6 +93,11 @@ class JobDetail(Job):
     failures: list[Failure] = Field(description="at most 100; all are listed by the images link")
     artifacts: list[Result]
     timings: Timings | None = Field(description="seconds by stage, summed over all workers")
+    shadow: Shadow | None = Field(
+        default=None,
+        description="what runs beside the model, on which share of the windows; its results are kept "
+        "apart: frond models compare",
+    )
 
 
 class JobList(BaseModel):
@@ -201,7 +207,9 @@ def message(figures: dict[str, Any]) -> str:
             return f"Ended; {images['completed']} of {expected} images completed{rest}."
 
 
-def detail(request: Request, row: JobRow, failed: Sequence[Any]) -> JobDetail:
+def detail(
+    request: Request, row: JobRow, failed: Sequence[Any], shadow: Shadow | None = None
+) -> JobDetail:
     """A job with failures (of the read model until the completed event lists them) and results."""
     completion = JobCompleted.model_validate_json(row.completion) if row.completion else None
     if completion is not None:
@@ -215,6 +223,7 @@ def detail(request: Request, row: JobRow, failed: Sequence[Any]) -> JobDetail:
         failures=failures,
         artifacts=results(request, row),
         timings=completion.timings if completion else None,
+        shadow=shadow,
     )
 
 

@@ -9,7 +9,7 @@ from typing import Final
 from frond.contracts import keys
 from frond.contracts.events import Event, ImageEmpty, ImageRejected, ImageUploaded
 from frond.contracts.ids import parse_s3_uri
-from frond.contracts.jobs import JobSpec, ModelRef, Thresholds
+from frond.contracts.jobs import JobSpec, ModelRef, Shadow, Thresholds
 from frond.contracts.plan import ImagePlan
 from frond.contracts.reasons import Reason
 from frond.raster import chunks_of
@@ -81,7 +81,9 @@ def thresholds_of(event: ImageUploaded, spec: JobSpec) -> Thresholds:
     return spec.thresholds.model_copy(update=event.thresholds.model_dump(exclude_none=True))
 
 
-def spec_of(event: ImageUploaded, model: ModelRef, now: datetime) -> JobSpec:
+def spec_of(
+    event: ImageUploaded, model: ModelRef, now: datetime, shadow: Shadow | None = None
+) -> JobSpec:
     """The job that an image begins, if nothing has begun it before."""
     return JobSpec(
         job_id=event.job_id,
@@ -91,6 +93,7 @@ def spec_of(event: ImageUploaded, model: ModelRef, now: datetime) -> JobSpec:
         email=event.email,
         tenant=event.tenant,
         created=now,
+        shadow=shadow,
     )
 
 
@@ -109,7 +112,7 @@ def completed_spec(spec: JobSpec, event: ImageUploaded) -> JobSpec:
     """The spec with what it lacks of addresses and the image's event has.
 
     Images of one job come in any order, and a sender may name the webhook in one of them only.
-    What is pinned, the model and the job's thresholds, never changes.
+    What is pinned, the model, its shadow and the job's thresholds, never changes.
     """
     told = {
         field: getattr(event, field)

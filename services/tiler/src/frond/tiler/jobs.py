@@ -120,7 +120,8 @@ class Jobs:
         """The job's spec: that of the first image that could be given a model.
 
         Raises:
-            ModelRejected: nothing is pinned yet, and the model that the image names is not there.
+            ModelRejected: nothing is pinned yet, and the model that the image names is not there, or
+                the shadow that it names cannot run beside it.
         """
         spec = await self._known_spec(event.job_id)
         if spec is None:
@@ -162,7 +163,9 @@ class Jobs:
             return None
 
     async def _pin(self, event: ImageUploaded) -> JobSpec:
-        spec = spec_of(event, await self._registry.resolve(event.model), datetime.now(UTC))
+        model = await self._registry.resolve(event.model)
+        shadow = await self._registry.shadows.pinned(model, event.model, event.shadow)
+        spec = spec_of(event, model, datetime.now(UTC), shadow)
         raw = await self._store.put_if_absent(
             keys.job_spec(event.job_id), spec.model_dump_json(exclude_none=True).encode()
         )

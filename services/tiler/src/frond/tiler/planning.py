@@ -135,6 +135,7 @@ class Planner:
             model=spec.model,
             manifest=await self.registry.manifest(spec.model),
             thresholds=thresholds_of(event, spec),
+            shadow=spec.shadow,
             job_size=event.job_size,
             checksum=stat.etag,
             windows_per_chunk=self.settings.windows_per_chunk,

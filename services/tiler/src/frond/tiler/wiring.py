@@ -201,9 +201,9 @@ class Tiler:
                 for e in batch
             ]
             sent = await self.producer.send(out, traceparent=traceparent)
-            for one, where in zip(out, sent, strict=True):
-                if one.topic is topics.TILED:
-                    self.backlog.sent(one.event.job_id, *where)
+            for one, where in zip(batch, sent, strict=True):
+                if isinstance(one, ChunkPlanned):
+                    self.backlog.sent(one.job_id, *where)
             crash_point("tiler.batch-sent")
         crash_point("tiler.chunks-sent")
 

@@ -75,6 +75,7 @@ app = typer.Typer(
 def _register() -> None:
     from frond.client.cli import (
         dlq,
+        drift,
         evaluate,
         jobs,
         keys,
@@ -83,6 +84,9 @@ def _register() -> None:
         reproduce,
         results,
         run,
+        shadows,
+        train,
+        training,
         webhooks,
     )
 
@@ -90,11 +94,15 @@ def _register() -> None:
     results.register(app)
     run.register(app)
     evaluate.register(app)
+    train.register(app)
     reproduce.register(app)
     modelfolders.register(models.app)
+    drift.register(app, models.app)
+    shadows.register(models.app)
     app.add_typer(models.app, name="models")
     app.add_typer(dlq.app, name="dlq")
     app.add_typer(keys.app, name="keys")
+    app.add_typer(training.app, name="training")
     app.add_typer(webhooks.app, name="webhooks")
 
 

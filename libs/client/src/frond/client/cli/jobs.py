@@ -1,7 +1,7 @@
 """upload, status, watch, jobs, cancel, retry, delete, predict."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -31,6 +31,16 @@ def upload(
     ] = None,
     webhook: Annotated[str | None, typer.Option(help="URL to call when it has ended.")] = None,
     email: Annotated[str | None, typer.Option(help="Whom to write to when it has ended.")] = None,
+    shadow: Annotated[
+        str | None,
+        typer.Option(
+            help="A version to run beside the model on a share of the windows, or none; else the "
+            "model's standing one."
+        ),
+    ] = None,
+    shadow_share: Annotated[
+        float | None, typer.Option(min=0.0001, max=1, help="Of the windows; with --shadow.")
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Follow it until it has ended.")] = False,
     out: Out = None,
     strict: Annotated[
@@ -41,11 +51,12 @@ def upload(
     """Upload images and start a job with them."""
     from frond.client import Client
 
+    beside = _shadow(shadow, shadow_share)
     with Client() as client:
         with show.uploading(quiet=json) as progress:
             job = client.upload(
                 files, job_id, model=model, thresholds=None if score is None else {"score": score},
-                webhook_url=webhook, email=email, progress=progress,
+                webhook_url=webhook, email=email, shadow=beside, progress=progress,
                 began=None if json else _said,
             )  # fmt: skip
         figures = client.status(job)
@@ -62,6 +73,16 @@ def upload(
     else:
         typer.echo(f"Follow it:  frond watch {job}")
     _exit(figures, strict)
+
+
+def _shadow(model: str | None, share: float | None) -> dict[str, Any] | Literal["none"] | None:
+    if model is None or model == "none":
+        if share is not None:
+            raise typer.BadParameter(
+                "it is of a version: name one with --shadow.", param_hint="--shadow-share"
+            )
+        return None if model is None else "none"
+    return {"model": model} | ({} if share is None else {"share": share})
 
 
 def _said(job_id: str) -> None:

@@ -39,7 +39,7 @@ def _by_store(work: Callable[[Any], Awaitable[Any]]) -> Any:
     import asyncio
 
     from frond.auth import KeyStore
-    from frond.client.operator import open_store
+    from frond.client.objects import open_store
 
     async def run() -> Any:
         store = open_store()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +11,8 @@ import typer
 from frond.client.cli import show
 
 if TYPE_CHECKING:
-    from frond.models.check import Report
+    from frond.contracts.modelspec import ServerSpec
+    from frond.models.report import Report
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 
@@ -28,17 +30,30 @@ def register(app: typer.Typer) -> None:
 
 
 def init(
-    graph: Annotated[Path, typer.Argument(help="A model in ONNX format.")],
+    graph: Annotated[
+        str,
+        typer.Argument(
+            help="A model in ONNX format, or one on a server of the Open Inference Protocol: "
+            "http://host:8000/v2/models/NAME, with /versions/VERSION if you like."
+        ),
+    ],
     out: Annotated[
         Path | None, typer.Option(help="The folder to make; by default here, by the graph's name.")
     ] = None,
     json: Json = False,
 ) -> None:
-    """Make a model folder of an ONNX graph: what can be seen in it, and marked guesses."""
-    from frond.models.guess import write_folder
+    """Make a model folder of an ONNX graph, or of a server's model: what can be seen, and marked
+    guesses. A server is sent drawn scenes."""
+    from frond.models.guess import write_folder, write_served_folder
 
-    folder = out or (graph.parent if graph.name == "model.onnx" else Path(graph.stem))
-    found = write_folder(graph, folder)
+    if "://" in graph:
+        server = server_of(graph)
+        folder = out or Path(server.model)
+        found = write_served_folder(server, folder)
+    else:
+        path = Path(graph)
+        folder = out or (path.parent if path.name == "model.onnx" else Path(path.stem))
+        found = write_folder(path, folder)
     manifest = found.manifest
     if json:
         told = manifest.model_dump(mode="json")
@@ -63,8 +78,33 @@ def init(
     show.line(f"Next: frond models check {folder}")
 
 
+def server_of(address: str) -> ServerSpec:
+    """A model's address on a server, taken apart.
+
+    Raises:
+        ModelRejected: it is none.
+    """
+    from pydantic import ValidationError
+
+    from frond.contracts.errors import ModelRejected
+    from frond.contracts.modelspec import ServerSpec
+    from frond.contracts.reasons import Reason
+
+    parts = re.fullmatch(r"(.+)/v2/models/([^/]+)(?:/versions/([^/]+))?/?", address)
+    try:
+        if parts is not None:
+            return ServerSpec(url=parts[1], model=parts[2], version=parts[3])
+    except ValidationError:
+        pass
+    raise ModelRejected(
+        Reason.BAD_MODEL,
+        f"{address!r} is no address of a model on a server. Write http://host:port/v2/models/NAME, "
+        "with /versions/VERSION if you like.",
+    )
+
+
 def check(
-    folder: Annotated[Path, typer.Argument(help="With model.onnx and model.yaml.")],
+    folder: Annotated[Path, typer.Argument(help="With model.yaml, and model.onnx or a server.")],
     image: Annotated[
         Path | None,
         typer.Option(help="A GeoTIFF, PNG or JPEG to look at; else scenes are drawn."),
@@ -76,7 +116,8 @@ def check(
 ) -> None:
     """Run a model folder on a sample: what does not fit, what looks odd, and a picture.
 
-    Exit code 1 where something does not fit. Nothing is sent anywhere.
+    Exit code 1 where something does not fit. Nothing is sent anywhere but to the server that
+    model.yaml names, where it names one.
     """
     from frond.client.drawing import picture
     from frond.client.samples import raster_windows, scene_windows

@@ -1,4 +1,5 @@
-"""models: list, push, show, promote, rollback; what is done with folders: ``modelfolders``."""
+"""models: list, push, show, promote, rollback; with folders: ``modelfolders``; beside production:
+``shadows``."""
 
 from pathlib import Path
 from typing import Annotated
@@ -30,6 +31,8 @@ def list_models(json: Json = False) -> None:
     for model in found["models"]:
         for digest, version in sorted(model["versions"].items(), key=lambda kv: (kv[1], kv[0])):
             aliases = [a for a, w in sorted(model["aliases"].items()) if w["digest"] == digest]
+            if (beside := model.get("shadow")) and beside["digest"] == digest:
+                aliases.append(f"shadow {beside['share']:.4g}")
             name = model["name"]
             default = "default" if name == found["default"] and "production" in aliases else ""
             rows.append((name, version, digest[:12], ", ".join(aliases), default))
@@ -38,11 +41,12 @@ def list_models(json: Json = False) -> None:
 
 @app.command()
 def push(
-    folder: Annotated[Path, typer.Argument(help="With model.onnx and model.yaml.")],
+    folder: Annotated[Path, typer.Argument(help="With model.yaml, and model.onnx or a server.")],
     alias: Annotated[str, typer.Option(help="Point this alias at it; '' for none.")] = "production",
     why: Why = "",
     untried: Annotated[
-        bool, typer.Option("--untried", help="Do not run it here first (for a GPU's models).")
+        bool,
+        typer.Option("--untried", help="Do not run it here first (for a GPU's or a server's)."),
     ] = False,
 ) -> None:
     """Try a model folder, and store it as a new immutable version."""
@@ -69,13 +73,17 @@ def show_model(
 
     with Client() as client:
         found = client.registry.version(ref)
-        aliases = client.registry.model(found["name"])["aliases"]
+        held = client.registry.model(found["name"])
+        aliases, shadow = held["aliases"], held.get("shadow")
     if json:
-        show.as_json({**found, "aliases": aliases})
+        show.as_json({**found, "aliases": aliases, "shadow": shadow})
         return
     import yaml
 
     typer.secho(f"{found['name']}@{found['digest']}", bold=True)
+    if (known := found["manifest"].get("reference")) is not None:
+        # histograms are for machines: --json has them
+        known["bands"], known["scores"] = "…", "…"
     typer.echo(yaml.safe_dump(found["manifest"], sort_keys=False, allow_unicode=True).rstrip())
     typer.echo()
     rows = [
@@ -85,6 +93,12 @@ def show_model(
         for n, m in enumerate(held["moves"] or [_move(held)])
     ]  # fmt: skip
     show.table(["alias", "digest", "version", "since", "by", "why"], rows)
+    if shadow is not None:
+        show.table(
+            ["shadow", "digest", "version", "share", "since", "by", "why"],
+            [("→" if n == 0 else " ", (m["digest"] or "none")[:12], m["version"], m["share"],
+              (m["at"] or "")[:19], m["who"], m["why"]) for n, m in enumerate(shadow["moves"])],
+        )  # fmt: skip
 
 
 def _move(held: dict[str, str]) -> dict[str, str]:

@@ -55,6 +55,8 @@ def results(
     rows = [(r["name"], show.size(r["size"]), r["media_type"], r["sha256"][:16]) for r in found]
     show.table(["name", "size", "type", "sha256"], rows, right="size")
     typer.echo(f"Fetch them:  frond results {job_id} --out results/")
+    if figures.get("shadow"):
+        typer.echo(f"What its shadow found beside it:  frond models compare {job_id}")
 
 
 def fetch(

@@ -107,6 +107,10 @@ def job(figures: Mapping[str, Any]) -> None:
         ("created", moment(figures.get("created"))),
         ("finished", moment(figures.get("finished")) or "-"),
     ]  # fmt: skip
+    if shadow := figures.get("shadow"):
+        ref, share = shadow["model"], shadow["share"]
+        told = f"{_marked(ref['name'])} {_marked(ref['version'])} ({ref['digest'][:12]})"
+        rows.insert(5, ("shadow", f"{told} on {share:.4g} of the windows"))
     for name, value in rows:
         out.print(f"[dim]{name:>10}[/]  {value}")
     if figures.get("failures"):

@@ -137,7 +137,7 @@ def secret(
     """
     from frond.client.environment import frond_env
     from frond.client.errors import FrondClientError
-    from frond.client.operator import required
+    from frond.client.objects import required
     from frond.contracts.signing import tenant_secrets
 
     if tenant is not None and not tenant.strip():

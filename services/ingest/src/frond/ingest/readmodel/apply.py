@@ -13,13 +13,13 @@ from typing import NamedTuple
 
 from frond.contracts.events import (
     ChunkDetected,
-    Event,
     ImageEmpty,
     ImageFinished,
     ImageRejected,
     ImageUploaded,
     JobCancelled,
     JobCompleted,
+    JobEvent,
     JobSealed,
     JobStatusChanged,
 )
@@ -38,7 +38,7 @@ class ImageRecorded(ImageUploaded):
     """What ingest has recorded of an image, read from the store: it may never have been sent."""
 
 
-def image_key(event: Event) -> ImageKey | None:
+def image_key(event: JobEvent) -> ImageKey | None:
     """The image that an event is about, if it is about one."""
     match event:
         case ImageFinished():
@@ -49,7 +49,7 @@ def image_key(event: Event) -> ImageKey | None:
             return None
 
 
-def apply(batch: Batch, event: Event, at: int) -> None:
+def apply(batch: Batch, event: JobEvent, at: int) -> None:
     """Change the batch's rows as the event says. ``at``: when it happened, ms since the epoch."""
     job = batch.job(event.job_id, at)
     if job.deleted:

@@ -9,14 +9,14 @@ from typing import Any, Final, TypeVar
 from sqlalchemy import and_, delete, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from frond.contracts.events import Event
+from frond.contracts.events import JobEvent
 from frond.ingest.readmodel import tables
 from frond.ingest.readmodel.apply import apply, close, image_key
 from frond.ingest.readmodel.database import Database
 from frond.ingest.readmodel.rows import Batch, ImageKey, ImageRow, JobRow
 
 T = TypeVar("T")
-Dated = tuple[Event, int]
+Dated = tuple[JobEvent, int]
 
 _IN: Final = 400
 

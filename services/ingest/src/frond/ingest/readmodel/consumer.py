@@ -25,6 +25,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from frond.contracts import topics
 from frond.contracts.envelope import decode
 from frond.contracts.errors import BrokerUnavailable, UnreadableEvent
+from frond.contracts.events import JobEvent
 from frond.contracts.topics import Topic
 from frond.ingest.context import Ingest
 from frond.ingest.readmodel import rebuild, tables
@@ -178,6 +179,8 @@ class Reader:
                     envelope = decode(topic, message.value, message.headers)
                 except UnreadableEvent:
                     continue  # whoever works on the topic sends the dead letter
+                # every topic read here carries events of jobs alone
+                assert isinstance(envelope.event, JobEvent)
                 dated.append((envelope.event, _when(envelope.time, message.timestamp)))
         try:
             changed = await self._commit(dated, ends)

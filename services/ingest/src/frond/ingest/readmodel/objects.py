@@ -20,12 +20,12 @@ from frond.contracts import keys
 from frond.contracts.errors import ObjectMissing
 from frond.contracts.events import (
     ChunkDetected,
-    Event,
     ImageEmpty,
     ImageFinished,
     ImageRejected,
     JobCancelled,
     JobCompleted,
+    JobEvent,
     JobSealed,
 )
 from frond.contracts.ids import chunk_id
@@ -37,7 +37,7 @@ from frond.runtime import get_logger
 from frond.store import Listed, ObjectStore
 
 M = TypeVar("M", bound=BaseModel)
-Dated = tuple[Event, int]
+Dated = tuple[JobEvent, int]
 
 PAGE: Final = 200
 _log = get_logger(__name__)
@@ -173,7 +173,7 @@ async def _under_way(store: ObjectStore, job_id: str, image: _Image) -> AsyncIte
         yield some
 
 
-def _progress(plan: ImagePlan, done: set[str]) -> Iterator[Event]:
+def _progress(plan: ImagePlan, done: set[str]) -> Iterator[JobEvent]:
     """The chunks of a plan whose results are there; without one, that it is planned."""
     about = {
         "job_id": plan.job_id, "image_id": plan.image_id, "image": plan.image, "name": plan.name,
@@ -207,7 +207,7 @@ def _sizes(plan: ImagePlan) -> Iterator[int]:
 async def _records(store: ObjectStore, some: Sequence[Listed], kind: type[M]) -> list[Dated]:
     async def one(found: Listed) -> Dated | None:
         event = await _read(store, found.key, kind)
-        return (event, _ms(found.last_modified)) if isinstance(event, Event) else None
+        return (event, _ms(found.last_modified)) if isinstance(event, JobEvent) else None
 
     return [d for d in await intake.in_parallel(some, one) if d is not None]
 

@@ -21,6 +21,7 @@ from frond.ingest.context import Ingest, ingest_of
 from frond.ingest.idempotency import Once, Stored
 from frond.ingest.problems import Refused
 from frond.ingest.readmodel import queries
+from frond.ingest.readmodel.rows import JobRow
 
 IdempotencyKey = Header(
     alias="Idempotency-Key",
@@ -111,12 +112,18 @@ def replay(stored: Stored) -> Response:
     )  # fmt: skip
 
 
+async def job_detail(request: Request, row: JobRow) -> views.JobDetail:
+    """A job with its failures and its shadow."""
+    ingest = ingest_of(request)
+    failed = await queries.failures(ingest.db, row.job_id) if row.failed else ()
+    return views.detail(request, row, failed, await desk.shadow_of(ingest, row.job_id))
+
+
 async def job_answer(request: Request, job_id: str, status: int) -> JSONResponse:
     """A job just made, with its address."""
     ingest = ingest_of(request)
     row = await desk.row_of(ingest, job_id)
-    failed = await queries.failures(ingest.db, job_id)
-    body = views.detail(request, row, failed).model_dump(mode="json")
+    body = (await job_detail(request, row)).model_dump(mode="json")
     where = f"{views.base(request)}/jobs/{job_id}"
     return JSONResponse(body, status, headers={"Location": where})
 

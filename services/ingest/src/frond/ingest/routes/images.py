@@ -80,6 +80,7 @@ def added(spec: JobSpec, file: File, created: bool) -> Added:
 @router.put(
     "/jobs/{job_id}/images/{name:any_name}", response_model=Added, status_code=201,
     summary="Add one image: its bytes are the body",
+    responses={200: {"model": Added, "description": "the job had it already"}},
     openapi_extra={"requestBody": {"content": {"application/octet-stream": {
         "schema": {"type": "string", "format": "binary"}}}}},
 )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Final
+from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -13,12 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from frond.contracts import keys
 from frond.contracts.errors import ObjectMissing
 from frond.contracts.events import MOST_IMAGES, JobCompleted
-from frond.contracts.jobs import JobSpec, JobStatus, Thresholds
+from frond.contracts.jobs import JobSpec, JobStatus, ShadowWish, Thresholds
 from frond.ingest import desk, listing, names, places, sealing, tenancy, views
 from frond.ingest.auth import who_asks
 from frond.ingest.context import Ingest, ingest_of
 from frond.ingest.cursors import read_cursor, write_cursor
-from frond.ingest.desk import Wish
 from frond.ingest.readmodel import queries
 from frond.ingest.readmodel.changes import apply_all
 from frond.ingest.readmodel.rows import JobRow
@@ -30,9 +29,11 @@ from frond.ingest.routes.answers import (
     Moment,
     S3Url,
     job_answer,
+    job_detail,
     make_once,
 )
 from frond.ingest.tracing import traceparent
+from frond.ingest.wishes import Wish
 
 router = APIRouter(
     tags=["jobs"],
@@ -54,6 +55,15 @@ class _Body(BaseModel):
         return value
 
 
+_Shadow = Annotated[
+    ShadowWish | Literal["none"] | None,
+    Field(
+        description="a version that runs beside the model on a share of the windows, its results "
+        "kept apart; none: no shadow; null: the model's standing one, for jobs of production"
+    ),
+]
+
+
 class NewJob(_Body):
     """A job to which images are added one by one, until it is sealed."""
 
@@ -63,6 +73,7 @@ class NewJob(_Body):
     score: float | None = Field(default=None, ge=0, le=1, description="thresholds.score, for short")
     webhook_url: str | None = None
     email: str | None = None
+    shadow: _Shadow = None
     size: int | None = Field(
         default=None,
         ge=1,
@@ -78,6 +89,7 @@ class StartJob(_Body):
     email: str | None = None
     webhook_url: str | None = None
     model: str | None = None
+    shadow: _Shadow = None
     job_id: JobId | None = None
     thresholds: Thresholds = Thresholds()
     score: float | None = Field(default=None, ge=0, le=1)
@@ -93,13 +105,18 @@ class Seal(_Body):
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
 
+def _content(body: NewJob | StartJob) -> dict[str, Any]:
+    # a request from before there were shadows is still the same request
+    return body.model_dump(mode="json", exclude={"shadow"} if body.shadow is None else None)
+
+
 def _wish(body: NewJob | StartJob) -> Wish:
     thresholds = body.thresholds
     if body.score is not None:
         thresholds = thresholds.model_copy(update={"score": body.score})
     return Wish(
         job_id=body.job_id, model=body.model, thresholds=thresholds,
-        webhook_url=body.webhook_url, email=body.email,
+        webhook_url=body.webhook_url, email=body.email, shadow=body.shadow,
     )  # fmt: skip
 
 
@@ -119,7 +136,7 @@ async def create(
             await desk.seal(ingest, job_id, body.size, traceparent(request), declared=True)
         return spec
 
-    return await make_once(request, "jobs", key, body.model_dump(mode="json"), 201, work)
+    return await make_once(request, "jobs", key, _content(body), 201, work)
 
 
 @router.post(
@@ -144,7 +161,7 @@ async def start_job(
             await asyncio.wait({task}, timeout=5)
         return spec
 
-    return await make_once(request, "start-job", key, body.model_dump(mode="json"), 202, work)
+    return await make_once(request, "start-job", key, _content(body), 202, work)
 
 
 @router.get("/jobs", response_model=views.JobList, summary="List jobs, the newest first")
@@ -193,8 +210,7 @@ def _ms(moment: datetime | None) -> int | None:
 async def show(request: Request, job_id: JobId) -> views.JobDetail:
     ingest = ingest_of(request)
     row = await caught_up(ingest, await desk.row_of(ingest, job_id))
-    failed = await queries.failures(ingest.db, job_id) if row.failed else ()
-    return views.detail(request, row, failed)
+    return await job_detail(request, row)
 
 
 async def caught_up(ingest: Ingest, row: JobRow) -> JobRow:
@@ -231,7 +247,7 @@ async def seal(request: Request, job_id: JobId, body: Seal | None = None) -> Res
 async def cancel(request: Request, job_id: JobId) -> views.JobDetail:
     ingest = ingest_of(request)
     row = await desk.cancel(ingest, job_id, traceparent(request))
-    return views.detail(request, row, await queries.failures(ingest.db, job_id))
+    return await job_detail(request, row)
 
 
 @router.delete(

@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path as LocalPath
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Path, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi import APIRouter, Path, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from frond.auth import Principal
 from frond.contracts import keys
 from frond.contracts.errors import FrondError
 from frond.contracts.jobs import ModelRef
@@ -89,6 +90,24 @@ class MoveTo(BaseModel):
     why: _Why = ""
 
 
+class ShadowTo(BaseModel):
+    """What is to run beside a model's ``production``."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    version: str = Field(max_length=200, description="an alias, a digest, or 8 digits of one")
+    share: float = Field(default=0.1, gt=0, le=1, description="of the windows, chosen by hash")
+    why: _Why = ""
+
+    @field_validator("share", mode="before")
+    @classmethod
+    def _no_truth_value(cls, value: object) -> object:
+        # pydantic would take true for 1
+        if isinstance(value, bool):
+            raise ValueError("a share is a number above 0, at most 1")
+        return value
+
+
 class MoveBack(BaseModel):
     """Why, and from where, an alias is to go back."""
 
@@ -96,6 +115,14 @@ class MoveBack(BaseModel):
 
     now: str = Field(description="the digest it points to: asked twice, it goes back once")
     why: _Why = ""
+
+
+def told_of(manifest: ModelManifest, who: Principal) -> ModelManifest:
+    """What somebody may read of a manifest: addresses inside the installation are for admins."""
+    if who.admin or manifest.server is None:
+        return manifest
+    server = manifest.server.model_copy(update={"url": ""})
+    return manifest.model_copy(update={"server": server})
 
 
 @router.get("/models", response_model=Models, summary="List models")
@@ -114,9 +141,11 @@ async def one_model(request: Request, name: str) -> ModelListing:
 
 @router.get("/models/{name}/versions/{version}", response_model=ModelVersion, summary="One version")
 async def one_version(request: Request, name: str, version: _Version) -> ModelVersion:
+    """Where a server runs it, its address (`manifest.server.url`) is for admins; others read an
+    empty one."""
     registry = ingest_of(request).registry
     ref = await registry.resolve(f"{name}@{version}")
-    manifest = await registry.manifest(ref)
+    manifest = told_of(await registry.manifest(ref), who_asks(request))
     return ModelVersion(**ref.model_dump(), manifest=manifest, files=await registry.files(ref))
 
 
@@ -181,6 +210,33 @@ async def rollback(request: Request, name: str, alias: str, body: MoveBack) -> M
     ref = await registry.rollback(name, alias, now=body.now, who=who, why=body.why)
     _log.info("alias moved back", model=name, alias=alias, digest=ref.digest, by=who)
     return ref
+
+
+@changes.put(
+    "/models/{name}/shadow", response_model=ModelRef, summary="Let a version run as shadow"
+)
+async def set_shadow(request: Request, name: str, body: ShadowTo) -> ModelRef:
+    """It runs beside `production` on a share of the windows, and what it finds is kept apart. Jobs
+    of `production` that begin from now on take it, where they say nothing of a shadow."""
+    who = who_asks(request).subject
+    shadows = ingest_of(request).registry.shadows
+    ref = await shadows.put(name, body.version, body.share, who=who, why=body.why)
+    _log.info("shadow set", model=name, digest=ref.digest, share=body.share, by=who)
+    return ref
+
+
+@changes.delete(
+    "/models/{name}/shadow", status_code=204, summary="Let no version run as shadow any more"
+)
+async def drop_shadow(
+    request: Request,
+    name: str,
+    why: Annotated[str, Query(max_length=2000, description="for its history")] = "",
+) -> Response:
+    who = who_asks(request).subject
+    await ingest_of(request).registry.shadows.off(name, who=who, why=why)
+    _log.info("shadow taken away", model=name, by=who)
+    return Response(status_code=204)
 
 
 @contextlib.contextmanager

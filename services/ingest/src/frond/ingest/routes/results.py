@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from typing import Final
+
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
@@ -16,6 +19,11 @@ from frond.ingest.routes.jobs import caught_up
 from frond.ingest.routes.serving import serve
 
 router = APIRouter(tags=["results"], responses=PROBLEMS)  # type: ignore[arg-type] # keys are strings
+
+# whoever compares a job with its shadow reads them one by one
+_OF_CHUNK: Final = re.compile(
+    r"images/[0-9a-f]{32}/(chunks|shadow)/[0-9a-f]{32}\.(arrow|failed\.json)"
+)
 
 
 @router.get("/jobs/{job_id}/results", response_model=views.ResultList, summary="List results")
@@ -41,10 +49,14 @@ async def list_results(request: Request, job_id: JobId) -> views.ResultList:
 )  # fmt: skip
 async def fetch(request: Request, job_id: JobId, name: str) -> Response:
     """coco.json, coco-results.json, detections.geojson, detections.parquet, summary.json, and per
-    image images/{name or image id}/…; with nothing after the image, a list of its files."""
+    image images/{name or image id}/…; with nothing after the image, a list of its files. What a chunk's
+    windows gave, and what the job's shadow made of them: images/{image id}/chunks/{chunk id}.arrow and
+    images/{image id}/shadow/{chunk id}.arrow, or ….failed.json where it gave nothing."""
     ingest = ingest_of(request)
     await desk.row_of(ingest, job_id)
-    if name.startswith("images/"):
+    if _OF_CHUNK.fullmatch(name):
+        key = keys.job_prefix(job_id) + name
+    elif name.startswith("images/"):
         image, _, file = name.removeprefix("images/").rpartition("/")
         if image and not file:
             return await _files_of(request, ingest, job_id, image)

@@ -38,6 +38,11 @@ _FORM: Final[dict[str, Any]] = {
                         "job_id": _TEXT,
                         "email": _TEXT,
                         "score": {"type": "number", "minimum": 0, "maximum": 1},
+                        "shadow": {
+                            "type": "string",
+                            "description": "a version to run beside the model, or none",
+                        },
+                        "shadow_share": {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
                     },
                     "required": ["files"],
                     "additionalProperties": {"type": "string", "format": "binary"},

@@ -1,0 +1,97 @@
+"""What two versions found, as GeoJSON (RFC 7946, like the artifacts): by whom each thing was found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from frond.artifacts.common import JsonList, Sink, Spool, encoded, scores_of, text
+from frond.artifacts.geojson import geometry_texts
+from frond.artifacts.geometry import lonlat_rings
+from frond.contracts.plan import ImagePlan
+from frond.evaluation.agreement import WindowCompared
+from frond.raster import has_lonlat
+
+
+class DiffGeoJson:
+    """Writes features as they come.
+
+    Args:
+        about: what the file says of itself.
+    """
+
+    def __init__(self, sink: Sink, about: Mapping[str, Any], classes: Sequence[str]) -> None:
+        self._sink, self._classes = sink, tuple(classes)
+        self._features = JsonList(sink)
+        self._spool = Spool()
+        self._elsewhere = JsonList(self._spool)
+        head = {"type": "FeatureCollection", "frond": dict(about)}
+        sink.write(encoded(text(head)[:-1] + ',"features":['))
+
+    def image(self, plan: ImagePlan) -> None:
+        """An image that was compared: one without longitude and latitude gives no features."""
+        if not has_lonlat(plan.georeference):
+            self._elsewhere.add([text({"image_id": plan.image_id, "image": plan.name})])
+
+    def finds(self, plan: ImagePlan, window: int, told: WindowCompared) -> None:
+        """A window's finds: those of both with the job's model's box."""
+        ours, theirs = told.production, told.shadow
+        scores, others = scores_of(ours).tolist(), scores_of(theirs).tolist()
+        rows: list[tuple[NDArray[np.float64], dict[str, Any]]] = []
+        for k, f, iou in told.pairs:
+            rows.append((ours.boxes[k], {
+                "found_by": "both", "class": self._classes[ours.classes[k]],
+                "class_shadow": self._classes[theirs.classes[f]], "score": scores[k],
+                "score_shadow": others[f], "iou": round(iou, 6),
+            }))  # fmt: skip
+        for k in told.only_production:
+            rows.append((ours.boxes[k], {
+                "found_by": "production", "class": self._classes[ours.classes[k]],
+                "score": scores[k],
+            }))  # fmt: skip
+        for f in told.only_shadow:
+            rows.append((theirs.boxes[f], {
+                "found_by": "shadow", "class": self._classes[theirs.classes[f]],
+                "score_shadow": others[f],
+            }))  # fmt: skip
+        self._add(plan, window, rows)
+
+    def window(self, plan: ImagePlan, window: int, disagrees: float) -> None:
+        """A window's core, and the share of its pixels that the two do not agree on."""
+        core = np.array(plan.grid.core(window), np.float64) / plan.grid.scale
+        self._add(plan, window, [(core, {"disagrees": round(disagrees, 6)})])
+
+    def _add(
+        self, plan: ImagePlan, window: int, rows: list[tuple[NDArray[np.float64], dict[str, Any]]]
+    ) -> None:
+        if (
+            not rows
+            or (rings := lonlat_rings(plan.georeference, np.stack([box for box, _ in rows])))
+            is None
+        ):
+            return
+        where = {"window": window, "image": plan.name, "image_id": plan.image_id}
+        self._features.add([
+            f'{{"type":"Feature","geometry":{geometry},"properties":{text(said | where)}}}'
+            for geometry, (_, said) in zip(geometry_texts(rings), rows, strict=True)
+        ])  # fmt: skip
+
+    def finish(self) -> None:
+        self._sink.write(b'],"images_without_lonlat":[')
+        self._spool.copy_to(self._sink)
+        self._sink.write(b"]}\n")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._spool.__exit__(kind, error, trace)

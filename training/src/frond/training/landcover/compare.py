@@ -1,0 +1,127 @@
+"""Architectures compared on equal budgets, each scene held out in its turn.
+
+    python -m frond.training.landcover.compare --config training/configs/landcover.yaml --steps 1200
+
+Every run trains on all scenes but one and is judged on that one by its last (averaged) weights: the
+held-out scene chooses neither when to stop nor anything else. Runs that the file of figures has
+already are not done again, so that a comparison that was stopped goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import multiprocessing
+import os
+import shutil
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from frond.training.config import read
+from frond.training.landcover.config import ARCHITECTURES, CLASSES, Settings
+from frond.training.landcover.data import prepare, scenes
+from frond.training.prepared import Store
+from frond.training.run import locked
+
+
+def run(config: Settings, prepared: Path, digest: str, folder: Path) -> dict[str, Any]:
+    """One network trained and judged; in a process of its own, since makers of batches are forked."""
+    from frond.training.landcover.task import make  # torch
+    from frond.training.loop import train
+
+    folder.mkdir(parents=True, exist_ok=True)
+    trained = train(make(config, prepared), config, digest, folder / "checkpoint.pt", resume=True)
+    weights = sum(p.numel() for p in trained.model.parameters())
+    return {"metrics": trained.metrics, "steps": trained.steps, "weights": weights}
+
+
+def compare(
+    config: Settings, folder: Path, architectures: list[str], held_out: list[str]
+) -> dict[str, Any]:
+    """Train and judge each architecture without each of these scenes; empty: without each of all.
+
+    The figures are in ``folder/comparison.json`` as soon as there are any.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    digest = prepare(config, config.prepared_folder)
+    every = sorted(scenes(Store(config.prepared_folder)))
+    path = folder / "comparison.json"
+    found: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {"runs": {}}
+    for scene in held_out or every:
+        for architecture in architectures:
+            # all of it is checked anew: a scene may be the file's test, which it is not here
+            told = config.model_dump() | {
+                "architecture": architecture, "validation": (scene,), "test": (),
+                "validate_every": 0, "patience": 0,
+            }  # fmt: skip
+            mine = Settings.model_validate(told)
+            name = f"{architecture} {scene}"
+            key = f"{digest[:12]} {mine.digest()[:12]} {mine.minutes}"
+            if found["runs"].get(name, {}).get("of") == key:
+                continue
+            spawn = multiprocessing.get_context("spawn")
+            with ProcessPoolExecutor(1, mp_context=spawn) as pool:
+                # a checkpoint is gone on from by a run that is the same in every respect alone
+                place = folder / hashlib.sha256(f"{name} {key}".encode()).hexdigest()[:12]
+                result = pool.submit(run, mine, config.prepared_folder, digest, place).result()
+            shutil.rmtree(place)
+            found["runs"][name] = {
+                "of": key, "architecture": architecture, "scene": scene, "minutes": mine.minutes,
+                "seed": mine.seed, **result,
+            }  # fmt: skip
+            _write(path, found)
+            print(table(found), flush=True)
+    return found
+
+
+def table(found: dict[str, Any]) -> str:
+    """The runs' IoU by class, as Markdown."""
+    lines = [
+        f"| architecture | weights | steps | held out | {' | '.join(CLASSES)} | mean IoU | mean Dice |",
+        f"| --- | --- | --- | --- |{' --- |' * (len(CLASSES) + 2)}",
+    ]
+    for told in found["runs"].values():
+        metrics = told["metrics"]
+        cells = [f"{metrics[f'iou_{c}']:.3f}" if f"iou_{c}" in metrics else "-" for c in CLASSES]
+        cells += [f"{metrics['iou']:.3f}", f"{metrics['dice']:.3f}"]
+        lines.append(
+            f"| {told['architecture']} | {told['weights'] / 1e6:.1f} M | {told['steps']} | "
+            f"{told['scene']} | {' | '.join(cells)} |"
+        )
+    return "\n".join(lines)
+
+
+def _write(path: Path, found: dict[str, Any]) -> None:
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    fresh.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    fresh.replace(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--out", type=Path, default=Path("training/runs/landcover-comparison"))
+    parser.add_argument("--minutes", type=float, help="for each run; else the config's steps")
+    parser.add_argument("--steps", type=int, help="for each run")
+    parser.add_argument("--seed", type=int)
+    parser.add_argument("--architecture", choices=ARCHITECTURES, action="append", default=[])
+    parser.add_argument("--scene", action="append", default=[], help="to hold out; else each")
+    args = parser.parse_args()
+    config = read(
+        Settings,
+        args.config,
+        data=args.data,
+        minutes=args.minutes,
+        steps=args.steps,
+        seed=args.seed,
+    )
+    chosen = args.architecture or list(ARCHITECTURES)
+    with locked(args.out):
+        print(table(compare(config, args.out, chosen, args.scene)))
+
+
+if __name__ == "__main__":
+    main()

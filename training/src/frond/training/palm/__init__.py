@@ -1,0 +1,1 @@
+"""palm-detector: boxes of palms in aerial RGB."""

@@ -1,0 +1,136 @@
+"""Prepared data of the palm detector: tiles at the model's scale, and drawn scenes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from frond.client.scenes import palm_scene
+from frond.training.config import Config, bad
+from frond.training.palm.config import Settings
+from frond.training.palm.sources import CROWN_PX, GSD_M, Role, Source, Tile, sources
+from frond.training.prepared import Store, prepared
+
+__all__ = ["CROWN_PX", "GSD_M", "Part", "Tile", "load", "prepare", "settings", "thinned"]
+
+# raise it when the same sources come to be read differently
+_READ: Final = 2
+_MOST_PIXELS: Final = 64_000_000
+
+
+@dataclass(frozen=True)
+class Part:
+    """Tiles of one origin; ``weight`` is the part's share among those of its role."""
+
+    name: str
+    tiles: list[Tile]
+    weight: float = 0.0
+    zoom: tuple[float, float] = (0.5, 2.1)
+
+
+def settings(config: Config) -> Settings:
+    """The config as this kind's. Raises TypeError for another's."""
+    if not isinstance(config, Settings):
+        raise TypeError(f"{type(config).__name__} is no config of a palm detector")
+    return config
+
+
+def prepare(config: Config, folder: Path) -> str:
+    """Tiles of all parts in ``folder``; see :func:`frond.training.prepared.prepared`."""
+    mine = settings(config)
+    Image.MAX_IMAGE_PIXELS = _MOST_PIXELS
+    found = sources(mine.data)
+    parts: list[dict[str, Any]] = []
+
+    def arrays() -> Iterator[tuple[str, NDArray[Any]]]:
+        for source in [*found, _drawn(mine)]:
+            tiles = []
+            for n, tile in enumerate(source.read()):
+                key = f"{source.role}/{source.name}/{n}"
+                yield f"{key}/pixels", tile.pixels
+                yield f"{key}/boxes", tile.boxes
+                tiles.append({"name": tile.name, "border": tile.border, "sizes": tile.sizes})
+            parts.append(
+                {"role": source.role, "name": source.name, "weight": source.weight,
+                 "zoom": source.zoom, "tiles": tiles}
+            )  # fmt: skip
+
+    files = [f for s in found for f in s.files]
+    missing = [f for f in files if not f.is_file()]
+    if missing:
+        raise bad(f"{len(missing)} files are missing, {missing[0]} for one.")
+    return prepared(
+        folder, mine.data, files, {"kind": "palm", "read": _READ, **mine.recipe()}, arrays,
+        lambda: {"parts": parts},
+    )  # fmt: skip
+
+
+def load(folder: Path, role: Role) -> list[Part]:
+    """The parts of a role, their pixels mapped from the disk."""
+    store = Store(folder)
+    out = []
+    for part in store.about["parts"]:
+        if part["role"] != role:
+            continue
+        tiles = []
+        for n, told in enumerate(part["tiles"]):
+            key = f"{role}/{part['name']}/{n}"
+            pixels, boxes = store.array(f"{key}/pixels"), store.array(f"{key}/boxes")
+            tiles.append(Tile(told["name"], pixels, boxes, told["border"], told["sizes"]))
+        out.append(Part(part["name"], tiles, part["weight"], tuple(part["zoom"])))
+    return out
+
+
+def judged_scenes(count: int) -> Part:
+    """Drawn scenes with seeds that training never uses."""
+    tiles = []
+    for k in range(count):
+        pixels, boxes = palm_scene(512, 640, 4 + 3 * (k % 14), 10_000 + k, GSD_M)
+        tiles.append(Tile(f"scene-{k}", pixels, boxes.astype(np.float32)))
+    return Part("drawn", tiles)
+
+
+def rescaled(part: Part, k: float) -> Part:
+    """The same tiles seen at ``k`` times the scale, as with a GSD declared wrongly."""
+    tiles = []
+    for t in part.tiles:
+        size = (round(t.pixels.shape[1] * k), round(t.pixels.shape[0] * k))
+        pixels = np.asarray(Image.fromarray(t.pixels).resize(size, Image.Resampling.LANCZOS))
+        tiles.append(Tile(t.name, pixels, t.boxes * np.float32(k)))
+    return Part(f"{part.name} ×{k}", tiles)
+
+
+def shrunk(part: Part, k: float) -> Part:
+    """The same tiles with their boxes scaled about their centres."""
+
+    def smaller(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+        middle, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2 * k
+        return np.concatenate([middle - half, middle + half], axis=1)
+
+    return Part(part.name, [replace(t, boxes=smaller(t.boxes)) for t in part.tiles])
+
+
+def thinned(parts: Sequence[Part], megapixels: float) -> list[Part]:
+    """Every nth tile of each part, so that all together have about so many pixels."""
+    area = sum(t.pixels.shape[0] * t.pixels.shape[1] for p in parts for t in p.tiles) / 1e6
+    every = max(1, round(area / megapixels))
+    return [Part(p.name, p.tiles[::every], p.weight, p.zoom) for p in parts]
+
+
+def _drawn(config: Settings) -> Source:
+    def read() -> Iterator[Tile]:
+        for k in range(config.scenes):
+            rng = np.random.default_rng([config.seed, k])
+            gsd = GSD_M * float(rng.uniform(0.8, 1.3))
+            n = int(rng.integers(0, 40))
+            # seeds from 1,000,000 on are kept for training
+            pixels, boxes = palm_scene(448, 448, n, 1_000_000 + k, gsd)
+            yield Tile(f"scene-{k}", pixels, boxes.astype(np.float32))
+
+    return Source("drawn", "drawn", (), read, 1.0)

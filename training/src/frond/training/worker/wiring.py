@@ -1,0 +1,114 @@
+"""The worker's one part: requests and drift in, trained versions out."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from datetime import timedelta
+
+from frond.bus import EventProducer, Outgoing, consume, ensure_topics
+from frond.contracts import topics
+from frond.contracts.envelope import Envelope
+from frond.contracts.events import DriftObserved, TrainingRequested
+from frond.models.registry import Registry
+from frond.models.trainings import Trainings, event_of
+from frond.runtime import Service, get_logger, wait_out
+from frond.store import ObjectStore, StoreSettings
+from frond.training.worker import drifted
+from frond.training.worker.settings import TrainingSettings
+from frond.training.worker.trainer import Policy, Trainer
+from frond.training.worker.watch import DriftWatch
+
+_log = get_logger(__name__)
+
+
+async def work(service: Service) -> None:
+    """Train until the service is asked to stop. A broker that is away keeps nobody from training."""
+    settings = service.settings
+    if not isinstance(settings, TrainingSettings):
+        raise TypeError("the training worker needs TrainingSettings")
+    service.health.expect("training", "making the bucket")
+    store = ObjectStore(
+        StoreSettings(
+            settings.s3_endpoint, settings.s3_access_key,
+            settings.s3_secret_key.get_secret_value(), settings.s3_bucket, settings.s3_region,
+        )
+    )  # fmt: skip
+    with contextlib.closing(store):
+        await wait_out(store.ensure_bucket, what="making the bucket")
+        trainings, registry = Trainings(store), Registry(store)
+        trainer = Trainer(trainings, registry, _policy(settings))
+        watch = DriftWatch(
+            store, trainings, registry, settings.on_drift,
+            drifted.Policy(
+                settings.training_drift_periods, timedelta(seconds=settings.training_rest_s)
+            ),
+        )  # fmt: skip
+        service.health.ready("training")
+        async with asyncio.TaskGroup() as tasks:
+            training = tasks.create_task(trainer.run(service.stop))
+            reading = tasks.create_task(_read(service, settings, trainings, trainer, watch))
+            # a broker that never comes keeps the worker from nothing, nor from ending
+            await training
+            _, late = await asyncio.wait({reading}, timeout=settings.training_stop_s)
+            for task in late:
+                task.cancel()
+
+
+def _policy(settings: TrainingSettings) -> Policy:
+    return Policy(
+        program=settings.program, data=settings.training_data, configs=settings.training_configs,
+        out=settings.training_out, track=settings.training_track, max_s=settings.training_max_s,
+        attempts=settings.training_attempts, lease_s=settings.training_lease_s,
+        progress_s=settings.training_progress_s, look_s=settings.training_look_s,
+        stop_s=settings.training_stop_s,
+    )  # fmt: skip
+
+
+async def _read(
+    service: Service,
+    settings: TrainingSettings,
+    trainings: Trainings,
+    trainer: Trainer,
+    watch: DriftWatch,
+) -> None:
+    """Requests, and drift where it is watched. Their events are handled in a moment: training waits
+    for none of them, and no partition for a training."""
+    bootstrap, prefix = settings.kafka_bootstrap, settings.topic_prefix
+    producer = EventProducer(bootstrap, prefix, "/frond/training")
+    await wait_out(lambda: ensure_topics(bootstrap, prefix), what="making topics")
+    await wait_out(producer.start, what="starting the producer")
+
+    async def requested(envelope: Envelope) -> Sequence[Outgoing]:
+        if isinstance(envelope.event, TrainingRequested):
+            run = await trainings.begin(envelope.event)
+            if not run.status.final:
+                await trainings.told(run.training_id)
+            trainer.wake.set()
+        return ()
+
+    async def observed(envelope: Envelope) -> Sequence[Outgoing]:
+        run = None
+        if isinstance(envelope.event, DriftObserved):
+            run = await watch.saw(envelope.event)
+        return () if run is None else [Outgoing(topics.TRAINING, event_of(run))]
+
+    async def requests() -> None:
+        await consume(service, topics.TRAINING, requested, producer=producer, concurrency=1)
+
+    async def drift() -> None:
+        group = settings.group(f"{service.name}-drift")
+        await consume(
+            service, topics.DRIFT, observed, producer=producer, concurrency=1, group=group
+        )
+
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            # what makes other services begin anew, a broker that has been silent for long, ends no
+            # training: the next consumer is as new as the next process would be
+            tasks.create_task(wait_out(requests, what="reading requests for training"))
+            if settings.on_drift:
+                tasks.create_task(wait_out(drift, what="reading of drift"))
+    finally:
+        await producer.stop()

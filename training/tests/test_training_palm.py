@@ -1,0 +1,179 @@
+"""The palm detector's data and figures; no torch is needed for them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from training_support import SMALL, labelled_palms
+
+from frond.contracts.errors import UserError
+from frond.training.palm.config import Settings
+from frond.training.palm.crops import CROP, Sampler
+from frond.training.palm.data import Part, Tile, load, prepare
+from frond.training.palm.evaluate import chosen_threshold, judged
+from frond.training.prepared import Store
+
+PIXELS = np.zeros((200, 300, 3), np.uint8)
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    labelled_palms(tmp_path / "data")
+    config = Settings(**SMALL, data=tmp_path / "data")
+    prepare(config, tmp_path / "prepared")
+    return tmp_path / "prepared"
+
+
+def test_labels_of_ones_own(own: Path) -> None:
+    """COCO files in train and val: crowns at 60 px, images without labels as background."""
+    (train,), (free,) = load(own, "train"), load(own, "background")
+    assert (len(train.tiles), len(free.tiles)) == (2, 1)
+    for tile in train.tiles:
+        sides = np.sqrt(np.prod(tile.boxes[:, 2:] - tile.boxes[:, :2], axis=1))
+        assert np.median(sides) == pytest.approx(60, rel=0.02)
+    assert [len(p.tiles) for p in load(own, "val")] == [2]
+    assert [len(p.tiles) for p in load(own, "val-background")] == [1]
+
+
+def test_neither_shared_data_nor_labels_is_told(tmp_path: Path) -> None:
+    """A folder of something else is a sentence, and so is one without a COCO file."""
+    with pytest.raises(UserError, match="neither palms/"):
+        prepare(Settings(data=tmp_path), tmp_path / "p")
+    (tmp_path / "train").mkdir()
+    (tmp_path / "val").mkdir()
+    with pytest.raises(UserError, match="no labels"):
+        prepare(Settings(data=tmp_path), tmp_path / "p")
+
+
+def changed(
+    data: Path, change: Callable[[dict[str, Any]], object], split: str = "train"
+) -> Settings:
+    """Labelled palms with labels that were changed, and a config that names them."""
+    labelled_palms(data)
+    file = data / split / "labels.json"
+    told = json.loads(file.read_text())
+    change(told)
+    file.write_text(json.dumps(told))
+    return Settings(**SMALL, data=data)
+
+
+def test_labels_that_say_nothing_are_left_out(tmp_path: Path) -> None:
+    """Without a box, or with one of no area: as if they were not there."""
+    odd = [{"bbox": [3, 3, 0, 9]}, {"bbox": []}, {}]
+    notes = [{"id": 90 + k, "image_id": 0, "category_id": 1, **o} for k, o in enumerate(odd)]
+    one = changed(tmp_path / "one", lambda told: told["annotations"].extend(notes))
+    prepare(one, tmp_path / "p1")
+    labelled_palms(tmp_path / "two")
+    prepare(Settings(**SMALL, data=tmp_path / "two"), tmp_path / "p2")
+    assert Store(tmp_path / "p1").digest == Store(tmp_path / "p2").digest
+
+
+def test_the_ground_of_a_crowd_teaches_nothing(tmp_path: Path) -> None:
+    """A crowd is no palm and no background: its ground is black, and its labels are gone."""
+    crowd = {"id": 99, "image_id": 0, "category_id": 1, "iscrowd": 1, "bbox": [0, 0, 100, 160]}
+    prepare(changed(tmp_path / "d", lambda told: told["annotations"].append(crowd)), tmp_path / "p")
+    tile = load(tmp_path / "p", "train")[0].tiles[0]
+    middle = tile.pixels.shape[1] // 2
+    assert not tile.pixels[:, : middle - 8].any()
+    assert tile.pixels[:, middle + 8 :].any()
+    assert 0 < len(tile.boxes) < 5
+    assert ((tile.boxes[:, 0] + tile.boxes[:, 2]) / 2 >= middle - 1).all()
+
+
+def test_more_than_eight_bits_are_told(tmp_path: Path) -> None:
+    """They would be cut off at 255, and a model learnt from white images."""
+    labelled_palms(tmp_path)
+    Image.fromarray(np.full((160, 200), 9000, np.uint16)).save(tmp_path / "train" / "0.png")
+    with pytest.raises(UserError, match="8 bits"):
+        prepare(Settings(**SMALL, data=tmp_path), tmp_path / "p")
+
+
+def test_an_image_that_would_become_huge_is_told(tmp_path: Path) -> None:
+    """Boxes of a fifth of a pixel would make 60,000 columns of 200."""
+
+    def tiny(told: dict[str, Any]) -> None:
+        for note in told["annotations"]:
+            note["bbox"][2:] = [0.2, 0.2]
+
+    with pytest.raises(UserError, match="too small"):
+        prepare(changed(tmp_path / "d", tiny), tmp_path / "p")
+
+
+def test_labels_that_cannot_be_read_are_told(tmp_path: Path) -> None:
+    """Labels without categories; an image elsewhere."""
+    with pytest.raises(UserError, match="no categories"):
+        prepare(changed(tmp_path / "a", lambda told: told.pop("categories")), tmp_path / "p")
+    elsewhere = changed(
+        tmp_path / "b", lambda told: told["images"][0].update(file_name="/etc/hostname")
+    )
+    with pytest.raises(UserError, match="lies outside"):
+        prepare(elsewhere, tmp_path / "p")
+
+
+def test_shares_that_leave_none_for_palms(tmp_path: Path) -> None:
+    """Are told; no drawn scenes at all are none of a batch."""
+    with pytest.raises(ValueError, match="no share"):
+        Settings(background=0.5, drawn=0.5)
+    config = changed(tmp_path / "d", lambda told: told).model_copy(update={"drawn": 0.0})
+    prepare(config, tmp_path / "p")
+    sampler = Sampler(
+        load(tmp_path / "p", "train"), load(tmp_path / "p", "background"),
+        load(tmp_path / "p", "drawn"), background=0.2, drawn=0.0, mixed=0.2,
+    )  # fmt: skip
+    assert sampler.batch(7, 0, 2)[0].shape == (2, CROP, CROP, 3)
+
+
+def test_a_batch_is_a_function_of_seed_and_step(own: Path) -> None:
+    """Made twice, or by another sampler, it is the same; another seed or step gives another."""
+
+    def sampler() -> Sampler:
+        return Sampler(
+            load(own, "train"), load(own, "background"), load(own, "drawn"),
+            background=0.2, drawn=0.1, mixed=0.2,
+        )  # fmt: skip
+
+    one = sampler()
+    one.batch(7, 0, 2)
+    pixels, target = one.batch(7, 3, 2)
+    again, target_again = sampler().batch(7, 3, 2)
+    assert pixels.shape == (2, CROP, CROP, 3)
+    assert np.array_equal(pixels, again)
+    assert np.array_equal(target, target_again)
+    assert not np.array_equal(pixels, one.batch(7, 4, 2)[0])
+    assert not np.array_equal(pixels, one.batch(8, 3, 2)[0])
+
+
+def boxes(*corners: tuple[float, float]) -> np.ndarray:
+    return np.array([[x, y, x + 60, y + 60] for x, y in corners], np.float32).reshape(-1, 4)
+
+
+def finds(*rows: tuple[float, float, float]) -> np.ndarray:
+    return np.array([[x, y, x + 60, y + 60, s] for x, y, s in rows]).reshape(-1, 5)
+
+
+def test_figures_by_hand() -> None:
+    """Two of three found, one find of nothing; what has its centre in the band does not count."""
+    part = Part("p", [Tile("t", PIXELS, boxes((0, 0), (100, 50), (200, 100)))])
+    seen = [finds((2, 0, 0.9), (110, 50, 0.8), (40, 130, 0.7), (200, 100, 0.2))]
+    told = judged(part, seen, 0.5, 0)
+    assert (told["precision"], told["recall"], told["count_error"]) == (0.6667, 0.6667, 0.0)
+    # the label at (0, 0) and its find, centres at 30 and 32, lie in a band of 35 pixels
+    banded = judged(part, seen, 0.5, 35)
+    assert (banded["precision"], banded["recall"]) == (0.5, 0.5)
+    assert judged(part, [finds()], 0.5, 0)["f1"] == 0
+
+
+def test_background_has_a_say_in_the_threshold() -> None:
+    """Finds where there is no palm move the bar above them."""
+    palms = Part("p", [Tile("t", PIXELS, boxes((100, 50), (200, 100)))])
+    free = Part("f", [Tile("t", PIXELS, boxes())])
+    seen = [finds((100, 50, 0.9), (200, 100, 0.45))]
+    assert chosen_threshold([(palms, seen)]) == (0.1, 1.0)
+    noise = [finds(*((5.0 * k, 10, 0.3) for k in range(8)))]
+    assert chosen_threshold([(palms, seen), (free, noise)]) == (0.31, 1.0)
