@@ -194,6 +194,17 @@ async def test_a_slow_line_is_no_endless_loop(inference: Inference, tmp_path: Pa
     assert lost("chunk")["timeout"] == before["timeout"] + 1
 
 
+async def test_copies_stand_side_by_side(inference: Inference, tmp_path: Path) -> None:
+    """Each chunk that is judged has its whole copy until it is done with, whoever begins another."""
+    events = [(await chunks(inference, name, tmp_path))[0] for name in ("one", "other")]
+    copy = inference.worker._results.copy
+    async with copy(events[0].source.uri) as one, copy(events[1].source.uri) as other:
+        assert one != other
+        assert [path.stat().st_size for path in (one, other)] == [e.source.size for e in events]
+    assert not one.exists()
+    assert not other.exists()
+
+
 @pytest.mark.parametrize(
     ("harm", "status", "reason"),
     [

@@ -56,6 +56,8 @@ class StoreResults:
     def __init__(self, store: ObjectStore, buckets: frozenset[str], scratch: Path) -> None:
         self._store = store
         self._scratch = scratch
+        # here, where no copy of this process's own can be among them
+        _clear(scratch)
         self._buckets = buckets
         self._cancelled: OrderedDict[str, tuple[float, bool]] = OrderedDict()
 
@@ -83,7 +85,7 @@ class StoreResults:
     async def copy(self, uri: str) -> AsyncIterator[Path]:
         """A raster as a local file, surely whole; gone on leaving."""
         bucket, key = parse_s3_uri(uri)
-        await asyncio.to_thread(_clear, self._scratch)
+        self._scratch.mkdir(parents=True, exist_ok=True)
         prefix = f"{_COPY}{os.getpid()}-"
         with tempfile.TemporaryDirectory(prefix=prefix, dir=self._scratch) as folder:
             whole = Path(folder) / "whole.tif"
@@ -280,8 +282,7 @@ def _sandbox(settings: InferenceSettings, readers: int, what: str) -> Sandbox:
 
 
 def _clear(scratch: Path) -> None:
-    """Remove the copies of processes that were killed; make the folder if it is gone."""
-    scratch.mkdir(parents=True, exist_ok=True)
+    """Remove the copies of processes that were killed."""
     for left in scratch.glob(f"{_COPY}*"):
         pid = left.name.removeprefix(_COPY).partition("-")[0]
         # a container's first process has the number of the one that was killed
