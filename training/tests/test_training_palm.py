@@ -155,9 +155,11 @@ def test_bars_are_drawn_over_background_alone(own: Path) -> None:
     """Crops without a palm get them, the others never; what is to be learnt stays the same."""
 
     def batch(background: float, ironwork: float) -> tuple[np.ndarray, np.ndarray]:
-        parts = (load(own, "train"), load(own, "background"), load(own, "drawn"))
-        shares = {"background": background, "drawn": 0.0, "mixed": 0.0}
-        return Sampler(*parts, **shares, ironwork=ironwork).batch(7, 0, 4)
+        sampler = Sampler(
+            load(own, "train"), load(own, "background"), load(own, "drawn"),
+            background=background, drawn=0.0, mixed=0.0, ironwork=ironwork,
+        )  # fmt: skip
+        return sampler.batch(7, 0, 4)
 
     plain, target = batch(0.999, 0.0)
     barred, same = batch(0.999, 1.0)
