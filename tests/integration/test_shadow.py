@@ -105,6 +105,8 @@ async def test_a_version_beside_production(frond: Any, store: ObjectStore, tmp_p
             o.key.rpartition("/")[2]
             for i in ids
             async for o in store.list(keys.image_prefix("beside", i) + keys.SHADOW)
+            # a rebalance that gives a chunk out again leaves a note beside its result
+            if o.key.endswith(".arrow")
         ]
         assert sorted(stored) == sorted(f"{chunk.chunk_id}.arrow" for chunk, _ in chosen)
 
@@ -165,6 +167,7 @@ async def test_a_shadow_by_the_topic(frond: Any, store: ObjectStore, tmp_path: P
         async for o in store.list(
             keys.image_prefix("topic-good", image_id("topic-good", uri)) + keys.SHADOW
         )
+        if o.key.endswith(".arrow")
     ]
     assert len(rows) == 1
     plan = keys.image_plan("topic-good", image_id("topic-good", uri))
