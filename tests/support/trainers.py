@@ -21,8 +21,9 @@ from frond.contracts import topics
 from frond.contracts.ids import digest
 from frond.contracts.training import TrainingRequest, TrainingRun
 from frond.models.trainings import Trainings, event_of
+from frond.stack.paths import free_port
 from frond.store import ObjectStore
-from support.services import free_port, open_store
+from support.services import open_store
 from support.waiting import until_ready
 
 TRAINING = Path(__file__).parents[2] / "training"
