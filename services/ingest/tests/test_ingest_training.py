@@ -234,5 +234,5 @@ def test_no_answer_is_a_promise(private_stack: NativeStack, start_door: Any, tmp
         answer = start(api, "one")
         assert answer.status_code == 503 and answer.json()["reason"] == "unavailable"
         private_stack.kafka.start()
-        until(lambda: start(api, "one").status_code == 202, 90)
+        until(lambda: start(api, "one").status_code == 202, 150)
         assert len(api.get("/training").json()["training"]) == 1
