@@ -18,7 +18,7 @@ from support.kafka import completed, reading
 from support.planted import planted
 from support.services import NAMES, Services
 
-pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.stack, pytest.mark.slow]
 
 IMAGES = 40
 KEY = {"authorization": "Bearer test-key"}

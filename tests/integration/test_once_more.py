@@ -18,7 +18,7 @@ from support.hooks import Hooks, hooks
 from support.kafka import completed
 from support.planted import planted
 
-pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.stack, pytest.mark.slow]
 
 
 def api(frond: Any) -> httpx.AsyncClient:

@@ -27,7 +27,7 @@ from frond.stack.installation import read_env_file
 from frond.store import ObjectStore, StoreSettings
 from support.waiting import until
 
-pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.stack, pytest.mark.slow]
 
 Post = tuple[dict[str, str], bytes]
 

@@ -30,7 +30,7 @@ from support.kafka import completed
 from support.planted import planted
 from support.waiting import until
 
-pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.stack, pytest.mark.slow]
 
 
 def cli(frond: Any, *args: str) -> subprocess.CompletedProcess[str]:

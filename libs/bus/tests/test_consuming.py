@@ -18,7 +18,7 @@ from frond.contracts.errors import StoreUnavailable
 from frond.contracts.events import ImageUploaded, JobSealed
 from frond.runtime import Service, ServiceSettings
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.stack
 
 
 @pytest.fixture

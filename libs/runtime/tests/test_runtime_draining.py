@@ -14,8 +14,6 @@ from pathlib import Path
 import httpx
 import pytest
 
-pytestmark = pytest.mark.timeout(300)
-
 SERVICE = """
 import asyncio
 from fastapi import FastAPI, Request

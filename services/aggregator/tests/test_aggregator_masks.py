@@ -33,7 +33,7 @@ from frond.merge import from_ipc as detections_from_ipc
 from frond.raster.planning import chunks_of
 from support.waiting import until
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.stack
 
 MANIFEST = world.MANIFEST.model_copy(
     update={

@@ -39,7 +39,7 @@ from frond.models.registry import Registry
 from frond.models.testing import blob_model
 from frond.store import ObjectStore, StoreSettings
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.stack
 
 
 def tiff(fill: int = 90, side: int = 600, **kwargs: Any) -> bytes:
