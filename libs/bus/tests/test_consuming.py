@@ -56,7 +56,7 @@ class Running:
 
     async def __aexit__(self, *_: object) -> None:
         self.service.stop.set()
-        await asyncio.wait_for(self.task, 40)
+        await asyncio.wait_for(self.task, 120)
         await self.producer.stop()
 
 
