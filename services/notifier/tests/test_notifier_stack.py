@@ -249,7 +249,8 @@ async def test_a_job_deleted_meanwhile_ends_its_deliveries(
         outbox = Outbox(
             store,
             {Kind.WEBHOOK: WebhookSender(NotifierSettings(egress_allow="127.0.0.0/8"), http)},
-            Policy(3, 0.5),
+            # deleted long before the next attempt
+            Policy(3, 5.0),
         )
         await outbox.take(completed("survey-3"))
         await recorded(store, expected, lambda d: d.attempts == 1)
