@@ -112,7 +112,7 @@ async def test_a_version_beside_production(frond: Any, store: ObjectStore, tmp_p
 
         # what the door tells of images comes by a topic of its own
         seen = f"{frond.url('ingest')}/jobs/beside/images?status=completed"
-        await asyncio.to_thread(until, lambda: len(asked(seen)["images"]) == 2, 60)
+        await asyncio.to_thread(until, lambda: len(asked(seen)["images"]) == 2)
         out = tmp_path / "diff.geojson"
         done = await asyncio.to_thread(
             cli, frond, "models", "compare", "beside", "--json", "--out", str(out)
@@ -199,7 +199,7 @@ async def test_masks_beside_masks(frond: Any, store: ObjectStore, tmp_path: Path
                        "model": "colours", "shadow": {"model": "colours@other", "share": 1}})  # fmt: skip
     assert (await completed(frond.env, "masks"))["outcome"] == "completed"
     seen = f"{frond.url('ingest')}/jobs/masks/images?status=completed"
-    await asyncio.to_thread(until, lambda: len(asked(seen).get("images", ())) == 1, 60)
+    await asyncio.to_thread(until, lambda: len(asked(seen).get("images", ())) == 1)
     diff = tmp_path / "diff.geojson"
     done = await asyncio.to_thread(
         cli, frond, "models", "compare", "masks", "--json", "--out", str(diff)
