@@ -26,8 +26,10 @@ def frond(stack: Endpoints, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     prefix = stack_testing.new_prefix()
     with stack_testing.fresh_bucket(stack) as bucket:
         env = installation(
-            stack, prefix, bucket, folder, FROND_RECONCILE_EVERY_S="2", FROND_STALL_S="10"
-        )
+            stack, prefix, bucket, folder, FROND_RECONCILE_EVERY_S="2", FROND_STALL_S="10",
+            # a busy machine's time to load a shadow, too
+            FROND_SHADOW_TIMEOUT_S="240",
+        )  # fmt: skip
         services = Services(env, folder)
 
         async def start() -> None:

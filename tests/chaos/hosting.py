@@ -17,7 +17,7 @@ from frond.contracts.topics import Topic
 
 COMPLETED: Final = (JobOutcome.COMPLETED,)
 ONE: Final = (Wanted("one.tif"),)
-SOON_S: Final = 60.0
+SOON_S: Final = 150.0
 # a service that is killed every few seconds finishes nothing meanwhile; on a busy machine the points
 # of one service take five minutes and more. Whether a job ends at all is judged afterwards
 _PATIENCE_S: Final = 900.0

@@ -42,7 +42,7 @@ class Watched(Workers):
         os.kill(pid, sig)
 
     async def again(self, name: str, pid: int | None) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(120):
             while self.pid(name) == pid:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)  # it is started again by a task of its own
 
@@ -66,7 +66,7 @@ async def test_who_was_killed_by_us_did_not_die_by_itself(workers: Watched) -> N
     await workers.again(name, pid)
     assert workers.told.empty()
     workers.shoot(name, KILL)
-    assert await asyncio.wait_for(workers.told.get(), 20) == (name, -KILL)
+    assert await asyncio.wait_for(workers.told.get(), 120) == (name, -KILL)
 
 
 async def test_who_dies_on_its_way_out_is_told(workers: Watched) -> None:
@@ -78,7 +78,7 @@ async def test_who_dies_on_its_way_out_is_told(workers: Watched) -> None:
     gone = workers.remove(name, signal.SIGCONT)
     os.kill(pid, KILL)
     await gone
-    assert await asyncio.wait_for(workers.told.get(), 20) == (name, -KILL)
+    assert await asyncio.wait_for(workers.told.get(), 120) == (name, -KILL)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from frond.store import ObjectStore
 from support.kafka import completed, first
 from support.planted import planted
 
-pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.stack, pytest.mark.slow]
 
 
 def publish(env: dict[str, str], *values: bytes) -> None:

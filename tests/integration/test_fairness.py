@@ -17,7 +17,7 @@ from support.kafka import completed, reading
 from support.planted import planted
 from support.services import Services, open_store, prepare
 
-pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.timeout(240, func_only=True)]
+pytestmark = [pytest.mark.stack, pytest.mark.slow]
 
 BIG, SMALL = 1000, 10
 KINDS = 20

@@ -17,7 +17,7 @@ from support import harmful_inference
 from support.kafka import completed
 from support.planted import planted
 
-pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.stack, pytest.mark.slow]
 
 
 def start_harmful(env: dict[str, str], log: Path) -> subprocess.Popen[bytes]:

@@ -15,7 +15,7 @@ from frond.store import ObjectStore
 from support.kafka import completed
 from support.planted import planted
 
-pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.stack, pytest.mark.slow]
 
 NAMES = [
     "../../etc/passwd.tif", "a\nb.tif", "x" * 300 + ".tif", "\u202efit.evil.tif", "صورة جوية.tif",

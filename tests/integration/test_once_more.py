@@ -18,7 +18,7 @@ from support.hooks import Hooks, hooks
 from support.kafka import completed
 from support.planted import planted
 
-pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.stack, pytest.mark.slow]
 
 
 def api(frond: Any) -> httpx.AsyncClient:
@@ -89,7 +89,7 @@ async def test_failed_images_run_again_as_a_job_of_their_own(
         same = ("model", "thresholds", "webhook_url", "email", "tenant")
         assert all(s[k] == specs[0][k] for s in specs for k in same)
         assert await store.get(keys.job_completed("survey")) == before
-        told = [json.loads(hook.posts.get(timeout=60).body)["data"] for _ in range(3)]
+        told = [json.loads(hook.posts.get(timeout=200).body)["data"] for _ in range(3)]
         assert {(t["job_id"], t.get("retry_of")) for t in told} == {
             ("survey", None), ("survey-retry-1", "survey"), ("survey-retry-2", "survey-retry-1"),
         }  # fmt: skip

@@ -16,7 +16,7 @@ from frond.store import ObjectStore
 from support.kafka import completed
 from support.planted import planted
 
-pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.stack, pytest.mark.slow]
 
 
 def reproduce(frond: Any, *args: str) -> subprocess.CompletedProcess[str]:

@@ -28,7 +28,7 @@ from support.kafka import completed, first, reading
 from support.planted import planted
 from support.services import Services, installation, open_store, prepare
 
-pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.stack, pytest.mark.slow]
 
 FAST = {"FROND_RECONCILE_EVERY_S": "2", "FROND_STALL_S": "5"}
 
@@ -95,7 +95,7 @@ async def results(http: httpx.AsyncClient, job: str) -> dict[str, tuple[str, str
 
 async def shown(http: httpx.AsyncClient, job: str) -> dict[str, Any]:
     """The job's status as soon as the read model has it as ended."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(150):
         while True:
             answer = await http.get(f"/jobs/{job}")
             if answer.is_success and answer.json().get("outcome"):
@@ -107,7 +107,7 @@ async def told(http: httpx.AsyncClient, hook: Hooks, job: str) -> None:
     """The job's one notice has come, and the notifier has written that down."""
     post = await asyncio.to_thread(hook.posts.get, timeout=120)
     assert json.loads(post.body)["data"]["job_id"] == job
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(150):
         while True:
             answer = (await http.get(f"/jobs/{job}/webhooks")).raise_for_status().json()
             if [n["state"] for n in answer["webhooks"]] == ["delivered"]:

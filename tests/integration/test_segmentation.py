@@ -27,7 +27,7 @@ from frond.store import ObjectStore
 from support.kafka import completed
 from support.waiting import until
 
-pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.stack, pytest.mark.slow]
 
 Classes = npt.NDArray[np.uint8]
 HEIGHT, WIDTH, BLOCK = 210, 300, 6

@@ -30,7 +30,7 @@ from support.kafka import completed
 from support.planted import planted
 from support.waiting import until
 
-pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.stack, pytest.mark.slow]
 
 
 def cli(frond: Any, *args: str) -> subprocess.CompletedProcess[str]:
@@ -105,12 +105,14 @@ async def test_a_version_beside_production(frond: Any, store: ObjectStore, tmp_p
             o.key.rpartition("/")[2]
             for i in ids
             async for o in store.list(keys.image_prefix("beside", i) + keys.SHADOW)
+            # a rebalance that gives a chunk out again leaves a note beside its result
+            if o.key.endswith(".arrow")
         ]
         assert sorted(stored) == sorted(f"{chunk.chunk_id}.arrow" for chunk, _ in chosen)
 
         # what the door tells of images comes by a topic of its own
         seen = f"{frond.url('ingest')}/jobs/beside/images?status=completed"
-        await asyncio.to_thread(until, lambda: len(asked(seen)["images"]) == 2, 60)
+        await asyncio.to_thread(until, lambda: len(asked(seen)["images"]) == 2)
         out = tmp_path / "diff.geojson"
         done = await asyncio.to_thread(
             cli, frond, "models", "compare", "beside", "--json", "--out", str(out)
@@ -165,6 +167,7 @@ async def test_a_shadow_by_the_topic(frond: Any, store: ObjectStore, tmp_path: P
         async for o in store.list(
             keys.image_prefix("topic-good", image_id("topic-good", uri)) + keys.SHADOW
         )
+        if o.key.endswith(".arrow")
     ]
     assert len(rows) == 1
     plan = keys.image_plan("topic-good", image_id("topic-good", uri))
@@ -196,7 +199,7 @@ async def test_masks_beside_masks(frond: Any, store: ObjectStore, tmp_path: Path
                        "model": "colours", "shadow": {"model": "colours@other", "share": 1}})  # fmt: skip
     assert (await completed(frond.env, "masks"))["outcome"] == "completed"
     seen = f"{frond.url('ingest')}/jobs/masks/images?status=completed"
-    await asyncio.to_thread(until, lambda: len(asked(seen).get("images", ())) == 1, 60)
+    await asyncio.to_thread(until, lambda: len(asked(seen).get("images", ())) == 1)
     diff = tmp_path / "diff.geojson"
     done = await asyncio.to_thread(
         cli, frond, "models", "compare", "masks", "--json", "--out", str(diff)

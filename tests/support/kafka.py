@@ -30,7 +30,7 @@ async def reading(env: dict[str, str], topic: Topic) -> AsyncIterator[AIOKafkaCo
 
 
 async def first(
-    env: dict[str, str], topic: Topic, wanted: Callable[[Any, Any], bool], *, within: float = 240
+    env: dict[str, str], topic: Topic, wanted: Callable[[Any, Any], bool], *, within: float = 400
 ) -> tuple[Any, Any]:
     """The first message of the topic for which ``wanted(message, data)``, with its JSON value."""
     async with reading(env, topic) as consumer, asyncio.timeout(within):
@@ -41,7 +41,7 @@ async def first(
     raise AssertionError("the topic ended")
 
 
-async def completed(env: dict[str, str], job_id: str, *, within: float = 240) -> dict[str, Any]:
+async def completed(env: dict[str, str], job_id: str, *, within: float = 400) -> dict[str, Any]:
     """A job's completed event."""
     from frond.contracts import topics
 

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,15 +20,10 @@ from frond.models.registry import Registry
 from frond.models.testing import blob_model
 from frond.stack import Endpoints
 from frond.stack import testing as stack_testing
+from frond.stack.paths import free_port
 from frond.store import ObjectStore, StoreSettings
 
 NAMES = ("ingest", "tiler", "inference", "aggregator", "notifier")
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
 
 
 @dataclass

@@ -21,8 +21,9 @@ from frond.contracts import topics
 from frond.contracts.ids import digest
 from frond.contracts.training import TrainingRequest, TrainingRun
 from frond.models.trainings import Trainings, event_of
+from frond.stack.paths import free_port
 from frond.store import ObjectStore
-from support.services import free_port, open_store
+from support.services import open_store
 from support.waiting import until_ready
 
 TRAINING = Path(__file__).parents[2] / "training"
@@ -76,7 +77,7 @@ class World:
         return run.training_id
 
     async def when(
-        self, training_id: str, is_so: Callable[[TrainingRun], bool], within: float = 30
+        self, training_id: str, is_so: Callable[[TrainingRun], bool], within: float = 120
     ) -> TrainingRun:
         try:
             async with asyncio.timeout(within):
@@ -89,7 +90,7 @@ class World:
 
     async def ended(self, training_id: str) -> TrainingRun:
         run = await self.when(training_id, lambda r: r.status.final)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while training_id in [i async for i, _ in self.trainings.waiting()]:
                 await asyncio.sleep(0.05)
         return run
@@ -106,7 +107,7 @@ async def a_world(service_env: dict[str, str], folder: Path) -> AsyncIterator[Wo
         "FROND_TRAINING_CONFIGS": str(folder / "configs"),
         "FROND_TRAINING_DATA": str(folder),
         "FROND_TRAINING_OUT": str(folder / "out"),
-        "FROND_TRAINING_LEASE_S": "1.5",
+        "FROND_TRAINING_LEASE_S": "6",
         "FROND_TRAINING_PROGRESS_S": "0.2",
         "FROND_TRAINING_LOOK_S": "0.3",
         "FROND_TRAINING_STOP_S": "1",

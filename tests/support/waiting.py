@@ -14,7 +14,7 @@ import httpx
 T = TypeVar("T")
 
 
-def until(look: Callable[[], T], seconds: float = 30, *, every: float = 0.05) -> T:
+def until(look: Callable[[], T], seconds: float = 120, *, every: float = 0.05) -> T:
     """The first true thing that ``look`` gives."""
     deadline = time.monotonic() + seconds
     while True:

@@ -129,7 +129,7 @@ async def test_a_cancelled_writing_ends_and_leaves_nothing(store: ObjectStore) -
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         await asyncio.get_running_loop().shutdown_default_executor()
     assert not await store.exists(keys.result(JOB.job_id, "coco.json"))
 

@@ -18,7 +18,7 @@ from frond.contracts.errors import StoreUnavailable
 from frond.contracts.events import ImageUploaded, JobSealed
 from frond.runtime import Service, ServiceSettings
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.stack
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ class Running:
 
     async def __aexit__(self, *_: object) -> None:
         self.service.stop.set()
-        await asyncio.wait_for(self.task, 40)
+        await asyncio.wait_for(self.task, 120)
         await self.producer.stop()
 
 
@@ -78,7 +78,7 @@ async def collect(settings: ServiceSettings, topic: topics.Topic, count: int) ->
     )
     await consumer.start()
     got = []
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(150):
         async for message in consumer:
             got.append(message)
             if len(got) >= count:
@@ -181,7 +181,7 @@ async def test_two_workers_share_and_take_over(settings: ServiceSettings) -> Non
             auto_offset_reset="earliest",
         )
         await consumer.start()
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(150):
             async for m in consumer:
                 jobs.add(decode(topics.DETECTED, m.value, m.headers).event.job_id)
                 if len(jobs) == 300:
@@ -241,7 +241,7 @@ async def test_what_has_a_turn_lies_evenly(settings: ServiceSettings) -> None:
 
 async def read_ahead(count: int) -> None:
     """Wait until so many events were read and wait their turn."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(150):
         while metrics.AHEAD.labels(topics.UPLOADED.name)._value.get() < count:  # noqa: ASYNC110 # a gauge
             await asyncio.sleep(0.05)
 

@@ -18,7 +18,7 @@ import httpx
 import pytest
 
 from frond.client.client import Client
-from support.services import free_port
+from frond.stack.paths import free_port
 from support.waiting import until_ready
 
 

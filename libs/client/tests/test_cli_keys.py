@@ -49,7 +49,7 @@ def test_from_the_first_key_to_a_revoked_one(door: str, monkeypatch: pytest.Monk
         frond("jobs")
         assert "admin" in frond("keys", "list", code=2).stderr
         frond("keys", "revoke", mine, "--store")
-        until(lambda: runner.invoke(app, ["jobs"]).exit_code != 0, 7)
+        until(lambda: runner.invoke(app, ["jobs"]).exit_code != 0, 60)
         assert "revoked" in frond("jobs", code=2).stderr
     assert "revoked" in frond("keys", "revoke", mine).stdout
     assert "revoked" in frond("keys", "revoke", key).stdout

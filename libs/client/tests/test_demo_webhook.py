@@ -18,7 +18,7 @@ from frond.client.errors import FrondClientError
 from frond.contracts.errors import JobRejected
 from frond.contracts.reasons import Reason
 from frond.runtime import Egress
-from support.services import free_port
+from frond.stack.paths import free_port
 from support.waiting import until_ready
 
 

@@ -74,8 +74,13 @@ def test_a_busy_server_is_asked_again_within_the_time(
     server.script += [("/infer", status(429)), ("/infer", status(503)), ("/infer", well)]
     asker(server.url).post(INFER, b"{}", {})
     assert len(server.seen) == 3
-    for after in ("1", format_datetime(datetime.now(UTC) + timedelta(seconds=3))):
-        server.script += [("/infer", status(503, Retry_After=after)), ("/infer", well)]
+
+    def at_a_moment(handler: Any) -> None:
+        moment = datetime.now(UTC) + timedelta(seconds=4)
+        status(503, Retry_After=format_datetime(moment))(handler)
+
+    for busy in (status(503, Retry_After="1"), at_a_moment):
+        server.script += [("/infer", busy), ("/infer", well)]
         began = time.monotonic()
         asker(server.url).post(INFER, b"{}", {})
         assert time.monotonic() - began > 0.5
@@ -135,11 +140,11 @@ def test_a_server_that_takes_its_time_to_listen_is_a_time_out() -> None:
 
 def test_both_tries_share_the_time() -> None:
     """A connection that ends late leaves its successor what is left."""
-    free = threading.Event()
+    free, holds = threading.Event(), iter((0.6, 250.0))
 
     def hang_up(one: socket.socket) -> None:
         one.recv(1 << 20)
-        free.wait(0.6)
+        free.wait(next(holds))
 
     with listening(hang_up) as url:
         began = time.monotonic()

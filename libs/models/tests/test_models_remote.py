@@ -198,7 +198,9 @@ def test_an_answer_that_does_not_come_is_a_time_out(
     local: Path, server: ModelServer, drip: bool
 ) -> None:
     """Nothing for too long, or a byte now and then: within the time that the manifest gives."""
-    session = ModelSession(remote_of(local, server, timeout_s=0.4))
+    session = ModelSession(remote_of(local, server))
+    asker = session._graph._asker
+    patient = asker._server
     gone = threading.Event()
 
     def slow(handler: Handler) -> None:
@@ -208,14 +210,17 @@ def test_an_answer_that_does_not_come_is_a_time_out(
             handler.end_headers()
             while not gone.wait(0.05):
                 handler.wfile.write(b" ")
-        gone.wait(10)
+        gone.wait(250)
 
     server.script += [("/infer", slow)]
+    # for this one question: before and after it a busy machine has as long as it needs
+    asker._server = patient.model_copy(update={"timeout_s": 0.4})
     began = time.monotonic()
     with pytest.raises(ModelUnavailable, match=r"no whole answer in 0\.4 s"):
         session.run(windows(1))
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < patient.timeout_s
     gone.set()
+    asker._server = patient
     assert session.run(windows(1))
 
 

@@ -22,7 +22,7 @@ from frond.raster.gdal import gdal_errors
 from frond.stack import NativeStack
 from frond.store import ObjectStore, StoreSettings
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.stack
 
 
 @pytest.fixture

@@ -196,12 +196,12 @@ class World:
         finally:
             await consumer.stop()
 
-    async def first(self, topic: Topic, timeout_s: float = 90) -> Any:
+    async def first(self, topic: Topic, timeout_s: float = 240) -> Any:
         """The first message of a topic."""
         async with self.reading(topic) as consumer, asyncio.timeout(timeout_s):
             return await consumer.getone()
 
-    async def completed(self, timeout_s: float = 90) -> JobCompleted:
+    async def completed(self, timeout_s: float = 240) -> JobCompleted:
         """The job's completed event, as a subscriber reads it."""
         message = await self.first(topics.COMPLETED, timeout_s)
         event = decode(topics.COMPLETED, message.value, message.headers).event
@@ -214,7 +214,7 @@ class World:
             ends = await consumer.end_offsets(consumer.assignment())
             left = sum(ends.values())
             out: list[Any] = []
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(120):
                 while len(out) < left:
                     out.append(await consumer.getone())
             return out
@@ -264,7 +264,7 @@ class Process:
         self._process.wait(10)
         self._out.close()
 
-    def stop(self, timeout_s: float = 40) -> int:
+    def stop(self, timeout_s: float = 120) -> int:
         """SIGTERM; its exit code."""
         self._process.send_signal(signal.SIGTERM)
         try:

@@ -67,7 +67,7 @@ async def reader(bootstrap: str, name: str, folder: Path) -> AsyncIterator[Reade
     found = Reader(app, name)
     starting = asyncio.create_task(app.start())
     try:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(240):
             yield found
     finally:
         found.gate.set()

@@ -33,7 +33,7 @@ from frond.merge import from_ipc as detections_from_ipc
 from frond.raster.planning import chunks_of
 from support.waiting import until
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.stack
 
 MANIFEST = world.MANIFEST.model_copy(
     update={
@@ -210,7 +210,7 @@ async def test_whoever_is_cancelled_leaves_no_child(w: world.World, tmp_path: Pa
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         await asyncio.to_thread(masking.close)
     assert not folders(tmp_path)
 

@@ -39,7 +39,7 @@ async def _all_events(w: world.World) -> list[Event]:
     return events
 
 
-async def _until(check, timeout_s: float = 60) -> None:
+async def _until(check, timeout_s: float = 150) -> None:
     """Wait for progress that is durable in the store, which announces nothing."""
     async with asyncio.timeout(timeout_s):
         while not await check():  # noqa: ASYNC110

@@ -23,7 +23,7 @@ from frond.contracts.events import ChunkDetected, Event, ImageFinished, JobStatu
 from frond.contracts.jobs import ImageStatus, JobStatus
 from frond.contracts.reasons import Reason
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.stack
 
 
 @pytest.fixture

@@ -45,7 +45,7 @@ class Made:
         self.bench = Bench(scene, tmp_path, own, other, pauses_s=(0, 0))
         self.results = self.bench.results
         self.models = Shadows(self.bench)
-        self._more = {"timeout_s": 20.0, "max_detections": 1000} | more
+        self._more = {"timeout_s": 120.0, "max_detections": 1000} | more
         self.begin_anew()
         session = ModelSession(own, threads=1)
         self.plain = self.bench.chunk(own, session)
@@ -89,7 +89,7 @@ class Held:
         def held(*args: Any) -> Any:
             self.runs += 1
             self.began.set()
-            assert self.go.wait(30)
+            assert self.go.wait(250)
             return infer(*args)
 
         session.infer = held  # type: ignore[method-assign]

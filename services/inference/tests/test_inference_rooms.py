@@ -63,11 +63,11 @@ async def test_one_server_that_hangs_keeps_no_other_model_waiting(
 
     def hang(handler: Handler) -> None:
         hanging.release()
-        free.wait(20)
+        free.wait(250)
         busy(handler)
 
     with model_server(local) as well:
-        sick = served_folder(local, tmp_path / "sick", server.url)
+        sick = served_folder(local, tmp_path / "sick", server.url, timeout_s=300)
         other = served_folder(local, tmp_path / "other", well.url)
         bench = Bench(scene, tmp_path, local, sick, other, servers=(server.url, well.url))
         desk, session = Desk(bench), ModelSession(local)
@@ -85,10 +85,10 @@ async def test_one_server_that_hangs_keeps_no_other_model_waiting(
             ),
         ]
         for _ in stuck:
-            assert await asyncio.to_thread(hanging.acquire, timeout=10)
-        told = await asyncio.wait_for(bench.worker.handle(bench.chunk(other, session)), 10)
+            assert await asyncio.to_thread(hanging.acquire, timeout=60)
+        told = await asyncio.wait_for(bench.worker.handle(bench.chunk(other, session)), 60)
         assert told.reason is None
-        found = await asyncio.wait_for(desk.ask(local), 10)
+        found = await asyncio.wait_for(desk.ask(local), 60)
         assert len(found.detections) == len(PLACES)
         assert not any(t.done() for t in stuck)
         free.set()
@@ -105,17 +105,17 @@ async def test_a_server_that_hangs_while_its_model_is_loaded_keeps_no_thread_of_
 ) -> None:
     """The store is read in those, and local models are loaded in them."""
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
-    sick = served_folder(local, tmp_path / "sick", server.url)
+    sick = served_folder(local, tmp_path / "sick", server.url, timeout_s=300)
     bench = Bench(scene, tmp_path, local, sick, servers=(server.url,))
     free = threading.Event()
 
     def hang(handler: Handler) -> None:
-        free.wait(20)
+        free.wait(250)
         busy(handler)
 
     server.script += [("/infer", hang)]
     stuck = asyncio.create_task(bench.models.get(bench.folders.ref(sick)))
-    session = await asyncio.wait_for(bench.models.get(bench.folders.ref(local)), 10)
+    session = await asyncio.wait_for(bench.models.get(bench.folders.ref(local)), 60)
     assert not session.remote
     assert not stuck.done()
     free.set()
@@ -153,7 +153,7 @@ def test_what_a_request_still_asks_for_is_dropped_when_its_server_is_away(
         nonlocal runs
         runs += 1
         if runs > 1:
-            assert told.wait(20)
+            assert told.wait(60)
         raise ModelUnavailable("away")
 
     session.infer = away  # type: ignore[method-assign]
@@ -161,7 +161,7 @@ def test_what_a_request_still_asks_for_is_dropped_when_its_server_is_away(
     with pytest.raises(ModelUnavailable):
         runner.beside_others(session, windows, session.manifest.thresholds)
     told.set()
-    runner._threads(session).submit(int).result(20)
+    runner._threads(session).submit(int).result(60)
     # one may have begun before it was known
     assert runs <= 2
     assert not runner._waiting

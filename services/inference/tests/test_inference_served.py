@@ -196,7 +196,7 @@ async def test_a_server_that_hangs_keeps_no_local_model_waiting(
     local: Path, server: ModelServer, scene: Path, tmp_path: Path
 ) -> None:
     """As many chunks as there are threads for servers hang in it; a local model's goes through."""
-    folder = served_folder(local, tmp_path / "served", server.url)
+    folder = served_folder(local, tmp_path / "served", server.url, timeout_s=300)
     bench = Bench(scene, tmp_path, local, folder, servers=(server.url,), in_flight=8)
     session = ModelSession(local)
     plain = bench.chunk(folder, session)
@@ -205,7 +205,7 @@ async def test_a_server_that_hangs_keeps_no_local_model_waiting(
 
     def hang(handler: Handler) -> None:
         hanging.release()
-        free.wait(20)
+        free.wait(250)
         busy(handler)
 
     server.script += [("/infer", hang)] * 4
@@ -214,8 +214,8 @@ async def test_a_server_that_hangs_keeps_no_local_model_waiting(
         for n in range(4)
     ]
     for _ in stuck:
-        assert await asyncio.to_thread(hanging.acquire, timeout=10)
-    told = await asyncio.wait_for(bench.worker.handle(bench.chunk(local, session)), 10)
+        assert await asyncio.to_thread(hanging.acquire, timeout=60)
+    told = await asyncio.wait_for(bench.worker.handle(bench.chunk(local, session)), 60)
     assert told.reason is None
     assert not any(t.done() for t in stuck)
     free.set()

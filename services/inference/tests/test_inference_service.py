@@ -387,7 +387,7 @@ async def test_the_process_runs_chunks_from_the_topic(
     )  # fmt: skip
     try:
         told: dict[str, ChunkDetected] = {}
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(200):
             while len(told) < len(bench.chunks):
                 message = await consumer.getone()
                 event = decode(topics.DETECTED, message.value, message.headers).event
@@ -397,11 +397,11 @@ async def test_the_process_runs_chunks_from_the_topic(
         assert set(told) == {c.chunk_id for c in bench.chunks}
         assert all(e.reason is None and e.result for e in told.values())
         process.terminate()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             assert await process.wait() == 0
         consumer.unsubscribe()
         consumer.subscribe([topics.DRIFT.named(topic_prefix)])
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             message = await consumer.getone()
         seen = decode(topics.DRIFT, message.value, message.headers).event
         assert isinstance(seen, DriftObserved)

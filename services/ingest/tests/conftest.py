@@ -23,8 +23,8 @@ from frond.models.registry import Registry
 from frond.models.testing import blob_model
 from frond.stack import Endpoints
 from frond.stack import testing as stack_testing
+from frond.stack.paths import free_port
 from frond.store import ObjectStore, StoreSettings
-from support.services import free_port
 from support.waiting import until_ready
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -24,10 +24,10 @@ FILES = [("f", (f"{n}.tif", b"II*\x00" + bytes([n]) * 100)) for n in range(2)]
 
 @pytest.fixture
 def armed(stack: Endpoints, start_door: Any, tmp_path: Path) -> Iterator[Any]:
-    """An ingest that forgets forms after two seconds, and dies where it is told to."""
+    """An ingest that forgets forms after six seconds, longer than a form takes, and dies where it is told to."""
     points = tmp_path / "points"
     points.mkdir()
-    more = {ENVIRONMENT: str(points), "FROND_ABANDONED_SECONDS": "2"}
+    more = {ENVIRONMENT: str(points), "FROND_ABANDONED_SECONDS": "6"}
     with start_door(stack, tmp_path, **more) as door:
         yield door, points
 
@@ -40,7 +40,7 @@ async def listed(door: Any, prefix: str) -> list[str]:
         store.close()
 
 
-async def gone(door: Any, prefix: str, *, but: int = 0, seconds: float = 30) -> None:
+async def gone(door: Any, prefix: str, *, but: int = 0, seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while len(left := await listed(door, prefix)) > but:
         assert time.monotonic() < deadline, left

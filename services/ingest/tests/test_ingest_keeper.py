@@ -37,7 +37,7 @@ def test_the_keeper_ends_with_the_service(door: Any, how: signal.Signals) -> Non
     keeper = keeper_of(door)
     code = door.kill(how)
     assert code == (0 if how is signal.SIGTERM else -how)
-    until(lambda: is_gone(keeper), 20)
+    until(lambda: is_gone(keeper))
     door.start()
 
 
@@ -48,7 +48,7 @@ def test_the_service_ends_with_the_keeper(door: Any, api: httpx.Client) -> None:
     assert door.process.wait(60) == 1
     door.start()
     assert api.put(f"/jobs/{job}/images/a.tif", content=b"x").status_code == 201
-    until(lambda: api.get(f"/jobs/{job}").json()["images"]["received"] == 1, 30)
+    until(lambda: api.get(f"/jobs/{job}").json()["images"]["received"] == 1)
 
 
 def test_the_keeper_is_not_asked_by_others_to_end(door: Any, api: httpx.Client) -> None:
@@ -58,7 +58,7 @@ def test_the_keeper_is_not_asked_by_others_to_end(door: Any, api: httpx.Client) 
         os.kill(keeper, sig)
     job = api.post("/jobs", json={"job_id": fresh()}).json()["job_id"]
     assert api.put(f"/jobs/{job}/images/a.tif", content=b"x").status_code == 201
-    until(lambda: api.get(f"/jobs/{job}").json()["images"]["received"] == 1, 30)
+    until(lambda: api.get(f"/jobs/{job}").json()["images"]["received"] == 1)
     assert keeper_of(door) == keeper
     told = api.get("/metrics").text
     applied = next(x for x in told.splitlines() if x.startswith("frond_ingest_applied_total"))

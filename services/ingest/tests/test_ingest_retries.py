@@ -3,7 +3,6 @@
 # ruff: noqa: ASYNC212 (the loop has nothing else to do while a request is answered)
 from __future__ import annotations
 
-import asyncio
 import json
 import secrets
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from frond.ingest.manifests import RETRY, Manifest
 from frond.runtime.crashpoints import ENVIRONMENT, FIRED
 from frond.stack import Endpoints
 from frond.store import ObjectStore
+from support.waiting import until
 
 pytestmark = pytest.mark.stack
 
@@ -115,12 +115,8 @@ async def test_a_manifest_that_is_not_its_jobs_is_not_carried_out(armed: Any) ->
     await store.put(places.manifest(job), foreign.model_dump_json().encode())
     assert beta.post("/jobs", json={"job_id": job}).status_code == 201
     mine = beta.put(f"/jobs/{job}/images/own.tif", content=b"x").json()["image_id"]
-    for _ in range(100):
-        if "a manifest is not its job's" in door.log.read_text():
-            break
-        await asyncio.sleep(0.1)
-    else:
-        raise AssertionError("the sweeper never came by")
+    # the sweeper came by
+    until(lambda: "a manifest is not its job's" in door.log.read_text())
     recorded = [o.key async for o in store.list(keys.job_inputs(job))]
     assert recorded == [keys.job_input_record(job, mine)]
     assert not await store.exists(keys.job_sealed(job))

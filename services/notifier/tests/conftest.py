@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from aiosmtpd.controller import Controller
 
+from frond.stack import paths
 from frond.store import ObjectStore, StoreSettings
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -115,7 +116,7 @@ class Mailbox:
 @pytest.fixture
 def mailbox(free_port: Callable[[], int]) -> Iterator[Mailbox]:
     made = Mailbox(port=free_port())
-    controller = Controller(made, hostname="127.0.0.1", port=made.port)
+    controller = Controller(made, hostname="127.0.0.1", port=made.port, ready_timeout=120)
     controller.start()
     yield made
     controller.stop()
@@ -123,14 +124,7 @@ def mailbox(free_port: Callable[[], int]) -> Iterator[Mailbox]:
 
 @pytest.fixture
 def free_port() -> Callable[[], int]:
-    import socket
-
-    def find() -> int:
-        with socket.socket() as s:
-            s.bind(("127.0.0.1", 0))
-            return int(s.getsockname()[1])
-
-    return find
+    return paths.free_port
 
 
 @pytest.fixture

@@ -42,7 +42,7 @@ async def recorded(
     store: ObjectStore, delivery: Delivery, wanted: Callable[[Delivery], bool]
 ) -> Delivery:
     """The record, once it is as wanted: the store tells nobody when it changes."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         while True:
             with suppress(ObjectMissing):
                 raw = await store.get(keys.delivery(delivery.job_id, delivery.id))

@@ -73,7 +73,8 @@ async def test_a_notice_that_waits_hears_of_a_410_meanwhile(
     waiting = await job(store, "waiting", receiver.url)
     async with httpx.AsyncClient(trust_env=False) as http:
         senders = {Kind.WEBHOOK: WebhookSender(NotifierSettings(egress_allow="127.0.0.0/8"), http)}
-        outbox = Outbox(store, senders, Policy(3, 0.5))
+        # told long before the next attempt
+        outbox = Outbox(store, senders, Policy(3, 5.0))
         await outbox.take(completed("waiting"))
         await recorded(store, waiting, lambda d: d.attempts == 1)
         said = Gone(said=datetime(2026, 1, 2, 3, 4, tzinfo=UTC))

@@ -28,7 +28,7 @@ from frond.tiler.reading import Copied, Task, plan_raster
 from frond.tiler.settings import TilerSettings
 from frond.tiler.wiring import Tiler
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.stack
 
 _MEMORY_MB: Final = 1024
 _HARM: Final = {

@@ -17,7 +17,7 @@ from frond.stack import Endpoints
 from frond.store import ObjectStore, StoreSettings
 from frond.tiler.jobs import Jobs
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.stack
 
 JOB = "survey-9"
 HOOK = "https://example.org/hook"

@@ -24,7 +24,7 @@ from frond.tiler.reading import Copied
 from frond.tiler.settings import TilerSettings
 from frond.tiler.wiring import Tiler
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.stack
 
 KEY = "in/big.jpg"
 

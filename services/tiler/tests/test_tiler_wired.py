@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import json
 import os
@@ -38,8 +39,9 @@ from frond.contracts.reasons import Reason
 from frond.models.registry import Registry
 from frond.models.testing import blob_model
 from frond.store import ObjectStore, StoreSettings
+from support.waiting import until
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.stack
 
 
 def tiff(fill: int = 90, side: int = 600, **kwargs: Any) -> bytes:
@@ -56,12 +58,23 @@ def tiff(fill: int = 90, side: int = 600, **kwargs: Any) -> bytes:
         return bytes(memory.read())
 
 
-def children_of(pid: int) -> list[str]:
-    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+def children_of(pid: int) -> set[int]:
+    """Those that any of its threads has begun: readers are children of the threads that wait for them."""
+    found: set[int] = set()
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(OSError):
+            found |= set(map(int, (task / "children").read_text().split()))
+    return found
 
 
-def alive(pids: list[str]) -> list[str]:
-    return [p for p in pids if Path(f"/proc/{p}").exists()]
+def alive(pids: set[int]) -> list[int]:
+    """A zombie that init has not collected yet is dead all the same."""
+    found = []
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+            found += [] if state == "Z" else [pid]
+    return found
 
 
 def copies(cache: Path) -> list[Path]:
@@ -292,7 +305,10 @@ async def test_it_leaves_when_asked(tiler: Tiler) -> None:
     await tiler.until(lambda got: bool(of(got, image)))
     assert tiler.process is not None
     children = children_of(tiler.process.pid)
+    assert children
     for pid in children:
-        os.kill(int(pid), signal.SIGTERM)
+        os.kill(pid, signal.SIGTERM)
+    assert alive(children)
     assert tiler.stop(signal.SIGTERM) == 0
-    assert not alive(children)
+    # what keeps count of their shared memory sees the end of its pipe, and follows
+    await asyncio.to_thread(until, lambda: not alive(children))

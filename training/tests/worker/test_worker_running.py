@@ -46,7 +46,7 @@ def alive(pid: int) -> bool:
 
 
 async def gone(pid: int) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while alive(pid):
             await asyncio.sleep(0.05)
 
@@ -63,8 +63,10 @@ async def test_a_run_ends_with_a_version(world: World) -> None:
     assert run.result is not None and run.result.version == "3"
     assert await registry.resolve(MODEL) == before
     assert run.started is not None and run.ended is not None and run.attempts == 1
-    # checkpoints are gone, the log is there
-    assert [p.name for p in (world.folder / "out").iterdir()] == ["logs"]
+    # checkpoints go, once nobody looks for the run any more; the log is there
+    async with asyncio.timeout(60):
+        while [p.name for p in (world.folder / "out").iterdir()] != ["logs"]:
+            await asyncio.sleep(0.05)
     assert (world.folder / "out" / "logs" / f"{run.training_id}.txt").read_text()
 
 
@@ -109,7 +111,7 @@ async def test_a_failure_says_why(world: World) -> None:
 
 async def test_what_cannot_begin(world: World) -> None:
     """No such config, no such program, too long: each is told, none is tried again."""
-    world.start(FROND_TRAINING_MAX_S="4")
+    world.start(FROND_TRAINING_MAX_S="15")
     run = await world.ended(await world.ask(recipe="palm-none"))
     assert (run.status, run.reason) == (S.FAILED, Reason.UNKNOWN_RECIPE)
     world.config("palm-other", name="roofs")
@@ -133,7 +135,7 @@ async def test_a_killed_workers_run_is_gone_on_with(world: World) -> None:
     """Its process dies with it; the next worker resumes from the checkpoint, after the lease."""
     world.config(pause=0.1)
     world.start()
-    training_id = await world.ask(overrides={"steps": 40})
+    training_id = await world.ask(overrides={"steps": 200})
     await world.when(training_id, lambda r: (r.step or 0) >= 5)
     world.workers[0].kill()
     world.workers[0].wait(30)
@@ -150,7 +152,7 @@ async def test_a_worker_that_is_asked_to_end_hands_back(world: World) -> None:
     """At once, whatever its process does with SIGTERM, and it counts as no death."""
     world.config(pause=0.1, deaf=True)
     world.start(FROND_TRAINING_ATTEMPTS="1", FROND_TRAINING_LEASE_S="60")
-    training_id = await world.ask(overrides={"steps": 30})
+    training_id = await world.ask(overrides={"steps": 200})
     await world.when(training_id, lambda r: (r.step or 0) >= 3)
     world.workers[0].send_signal(signal.SIGTERM)
     assert world.workers[0].wait(30) == 0
@@ -168,8 +170,8 @@ async def test_a_machine_that_goes_down_fails_nothing(world: World) -> None:
     world.config(pause=0.1)
     # it looks at the process when that ends, or is told to stop; not in between
     world.start(FROND_TRAINING_PROGRESS_S="20", FROND_TRAINING_LEASE_S="60")
-    training_id = await world.ask(overrides={"steps": 200})
-    async with asyncio.timeout(30):
+    training_id = await world.ask(overrides={"steps": 5000})
+    async with asyncio.timeout(120):
         while not world.lives():
             await asyncio.sleep(0.05)
     world.workers[0].send_signal(signal.SIGTERM)
@@ -183,7 +185,7 @@ async def test_a_cancelled_run_stops(world: World) -> None:
     """Its process is gone when it is told to be cancelled; one that waited is never begun."""
     world.config(pause=0.1, deaf=True)
     world.start()
-    runs, waits = await world.ask(overrides={"steps": 500}), await world.ask(1)
+    runs, waits = await world.ask(overrides={"steps": 5000}), await world.ask(1)
     await world.when(runs, lambda r: (r.step or 0) >= 2)
     assert (await world.trainings.cancel(waits, "me")).status is S.CANCELLED
     assert (await world.trainings.cancel(runs, "me")).status is S.RUNNING
@@ -212,7 +214,7 @@ async def test_a_zombie_stops_when_it_wakes(world: World) -> None:
     nothing, and takes up the next run."""
     world.config(pause=0.1)
     frozen = world.start()
-    training_id = await world.ask(overrides={"steps": 200})
+    training_id = await world.ask(overrides={"steps": 5000})
     await world.when(training_id, lambda r: (r.step or 0) >= 2)
     frozen.send_signal(signal.SIGSTOP)
     world.start(FROND_TRAINING_OUT=str(world.folder / "elsewhere"))
@@ -234,14 +236,14 @@ async def test_what_earlier_runs_left_is_removed(world: World) -> None:
     out = world.folder / "out"
     cancelled = await world.ask(tell=False)
     await world.trainings.cancel(cancelled, "me")
-    slow = await world.ask(1, recipe="palm-slow", overrides={"steps": 500})
+    slow = await world.ask(1, recipe="palm-slow", overrides={"steps": 5000})
     world.config("palm-slow", pause=0.1)
     for name in (cancelled, "f" * 32, "notes"):
         (out / name).mkdir(parents=True)
     world.start()
     await world.when(slow, lambda r: (r.step or 0) >= 1)
     world.start()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         while (out / cancelled).exists():
             await asyncio.sleep(0.1)
     assert {p.name for p in out.iterdir()} == {slow, "f" * 32, "notes", "logs"}
@@ -260,7 +262,7 @@ async def test_a_broker_that_is_away_keeps_nobody_from_training(
             world.config(pause=0.1)
             # longer than the test takes: an event says that it is time to look, or the end of a run
             world.start(FROND_TRAINING_LOOK_S="600")
-            runs = await world.ask(overrides={"steps": 40})
+            runs = await world.ask(overrides={"steps": 200})
             await world.when(runs, lambda r: (r.step or 0) >= 2)
             private_stack.kafka.kill()
             waits = await world.ask(1, tell=False, overrides={"steps": 2})
@@ -268,7 +270,7 @@ async def test_a_broker_that_is_away_keeps_nobody_from_training(
             assert (await world.ended(waits)).status is S.SUCCEEDED
             private_stack.kafka.start()
             told = await world.ask(2)
-            done = await world.when(told, lambda r: r.status.final, within=90)
+            done = await world.when(told, lambda r: r.status.final, within=150)
             assert done.status is S.SUCCEEDED and len(world.lives()) == 3
 
 
@@ -295,14 +297,14 @@ async def test_drift_asks_for_training(world: World) -> None:
         for hours_ago in (3, 2, 2, 1, 0):
             await world.producer.send(drifted(one, hours_ago))
 
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         while not (found := (await world.trainings.page(None, 10))[0]):
             await asyncio.sleep(0.1)
     run = await world.ended(found[0].training_id)
     assert (run.status, run.requested_by, run.alias) == (S.SUCCEEDED, "drift", "staging")
     assert ref.digest[:12] in run.why and run.recipe == "palm"
     state = keys.training_drift(ref.digest)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while json.loads(await world.store.get(state))["count"] < 4:
             await asyncio.sleep(0.1)
     assert [r.training_id for r in (await world.trainings.page(None, 10))[0]] == [run.training_id]

@@ -170,7 +170,7 @@ class Sandbox:
             else:
                 return cast(R, _opened(answer))
         if lives:
-            raise ReaderFailed("reader processes end before they are given anything to do")
+            raise ReaderFailed("reader processes end before they begin what they are given")
         raise RasterRejected(
             Reason.READER_DIED,
             "The image makes the program that reads it crash. Export it again, for example with "
@@ -231,7 +231,7 @@ class _Hold:
 
 
 class _NotThere(Exception):
-    """The child was gone before it was given anything to do."""
+    """The child was gone before it began what it was given."""
 
 
 class _Child:
@@ -245,10 +245,13 @@ class _Child:
         self.process.start()
         theirs.close()
         self._ready = False
+        self._known: set[Callable[[Any], Any]] = set()
 
     def ask(self, call: Callable[[Any], Any], argument: Any, timeout_s: float) -> tuple[Any, ...]:
+        # it may have to import the call first: seconds, on a machine that has much to do
+        new = call not in self._known
         try:
-            parcel = parcels.pack((call, argument))
+            parcel = parcels.pack((call, argument, new))
         except OSError as e:
             # a shortage of this process's own: neither child nor image is to blame
             raise ReaderFailed(f"no memory to hand over what is to be read: {e}") from e
@@ -259,13 +262,20 @@ class _Child:
                 self.pipe.recv_bytes()
                 self._ready = True
             parcel.send(self.pipe)
+            if new:
+                if not self.pipe.poll(_START_S):
+                    raise EOFError
+                answer: tuple[Any, ...] = parcels.receive(self.pipe).opened()
+                if answer[0] != "begins":
+                    return answer
+                self._known.add(call)
         except (EOFError, OSError) as e:
             raise _NotThere from e
         finally:
             parcel.close()
         began = time.monotonic()
         while self.pipe.poll(max(0.0, began + timeout_s - time.monotonic())):
-            answer: tuple[Any, ...] = parcels.receive(self.pipe).opened()
+            answer = parcels.receive(self.pipe).opened()
             if answer[0] != "more":
                 return answer
             timeout_s += answer[1]
@@ -321,7 +331,9 @@ def _answered(pipe: Connection, memory_mb: int) -> parcels.Parcel:
     """Wait for a call, make it, and have its answer ready to be sent."""
     asked = parcels.receive(pipe)
     try:
-        call, argument = asked.opened()
+        call, argument, new = asked.opened()
+        if new:
+            parcels.pack(("begins",)).send(pipe)
         return parcels.pack(("done", call(argument)))
     except UserError as e:
         return parcels.pack(("rejected", e.reason.value, e.detail))

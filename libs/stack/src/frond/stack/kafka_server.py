@@ -123,7 +123,7 @@ class KafkaServer:
             logs=(self.disk.at if self.disk else self.data) / "logs",
         )  # fmt: skip
 
-    def wait_ready(self, deadline_s: float = 90.0) -> None:
+    def wait_ready(self, deadline_s: float = 240.0) -> None:
         """Return once the broker answers a metadata request with itself in it."""
         assert self.child is not None
         self.child.wait_ready(self.answers, deadline_s)

@@ -64,7 +64,7 @@ class MinioServer:
         )  # fmt: skip
         return self.child
 
-    def wait_ready(self, deadline_s: float = 60.0) -> None:
+    def wait_ready(self, deadline_s: float = 180.0) -> None:
         """Return once the server says that it serves reads and writes."""
         assert self.child is not None
         self.child.wait_ready(self.answers, deadline_s)

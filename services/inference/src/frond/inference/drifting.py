@@ -24,7 +24,7 @@ Send = Callable[[DriftObserved], Awaitable[object]]
 Counting = Future[list[DriftObserved]]
 
 EVERY_S: Final = 5.0
-_LAST_WORD_S: Final = 2.0
+_LAST_WORD_S: Final = 5.0
 # a chunk's windows are 25 MB; a millisecond later they are counted
 _WAITING: Final = 4
 # periods of an outage of the broker: of all models, and at an hour each
