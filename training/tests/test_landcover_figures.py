@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from pycocotools import mask as coco
 
 from frond.contracts.modelspec import ModelManifest
+from frond.training.card import BEGIN, END
 from frond.training.landcover import card, data, plot
 from frond.training.landcover.config import BACKGROUND, CLASSES, IGNORED, Settings
 from frond.training.landcover.data import Bytes
@@ -131,7 +132,7 @@ def test_judged_as_the_product_reads_it(tmp_path: Path) -> None:
     assert (manifest.reference.images, len(manifest.reference.bands)) == (1, 3)
     text = (folder / "MODEL_CARD.md").read_text()
     assert text.startswith("# Words that stay")
-    assert text.count(card.BEGIN) == text.count(card.END) == 1
+    assert text.count(BEGIN) == text.count(END) == 1
     assert "| b (validation) | IoU |" in text
     assert "| c (test) | Dice |" in text
     plot.draw(told, tmp_path / "a.svg")
