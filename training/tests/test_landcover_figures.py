@@ -16,7 +16,7 @@ from pycocotools import mask as coco
 from frond.contracts.modelspec import ModelManifest
 from frond.training.card import BEGIN, END
 from frond.training.landcover import card, data, plot
-from frond.training.landcover.config import BACKGROUND, CLASSES, IGNORED, Settings
+from frond.training.landcover.config import BACKGROUND, CLASSES, IGNORED, WINDOW, Settings
 from frond.training.landcover.data import Bytes
 from frond.training.landcover.evaluate import evaluate, run_lengths, scaled, write_coco
 from frond.training.landcover.figures import shares, table, windows
@@ -81,7 +81,7 @@ def reader(folder: Path) -> None:
         numpy_helper.from_array(np.array([0]), "first"),
         numpy_helper.from_array(centres, "centres"),
     ]
-    size = card.WINDOW
+    size = WINDOW
     graph = helper.make_graph(
         made, "reader",
         [helper.make_tensor_value_info("image", TensorProto.UINT8, ["n", size, size, 3])],

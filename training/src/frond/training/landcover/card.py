@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from frond.training import card
-from frond.training.landcover.config import BACKGROUND, CLASSES, Settings
+from frond.training.landcover.config import (
+    BACKGROUND,
+    CLASSES,
+    INPUT,
+    MARGIN,
+    WINDOW,
+    Settings,
+)
 from frond.training.landcover.data import GSD_M
-
-WINDOW: Final = 512
-MARGIN: Final = 64
-INPUT, OUTPUT = "image", "probabilities"
 
 _UNJUDGED: Final = 0.4
 _MIN_AREA: Final = 32

@@ -17,6 +17,11 @@ BACKGROUND: Final = len(CLASSES)
 IGNORED: Final = 255
 """The value in labels of pixels that neither teach nor count."""
 
+WINDOW: Final = 512
+MARGIN: Final = 64
+INPUT, OUTPUT = "image", "probabilities"
+"""Of the exported graph."""
+
 
 class Settings(Config):
     """``configs/landcover.yaml``."""
