@@ -65,8 +65,8 @@ def pack(messages: Iterable[Raw]) -> bytes:
 
 def golden(topic: Topic) -> list[Raw]:
     """The recorded events that this topic carries, as they come over the wire."""
+    from frond.contracts.carried import CARRIES, EVENTS
     from frond.contracts.envelope import encode
-    from frond.contracts.events import CARRIES, EVENTS
 
     found = []
     for path in sorted(GOLDEN.glob("*.json")):

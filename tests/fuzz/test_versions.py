@@ -17,9 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from frond.contracts import topics
+from frond.contracts.carried import CARRIES, EVENTS
 from frond.contracts.envelope import decode
 from frond.contracts.errors import UnreadableEvent
-from frond.contracts.events import CARRIES, EVENTS
 from frond.contracts.topics import Topic
 from fuzz.consumers import CONSUMERS
 from fuzz.raw import GOLDEN, Raw, pack

@@ -14,8 +14,9 @@ from onnx import TensorProto, helper, numpy_helper
 from pycocotools import mask as coco
 
 from frond.contracts.modelspec import ModelManifest
+from frond.training.card import BEGIN, END
 from frond.training.landcover import card, data, plot
-from frond.training.landcover.config import BACKGROUND, CLASSES, IGNORED, Settings
+from frond.training.landcover.config import BACKGROUND, CLASSES, IGNORED, WINDOW, Settings
 from frond.training.landcover.data import Bytes
 from frond.training.landcover.evaluate import evaluate, run_lengths, scaled, write_coco
 from frond.training.landcover.figures import shares, table, windows
@@ -80,7 +81,7 @@ def reader(folder: Path) -> None:
         numpy_helper.from_array(np.array([0]), "first"),
         numpy_helper.from_array(centres, "centres"),
     ]
-    size = card.WINDOW
+    size = WINDOW
     graph = helper.make_graph(
         made, "reader",
         [helper.make_tensor_value_info("image", TensorProto.UINT8, ["n", size, size, 3])],
@@ -131,7 +132,7 @@ def test_judged_as_the_product_reads_it(tmp_path: Path) -> None:
     assert (manifest.reference.images, len(manifest.reference.bands)) == (1, 3)
     text = (folder / "MODEL_CARD.md").read_text()
     assert text.startswith("# Words that stay")
-    assert text.count(card.BEGIN) == text.count(card.END) == 1
+    assert text.count(BEGIN) == text.count(END) == 1
     assert "| b (validation) | IoU |" in text
     assert "| c (test) | Dice |" in text
     plot.draw(told, tmp_path / "a.svg")

@@ -32,6 +32,7 @@ from hypothesis import strategies as st
 from pycocotools.coco import COCO
 
 from frond.artifacts import IMAGE_ARTIFACTS, JOB_ARTIFACTS, JobInfo
+from frond.artifacts.geojson import FeatureCollection
 from frond.artifacts.geometry import area_km2
 from frond.merge import Detections
 
@@ -91,6 +92,30 @@ class TestCoco:
 
 
 class TestGeoJson:
+    def test_a_collection_is_these_bytes(self) -> None:
+        """An item a line, whoever writes it; the images without a place come last."""
+        out = io.BytesIO()
+        with FeatureCollection(out, {"job_id": "é"}) as collection:
+            collection.without_lonlat("1", "a.tif")
+            collection.features(['{"n":1}', '{"n":2}'])
+            collection.features(['{"n":3}'])
+            collection.without_lonlat("2", "b.tif")
+            collection.finish()
+        assert out.getvalue().decode() == (
+            '{"type":"FeatureCollection","frond":{"job_id":"é"},"features":[\n{"n":1},\n{"n":2},\n'
+            '{"n":3}],"images_without_lonlat":[\n{"image_id":"1","image":"a.tif"},\n'
+            '{"image_id":"2","image":"b.tif"}]}\n'
+        )
+
+    def test_detections_are_such_a_collection(self) -> None:
+        """The common writer's bytes around them."""
+        nowhere = image("n.tif", detections(3, 1), NOWHERE)
+        out = io.BytesIO()
+        with FeatureCollection(out, JOB.describe()) as collection:
+            collection.without_lonlat(nowhere.outcome.image_id, "n.tif")
+            collection.finish()
+        assert job_files([nowhere])[0]["detections.geojson"] == out.getvalue()
+
     def test_geopandas_opens_it_where_the_objects_are(self, files: Files) -> None:
         """Each ring, taken back to the raster's CRS, lies on the box's corners to a centimetre."""
         frame = geopandas.read_file(io.BytesIO(files["detections.geojson"]))

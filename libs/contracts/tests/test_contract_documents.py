@@ -10,9 +10,9 @@ import jsonschema
 import pytest
 
 from frond.contracts import export
+from frond.contracts.carried import CARRIES, EVENTS
 from frond.contracts.compat import breaks
 from frond.contracts.envelope import decode, encode
-from frond.contracts.events import CARRIES, EVENTS
 from frond.contracts.golden import GOLDEN
 from frond.contracts.topics import ALL
 

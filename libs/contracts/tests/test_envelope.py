@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from frond.contracts import topics
+from frond.contracts.carried import CARRIES, EVENTS
 from frond.contracts.envelope import _read, _read_at_once, decode, encode
 from frond.contracts.errors import UnreadableEvent
-from frond.contracts.events import CARRIES, EVENTS, ImageUploaded, JobSealed
+from frond.contracts.events import ImageUploaded, JobSealed
 from frond.contracts.golden import GOLDEN
 
 json_values = st.recursive(

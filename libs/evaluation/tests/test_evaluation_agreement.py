@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from frond.artifacts.geojson import FeatureCollection
 from frond.contracts.jobs import ModelRef
 from frond.contracts.plan import Georeference, ImagePlan, RasterSource, WindowGrid
 from frond.evaluation.agreement import BoxAgreement, Classes, MaskAgreement
@@ -196,6 +197,18 @@ def test_geojson_of_finds() -> None:
     assert ring[0] == ring[-1] and len(ring) == 5
     assert all(116.9 < x < 117.1 and 0.8 < y < 1 for x, y in ring)
     assert sum((b[0] - a[0]) * (b[1] + a[1]) for a, b in pairwise(ring)) < 0
+
+
+def test_geojson_is_framed_as_the_artifacts_are() -> None:
+    """By the one writer of collections, to the byte."""
+    ours, theirs = io.BytesIO(), io.BytesIO()
+    with DiffGeoJson(ours, {"job_id": "j"}, NAMES.names) as diff:
+        diff.image(plan(None, "nowhere.tif"))
+        diff.finish()
+    with FeatureCollection(theirs, {"job_id": "j"}) as collection:
+        collection.without_lonlat("1" * 32, "nowhere.tif")
+        collection.finish()
+    assert ours.getvalue() == theirs.getvalue()
 
 
 def test_geojson_of_windows() -> None:

@@ -2,133 +2,32 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
 from contextlib import AbstractAsyncContextManager
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
-import rasterio
-from rasterio.transform import from_origin
+from drift_bench import OBSERVER, Broker, Clock, draw, drifting, plan_of, run_image
 
 from frond.contracts.drift import BandCompared, Compared, DriftBounds, DriftVerdict
-from frond.contracts.errors import BrokerUnavailable, FrondError, ObjectMissing
-from frond.contracts.events import ChunkPlanned, DriftObserved
+from frond.contracts.errors import ObjectMissing
+from frond.contracts.events import DriftObserved
 from frond.contracts.jobs import ModelRef
-from frond.contracts.modelspec import ModelManifest
-from frond.contracts.plan import ImagePlan
-from frond.drift import Length, Periods, Tally
+from frond.drift import Length
 from frond.drift.manifest import write_reference
 from frond.drift.reference import measure
 from frond.inference import drifting as module
 from frond.inference import metrics
-from frond.inference.drifting import Drifting
 from frond.inference.pipeline import Runner
-from frond.inference.results import run
 from frond.inference.settings import InferenceSettings
 from frond.inference.worker import Worker
 from frond.models.session import ModelSession
-from frond.models.testing import MAGENTA, blob_model, colour_model
+from frond.models.testing import blob_model, colour_model
 from frond.raster import (
     Block,
-    PlanRequest,
     RasterReader,
     WindowPixels,
     chunks_of,
-    inspect,
-    open_raster,
-    plan_image,
 )
-
-OBSERVER = "a" * 32
-
-
-class Clock:
-    now = datetime(2026, 5, 1, tzinfo=UTC)
-    gone = 0.0
-
-    def __call__(self) -> datetime:
-        return self.now
-
-    def steady(self) -> float:
-        return self.gone
-
-
-class Broker:
-    """Keeps what is sent; away for the first ``away`` sendings; does not take models in ``refused``."""
-
-    def __init__(self, away: int = 0, refused: frozenset[str] = frozenset()) -> None:
-        self.away = away
-        self.refused = refused
-        self.events: list[DriftObserved] = []
-
-    async def send(self, event: DriftObserved) -> None:
-        if event.model.name in self.refused:
-            raise FrondError("a message of 9 MB")
-        if self.away:
-            self.away -= 1
-            raise BrokerUnavailable("away")
-        self.events.append(event)
-
-
-def draw(path: Path, grey: int = 90, seed: int = 1, things: bool = True) -> Path:
-    rng = np.random.default_rng(seed)
-    pixels = rng.integers(grey - 20, grey + 20, (3, 500, 500)).astype(np.uint8)
-    for x in range(10, 460, 60) if things else ():
-        for y in range(10, 460, 60):
-            pixels[:, y : y + 16, x : x + 16] = np.array(MAGENTA)[:, None, None]
-    with rasterio.open(
-        path, "w", driver="GTiff", width=500, height=500, count=3, dtype="uint8",
-        crs="EPSG:32650", transform=from_origin(500_000, 100_000, 0.5, 0.5),
-    ) as out:  # fmt: skip
-        out.write(pixels)
-    return path
-
-
-def drifting(clock: Clock | None = None, **more: object) -> Drifting:
-    clock = clock or Clock()
-    periods = Periods(OBSERVER, clock, clock.steady, Length(600, 10_000))
-    return Drifting(periods, **({"share": 1.0} | more))  # type: ignore[arg-type]
-
-
-def plan_of(path: Path, session: ModelSession) -> ImagePlan:
-    with open_raster(str(path)) as dataset:
-        return plan_image(
-            dataset, inspect(dataset),
-            PlanRequest(
-                job_id="j", image_id="1" * 32, image="s3://b/i.tif", name="i", uri=str(path),
-                etag="e", size=1, manifest=session.manifest,
-                model=ModelRef(name=session.manifest.name, digest="ab" * 32),
-            ),
-        )  # fmt: skip
-
-
-async def run_image(
-    watch: Drifting, session: ModelSession, path: Path, score: float | None = None
-) -> list[bytes]:
-    """Every chunk of an image, looked on at as the worker has it looked on at; what was stored."""
-    plan = plan_of(path, session)
-    runner, stored = Runner(), []
-    thresholds = session.manifest.thresholds
-    if score is not None:
-        thresholds = thresholds.model_copy(update={"score": score})
-    with RasterReader(plan.source, plan.grid, layout=session.layout) as reader:
-        for event in chunks_of(plan):
-            assert isinstance(event, ChunkPlanned)
-            windows = reader.read_block(event.windows)
-            look = watch.look(event, session.manifest, thresholds)
-            saw = look.saw if look else None
-            finish, _ = await asyncio.to_thread(
-                run, runner, session, event, windows, thresholds, saw
-            )
-            stored.append(finish(1000).data)
-            if look is not None:
-                watch.seen(event, session, look, windows)
-    runner.close()
-    return stored
 
 
 def with_reference(folder: Path, image: Path) -> ModelSession:
@@ -234,115 +133,6 @@ async def test_a_reference_of_a_lower_threshold_is_said_once(
         assert watch.look(event, raised, higher) is not None
     watch.close()
     assert len(said) == 1 and "frond models reference" in said[0]
-
-
-def ended(watch: Drifting, name: str) -> None:
-    """A period of a model of this name has ended, and waits to be told of."""
-    model = ModelRef(name=name, digest="ab" * 32)
-    periods = Periods(OBSERVER, Clock(), Clock().steady)
-    periods.saw(model, ModelManifest(**PLAIN), Tally.empty(3))
-    watch._ended(periods.stop())
-
-
-PLAIN: dict[str, Any] = {
-    "name": "plain", "decoder": {"name": "yolo"}, "classes": ("a",), "input": {"size": 64},
-    "margin": 8,
-}  # fmt: skip
-
-
-async def test_an_event_that_never_gets_through_holds_up_no_other() -> None:
-    """What is no outage is counted, logged and gone; an outage keeps all of them, in order."""
-    watch, broker = drifting(), Broker(refused=frozenset({"large"}))
-    missed = metrics.DRIFT_MISSED.labels("periods")
-    before = missed._value.get()
-    for name in ("a", "large", "b"):
-        ended(watch, name)
-    await watch._send(broker.send)
-    assert [e.model.name for e in broker.events] == ["a", "b"]
-    assert missed._value.get() == before + 1
-    broker.away = 1
-    for name in ("c", "d"):
-        ended(watch, name)
-    with pytest.raises(BrokerUnavailable):
-        await watch._send(broker.send)
-    await watch.finish(broker.send)
-    watch.close()
-    assert [e.model.name for e in broker.events][2:] == ["c", "d"]
-
-
-async def test_the_end_is_a_good_one_whatever_happens(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of events that nobody takes, of periods that cannot be ended, of a thread that is gone."""
-    watch, broker = drifting(), Broker(refused=frozenset({"large"}))
-    ended(watch, "large")
-    await watch.finish(broker.send)
-
-    def fails() -> list[DriftObserved]:
-        raise ValueError("a bug")
-
-    monkeypatch.setattr(watch._periods, "stop", fails)
-    ended(watch, "a")
-    await watch.finish(broker.send)
-    watch.close()
-    await watch.finish(broker.send)
-    assert [e.model.name for e in broker.events] == ["a"]
-
-
-async def test_what_ends_while_its_asker_is_cancelled_is_told_of(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """The thread has taken the period from those that run: it is not lost between the two."""
-    monkeypatch.setattr(module, "EVERY_S", 0.0)
-    clock = Clock()
-    watch, broker = drifting(clock), Broker()
-    watch._periods.saw(
-        ModelRef(name="late", digest="ab" * 32), ModelManifest(**PLAIN), Tally.empty(3)
-    )
-    clock.gone += 601
-    asked, go = threading.Event(), threading.Event()
-    due = watch._periods.due
-
-    def slowly() -> list[DriftObserved]:
-        over = due()
-        if over:
-            asked.set()
-            assert go.wait(10)
-        return over
-
-    monkeypatch.setattr(watch._periods, "due", slowly)
-    telling = asyncio.create_task(watch.tell(broker.send))
-    assert await asyncio.to_thread(asked.wait, 10)
-    telling.cancel()
-    await asyncio.wait({telling})
-    go.set()
-    await watch.finish(broker.send)
-    watch.close()
-    assert [(e.model.name, e.ended_by) for e in broker.events] == [("late", "time")]
-
-
-async def test_a_period_that_ends_while_the_broker_is_away_is_told_of_later(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Time ends it without another window; it is sent once the broker is back, once."""
-    monkeypatch.setattr(module, "EVERY_S", 0.01)
-    session = ModelSession(blob_model(tmp_path / "m", size=64, margin=8), threads=1)
-    clock = Clock()
-    watch, broker = drifting(clock, without_reference=True), Broker(away=2)
-    sent = asyncio.Event()
-
-    async def send(event: DriftObserved) -> None:
-        await broker.send(event)
-        sent.set()
-
-    await run_image(watch, session, draw(tmp_path / "a.tif"))
-    await watch._ask(list, "")  # all of it is counted
-    telling = asyncio.create_task(watch.tell(send))
-    clock.gone += 601
-    await asyncio.wait_for(sent.wait(), 10)
-    telling.cancel()
-    await asyncio.wait({telling})
-    await watch.finish(broker.send)
-    watch.close()
-    assert [e.ended_by for e in broker.events] == ["time"]
 
 
 async def test_looking_on_never_holds_up_or_fails_the_work(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +20,7 @@ from frond.contracts.errors import (
     StoreUnavailable,
 )
 from frond.contracts.reasons import Reason
-from frond.inference import metrics
+from frond.inference import metrics, wiring
 from frond.inference import shadowing as module
 from frond.raster import Block, WindowPixels
 
@@ -142,6 +144,38 @@ async def test_a_partition_that_is_taken_away(made: Made) -> None:
     await made.handle(made.another(3))
     assert made.shadow_key(made.another(3)) in made.results.kept
     assert made.shadow_key(made.another(1)) not in made.results.kept
+
+
+async def test_a_worker_that_is_asked_to_end(made: Made) -> None:
+    """No chunk waits for its shadow any more, running, in its turn or new: each is done, and noted."""
+    held = Held(await made.bench.models.get(made.chunk.shadow.model))
+    chunks = [made.another(n) for n in range(3)]
+    handled = [asyncio.create_task(made.handle(c)) for c in chunks[:2]]
+    await asyncio.to_thread(held.began.wait, 20)
+    made.shadowing.give_up()
+    done, late = await asyncio.wait(handled, timeout=10)
+    assert not late and {t.result().reason for t in done} == {None}
+    assert (await made.handle(chunks[2])).reason is None
+    assert ["asked to end" in made.failure(c).detail for c in chunks] == [True] * 3
+    held.go.set()
+
+
+async def test_a_drain_ends_before_its_time_is_up(made: Made) -> None:
+    """Shadows are waited for until then, and no longer; nothing is given up before."""
+    wired = SimpleNamespace(
+        shadows=made.shadowing, settings=SimpleNamespace(drain_s=wiring._SHADOWLESS_S + 0.3)
+    )
+    service: Any = SimpleNamespace(stop=asyncio.Event())
+    held = Held(await made.bench.models.get(made.chunk.shadow.model))
+    async with wiring.Inference._giving_up(wired, service):  # type: ignore[arg-type]
+        handled = asyncio.create_task(made.handle(made.another(1)))
+        await asyncio.to_thread(held.began.wait, 20)
+        began = time.monotonic()
+        service.stop.set()
+        assert (await asyncio.wait_for(handled, 10)).reason is None
+        assert time.monotonic() - began >= 0.3
+    assert "asked to end" in made.failure(made.another(1)).detail
+    held.go.set()
 
 
 @pytest.mark.parametrize("silent", ["get", "is_cancelled"])

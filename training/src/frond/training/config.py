@@ -33,6 +33,9 @@ class Config(BaseModel):
 
     name: str = Field(pattern=NAME_PATTERN, description="the model's name in the registry")
     version: str = Field(default="1", min_length=1, max_length=64)
+    description: str = Field(description="what it finds, in a sentence")
+    licence: str | None = Field(default=None, description="of the weights: as the data allows")
+    training_data: str | None = Field(default=None, description="whose imagery it is, for the card")
     data: Path = Field(default=Path("../shared/data"), description="imagery and labels")
     out: Path | None = Field(default=None, description="the model's folder; None: RUN/model")
     run: Path | None = Field(

@@ -1,13 +1,14 @@
-"""Files and folders that appear whole, by a rename."""
+"""Files and folders that appear whole, by a rename, and who may make them."""
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,8 @@ def replaceable(folder: Path, mark: str) -> None:
 def replaced(folder: Path, mark: str) -> Iterator[Path]:
     """A fresh folder that takes this one's place at the end; the old one stays if that fails.
 
-    One process at a time, for a folder: what others left when they were killed is taken away.
+    One process at a time, for a folder (:func:`held`): what others left when they were killed is
+    taken away.
 
     Args:
         mark: the file by which a folder is known as one that was made here.
@@ -72,3 +74,27 @@ def mend(folder: Path) -> None:
 
 def _prefix(folder: Path) -> str:
     return f".{folder.name}.new-"
+
+
+@contextmanager
+def held(lock: Path, refusal: str) -> Iterator[None]:
+    """One process at a time holds this file; whoever is killed holds it no longer.
+
+    Raises:
+        UserError: another one does; ``refusal`` is what it says.
+    """
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        while True:
+            file = stack.enter_context(lock.open("w"))
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise bad(refusal) from None
+            # whoever held it before may have taken it away after it was opened here
+            if os.fstat(file.fileno()).st_nlink:
+                break
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)

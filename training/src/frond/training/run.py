@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib import metadata
 from pathlib import Path
 from types import FrameType
@@ -19,7 +18,7 @@ from frond.contracts.errors import ModelRejected
 from frond.models import folder_digest
 from frond.training import kinds
 from frond.training.config import Config, bad
-from frond.training.files import replaceable, replaced, write_json
+from frond.training.files import held, replaceable, replaced, write_json
 from frond.training.prepared import Store
 from frond.training.progress import Bar, ProgressFile, say
 
@@ -46,7 +45,8 @@ def full(
     where all else was done: the same folder pushed twice is one version.
 
     Raises:
-        UserError: what was asked for cannot be, or another process trains in this folder.
+        UserError: what was asked for cannot be, or another process trains in this folder or makes
+            this model.
         frond.training.loop.Interrupted: by SIGTERM or SIGINT; there is a checkpoint.
     """
     _out_of_the_way(config)
@@ -54,7 +54,7 @@ def full(
         from frond.training.publish import push, ready
 
         ready(alias)
-    with locked(config.run_folder):
+    with locked(config.run_folder), alone(config):
         data = _prepared(kind, config)
         about = _done(config, data) if resume else None
         if about is None:
@@ -91,7 +91,7 @@ def train(
 def evaluate(kind: str, config: Config) -> dict[str, float]:
     """Judge RUN/trained; the model's folder and RUN/figures.json come of it."""
     _out_of_the_way(config)
-    with locked(config.run_folder):
+    with locked(config.run_folder), alone(config):
         return _evaluated(kind, config).metrics
 
 
@@ -239,20 +239,25 @@ def stopping() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """One process at a time trains in a folder; whoever is killed holds it no longer.
+def locked(folder: Path) -> AbstractContextManager[None]:
+    """One process at a time trains in a folder.
 
-    Raises:
+    Raises (once it is entered):
         UserError: another one does.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise bad(f"Another process trains in {folder}. Wait for it, or use --run.") from None
-        yield
+    told = f"Another process trains in {folder}. Wait for it, or use --run."
+    return held(folder / ".lock", told)
+
+
+def alone(config: Config) -> AbstractContextManager[None]:
+    """One process at a time makes a model's folder, whichever folders they train in.
+
+    Raises (once it is entered):
+        UserError: another one does.
+    """
+    out = config.model_folder
+    told = f"Another process makes the model in {out}. Wait for it, or use another --out."
+    return held(out.with_name(f".{out.name}.lock"), told)
 
 
 def as_line(told: Mapping[str, Any]) -> str:

@@ -26,6 +26,7 @@ LOG_FILE: Final = "log.jsonl"
 OFF: Final = "off"
 
 _RUN_FILE: Final = "mlflow-run"
+_FILE: Final = "sqlite:///"
 _FLUSH_S: Final = 5.0
 
 
@@ -111,14 +112,17 @@ class Log:
 
 
 class MLflow:
-    """A run in MLflow, and a version of the registered model once it is finished."""
+    """A run in MLflow, and a version of the registered model once it is finished.
+
+    One that a killed process left behind in this folder is gone on with by a resume, else ended.
+    """
 
     def __init__(
         self, kind: str, config: Config, tags: Mapping[str, str], *, resumed: bool
     ) -> None:
         self._name = config.name
         root = _store(config)
-        uri = config.track or f"sqlite:///{root / 'mlflow.db'}"
+        uri = config.track or f"{_FILE}{root / 'mlflow.db'}"
         # a server that is down is told at once, not after minutes of retries
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
@@ -133,6 +137,10 @@ class MLflow:
         try:
             self._client: MlflowClient = MlflowClient(tracking_uri=uri)
             self._run = self._id(kind, uri, root, note, resumed)
+            # from now on whoever comes next knows of it
+            fresh = note.with_name(f".{_RUN_FILE}.{os.getpid()}")
+            fresh.write_text(f"{uri}\n{self._run}\n")
+            fresh.replace(note)
             for key, value in tags.items():
                 self._client.set_tag(self._run, key, value)
             if not resumed:
@@ -141,17 +149,17 @@ class MLflow:
         except (MlflowException, OSError) as e:
             words = " ".join(str(e).split())[:300]
             raise bad(f"MLflow at {uri} does not take the run: {words}") from None
-        note.write_text(f"{uri}\n{self._run}\n")
         self._held: list[Metric] = []
         self._sent = time.monotonic()
         self._failed = False
 
     def _id(self, kind: str, uri: str, root: Path, note: Path, resumed: bool) -> str:
-        if resumed and note.is_file():
+        if note.is_file():
             there, _, run = note.read_text().strip().partition("\n")
-            if there == uri:
+            if resumed and there == uri:
                 self._client.update_run(run, status="RUNNING")
                 return run
+            _end_former(there, run)
         found = self._client.get_experiment_by_name(self._name)
         if found is None:
             # a server knows where its artifacts are; a file of ours does not
@@ -218,6 +226,22 @@ class MLflow:
         if not self._failed:
             say(f"MLflow takes no more of this run: {' '.join(str(error).split())[:300]}")
         self._failed = True
+
+
+def _end_former(uri: str, run: str) -> None:
+    """Whoever began this run in our folder was killed if it still runs: the folder is ours alone."""
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    if uri.startswith(_FILE) and not Path(uri.removeprefix(_FILE)).is_file():
+        return  # the folder lay elsewhere then; asking would make a store there
+    try:
+        client = MlflowClient(tracking_uri=uri)
+        if client.get_run(run).info.status == "RUNNING":
+            client.set_terminated(run, "KILLED")
+    except (MlflowException, OSError) as e:
+        words = " ".join(str(e).split())[:300]
+        say(f"MLflow at {uri} was not told that the run before this one was killed: {words}")
 
 
 class _Lenient:

@@ -7,8 +7,9 @@ Images without longitude and latitude give no features; the file names them in t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -30,25 +31,59 @@ from frond.raster import has_lonlat
 DECIMALS = 7
 
 
-class GeoJson:
-    """Writes ``detections.geojson``."""
+class FeatureCollection:
+    """Writes a collection as its features come; ``finish`` ends it.
 
-    def __init__(self, sink: Sink, job: JobInfo) -> None:
+    Args:
+        about: what the file says of itself, in the foreign member ``frond``.
+    """
+
+    def __init__(self, sink: Sink, about: Mapping[str, Any]) -> None:
         self._sink = sink
-        self._job = job
         self._features = JsonList(sink)
         self._spool = Spool()
         self._elsewhere = JsonList(self._spool)
-        head = {"type": "FeatureCollection", "frond": job.describe()}
+        head = {"type": "FeatureCollection", "frond": dict(about)}
         sink.write(encoded(text(head)[:-1] + ',"features":['))
+
+    def features(self, texts: list[str]) -> None:
+        """Append features, each a JSON text."""
+        self._features.add(texts)
+
+    def without_lonlat(self, image_id: str, name: str) -> None:
+        """Name an image that has no longitude and latitude, and so no features."""
+        self._elsewhere.add([text({"image_id": image_id, "image": name})])
+
+    def finish(self) -> None:
+        self._sink.write(b'],"images_without_lonlat":[')
+        self._spool.copy_to(self._sink)
+        self._sink.write(b"]}\n")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._spool.__exit__(kind, error, trace)
+
+
+class GeoJson(FeatureCollection):
+    """Writes ``detections.geojson``."""
+
+    def __init__(self, sink: Sink, job: JobInfo) -> None:
+        super().__init__(sink, job.describe())
+        self._job = job
         self._classes: dict[int, str] = {}
 
     def add(self, result: ImageResult) -> None:
         if not result.completed:
             return
         if result.plan is None or not has_lonlat(result.plan.georeference):
-            o = result.outcome
-            self._elsewhere.add([text({"image_id": o.image_id, "image": o.name})])
+            self.without_lonlat(result.outcome.image_id, result.outcome.name)
             return
         geo = result.plan.georeference
         for first, part, regions in result.slices():
@@ -59,7 +94,7 @@ class GeoJson:
                 rings = lonlat_rings(geo, part.boxes)
                 texts = None if rings is None else geometry_texts(rings)
             if texts is not None:
-                self._features.add(self._texts(result, first, part, texts))
+                self.features(self._texts(result, first, part, texts))
 
     def _texts(
         self, result: ImageResult, first: int, d: Detections, geometries: list[str]
@@ -87,22 +122,6 @@ class GeoJson:
         if known is None:
             known = self._classes[index] = text(self._job.class_name(index))
         return known
-
-    def finish(self) -> None:
-        self._sink.write(b'],"images_without_lonlat":[')
-        self._spool.copy_to(self._sink)
-        self._sink.write(b"]}\n")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._spool.__exit__(kind, error, trace)
 
 
 def geometry_texts(rings: Floats) -> list[str]:

@@ -14,9 +14,9 @@ from frond.bus.deadletter import DeadLetter, now
 from frond.bus.outbox import Told
 from frond.bus.producer import EventProducer, Outgoing, is_outage
 from frond.contracts import topics
+from frond.contracts.carried import CARRIES
 from frond.contracts.envelope import Envelope, Headers, decode
 from frond.contracts.errors import UnreadableEvent
-from frond.contracts.events import CARRIES
 from frond.contracts.reasons import Reason
 from frond.contracts.topics import Topic
 from frond.runtime import get_logger, maybe_crash_point, wait_out

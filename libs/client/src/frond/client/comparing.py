@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from frond.client.errors import FrondClientError
 from frond.contracts import keys
@@ -52,7 +52,7 @@ def compare(
     Memory: a few chunks. A job that runs is compared as far as it has come.
 
     Args:
-        out: where the GeoJSON goes.
+        out: where the GeoJSON goes; one that is there stays where this fails.
 
     Raises:
         FrondClientError: there is no such job, it has no shadow, or the service is behind.
@@ -78,7 +78,7 @@ def compare(
         pool = stack.enter_context(ThreadPoolExecutor(_AT_ONCE))
         diff = None
         if out is not None:
-            sink = stack.enter_context(_part(out).open("wb"))
+            sink = stack.enter_context(_whole(out))
             diff = stack.enter_context(DiffGeoJson(sink, about, classes.names))
         for image in client.images(job_id, "completed"):
             plan = _plan(client, job_id, image["image_id"])
@@ -107,15 +107,20 @@ def compare(
             )
         if diff is not None:
             diff.finish()
-    if out is not None:
-        # it appears when it is whole
-        _part(out).replace(out)
     told["reasons"] = [{"reason": why, "chunks": n} for why, n in reasons.most_common()]
     return told | (masks.figures() if of_pixels else boxes.figures())
 
 
-def _part(out: Path) -> Path:
-    return out.with_name(f"{out.name}.part")
+@contextmanager
+def _whole(out: Path) -> Iterator[BinaryIO]:
+    """A file that appears when the block ends well; nothing is left of one that does not."""
+    part = out.with_name(f"{out.name}.part")
+    try:
+        with part.open("wb") as sink:
+            yield sink
+        part.replace(out)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _boxes(total: BoxAgreement, plan: ImagePlan, chunk: _Chunk, diff: DiffGeoJson | None) -> None:

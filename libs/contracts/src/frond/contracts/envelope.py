@@ -17,8 +17,9 @@ from typing import Final
 
 from pydantic import ValidationError
 
+from frond.contracts.carried import CARRIES, EVENTS, bare_type
 from frond.contracts.errors import UnreadableEvent
-from frond.contracts.events import CARRIES, EVENTS, Event, bare_type
+from frond.contracts.events import Event
 from frond.contracts.topics import Topic
 
 Headers = list[tuple[str, bytes]]

@@ -1,4 +1,4 @@
-"""The events, and which topic carries which.
+"""The events.
 
 Every event's ``ce_id`` is made from what it says happened (``natural_key``), so an event that is
 sent twice has one id.
@@ -7,11 +7,10 @@ sent twice has one id.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, ClassVar, Final, Literal
+from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import AfterValidator, AliasChoices, Field, field_validator, model_validator
 
-from frond.contracts import topics
 from frond.contracts.drift import (
     MOST_BANDS,
     MOST_COUNTED,
@@ -45,7 +44,6 @@ from frond.contracts.jobs import (
 )  # fmt: skip
 from frond.contracts.plan import RasterSource, WindowGrid
 from frond.contracts.reasons import Reason
-from frond.contracts.topics import Topic
 from frond.contracts.training import TrainingRequest
 
 MOST_IMAGES: Final = 10_000_000
@@ -392,32 +390,3 @@ class TrainingRequested(TrainingRequest, Event):
     @property
     def subject(self) -> str:
         return self.training_id
-
-
-EVENTS: Final[dict[str, type[Event]]] = {
-    cls.TYPE: cls
-    for cls in (
-        ImageUploaded, JobSealed, JobCancelled, ChunkPlanned, ChunkDetected, ImageEmpty,
-        ImageRejected, ImageFinished, JobStatusChanged, JobCompleted, DriftObserved,
-        TrainingRequested,
-    )
-}  # fmt: skip
-
-CARRIES: Final[dict[str, tuple[type[Event], ...]]] = {
-    topics.UPLOADED.name: (ImageUploaded, JobSealed, JobCancelled),
-    topics.TILED.name: (ChunkPlanned,),
-    topics.DETECTED.name: (ChunkDetected, ImageEmpty, ImageRejected, JobSealed, JobCancelled),
-    topics.IMAGED.name: (ImageFinished, JobSealed, JobCancelled),
-    topics.STATUS.name: (JobStatusChanged,),
-    topics.COMPLETED.name: (JobCompleted,),
-    topics.DRIFT.name: (DriftObserved,),
-    topics.TRAINING.name: (TrainingRequested,),
-    topics.DEADLETTER.name: (),
-}
-
-
-def bare_type(topic: Topic, value: dict[str, Any]) -> type[Event] | None:
-    """The type of a message that came without headers: only the ingest topic takes those."""
-    if topic is not topics.UPLOADED:
-        return None
-    return ImageUploaded if "image" in value else JobSealed

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from frond.contracts import topics
-from frond.contracts.events import CARRIES, EVENTS, Event
+from frond.contracts.carried import CARRIES, EVENTS
+from frond.contracts.events import Event
 from frond.contracts.golden import GOLDEN
 from frond.contracts.modelspec import ModelManifest
 

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from frond.artifacts.common import JsonList, Sink, Spool, encoded, scores_of, text
-from frond.artifacts.geojson import geometry_texts
+from frond.artifacts.common import Sink, scores_of, text
+from frond.artifacts.geojson import FeatureCollection, geometry_texts
 from frond.artifacts.geometry import lonlat_rings
 from frond.contracts.plan import ImagePlan
 from frond.evaluation.agreement import WindowCompared
 from frond.raster import has_lonlat
 
 
-class DiffGeoJson:
+class DiffGeoJson(FeatureCollection):
     """Writes features as they come.
 
     Args:
@@ -25,17 +24,13 @@ class DiffGeoJson:
     """
 
     def __init__(self, sink: Sink, about: Mapping[str, Any], classes: Sequence[str]) -> None:
-        self._sink, self._classes = sink, tuple(classes)
-        self._features = JsonList(sink)
-        self._spool = Spool()
-        self._elsewhere = JsonList(self._spool)
-        head = {"type": "FeatureCollection", "frond": dict(about)}
-        sink.write(encoded(text(head)[:-1] + ',"features":['))
+        super().__init__(sink, about)
+        self._classes = tuple(classes)
 
     def image(self, plan: ImagePlan) -> None:
         """An image that was compared: one without longitude and latitude gives no features."""
         if not has_lonlat(plan.georeference):
-            self._elsewhere.add([text({"image_id": plan.image_id, "image": plan.name})])
+            self.without_lonlat(plan.image_id, plan.name)
 
     def finds(self, plan: ImagePlan, window: int, told: WindowCompared) -> None:
         """A window's finds: those of both with the job's model's box."""
@@ -75,23 +70,7 @@ class DiffGeoJson:
         ):
             return
         where = {"window": window, "image": plan.name, "image_id": plan.image_id}
-        self._features.add([
+        self.features([
             f'{{"type":"Feature","geometry":{geometry},"properties":{text(said | where)}}}'
             for geometry, (_, said) in zip(geometry_texts(rings), rows, strict=True)
         ])  # fmt: skip
-
-    def finish(self) -> None:
-        self._sink.write(b'],"images_without_lonlat":[')
-        self._spool.copy_to(self._sink)
-        self._sink.write(b"]}\n")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._spool.__exit__(kind, error, trace)

@@ -52,6 +52,7 @@ _DEATHS: Final = 5
 _ASKED_S: Final = 30.0
 _REMEMBERED: Final = 1000
 _LATE: Final = "An earlier run of a shadow on this worker has not ended yet."
+_ENDS: Final = "Its worker was asked to end before it was done."
 _log = get_logger(__name__)
 
 
@@ -96,8 +97,13 @@ class Shadowing:
         self._late: set[asyncio.Task[bytes]] = set()
         # jobs whose shadow is not run any more, and when that was asked
         self._fatal: OrderedDict[str, tuple[float, bool]] = OrderedDict()
+        self._ending = asyncio.Event()
         self._turn = asyncio.Lock()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="shadow")
+
+    def give_up(self) -> None:
+        """From now on no chunk waits for its shadow: one that has not ended is noted as not run."""
+        self._ending.set()
 
     def close(self) -> None:
         """Stop what is here alone; what runs is abandoned."""
@@ -175,14 +181,22 @@ class Shadowing:
         self._require_free(digest)
         attempt = _Attempt()
         task = asyncio.create_task(self._attempt(event, shadow, chosen, windows, attempt))
+        ending = asyncio.create_task(self._ending.wait())
         try:
-            done, _ = await asyncio.wait({task}, timeout=self._timeout_s)
+            await asyncio.wait(
+                {task, ending}, timeout=self._timeout_s, return_when=asyncio.FIRST_COMPLETED
+            )
         except asyncio.CancelledError:
             # the partition is somebody else's now, and this process may go on
             self._leave(task, attempt)
             raise
-        if done:
+        finally:
+            ending.cancel()
+        if task.done():
             return self._outcome(task, digest)
+        if self._ending.is_set():
+            self._leave(task, attempt)
+            raise _NotNow(Reason.UNAVAILABLE, _ENDS)
         what = {"waits": "waited for its turn", "loads": "was loaded", "runs": "ran"}[attempt.stage]
         detail = f"It {what} for longer than the {self._timeout_s:g} s that a chunk waits for it."
         self._leave(task, attempt)
@@ -270,6 +284,8 @@ class Shadowing:
     def _require_free(self, digest: str) -> None:
         if not self._timeout_s:
             raise _NotNow(Reason.UNAVAILABLE, "No shadow is run here.")
+        if self._ending.is_set():
+            raise _NotNow(Reason.UNAVAILABLE, _ENDS)
         until, why = self._aside.get(digest, (0.0, ""))
         if asyncio.get_running_loop().time() < until:
             raise _NotNow(Reason.UNAVAILABLE, f"It is set aside for a while. {why}")

@@ -18,7 +18,7 @@ from typing import Any, Final
 from fastapi import FastAPI
 
 from frond.auth import Gate
-from frond.bus import EventProducer, Outgoing, consume, ensure_topics
+from frond.bus import DRAIN_S, EventProducer, Outgoing, consume, ensure_topics
 from frond.contracts import keys, topics
 from frond.contracts.envelope import Envelope
 from frond.contracts.errors import JobRejected
@@ -45,6 +45,8 @@ SOURCE: Final = "/frond/inference"
 _COPY: Final = "inference-copy-"
 _SHADOWS: Final = 2
 """Shadows in memory, beside the models."""
+_SHADOWLESS_S: Final = 5.0
+"""The end of a drain: no shadow is waited for any more, that is noted, and chunks' events are sent."""
 _CANCELLED_S: Final = 3.0
 _CANCELLED_JOBS: Final = 1000
 _log = get_logger(__name__)
@@ -231,7 +233,7 @@ class Inference:
         await wait_out(self.store.ensure_bucket, what="looking for the bucket")
         service.health.ready("store")
         try:
-            async with self._telling(producer):
+            async with self._telling(producer), self._giving_up(service):
                 await consume(
                     service,
                     topics.TILED,
@@ -243,6 +245,21 @@ class Inference:
             await producer.stop()
             # requests are answered to the end of the drain: what they need stays
             await asyncio.to_thread(self.close_chunks)
+
+    @asynccontextmanager
+    async def _giving_up(self, service: Service) -> AsyncIterator[None]:
+        """Shadows are waited for while the service drains, but never so long that a chunk is run again."""
+
+        async def late() -> None:
+            await service.stop.wait()
+            await asyncio.sleep(min(DRAIN_S, self.settings.drain_s) - _SHADOWLESS_S)
+            self.shadows.give_up()
+
+        waiting = asyncio.create_task(late())
+        try:
+            yield
+        finally:
+            waiting.cancel()
 
     @asynccontextmanager
     async def _telling(self, producer: EventProducer) -> AsyncIterator[None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from importlib.metadata import version
@@ -25,6 +26,7 @@ from frond.ingest.routes import (
     upload,
     webhooks,
 )
+from frond.ingest.scratch import clear
 from frond.ingest.tracing import Tracing
 
 DESCRIPTION = """
@@ -35,10 +37,12 @@ Processes. `Idempotency-Key` is honoured wherever a job is made.
 
 
 def make_app(ingest: Ingest) -> FastAPI:
-    """The HTTP API over these connections; the schema is migrated when it starts."""
+    """The HTTP API over these connections; when it starts, the schema is migrated, and what a killed
+    process left on disk removed."""
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await asyncio.to_thread(clear)
         await ingest.prepared()
         yield
         await ingest.close()

@@ -14,8 +14,9 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
+from frond.contracts.carried import EVENTS
 from frond.contracts.errors import JobRejected
-from frond.contracts.events import EVENTS, MOST_IMAGES, ImageRejected, ImageUploaded
+from frond.contracts.events import MOST_IMAGES, ImageRejected, ImageUploaded
 from frond.contracts.ids import JOB_ID_PATTERN, image_id, parse_s3_uri
 from frond.contracts.reasons import Reason
 

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
-
-from frond.training.landcover.config import BACKGROUND, CLASSES, Settings
+from frond.training import card
+from frond.training.landcover.config import (
+    BACKGROUND,
+    CLASSES,
+    INPUT,
+    MARGIN,
+    WINDOW,
+    Settings,
+)
 from frond.training.landcover.data import GSD_M
-
-WINDOW: Final = 512
-MARGIN: Final = 64
-INPUT, OUTPUT = "image", "probabilities"
-BEGIN: Final = "<!-- figures: written by frond train -->"
-END: Final = "<!-- /figures -->"
 
 _UNJUDGED: Final = 0.4
 _MIN_AREA: Final = 32
@@ -35,11 +34,7 @@ def metrics_of(figures: dict[str, Any]) -> dict[str, float]:
 
 def write_manifest(folder: Path, config: Settings, figures: dict[str, Any] | None) -> None:
     """model.yaml: what the services need to know of the graph, and the main figures."""
-    manifest: dict[str, Any] = {
-        "name": config.name,
-        "version": config.version,
-        "task": "segmentation",
-        "description": config.description,
+    graph: dict[str, Any] = {
         "decoder": {
             "name": "semantic",
             "params": {"background": BACKGROUND, "min_area": _MIN_AREA},
@@ -52,24 +47,18 @@ def write_manifest(folder: Path, config: Settings, figures: dict[str, Any] | Non
         "gsd_m": GSD_M,
         "margin": MARGIN,
         "thresholds": {"score": _UNJUDGED if figures is None else figures["threshold"]},
-        "licence": config.licence,
-        "metrics": {} if figures is None else metrics_of(figures),
-        "training_data": config.training_data,
     }
-    told = {k: v for k, v in manifest.items() if v is not None}
-    text = yaml.safe_dump(told, sort_keys=False, allow_unicode=True, width=96)
-    (folder / "model.yaml").write_text(text, encoding="utf-8")
+    metrics = {} if figures is None else metrics_of(figures)
+    card.write_manifest(folder, config, "segmentation", graph, metrics)
 
 
 def write_card(folder: Path, config: Settings, figures: dict[str, Any] | None) -> None:
-    """Put the figures between the card's two marks; the words around them stay."""
-    path = folder / "MODEL_CARD.md"
-    text = path.read_text(encoding="utf-8") if path.exists() else _blank(config)
-    begin = re.search(re.escape(BEGIN), text)
-    head, rest = (text[: begin.start()], text[begin.end() :]) if begin else (f"{text}\n", END)
-    tail = rest.partition(END)[2]
-    told = "" if figures is None else tables(config, figures)
-    path.write_text(f"{head}{BEGIN}\n{told}\n{END}{tail}", encoding="utf-8")
+    """MODEL_CARD.md: its figures."""
+    words = (
+        f"{config.description} Trained by `frond train landcover`: {config.architecture}, "
+        f"{config.steps} steps, seed {config.seed}."
+    )
+    card.write_card(folder, config, words, "" if figures is None else tables(config, figures))
 
 
 def tables(config: Settings, figures: dict[str, Any]) -> str:
@@ -116,13 +105,3 @@ def _rows(name: str, told: dict[str, Any]) -> list[str]:
         right = f"{told['overall']['pixel_accuracy']:.3f}" if figure == "iou" else ""
         rows.append(f"| {name} | {words} | {' | '.join(cells)} | {right} |")
     return rows
-
-
-def _blank(config: Settings) -> str:
-    return (
-        f"# {config.name}\n\n{config.description} Trained by `frond train landcover`: "
-        f"{config.architecture}, {config.steps} steps, seed {config.seed}.\n\n"
-        f"{BEGIN}\n{END}\n\n## Training data and licence\n\n"
-        f"{config.training_data or 'Not said.'}\n\nLicence of the weights: "
-        f"{config.licence or 'not said'}.\n"
-    )

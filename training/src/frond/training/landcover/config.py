@@ -17,6 +17,11 @@ BACKGROUND: Final = len(CLASSES)
 IGNORED: Final = 255
 """The value in labels of pixels that neither teach nor count."""
 
+WINDOW: Final = 512
+MARGIN: Final = 64
+INPUT, OUTPUT = "image", "probabilities"
+"""Of the exported graph."""
+
 
 class Settings(Config):
     """``configs/landcover.yaml``."""
@@ -25,8 +30,6 @@ class Settings(Config):
     description: str = (
         "Buildings, roads, water and vegetation as masks, in RGB imagery of about a metre a pixel."
     )
-    licence: str | None = Field(default=None, description="of the weights: as the data allows")
-    training_data: str | None = Field(default=None, description="whose imagery it is, for the card")
     steps: int = Field(default=2400, ge=1)
     batch: int = Field(default=8, ge=1)
     rate: float = Field(default=2e-3, gt=0)

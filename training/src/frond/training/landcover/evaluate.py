@@ -15,8 +15,8 @@ from PIL import Image
 from frond.evaluation import Options
 from frond.evaluation import evaluate as judge
 from frond.training.config import Config
-from frond.training.landcover.card import INPUT, WINDOW, metrics_of, write_card, write_manifest
-from frond.training.landcover.config import CLASSES, IGNORED, Settings, settings
+from frond.training.landcover.card import metrics_of, write_card, write_manifest
+from frond.training.landcover.config import CLASSES, IGNORED, INPUT, WINDOW, Settings, settings
 from frond.training.landcover.data import Bytes, Scene, scenes, split
 from frond.training.prepared import Store
 from frond.training.reference import refer

@@ -13,8 +13,8 @@ from torch.nn import functional
 
 from frond.training.config import Config
 from frond.training.export import export
-from frond.training.landcover.card import INPUT, MARGIN, OUTPUT, WINDOW, write_card, write_manifest
-from frond.training.landcover.config import Settings, settings
+from frond.training.landcover.card import write_card, write_manifest
+from frond.training.landcover.config import INPUT, MARGIN, OUTPUT, WINDOW, Settings, settings
 from frond.training.landcover.crops import Sampler
 from frond.training.landcover.data import Bytes, scenes, split
 from frond.training.landcover.figures import shares, table

@@ -6,15 +6,11 @@ import re
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
-
+from frond.training import card
 from frond.training.palm.config import Settings
 from frond.training.palm.data import GSD_M
 from frond.training.palm.detect import MARGIN, NMS_IOU, STRIDE, WINDOW
 
-BEGIN: Final = "<!-- figures: written by frond train -->"
-END: Final = "<!-- /figures -->"
-_BEGIN: Final = re.compile(r"<!-- figures: [^>]*-->")
 _UNJUDGED: Final = 0.4
 
 
@@ -31,11 +27,7 @@ def metrics_of(figures: dict[str, Any]) -> dict[str, float]:
 
 def write_manifest(folder: Path, config: Settings, figures: dict[str, Any] | None) -> None:
     """model.yaml: what the services need to know of the graph, and the main figures."""
-    manifest: dict[str, Any] = {
-        "name": config.name,
-        "version": config.version,
-        "task": "detection",
-        "description": config.description,
+    graph: dict[str, Any] = {
         "decoder": {
             "name": "centerpoint",
             "params": {"stride": STRIDE, "peaks_suppressed": True},
@@ -53,39 +45,23 @@ def write_manifest(folder: Path, config: Settings, figures: dict[str, Any] | Non
             "merge_iou": NMS_IOU,
         },
         "max_detections": 1000,
-        "licence": config.licence,
-        "metrics": {} if figures is None else metrics_of(figures),
-        "training_data": config.training_data,
     }
-    told = {k: v for k, v in manifest.items() if v is not None}
-    text = yaml.safe_dump(told, sort_keys=False, allow_unicode=True, width=96)
-    (folder / "model.yaml").write_text(text, encoding="utf-8")
+    metrics = {} if figures is None else metrics_of(figures)
+    card.write_manifest(folder, config, "detection", graph, metrics)
 
 
 def write_card(folder: Path, config: Settings, figures: dict[str, Any] | None) -> None:
-    """Put the figures between the card's two marks; the words around them stay."""
-    path = folder / "MODEL_CARD.md"
-    text = path.read_text(encoding="utf-8") if path.exists() else _blank(config)
-    begin = _BEGIN.search(text)
-    head, rest = (text[: begin.start()], text[begin.end() :]) if begin else (f"{text}\n", END)
-    tail = rest.partition(END)[2]
-    told = "" if figures is None else _tables(figures)
-    path.write_text(f"{head}{BEGIN}\n{told}\n{END}{tail}", encoding="utf-8")
+    """MODEL_CARD.md: its figures."""
+    words = (
+        f"Finds palms in aerial RGB of about {GSD_M} m a pixel and boxes their crowns. Trained by "
+        f"`frond train palm`: {config.steps} steps, seed {config.seed}."
+    )
+    card.write_card(folder, config, words, "" if figures is None else _tables(figures))
 
 
 def _key(name: str) -> str:
     # MLflow takes no other signs
     return re.sub(r"[^\w.-]+", "_", name)
-
-
-def _blank(config: Settings) -> str:
-    return (
-        f"# {config.name}\n\nFinds palms in aerial RGB of about {GSD_M} m a pixel and boxes their "
-        f"crowns. Trained by `frond train palm`: {config.steps} steps, seed {config.seed}.\n\n"
-        f"{BEGIN}\n{END}\n\n## Training data and licence\n\n"
-        f"{config.training_data or 'Not said.'}\n\nLicence of the weights: "
-        f"{config.licence or 'not said'}.\n"
-    )
 
 
 def _tables(figures: dict[str, Any]) -> str:

@@ -14,8 +14,6 @@ class Settings(Config):
 
     name: str = "palm-detector"
     description: str = "Oil and coconut palms in aerial RGB of about 0.14 m; boxes of the crown."
-    licence: str | None = Field(default=None, description="of the weights: as the data allows")
-    training_data: str | None = Field(default=None, description="whose imagery it is, for the card")
     steps: int = Field(default=9000, ge=1)
     batch: int = Field(default=16, ge=1)
     rate: float = Field(default=2e-3, gt=0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path as LocalPath
 from typing import Annotated, Any, Final
@@ -25,6 +24,7 @@ from frond.ingest.multipart import boundary_of
 from frond.ingest.problems import Refused
 from frond.ingest.routes.answers import PROBLEMS, JsonRoute, drain
 from frond.ingest.routes.serving import serve
+from frond.ingest.scratch import folder_on_disk
 from frond.models.registry import DEFAULT_ALIAS, ModelListing
 from frond.runtime import get_logger
 
@@ -243,8 +243,8 @@ async def drop_shadow(
 def _on_disk() -> Iterator[LocalPath]:
     """A folder for one model. Raises Refused (507) where the disk takes no more."""
     try:
-        with tempfile.TemporaryDirectory(prefix="frond-model-") as folder:
-            yield LocalPath(folder)
+        with folder_on_disk() as folder:
+            yield folder
     except OSError as e:
         if e.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise

@@ -1,0 +1,51 @@
+"""All events by type, and which topic carries which."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from frond.contracts import topics
+from frond.contracts.events import (
+    ChunkDetected,
+    ChunkPlanned,
+    DriftObserved,
+    Event,
+    ImageEmpty,
+    ImageFinished,
+    ImageRejected,
+    ImageUploaded,
+    JobCancelled,
+    JobCompleted,
+    JobSealed,
+    JobStatusChanged,
+    TrainingRequested,
+)
+from frond.contracts.topics import Topic
+
+EVENTS: Final[dict[str, type[Event]]] = {
+    cls.TYPE: cls
+    for cls in (
+        ImageUploaded, JobSealed, JobCancelled, ChunkPlanned, ChunkDetected, ImageEmpty,
+        ImageRejected, ImageFinished, JobStatusChanged, JobCompleted, DriftObserved,
+        TrainingRequested,
+    )
+}  # fmt: skip
+
+CARRIES: Final[dict[str, tuple[type[Event], ...]]] = {
+    topics.UPLOADED.name: (ImageUploaded, JobSealed, JobCancelled),
+    topics.TILED.name: (ChunkPlanned,),
+    topics.DETECTED.name: (ChunkDetected, ImageEmpty, ImageRejected, JobSealed, JobCancelled),
+    topics.IMAGED.name: (ImageFinished, JobSealed, JobCancelled),
+    topics.STATUS.name: (JobStatusChanged,),
+    topics.COMPLETED.name: (JobCompleted,),
+    topics.DRIFT.name: (DriftObserved,),
+    topics.TRAINING.name: (TrainingRequested,),
+    topics.DEADLETTER.name: (),
+}
+
+
+def bare_type(topic: Topic, value: dict[str, Any]) -> type[Event] | None:
+    """The type of a message that came without headers: only the ingest topic takes those."""
+    if topic is not topics.UPLOADED:
+        return None
+    return ImageUploaded if "image" in value else JobSealed

@@ -1,0 +1,56 @@
+"""A run in MLflow whose process was killed: nothing was told of its end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from training_support import SMALL
+
+from frond.training.palm.config import Settings
+from frond.training.tracking import MLflow
+
+mlflow = pytest.importorskip("mlflow", reason="training's own environment has it: make train-test")
+
+
+def begun(folder: Path, *, resumed: bool = False, **more: Any) -> MLflow:
+    """What a process begins, and never ends when it is killed."""
+    folder.mkdir(exist_ok=True)
+    config = Settings.model_validate({**SMALL, "run": folder, **more})
+    return MLflow("palm", config, {"config": config.digest()}, resumed=resumed)
+
+
+def states(store: Path) -> list[str]:
+    """Of all runs in a store, the first one first."""
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{store}")
+    experiment = client.get_experiment_by_name("palm-detector")
+    runs = client.search_runs([experiment.experiment_id], order_by=["attributes.start_time"])
+    return [r.info.status for r in runs]
+
+
+def test_no_run_goes_on_for_ever(tmp_path: Path) -> None:
+    """A resume goes on with it; whoever begins anew in its folder ends it, and no other one."""
+    ours, store = tmp_path / "r", tmp_path / "mlflow.db"
+    begun(tmp_path / "neighbour")
+    begun(ours)
+    begun(ours, resumed=True)
+    assert states(store) == ["RUNNING", "RUNNING"]
+    begun(ours).ended("FINISHED")
+    assert states(store) == ["RUNNING", "KILLED", "FINISHED"]
+    elsewhere = tmp_path / "other.db"
+    begun(ours)
+    assert states(store) == ["RUNNING", "KILLED", "FINISHED", "RUNNING"]
+    begun(ours, resumed=True, track=f"sqlite:///{elsewhere}")
+    assert states(store) == ["RUNNING", "KILLED", "FINISHED", "KILLED"]
+    assert states(elsewhere) == ["RUNNING"]
+
+
+def test_a_store_that_is_gone(tmp_path: Path) -> None:
+    """It is not made anew to ask of a run that was in it, and the next run begins."""
+    gone = tmp_path / "gone.db"
+    begun(tmp_path / "r", track=f"sqlite:///{gone}")
+    gone.unlink()
+    begun(tmp_path / "r")
+    assert not gone.exists()
+    assert states(tmp_path / "mlflow.db") == ["RUNNING"]
