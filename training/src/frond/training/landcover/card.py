@@ -74,9 +74,10 @@ def write_card(folder: Path, config: Settings, figures: dict[str, Any] | None) -
 
 def tables(config: Settings, figures: dict[str, Any]) -> str:
     """The figures by scene and class, as Markdown."""
+    chosen = "validation scenes alone chose" if config.validation else "nothing chose"
     lines = [
         "",
-        f"At the shipped threshold, {figures['threshold']:g}, which validation scenes alone chose.",
+        f"At the shipped threshold, {figures['threshold']:g}, which {chosen}.",
         "",
         f"| scene | figure | {' | '.join(CLASSES)} | mean | pixels right |",
         f"| --- | --- |{' --- |' * (len(CLASSES) + 2)}",
@@ -121,7 +122,7 @@ def _rows(name: str, told: dict[str, Any]) -> list[str]:
 def _blank(config: Settings) -> str:
     return (
         f"# {config.name}\n\n{config.description} Trained by `frond train landcover`: "
-        f"{config.architecture}, {config.steps} steps, seed {config.seed}.\n\n"
+        f"{config.architecture}, {config.steps} steps at most, seed {config.seed}.\n\n"
         f"{BEGIN}\n{END}\n\n## Training data and licence\n\n"
         f"{config.training_data or 'Not said.'}\n\nLicence of the weights: "
         f"{config.licence or 'not said'}.\n"
