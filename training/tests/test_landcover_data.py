@@ -74,6 +74,60 @@ def test_a_mask_of_another_size_is_refused(root: Path, tmp_path: Path) -> None:
         data.prepare(settings(root), tmp_path / "prepared")
 
 
+def test_parts_of_two_scenes_are_refused(root: Path, tmp_path: Path) -> None:
+    """A part far smaller than the rest must not cut the whole row to its size in silence."""
+    for kind in ("images", "masks"):
+        path = root / f"landcover/dubai/a/{kind}/image_part_005.png"
+        Image.open(path).crop((0, 0, 80, 40)).save(path)
+    with pytest.raises(UserError, match="heights of its parts go from 40 to 64 pixels"):
+        data.prepare(settings(root), tmp_path / "prepared")
+
+
+def test_a_mask_is_its_images_by_number(root: Path, tmp_path: Path) -> None:
+    """Nine files, but not the nine: every later image would be given its neighbour's mask."""
+    images = root / "landcover/dubai/a/images"
+    (images / "image_part_003.png").rename(images / "image_part_010.png")
+    with pytest.raises(UserError, match="holds no image_part_003, but image_part_004"):
+        data.prepare(settings(root), tmp_path / "prepared")
+
+
+@pytest.mark.parametrize("kind", ["images", "masks"])
+def test_a_scene_that_lacks_a_half_is_refused(root: Path, tmp_path: Path, kind: str) -> None:
+    """Images without masks are told, not left out in silence; masks without images likewise."""
+    for path in (root / "landcover/dubai/a" / kind).iterdir():
+        path.unlink()
+    (root / "landcover/dubai/a" / kind).rmdir()
+    with pytest.raises(UserError, match=f"{kind} holds 0 parts"):
+        data.prepare(settings(root), tmp_path / "prepared")
+
+
+@pytest.mark.parametrize("kind", ["images", "masks"])
+@pytest.mark.parametrize("left", [0.0, 0.3, 0.6])
+def test_a_damaged_file_is_named(root: Path, tmp_path: Path, kind: str, left: float) -> None:
+    """Cut short anywhere, it is told in a sentence that says which one it is."""
+    path = root / f"landcover/dubai/a/{kind}/image_part_005.png"
+    path.write_bytes(path.read_bytes()[: int(left * path.stat().st_size)])
+    with pytest.raises(UserError, match=f"{kind}/image_part_005.png cannot be read as an image"):
+        data.prepare(settings(root), tmp_path / "prepared")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("validation", ("b", "b"), "named twice"),
+        ("test", ("c", "c"), "named twice"),
+        ("zoom", (0.5, float("inf")), "zoom"),
+        ("weights", (-1, 1, 1, 1, 1), "weights are above 0"),
+        ("widths", (0, 8, 8, 8), "1 or more"),
+        ("decoder", (8, 8, 8, 0), "1 or more"),
+    ],
+)
+def test_values_that_cannot_be_are_refused(field: str, value: object, words: str) -> None:
+    """Before anything is prepared: a scene named twice would fail only after the training."""
+    with pytest.raises(ValueError, match=words):
+        settings(Path(), **{field: value})
+
+
 def test_prepared_once(root: Path, tmp_path: Path) -> None:
     """The same sources give the same digest, other ones another; who is held out plays no part."""
     first = data.prepare(settings(root), tmp_path / "prepared")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -16,22 +17,32 @@ from pycocotools import mask as coco
 from frond.contracts.modelspec import ModelManifest
 from frond.training.card import BEGIN, END
 from frond.training.landcover import card, data, plot
+from frond.training.landcover import evaluate as evaluation
 from frond.training.landcover.config import BACKGROUND, CLASSES, IGNORED, WINDOW, Settings
 from frond.training.landcover.data import Bytes
 from frond.training.landcover.evaluate import evaluate, run_lengths, scaled, write_coco
 from frond.training.landcover.figures import shares, table, windows
 
+Told = dict[str, Any]
+
 
 def test_windows_cover_a_scene_once() -> None:
     """Each pixel is in one core, in its place, also where the scene is no multiple of it."""
     scene = drawn("a", 1, 192, 240)
-    scene.labels[:] = 1
-    told = 0
+    y, x = np.mgrid[:192, :240]
+    scene.pixels[:] = np.stack([y, x, np.full_like(y, 7)], axis=-1)
+    scene.labels[:] = (y + x) % 5
+    seen = np.zeros((192, 240), int)
     for pixels, labels, core in windows(scene, 128, 16):
         assert pixels.shape == (128, 128, 3)
-        told += int((labels[core] == 1).sum())
-        np.testing.assert_array_equal(labels == IGNORED, ~pixels.any(-1) & (labels == IGNORED))
-    assert told == 192 * 240
+        there = labels != IGNORED
+        assert not pixels[~there].any()
+        at = pixels[there].astype(int)
+        np.testing.assert_array_equal(labels[there], (at[:, 0] + at[:, 1]) % 5)
+        own = pixels[core][there[core]]
+        seen[own[:, 0], own[:, 1]] += 1
+        assert len(own) == len(np.unique(own, axis=0))
+    assert (seen == 1).all()
 
 
 def test_shares_are_those_of_the_definition() -> None:
@@ -141,7 +152,64 @@ def test_judged_as_the_product_reads_it(tmp_path: Path) -> None:
     evaluate(config, tmp_path / "prepared", folder)
     again = (folder / "MODEL_CARD.md").read_text()
     # twice: the same card, but for the time a window took
-    assert again.splitlines()[:-20] == text.splitlines()[:-20]
+    assert untimed(again) == untimed(text)
+
+
+def untimed(card: str) -> list[str]:
+    lines = [line for line in card.splitlines() if not line.startswith("Time: ")]
+    assert len(lines) == len(card.splitlines()) - 1
+    return lines
+
+
+def judged_by(score: dict[str, float], monkeypatch: pytest.MonkeyPatch, **more: object) -> Told:
+    """Figures of scenes a, b, c; ``score``: the threshold at which each of them is found best."""
+
+    def judged(_: Path, dataset: Path, bar: float) -> Told:
+        iou = 1 - abs(bar - score.get(dataset.name, bar))
+        return {"overall": {"iou": iou, "dice": iou}, "classes": {}}
+
+    monkeypatch.setattr(evaluation, "_judged", judged)
+    monkeypatch.setattr(evaluation, "_milliseconds", lambda _: 1.0)
+    config = Settings.model_validate({"validation": ("b",), "test": ("c",), **more})
+    found = {name: drawn(name, k) for k, name in enumerate("abc")}
+    return evaluation.figures(config, found, Path())
+
+
+def test_the_test_scene_has_no_say_in_the_threshold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Validation likes 0.5, the test 0.2: 0.5 ships. Scale off is of the validation alone."""
+    told = judged_by({"b": 0.5, "c": 0.2}, monkeypatch)
+    assert told["threshold"] == 0.5
+    assert told["validation by threshold"]["0.2"] == 0.7
+    assert told["scenes"]["c"]["overall"]["iou"] == 0.7
+    assert set(told["scale off"]) == {"b ×0.5", "b ×2"}
+
+
+def test_a_threshold_that_nobody_chose_is_not_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a validation scene the test still has no say, and the card claims no choice."""
+    told = judged_by({"c": 0.5}, monkeypatch, validation=())
+    assert told["threshold"] == 0.2
+    told["scenes"] = told["scale off"] = {}
+    config = Settings(validation=(), test=("c",))
+    assert "0.2, which nothing chose." in card.tables(config, told)
+
+
+def test_reference_is_of_scenes_that_were_learnt_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Drift measured against held-out scenes would hide how new they are."""
+    scenes = {name: drawn(name, k) for k, name in enumerate("abc")}
+    for scene in scenes.values():
+        write(scene, tmp_path / "data")
+    config = Settings(data=tmp_path / "data", validation=("b",), test=("c",))
+    data.prepare(config, tmp_path / "prepared")
+    told = judged_by({}, monkeypatch)
+    told["scenes"] = told["scale off"] = {}
+    monkeypatch.setattr(evaluation, "figures", lambda *_: told)
+    given: list[Bytes] = []
+    monkeypatch.setattr(evaluation, "refer", lambda _, images: given.extend(images))
+    evaluate(config, tmp_path / "prepared", tmp_path)
+    assert len(given) == 1
+    np.testing.assert_array_equal(given[0], scenes["a"].pixels)
 
 
 def test_what_does_not_count_is_a_crowds(tmp_path: Path) -> None:

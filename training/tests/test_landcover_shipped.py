@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from frond.models.session import ModelSession
 from frond.training.config import read
@@ -26,15 +27,20 @@ def test_it_runs() -> None:
     assert dark > 128 > bright
 
 
-def test_card_and_manifest_tell_the_same() -> None:
-    """The card's mean IoU of the test scene is the manifest's, and both name the same scenes."""
+@pytest.mark.parametrize("figure", ["iou", "dice"])
+@pytest.mark.parametrize("scene", ["tile2 (validation)", "tile5 (test)"])
+def test_card_and_manifest_tell_the_same(scene: str, figure: str) -> None:
+    """Each class's figure and the mean of both scenes."""
     card = (FOLDER / "MODEL_CARD.md").read_text(encoding="utf-8")
     metrics = ModelSession(FOLDER, threads=1).manifest.metrics
-    row = re.search(r"^\| tile5 \(test\) \| IoU \|(.*)\|$", card, re.MULTILINE)
+    row = re.search(
+        rf"^\| {re.escape(scene)} \| {figure} \|(.*)\|$", card, re.MULTILINE | re.IGNORECASE
+    )
     assert row is not None
-    cells = [float(c) for c in row[1].split("|")]
-    names = [*(f"iou_{c}_tile5" for c in CLASSES), "iou_tile5"]
-    assert cells[:5] == [round(metrics[n], 3) for n in names]
+    cells = [float(c) for c in row[1].split("|")[:5]]
+    name = scene.partition(" ")[0]
+    names = [*(f"{figure}_{c}_{name}" for c in CLASSES), f"{figure}_{name}"]
+    assert cells == [round(metrics[n], 3) for n in names]
 
 
 def test_the_config_is_that_of_the_shipped_model() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,11 @@ pytest.importorskip("segmentation_models_pytorch", reason="training's own enviro
 from frond.models.session import ModelSession  # noqa: E402
 from frond.training.landcover import compare  # noqa: E402
 from frond.training.landcover.config import ARCHITECTURES, IGNORED, Architecture, Settings  # noqa: E402
-from frond.training.landcover.data import prepare  # noqa: E402
+from frond.training.landcover.data import prepare, scenes, split  # noqa: E402
 from frond.training.landcover.model import Deployed, loss, network  # noqa: E402
 from frond.training.landcover.task import make  # noqa: E402
-from frond.training.loop import train  # noqa: E402
+from frond.training.loop import Interrupted, train  # noqa: E402
+from frond.training.prepared import Store  # noqa: E402
 
 SMALL = {
     "widths": (8, 8, 8, 8), "stem": 4, "decoder": (8, 8, 8, 8), "crop": 64, "batch": 2, "threads": 1,
@@ -119,3 +121,49 @@ def test_a_comparison_goes_on_where_it_was(root: Path, tmp_path: Path) -> None:
     lines = compare.table(both).splitlines()
     assert len(lines) == 4
     assert lines[2].startswith("| linknet | 0.")
+
+
+@pytest.mark.parametrize("scene", "abc")
+def test_a_comparison_learns_nothing_of_the_scene_it_judges(
+    root: Path, tmp_path: Path, scene: str
+) -> None:
+    """Whatever part it plays in the config; nor does it choose among weights."""
+    config = settings(root, validate_every=1, patience=1)
+    prepare(config, tmp_path / "prepared")
+    mine = compare.without(config, "manet", scene)
+    learnt, judged = split(mine, scenes(Store(tmp_path / "prepared")))
+    assert [s.name for s in learnt] == sorted({"a", "b", "c"} - {scene})
+    assert [s.name for s in judged] == [scene]
+    assert (mine.architecture, mine.validate_every, mine.patience) == ("manet", 0, 0)
+
+
+def test_a_comparison_of_an_unknown_scene_is_refused(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before the first of the others is trained, in a sentence, with exit code 2."""
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump({"steps": 1, "validation": ["b"], "test": ["c"]}))
+    out = tmp_path / "out"
+    asked = ["--config", file, "--data", root, "--out", out, "--scene", "a", "--scene", "tile9"]
+    monkeypatch.setattr(sys, "argv", ["compare", *map(str, asked)])
+    with pytest.raises(SystemExit) as ended:
+        compare.main()
+    assert ended.value.code == 2
+    assert "There is no scene tile9 to hold out; there are a, b, c." in capsys.readouterr().err
+    assert not (out / "comparison.json").exists()
+    # what it prepared is its own: a training beside it prepares elsewhere
+    assert (out / "prepared" / "manifest.json").is_file()
+
+
+def test_a_resumed_run_has_the_weights_of_an_uninterrupted_one(root: Path, tmp_path: Path) -> None:
+    """Which labels the loss takes is drawn by chance: the same after a restart."""
+    config = settings(root, steps=4)
+    digest = prepare(config, tmp_path / "prepared")
+    task = make(config, tmp_path / "prepared")
+    whole = train(task, config, digest, tmp_path / "whole.pt")
+    asked = iter([False, True])
+    with pytest.raises(Interrupted):
+        train(task, config, digest, tmp_path / "cut.pt", stop=lambda: next(asked))
+    again = train(task, config, digest, tmp_path / "cut.pt", resume=True)
+    assert again.digest == whole.digest
+    assert again.metrics == whole.metrics

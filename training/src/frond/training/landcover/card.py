@@ -56,16 +56,17 @@ def write_card(folder: Path, config: Settings, figures: dict[str, Any] | None) -
     """MODEL_CARD.md: its figures."""
     words = (
         f"{config.description} Trained by `frond train landcover`: {config.architecture}, "
-        f"{config.steps} steps, seed {config.seed}."
+        f"{config.steps} steps at most, seed {config.seed}."
     )
     card.write_card(folder, config, words, "" if figures is None else tables(config, figures))
 
 
 def tables(config: Settings, figures: dict[str, Any]) -> str:
     """The figures by scene and class, as Markdown."""
+    chosen = "validation scenes alone chose" if config.validation else "nothing chose"
     lines = [
         "",
-        f"At the shipped threshold, {figures['threshold']:g}, which validation scenes alone chose.",
+        f"At the shipped threshold, {figures['threshold']:g}, which {chosen}.",
         "",
         f"| scene | figure | {' | '.join(CLASSES)} | mean | pixels right |",
         f"| --- | --- |{' --- |' * (len(CLASSES) + 2)}",

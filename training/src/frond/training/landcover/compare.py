@@ -15,13 +15,15 @@ import json
 import multiprocessing
 import os
 import shutil
+import sys
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from frond.training.config import read
+from frond.contracts.errors import UserError
+from frond.training.config import TrainingFailed, read
 from frond.training.landcover.config import ARCHITECTURES, CLASSES, Settings
-from frond.training.landcover.data import prepare, scenes
+from frond.training.landcover.data import prepare, scenes, split
 from frond.training.prepared import Store
 from frond.training.run import locked
 
@@ -43,20 +45,25 @@ def compare(
     """Train and judge each architecture without each of these scenes; empty: without each of all.
 
     The figures are in ``folder/comparison.json`` as soon as there are any.
+
+    Raises:
+        UserError: there is no such scene, or the data cannot be used.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    if config.prepared is None:
+        # beside the comparison: a training that prepares its own anew must not change these
+        config = config.model_copy(update={"prepared": folder / "prepared"})
     digest = prepare(config, config.prepared_folder)
-    every = sorted(scenes(Store(config.prepared_folder)))
+    there = scenes(Store(config.prepared_folder))
+    every = sorted(there)
+    for scene in held_out:
+        # now, not after hours of other runs
+        split(without(config, "unet", scene), there)
     path = folder / "comparison.json"
     found: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {"runs": {}}
     for scene in held_out or every:
         for architecture in architectures:
-            # all of it is checked anew: a scene may be the file's test, which it is not here
-            told = config.model_dump() | {
-                "architecture": architecture, "validation": (scene,), "test": (),
-                "validate_every": 0, "patience": 0,
-            }  # fmt: skip
-            mine = Settings.model_validate(told)
+            mine = without(config, architecture, scene)
             name = f"{architecture} {scene}"
             key = f"{digest[:12]} {mine.digest()[:12]} {mine.minutes}"
             if found["runs"].get(name, {}).get("of") == key:
@@ -74,6 +81,16 @@ def compare(
             _write(path, found)
             print(table(found), flush=True)
     return found
+
+
+def without(config: Settings, architecture: str, scene: str) -> Settings:
+    """This config, judged on the scene alone and by its last weights, learning from all others."""
+    # all of it is checked anew: a scene may be the file's test, which it is not here
+    told = config.model_dump() | {
+        "architecture": architecture, "validation": (scene,), "test": (),
+        "validate_every": 0, "patience": 0,
+    }  # fmt: skip
+    return Settings.model_validate(told)
 
 
 def table(found: dict[str, Any]) -> str:
@@ -100,6 +117,15 @@ def _write(path: Path, found: dict[str, Any]) -> None:
 
 
 def main() -> None:
+    """The command. Exit code 2: what was asked for cannot be; 1: it did not work."""
+    try:
+        _main()
+    except (UserError, TrainingFailed) as e:
+        print(e.detail, file=sys.stderr)
+        sys.exit(2 if isinstance(e, UserError) else 1)
+
+
+def _main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--data", type=Path)

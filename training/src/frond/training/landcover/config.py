@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Final, Literal
 
 from pydantic import Field, model_validator
@@ -78,8 +79,14 @@ class Settings(Config):
     def _scenes_are_not_split(self) -> Settings:
         if both := set(self.validation) & set(self.test):
             raise ValueError(f"{sorted(both)[0]} is among validation and test")
-        if not 0 < self.zoom[0] <= self.zoom[1]:
+        if len(set(self.held_out)) < len(self.held_out):
+            raise ValueError("a scene is named twice in validation or test")
+        if not 0 < self.zoom[0] <= self.zoom[1] < math.inf:
             raise ValueError("zoom is from the smallest to the largest, both above 0")
+        if not all(0 < w < math.inf for w in self.weights):
+            raise ValueError("weights are above 0")
+        if min(*self.widths, *self.decoder) < 1:
+            raise ValueError("widths and decoder are numbers of channels, 1 or more")
         return self
 
     @property

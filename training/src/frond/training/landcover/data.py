@@ -55,10 +55,11 @@ def prepare(config: Config, folder: Path) -> str:
     Which scenes are held out is left to who reads them: prepared data serve every split.
 
     Raises:
-        UserError: there is no data, or a mask has an unknown colour or another size than its image.
+        UserError: there is no data, a scene is not nine images with a mask each that fit together, a
+            file cannot be read, or a mask has an unknown colour or another size than its image.
     """
     root = config.data / "landcover" / "dubai"
-    places = sorted(p for p in root.glob("*") if (p / "masks").is_dir())
+    places = sorted(p for p in root.glob("*") if (p / "images").is_dir() or (p / "masks").is_dir())
     sources = [f for p in places for f in p.rglob("image_part_*") if f.is_file()]
     shares: dict[str, Any] = {}
 
@@ -107,29 +108,39 @@ def _read(place: Path) -> Scene:
     for n, (a, b) in enumerate(zip(images, labels, strict=True), 1):
         if a.shape[:2] != b.shape:
             raise bad(f"{place.name}, part {n}: the mask has another size than its image.")
-    return Scene(place.name, together(images), together(labels))
+    try:
+        return Scene(place.name, together(images), together(labels))
+    except ValueError as e:
+        raise bad(f"{place}: {e}") from None
 
 
 def _parts(folder: Path) -> list[Path]:
     found = sorted(folder.glob("image_part_*"))
     if len(found) != _SIDE * _SIDE:
         raise bad(f"{folder} holds {len(found)} parts; a scene has {_SIDE * _SIDE}.")
+    # the number alone says where a part lies, and which mask is whose
+    for n, path in enumerate(found, 1):
+        if path.stem != (name := f"image_part_{n:03d}"):
+            raise bad(f"{folder} holds no {name}, but {path.name}. Parts are numbered from 001.")
     return found
 
 
 def _pixels(path: Path) -> Bytes:
-    with Image.open(path) as image:
-        return np.asarray(image.convert("RGB"))
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"))
+    except (OSError, SyntaxError) as e:
+        # Pillow says SyntaxError of some damaged PNGs
+        raise bad(f"{path} cannot be read as an image: {e}. Copy it again.") from None
 
 
 def decoded(path: Path) -> Bytes:
     """A mask's colours as class numbers.
 
     Raises:
-        UserError: it has a colour that stands for nothing.
+        UserError: it has a colour that stands for nothing, or cannot be read.
     """
-    with Image.open(path) as image:
-        told = np.asarray(image.convert("RGB")).astype(np.uint32)
+    told = _pixels(path).astype(np.uint32)
     packed = told[..., 0] << 16 | told[..., 1] << 8 | told[..., 2]
     out = np.full(packed.shape, 254, np.uint8)
     for (r, g, b), value in _COLOURS.items():
@@ -141,7 +152,18 @@ def decoded(path: Path) -> Bytes:
 
 
 def together(parts: list[Bytes]) -> Bytes:
-    """Nine parts, row by row, as one array; sizes that differ by a pixel are cut to the least."""
+    """Nine parts, row by row, as one array; sizes that differ by a pixel are cut to the least.
+
+    Raises:
+        ValueError: they differ by more: the parts are not of one scene.
+    """
+    for axis, words in enumerate(("heights", "widths")):
+        sides = sorted({p.shape[axis] for p in parts})
+        if sides[-1] - sides[0] > 1:
+            raise ValueError(
+                f"the {words} of its parts go from {sides[0]} to {sides[-1]} pixels. Parts of one "
+                "scene differ by a pixel at most."
+            )
     rows = []
     for k in range(0, len(parts), _SIDE):
         height = min(len(p) for p in parts[k : k + _SIDE])

@@ -54,7 +54,7 @@ def write_card(folder: Path, config: Settings, figures: dict[str, Any] | None) -
     """MODEL_CARD.md: its figures."""
     words = (
         f"Finds palms in aerial RGB of about {GSD_M} m a pixel and boxes their crowns. Trained by "
-        f"`frond train palm`: {config.steps} steps, seed {config.seed}."
+        f"`frond train palm`: {config.steps} steps at most, seed {config.seed}."
     )
     card.write_card(folder, config, words, "" if figures is None else _tables(figures))
 
