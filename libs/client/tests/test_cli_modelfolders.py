@@ -149,11 +149,12 @@ def test_check_on_what_is_no_raster(tmp_path: Path, name: str) -> None:
 def test_windows_are_those_about_the_middle(tmp_path: Path) -> None:
     """At most four, scaled to the model's GSD, and never of pixels that mean nothing."""
     manifest = load_manifest(blob_model(tmp_path / "m", gsd_m=0.5))
-    found = raster_windows(raster(tmp_path / "i.tif", 2000), manifest)
+    found, _ = raster_windows(raster(tmp_path / "i.tif", 2000), manifest)
     assert [w.shape for w in found] == [(256, 256, 3)] * 4
     assert any((w == np.array(MAGENTA)).all(axis=2).any() for w in found)
-    half = raster_windows(raster(tmp_path / "c.tif", 300, gsd=0.25), manifest)
+    half, plan = raster_windows(raster(tmp_path / "c.tif", 300, gsd=0.25), manifest)
     assert len(half) == 1
+    assert plan.grid.scale == pytest.approx(0.5, rel=0.01)
     with pytest.raises(RasterRejected):
         (tmp_path / "x.tif").write_bytes(b"II*\x00")
         raster_windows(tmp_path / "x.tif", manifest)
