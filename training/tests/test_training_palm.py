@@ -17,6 +17,7 @@ from frond.training.palm.config import Settings
 from frond.training.palm.crops import CROP, Sampler
 from frond.training.palm.data import Part, Tile, load, prepare
 from frond.training.palm.evaluate import chosen_threshold, judged
+from frond.training.palm.lattices import ironwork
 from frond.training.prepared import Store
 
 PIXELS = np.zeros((200, 300, 3), np.uint8)
@@ -125,6 +126,7 @@ def test_shares_that_leave_none_for_palms(tmp_path: Path) -> None:
     sampler = Sampler(
         load(tmp_path / "p", "train"), load(tmp_path / "p", "background"),
         load(tmp_path / "p", "drawn"), background=0.2, drawn=0.0, mixed=0.2,
+        ironwork=0.2,
     )  # fmt: skip
     assert sampler.batch(7, 0, 2)[0].shape == (2, CROP, CROP, 3)
 
@@ -135,7 +137,7 @@ def test_a_batch_is_a_function_of_seed_and_step(own: Path) -> None:
     def sampler() -> Sampler:
         return Sampler(
             load(own, "train"), load(own, "background"), load(own, "drawn"),
-            background=0.2, drawn=0.1, mixed=0.2,
+            background=0.2, drawn=0.1, mixed=0.2, ironwork=0.5,
         )  # fmt: skip
 
     one = sampler()
@@ -147,6 +149,40 @@ def test_a_batch_is_a_function_of_seed_and_step(own: Path) -> None:
     assert np.array_equal(target, target_again)
     assert not np.array_equal(pixels, one.batch(7, 4, 2)[0])
     assert not np.array_equal(pixels, one.batch(8, 3, 2)[0])
+
+
+def test_bars_are_drawn_over_background_alone(own: Path) -> None:
+    """Crops without a palm get them, the others never; what is to be learnt stays the same."""
+
+    def batch(background: float, ironwork: float) -> tuple[np.ndarray, np.ndarray]:
+        sampler = Sampler(
+            load(own, "train"), load(own, "background"), load(own, "drawn"),
+            background=background, drawn=0.0, mixed=0.0, ironwork=ironwork,
+        )  # fmt: skip
+        return sampler.batch(7, 0, 4)
+
+    plain, target = batch(0.999, 0.0)
+    barred, same = batch(0.999, 1.0)
+    assert (plain != barred).any(axis=(1, 2, 3)).all()
+    assert not target[:, [0, 2]].any()
+    assert not same[:, [0, 2]].any()
+    palms, with_palms = batch(0.0, 0.0), batch(0.0, 1.0)
+    assert np.array_equal(palms[0], with_palms[0])
+    assert np.array_equal(palms[1], with_palms[1])
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (90, 7), (256, 256)])
+def test_ironwork_is_grey_and_of_the_seed(seed: int, height: int, width: int) -> None:
+    """Of any size: what is drawn is a colour without a hue, the rest is as it was, and the same
+    seed draws the same."""
+    ground = np.zeros((height, width, 3), np.uint8)
+    one, other = (ironwork(ground, np.random.default_rng(seed)) for _ in range(2))
+    assert np.array_equal(one, other)
+    assert one.shape == ground.shape
+    assert not ground.any()
+    assert (np.ptp(one.astype(int), axis=-1) <= 36).all()
+    assert len(np.unique(one.reshape(-1, 3), axis=0)) <= 2
 
 
 def boxes(*corners: tuple[float, float]) -> np.ndarray:

@@ -26,6 +26,9 @@ class Settings(Config):
         default=40, ge=1, description="drawn scenes to judge by, of other seeds"
     )
     mixed: float = Field(default=0.2, ge=0, le=1, description="share of crops with another's strip")
+    ironwork: float = Field(
+        default=0.15, ge=0, le=1, description="share of the background's crops with bars drawn over"
+    )
     validation_megapixels: float = Field(
         default=12.0, gt=0, description="of the validation parts, while training goes on"
     )

@@ -13,6 +13,7 @@ from PIL import Image
 from frond.training.palm.augment import Pixels, colour_jitter
 from frond.training.palm.data import CROWN_PX, Part, Tile
 from frond.training.palm.detect import STRIDE
+from frond.training.palm.lattices import ironwork
 
 CROP: Final = 256
 CELLS: Final = CROP // STRIDE
@@ -27,6 +28,7 @@ class Sampler:
         background: share of crops of imagery without a palm.
         drawn: share of crops of drawn scenes.
         mixed: share of crops with a strip of another: palms on ground that is not theirs.
+        ironwork: share of the background's crops with bars drawn over them.
     """
 
     def __init__(
@@ -38,9 +40,12 @@ class Sampler:
         background: float,
         drawn: float,
         mixed: float,
+        ironwork: float,
     ) -> None:
         self._parts = [*palms, *free, *scenes]
+        self._free = range(len(palms), len(palms) + len(free))
         self._mixed = mixed
+        self._ironwork = ironwork
         odds = [
             *_shares(palms, 1 - background - drawn),
             *_shares(free, background),
@@ -66,7 +71,8 @@ class Sampler:
         return pixels, target
 
     def _crop(self, rng: np.random.Generator) -> tuple[Pixels, Maps]:
-        part = self._parts[int(rng.choice(len(self._parts), p=self._odds))]
+        chosen = int(rng.choice(len(self._parts), p=self._odds))
+        part = self._parts[chosen]
         tile = part.tiles[int(rng.integers(len(part.tiles)))]
         zoom = math.exp(rng.uniform(math.log(part.zoom[0]), math.log(part.zoom[1])))
         aspect = math.exp(rng.uniform(-0.09, 0.09))
@@ -87,7 +93,10 @@ class Sampler:
         area = (x0 - left, y0 - top, x0 - left + w, y0 - top + h)
         image = Image.fromarray(piece).resize((CROP, CROP), Image.Resampling.BILINEAR, box=area)
         target = _target(tile, x0, y0, zx, zy)
-        pixels = colour_jitter(np.asarray(image), rng)
+        pixels = np.asarray(image)
+        if chosen in self._free and rng.uniform() < self._ironwork:
+            pixels = ironwork(pixels, rng)
+        pixels = colour_jitter(pixels, rng)
         return _turn(pixels, target, int(rng.integers(8)))
 
 

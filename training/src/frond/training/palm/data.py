@@ -14,13 +14,13 @@ from PIL import Image
 from frond.client.scenes import palm_scene
 from frond.training.config import Config, bad
 from frond.training.palm.config import Settings
-from frond.training.palm.sources import CROWN_PX, GSD_M, Role, Source, Tile, sources
+from frond.training.palm.sources import CROWN_PX, GSD_M, ZOOM, Role, Source, Tile, sources
 from frond.training.prepared import Store, prepared
 
 __all__ = ["CROWN_PX", "GSD_M", "Part", "Tile", "load", "prepare", "settings", "thinned"]
 
 # raise it when the same sources come to be read differently
-_READ: Final = 2
+_READ: Final = 3
 _MOST_PIXELS: Final = 64_000_000
 
 
@@ -31,7 +31,7 @@ class Part:
     name: str
     tiles: list[Tile]
     weight: float = 0.0
-    zoom: tuple[float, float] = (0.5, 2.1)
+    zoom: tuple[float, float] = ZOOM
 
 
 def settings(config: Config) -> Settings:

@@ -29,7 +29,7 @@ ENLARGE_12AJ: Final = 1.25
 Role = Literal["train", "background", "val", "val-background", "test-background", "drawn"]
 Boxes = NDArray[np.float32]
 
-ZOOM: Final = (0.5, 2.1)
+ZOOM: Final = (0.45, 2.5)
 # of a tile at the model's scale: three bytes each are in memory at once, and more while it is made
 _MOST_PIXELS: Final = 256_000_000
 

@@ -48,6 +48,7 @@ class PalmTask:
         self._sampler = Sampler(
             palms, load(prepared, "background"), [p for p in load(prepared, "drawn") if p.tiles],
             background=config.background, drawn=config.drawn, mixed=config.mixed,
+            ironwork=config.ironwork,
         )  # fmt: skip
 
     def batch(self, seed: int, step: int) -> Arrays:
