@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,12 @@ from typer.testing import CliRunner
 from frond.client.cli import app
 from frond.client.drawing import colour, picture
 from frond.client.samples import raster_windows, scene_windows
+from frond.client.scenes import palm_scene
 from frond.contracts.errors import RasterRejected
 from frond.models import WindowDetections, load_manifest
 from frond.models.testing import MAGENTA, blob_model, colour_model, tile_model
+
+PALMS = Path(__file__).parents[3] / "models" / "palm-detector"
 
 runner = CliRunner()
 
@@ -120,6 +124,19 @@ def test_check_on_a_raster_finds_what_is_in_it(tmp_path: Path) -> None:
         shades = {c for _, c in drawn.getcolors(1 << 20)}
     assert MAGENTA in shades
     assert colour(0) in shades
+
+
+def test_check_tells_the_scale_of_an_image_that_does_not(tmp_path: Path) -> None:
+    """As a job would estimate it; where it cannot, that is said too."""
+    for name, palms in (("palms.png", 30), ("bare.png", 0)):
+        Image.fromarray(palm_scene(320, 320, palms, 5, 0.28)[0]).save(tmp_path / name)
+    done = run("check", PALMS, "--image", tmp_path / "palms.png", "--out", "seen.png")
+    assert done.exit_code == 0, done.output
+    told = re.search(r"palms.png does not say .* a pixel is ([\d.]+) m", done.stdout)
+    assert told is not None, done.stdout
+    assert float(told[1]) == pytest.approx(0.28, rel=0.2)
+    done = run("check", PALMS, "--image", tmp_path / "bare.png", "--out", "seen.png")
+    assert "too little is found" in done.stdout
 
 
 def test_check_of_a_bad_folder(tmp_path: Path) -> None:
