@@ -159,7 +159,7 @@ def test_windows_are_spread(width: int, height: int, most: int) -> None:
     told = list(spread(grid, most))
     assert len(told) == len(set(told)) == min(most, grid.count)
     assert all(0 <= i < grid.count for i in told)
-    if min(grid.cols, grid.rows) >= 8 and most >= 8:
+    if min(grid.cols, grid.rows) >= 4 and most >= 8:
         first = told[:8]
         cols, rows = (
             {i % grid.cols * 2 // grid.cols for i in first},

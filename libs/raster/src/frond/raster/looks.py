@@ -76,22 +76,20 @@ def grid_at(source: RasterSource, manifest: ModelManifest, scale: float) -> Wind
 
 
 def spread(grid: WindowGrid, most: int) -> Iterator[int]:
-    """Up to ``most`` windows of a grid, each once: all of a small one, else evenly scattered.
+    """Up to ``most`` windows of a grid, each once, always the same ones.
 
     Any number of the first of them is spread over the grid. Constant memory in the grid's size.
     """
-    if grid.count <= most:
-        yield from range(grid.count)
-        return
+    most = min(most, grid.count)
     given: set[int] = set()
     # a point of Halton's sequence comes to every cell sooner or later
     for n in itertools.count(1):
+        if len(given) == most:
+            return
         index = int(_halton(n, 3) * grid.rows) * grid.cols + int(_halton(n, 2) * grid.cols)
         if index not in given:
             given.add(index)
             yield index
-            if len(given) == most:
-                return
 
 
 def _sizes(
