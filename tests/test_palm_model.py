@@ -6,16 +6,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+from PIL import Image
 
 from frond.client.scenes import palm_scene
+from frond.contracts.jobs import ModelRef
+from frond.contracts.plan import ImagePlan
 from frond.models.session import ModelSession
+from frond.raster import PlanRequest, inspect, open_raster, plan_image
 
 FOLDER = Path(__file__).parents[1] / "models" / "palm-detector"
 
 
 @pytest.fixture(scope="module")
 def session() -> ModelSession:
-    return ModelSession(FOLDER, providers=["CPUExecutionProvider"], threads=2)
+    return ModelSession(FOLDER, providers=["CPUExecutionProvider"], threads=2, batch=1)
 
 
 def test_the_folder_is_small_and_carries_its_card(session: ModelSession) -> None:
@@ -40,6 +45,38 @@ def test_drawn_palms_are_found(session: ModelSession) -> None:
         hits = int(near.any(axis=1).sum())
         scores.append(2 * hits / (len(found) + len(truth)))
     assert np.mean(scores) >= 0.95
+
+
+@pytest.mark.parametrize("gsd", [0.07, 0.14, 0.28])
+def test_the_scale_of_drawn_palms_is_estimated(
+    session: ModelSession, tmp_path: Path, gsd: float
+) -> None:
+    """A scene that does not say its scale is planned within a fifth of it, half or twice as fine."""
+    plan = plan_of(
+        tmp_path, session, palm_scene(900, 900, round(60 * (gsd / 0.14) ** 2), 600, gsd)[0]
+    )
+    assert plan.gsd_source == "estimated"
+    assert plan.gsd_m == pytest.approx(gsd, rel=0.2)
+    assert plan.grid.scale == pytest.approx(plan.gsd_m / 0.14, rel=0.03)
+
+
+def test_the_scale_of_bare_ground_is_not(session: ModelSession, tmp_path: Path) -> None:
+    """Nothing that is found there tells it: pixels are taken as they are."""
+    plan = plan_of(tmp_path, session, palm_scene(700, 700, 0, seed=700)[0])
+    assert (plan.gsd_m, plan.gsd_source, plan.grid.scale) == (None, None, 1.0)
+
+
+def plan_of(folder: Path, session: ModelSession, pixels: NDArray[np.uint8]) -> ImagePlan:
+    """As ``frond evaluate`` plans an image, and a job."""
+    path = folder / "scene.png"
+    Image.fromarray(pixels).save(path)
+    request = PlanRequest(
+        job_id="j", image_id="1" * 32, image=path.name, name=path.name, uri=str(path), etag="",
+        size=path.stat().st_size, model=ModelRef(name="palm-detector", digest="0" * 64),
+        manifest=session.manifest,
+    )  # fmt: skip
+    with open_raster(str(path)) as dataset:
+        return plan_image(dataset, inspect(dataset), request, session)
 
 
 def test_bare_ground_stays_bare(session: ModelSession) -> None:

@@ -12,10 +12,14 @@ import pytest
 from PIL import Image
 from training_support import SMALL, labelled_palms
 
+from frond.client.scenes import palm_scene
 from frond.contracts.errors import UserError
+from frond.models import parse_manifest
+from frond.training.palm import scales
+from frond.training.palm.card import write_manifest
 from frond.training.palm.config import Settings
 from frond.training.palm.crops import CROP, Sampler
-from frond.training.palm.data import Part, Tile, load, prepare
+from frond.training.palm.data import CROWN_PX, GSD_M, Part, Tile, load, prepare
 from frond.training.palm.evaluate import chosen_threshold, judged
 from frond.training.palm.lattices import ironwork
 from frond.training.prepared import Store
@@ -213,3 +217,26 @@ def test_background_has_a_say_in_the_threshold() -> None:
     assert chosen_threshold([(palms, seen)]) == (0.1, 1.0)
     noise = [finds(*((5.0 * k, 10, 0.3) for k in range(8)))]
     assert chosen_threshold([(palms, seen), (free, noise)]) == (0.31, 1.0)
+
+
+def test_a_trained_model_says_how_large_its_palms_are(tmp_path: Path) -> None:
+    """At its own scale, so that images without one can be given theirs."""
+    write_manifest(tmp_path, Settings(), None)
+    manifest = parse_manifest((tmp_path / "model.yaml").read_bytes())
+    assert (manifest.gsd_m, manifest.object_px) == (GSD_M, CROWN_PX)
+
+
+def test_scales_are_measured_as_jobs_would_see_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images at half the scale are told to be so, and their palms found; one of few palms is not."""
+    tiles = []
+    for seed, palms in ((1, 25), (2, 28), (3, 2)):
+        pixels, boxes = palm_scene(400, 400, palms, seed, GSD_M)
+        tiles.append(Tile(f"{seed}.png", pixels, boxes.astype(np.float32)))
+    monkeypatch.setattr(scales, "load", lambda *_: [Part("drawn", tiles)])
+    monkeypatch.setattr(scales, "SCALES", (1.0, 0.5))
+    rows = scales.measure(Path(), Path(__file__).parents[2] / "models" / "palm-detector")
+    assert [(r.scale, r.images) for r in rows] == [(1.0, 3), (0.5, 3)]
+    for row in rows:
+        assert row.ratios == pytest.approx([1, 1], rel=0.2)
+        assert row.estimated["f1"] > 0.9
+    assert scales.tables(rows).count("2 of 3") == 2

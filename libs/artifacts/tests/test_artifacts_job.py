@@ -252,6 +252,18 @@ class TestSummary:
         )
 
 
+def test_a_scale_that_was_estimated_is_said_to_be() -> None:
+    """In COCO and STAC, and only then: what the raster says needs no word."""
+    one = image("a.tif", detections(3))
+    assert one.plan is not None
+    other = replace(one, plan=one.plan.model_copy(update={"gsd_source": "estimated"}))
+    for result, said in ((one, None), (other, "estimated")):
+        coco = json.loads(image_files(result)["coco.json"])["images"][0]["frond"]
+        stac = json.loads(image_files(result)["stac.json"])["properties"]
+        assert (coco["gsd_m"], coco.get("gsd_source")) == (0.5, said)
+        assert (stac["gsd"], stac.get("frond:gsd_source")) == (0.5, said)
+
+
 def test_the_same_job_gives_the_same_bytes() -> None:
     """Twice the same input, twice the same files, and the artifacts' sums are those of the files."""
     one, made = job_files(RESULTS)

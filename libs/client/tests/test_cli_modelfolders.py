@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,12 @@ from typer.testing import CliRunner
 from frond.client.cli import app
 from frond.client.drawing import colour, picture
 from frond.client.samples import raster_windows, scene_windows
+from frond.client.scenes import palm_scene
 from frond.contracts.errors import RasterRejected
 from frond.models import WindowDetections, load_manifest
 from frond.models.testing import MAGENTA, blob_model, colour_model, tile_model
+
+PALMS = Path(__file__).parents[3] / "models" / "palm-detector"
 
 runner = CliRunner()
 
@@ -122,6 +126,19 @@ def test_check_on_a_raster_finds_what_is_in_it(tmp_path: Path) -> None:
     assert colour(0) in shades
 
 
+def test_check_tells_the_scale_of_an_image_that_does_not(tmp_path: Path) -> None:
+    """As a job would estimate it; where it cannot, that is said too."""
+    for name, palms in (("palms.png", 30), ("bare.png", 0)):
+        Image.fromarray(palm_scene(320, 320, palms, 5, 0.28)[0]).save(tmp_path / name)
+    done = run("check", PALMS, "--image", tmp_path / "palms.png", "--out", "seen.png")
+    assert done.exit_code == 0, done.output
+    told = re.search(r"palms.png does not say .* a pixel is ([\d.]+) m", done.stdout)
+    assert told is not None, done.stdout
+    assert float(told[1]) == pytest.approx(0.28, rel=0.2)
+    done = run("check", PALMS, "--image", tmp_path / "bare.png", "--out", "seen.png")
+    assert "too little is found" in done.stdout
+
+
 def test_check_of_a_bad_folder(tmp_path: Path) -> None:
     """Exit code 1, the reason in words, and what follows a push is not offered."""
     folder = blob_model(tmp_path / "bad")
@@ -149,11 +166,12 @@ def test_check_on_what_is_no_raster(tmp_path: Path, name: str) -> None:
 def test_windows_are_those_about_the_middle(tmp_path: Path) -> None:
     """At most four, scaled to the model's GSD, and never of pixels that mean nothing."""
     manifest = load_manifest(blob_model(tmp_path / "m", gsd_m=0.5))
-    found = raster_windows(raster(tmp_path / "i.tif", 2000), manifest)
+    found, _ = raster_windows(raster(tmp_path / "i.tif", 2000), manifest)
     assert [w.shape for w in found] == [(256, 256, 3)] * 4
     assert any((w == np.array(MAGENTA)).all(axis=2).any() for w in found)
-    half = raster_windows(raster(tmp_path / "c.tif", 300, gsd=0.25), manifest)
+    half, plan = raster_windows(raster(tmp_path / "c.tif", 300, gsd=0.25), manifest)
     assert len(half) == 1
+    assert plan.grid.scale == pytest.approx(0.5, rel=0.01)
     with pytest.raises(RasterRejected):
         (tmp_path / "x.tif").write_bytes(b"II*\x00")
         raster_windows(tmp_path / "x.tif", manifest)

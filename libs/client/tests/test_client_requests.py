@@ -229,9 +229,9 @@ def test_deleting_what_is_gone_is_no_error(client: Client) -> None:
 
 def test_predict_sends_the_image_itself(client: Client, service: Any, rasters: list[Path]) -> None:
     service.trouble = lambda r: httpx.Response(200, json={"detections": []})
-    assert client.predict(rasters[0], score=0.5) == {"detections": []}
+    assert client.predict(rasters[0], score=0.5, gsd_m=0.2) == {"detections": []}
     request = service.seen[0]
-    assert request.url == "http://inference.test/predict?score=0.5"
+    assert request.url == "http://inference.test/predict?score=0.5&gsd_m=0.2"
     assert request.content == rasters[0].read_bytes()
 
 

@@ -54,7 +54,7 @@ def test_a_sample_may_be_given(tmp_path: Path) -> None:
     """It is asked with the manifest, and what it gives is what was looked at."""
     window = np.zeros((256, 256, 3), np.uint8)
     window[100:116, 50:66] = (255, 0, 255)
-    report = check(blob_model(tmp_path), lambda manifest: [window], threads=1)
+    report = check(blob_model(tmp_path), lambda session: [window], threads=1)
     (found,) = report.results
     assert isinstance(found, WindowDetections)
     np.testing.assert_allclose(found.boxes, [[50, 100, 66, 116]], atol=0.1)

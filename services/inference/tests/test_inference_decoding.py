@@ -56,8 +56,8 @@ def as_tiff(bands: np.ndarray) -> np.ndarray:
 
 
 def assert_same(one: Decoded, other: Decoded) -> None:
-    assert (one.width, one.height, one.georeference, one.gsd, one.plan) == (
-        other.width, other.height, other.georeference, other.gsd, other.plan,
+    assert (one.width, one.height, one.georeference, one.plan) == (
+        other.width, other.height, other.georeference, other.plan,
     )  # fmt: skip
     assert len(one.chunks) == len(other.chunks)
     for ours, theirs in zip(one.chunks, other.chunks, strict=True):

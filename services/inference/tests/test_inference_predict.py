@@ -161,6 +161,24 @@ async def test_model_and_score_may_be_asked_for(client: httpx.AsyncClient) -> No
     assert none.json()["detections"] == []
 
 
+@pytest.mark.parametrize("kind", ["npy", "png"])
+async def test_a_scale_that_is_given_counts(
+    client: httpx.AsyncClient, inference: Inference, tmp_path: Path, kind: str
+) -> None:
+    """An image twice as fine as the model is seen at half its size, and told of in its own pixels;
+    without it, pixels are taken as they are and nothing is known of their size."""
+    await inference.registry.push(blob_model(tmp_path / "scaled", name="scaled", gsd_m=0.5))
+    image = encoded(kind, picture().repeat(2, axis=0).repeat(2, axis=1))
+    answer = await client.post("/predict?model=scaled&gsd_m=0.25", content=image)
+    assert answer.status_code == 200, answer.text
+    expected = sorted([2 * x, 2 * y, 32, 32] for x, y in PLACES)
+    np.testing.assert_allclose(boxes(answer), expected, atol=2.0)
+    assert answer.json()["gsd_m"] == 0.25
+    plain = await client.post("/predict?model=scaled", content=image)
+    assert plain.json()["gsd_m"] is None
+    assert plain.json()["windows"] > answer.json()["windows"] == 1
+
+
 def _gray(height: int, width: int) -> bytes:
     out = io.BytesIO()
     Image.new("RGB", (width, height), (90, 90, 90)).save(out, "png")
@@ -179,6 +197,8 @@ def _gray(height: int, width: int) -> bytes:
         (b"0" * (5 << 20), "", 413, "too-large"),
         (_gray(2000, 2000), "", 413, "too-large"),
         (_gray(10, 10), "?score=2", 422, "bad-request"),
+        (_gray(10, 10), "?gsd_m=0", 422, "bad-request"),
+        (_gray(10, 10), "?gsd_m=inf", 422, "bad-request"),
         (_gray(10, 10), "?model=palms", 404, "unknown-model"),
         (_gray(10, 10), "?model=" + "x" * 300, 422, "bad-request"),
     ],

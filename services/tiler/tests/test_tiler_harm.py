@@ -24,7 +24,7 @@ from frond.raster import configure_gdal
 from frond.raster.sandbox import Sandbox
 from frond.stack import Endpoints
 from frond.store import ObjectStore, StoreSettings
-from frond.tiler.reading import Copied, Task, plan_raster
+from frond.tiler.reading import Copied, ModelNeeded, Task, plan_raster
 from frond.tiler.settings import TilerSettings
 from frond.tiler.wiring import Tiler
 
@@ -45,7 +45,7 @@ def tiff(fill: int) -> bytes:
         return bytes(memory.read())
 
 
-def harmful(task: Task) -> ImagePlan | Copied:
+def harmful(task: Task) -> ImagePlan | Copied | ModelNeeded:
     """What a reader process does: as a decoder with a fault in it would, by the image's name."""
     if task.request.image.endswith("segfault.tif"):
         ctypes.string_at(0)

@@ -7,14 +7,18 @@ import numpy as np
 import pytest
 import rasterio
 
+from frond.client.scenes import palm_scene
 from frond.contracts.errors import RasterRejected, StoreUnavailable
 from frond.contracts.jobs import ModelRef
 from frond.contracts.modelspec import DecoderSpec, InputSpec, ModelManifest
 from frond.contracts.plan import ImagePlan
 from frond.contracts.reasons import Reason
+from frond.models import load_manifest
 from frond.raster import PlanRequest, inspect, open_raster
 from frond.raster.slow import free_bytes, total_bytes
-from frond.tiler.reading import Copied, Task, _need_room, plan_raster
+from frond.tiler.reading import Copied, ModelNeeded, Task, _need_room, plan_raster
+
+PALMS = Path(__file__).parents[3] / "models" / "palm-detector"
 
 
 def task(path: Path, copy_to: Path | None, bands: tuple[int, ...] = (1, 2, 3)) -> Task:
@@ -58,6 +62,38 @@ def test_a_small_picture_is_not(tmp_path: Path) -> None:
     plan = plan_raster(task(path, tmp_path / "copy.tif"))
     assert isinstance(plan, ImagePlan)
     assert plan.source.uri == "s3://b/k"
+
+
+def test_a_picture_without_a_scale_is_planned_with_its_model(tmp_path: Path) -> None:
+    """The model is asked for, and only then: half as fine as it was trained on, seen twice as large."""
+    path = tmp_path / "x.png"
+    pixels = palm_scene(320, 320, 30, 5, 0.28)[0]
+    with rasterio.open(
+        path, "w", driver="PNG", width=320, height=320, count=3, dtype="uint8"
+    ) as out:
+        out.write(pixels.transpose(2, 0, 1))
+    asked = task(path, None)
+    asked = replace(asked, request=replace(asked.request, manifest=load_manifest(PALMS)))
+    assert plan_raster(asked) == ModelNeeded()
+    plan = plan_raster(replace(asked, model=PALMS))
+    assert isinstance(plan, ImagePlan)
+    assert plan.gsd_source == "estimated"
+    assert plan.grid.scale == pytest.approx(2, rel=0.2)
+    assert plan_raster(replace(asked, model=PALMS)) == plan
+
+
+def test_a_model_that_cannot_be_loaded_leaves_the_pixels_as_they_are(tmp_path: Path) -> None:
+    """Inference tells what is wrong with it; the plan says that it was not asked."""
+    broken = tmp_path / "model"
+    broken.mkdir()
+    (broken / "model.onnx").write_bytes(b"no graph")
+    (broken / "model.yaml").write_bytes((PALMS / "model.yaml").read_bytes())
+    asked = task(_picture(tmp_path), None)
+    request = replace(asked.request, manifest=load_manifest(broken))
+    plan = plan_raster(replace(asked, request=request, model=broken))
+    assert isinstance(plan, ImagePlan)
+    assert (plan.grid.scale, plan.gsd_source) == (1.0, None)
+    assert any("could not be asked" in n for n in plan.notes)
 
 
 def test_room_for_a_copy(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from rasterio.io import MemoryFile
 from rasterio.transform import from_origin
 
 from frond.bus import ensure_topics
+from frond.client.scenes import palm_scene
 from frond.contracts import keys, topics
 from frond.contracts.envelope import decode
 from frond.contracts.events import (
@@ -40,6 +41,8 @@ from frond.models.registry import Registry
 from frond.models.testing import blob_model
 from frond.store import ObjectStore, StoreSettings
 from support.waiting import until
+
+PALMS = Path(__file__).parents[3] / "models" / "palm-detector"
 
 pytestmark = pytest.mark.stack
 
@@ -297,6 +300,39 @@ async def test_a_slow_raster_is_read_from_its_copy(tiler: Tiler) -> None:
     with rasterio.open(io.BytesIO(copied)) as ds:
         assert ds.block_shapes[0] == (512, 512)
     assert not copies(Path(tiler.env["FROND_CACHE_DIR"]))
+
+
+@pytest.mark.parametrize(("gsd", "palms"), [(0.28, 100), (0.07, 12)])
+async def test_an_image_without_a_scale_is_planned_at_the_models(
+    tiler: Tiler, gsd: float, palms: int
+) -> None:
+    """Half as fine as the model, and twice: windows are laid over what the model would have as its own
+    pixels, by chunks whose ids another tiler would give them too."""
+    await Registry(tiler.store).push(PALMS)
+    side = round(700 * 0.14 / gsd)
+    pixels = palm_scene(side, side, palms, 11, gsd)[0]
+    with MemoryFile() as memory:
+        with memory.open(driver="PNG", width=side, height=side, count=3, dtype="uint8") as out:
+            out.write(pixels.transpose(2, 0, 1))
+        data = bytes(memory.read())
+    image = await tiler.upload("scale", "a.png", data, model="palm-detector")
+    events = await tiler.until(lambda got: bool(of(got, image)))
+    grid = of(events, image)[0].grid
+    assert grid.scale == pytest.approx(gsd / 0.14, rel=0.2)
+    assert grid.width == pytest.approx(700, rel=0.2)
+    key = keys.image_plan("scale", image)
+    stored = await tiler.store.get(key)
+    plan = ImagePlan.model_validate_json(stored)
+    assert plan.gsd_source == "estimated"
+    assert plan.gsd_m == pytest.approx(gsd, rel=0.2)
+    # killed before it was stored, it is made again
+    tiler.stop(signal.SIGKILL)
+    await tiler.store.delete(key)
+    tiler.start()
+    await tiler.upload("scale", "a.png", data, model="palm-detector")
+    again = await tiler.until(lambda got: bool(of(got, image)))
+    assert {e.event_id for e in of(again, image)} == {e.event_id for e in of(events, image)}
+    assert await tiler.store.get(key) == stored
 
 
 async def test_it_leaves_when_asked(tiler: Tiler) -> None:

@@ -223,6 +223,7 @@ def _image(number: int, result: ImageResult) -> dict[str, Any]:
             "georeference": geo.kind if geo else None,
             "geotransform": list(geo.transform) if geo and geo.transform else None,
             "gsd_m": plan.gsd_m if plan else None,
+            **({"gsd_source": plan.gsd_source} if plan and plan.gsd_source else {}),
             "plan_digest": plan.plan_digest if plan else None,
             "notes": list(plan.notes) if plan else [],
         },

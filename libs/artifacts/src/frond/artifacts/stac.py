@@ -103,6 +103,8 @@ def item(job: JobInfo, result: ImageResult, bucket: str = "") -> dict[str, Any]:
         properties["proj:shape"] = [height, width]
     if plan is not None and plan.gsd_m is not None:
         properties["gsd"] = plan.gsd_m
+        if plan.gsd_source is not None:
+            properties["frond:gsd_source"] = plan.gsd_source
     if job.model is not None and job.manifest is not None:
         extensions.append(MLM)
         properties |= _model(job.model, job.manifest)

@@ -328,15 +328,25 @@ class Client(Connection):
         return self._json("GET", "/models")
 
     def predict(
-        self, path: str | Path, *, model: str | None = None, score: float | None = None
+        self,
+        path: str | Path,
+        *,
+        model: str | None = None,
+        score: float | None = None,
+        gsd_m: float | None = None,
     ) -> dict[str, Any]:
-        """Detections in one image, at once, without a job."""
+        """Detections in one image, at once, without a job.
+
+        Args:
+            gsd_m: ground metres a pixel, in place of what the image says.
+        """
         if not self.inference_url:
             raise FrondClientError(
                 "FROND_INFERENCE_URL is not set: it says where the inference service answers."
             )
         file = local_files([path])[0]
-        query = {k: v for k, v in {"model": model, "score": score}.items() if v is not None}
+        asked = {"model": model, "score": score, "gsd_m": gsd_m}
+        query = {k: v for k, v in asked.items() if v is not None}
         base = self.inference_url.rstrip("/")
 
         def once() -> dict[str, Any]:

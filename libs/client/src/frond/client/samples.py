@@ -10,21 +10,34 @@ from numpy.typing import NDArray
 
 from frond.contracts.jobs import ModelRef
 from frond.contracts.modelspec import ModelManifest
-from frond.contracts.plan import WindowGrid
+from frond.contracts.plan import ImagePlan, WindowGrid
 from frond.models.check import drawn_windows
-from frond.raster import PlanRequest, RasterReader, chunks_of, inspect, open_raster, plan_image
+from frond.raster import (
+    Detector,
+    PlanRequest,
+    RasterReader,
+    chunks_of,
+    inspect,
+    open_raster,
+    plan_image,
+)
 
 MOST: Final = 4
 _PALMS_GSD_M: Final = 0.14
 
 
 def raster_windows(
-    path: Path, manifest: ModelManifest, most: int = MOST
-) -> list[NDArray[np.uint8]]:
-    """Windows [size, size, bands] about the raster's middle, scaled and stretched as for a job.
+    path: Path, manifest: ModelManifest, detector: Detector | None = None, most: int = MOST
+) -> tuple[list[NDArray[np.uint8]], ImagePlan]:
+    """Windows [size, size, bands] about the raster's middle, scaled and stretched as for a job; and
+    the plan that they are of.
+
+    Args:
+        detector: the model, for rasters that do not say their scale.
 
     Raises:
         RasterRejected: Frond would not take the raster, or it has no pixel that means something.
+        ModelRejected: the model fails on it.
     """
     size = path.stat().st_size
     with open_raster(str(path), size=size) as dataset:
@@ -33,11 +46,11 @@ def raster_windows(
             etag="", size=size, model=ModelRef(name=manifest.name, digest="0" * 64),
             manifest=manifest,
         )  # fmt: skip
-        plan = plan_image(dataset, inspect(dataset, size), request)
+        plan = plan_image(dataset, inspect(dataset, size), request, detector)
         told = [n for chunk in chunks_of(plan) for n in chunk.windows]
         nearest = sorted(told, key=lambda n: (_far(plan.grid, n), n))[:most]
         with RasterReader(plan.source, plan.grid, dataset=dataset, layout="HWC") as reader:
-            return [w.data for w in reader.read_block(tuple(sorted(nearest)))]
+            return [w.data for w in reader.read_block(tuple(sorted(nearest)))], plan
 
 
 def scene_windows(manifest: ModelManifest) -> list[NDArray[np.uint8]]:

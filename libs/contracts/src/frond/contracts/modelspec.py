@@ -166,6 +166,12 @@ class ModelManifest(_Section):
     gsd_m: float | None = Field(
         default=None, gt=0, description="ground metres a pixel that the model was trained at"
     )
+    object_px: float | None = Field(
+        default=None,
+        gt=0,
+        description="typical size of what it finds at gsd_m, pixels: the square root of a box's area; "
+        "with it, the scale of an image without a GSD is estimated. None: it is not",
+    )
     margin: int = Field(default=64, ge=0, description="overlap on each side of a core, pixels")
     thresholds: ModelThresholds = ModelThresholds()
     max_detections: int = Field(default=1000, ge=1, le=100_000, description="a window")
@@ -182,6 +188,20 @@ class ModelManifest(_Section):
         if self.input.size - 2 * self.margin < 8:
             raise ValueError(
                 f"margin {self.margin} leaves no core in a window of {self.input.size} pixels"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _objects_are_boxes_in_a_window(self) -> ModelManifest:
+        if self.object_px is None:
+            return self
+        if self.task != "detection":
+            raise ValueError(f"object_px is a size of boxes, of which a {self.task} has none")
+        if self.gsd_m is None:
+            raise ValueError("object_px is a size at gsd_m, which is not set")
+        if self.object_px > self.input.size / 2:
+            raise ValueError(
+                f"object_px {self.object_px:g} is more than half of a window of {self.input.size} pixels"
             )
         return self
 

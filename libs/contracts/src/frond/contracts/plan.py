@@ -189,6 +189,11 @@ class ImagePlan(Contract):
     source: RasterSource
     georeference: Georeference = Georeference()
     gsd_m: float | None = Field(default=None, description="ground metres a raster pixel")
+    gsd_source: Literal["given", "estimated"] | None = Field(
+        default=None,
+        description="whose word gsd_m is: the sender's, or an estimate from the model's own finds; "
+        "None: the raster's",
+    )
     grid: WindowGrid
     model: ModelRef
     thresholds: Thresholds = Thresholds()

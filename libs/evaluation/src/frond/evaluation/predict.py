@@ -19,7 +19,7 @@ from frond.masks.blend import Band, blended
 from frond.masks.build import Chunks, rule_of
 from frond.merge import Detections, assemble, merge
 from frond.models import WindowResult, detections_of, effective_thresholds, folder_digest, planes_of
-from frond.models.session import ModelSession
+from frond.models.session import DEFAULT_BATCH, ModelSession
 from frond.raster import (
     PlanRequest,
     RasterReader,
@@ -56,14 +56,22 @@ class Predictor:
     Args:
         score: in place of the model's own threshold.
         threads: of one run; 0: one for each core.
+        batch: windows a run, where the model leaves it open.
 
     Raises:
         ModelRejected: the model cannot be run.
     """
 
-    def __init__(self, folder: Path, *, score: float | None = None, threads: int = 0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        score: float | None = None,
+        threads: int = 0,
+        batch: int = DEFAULT_BATCH,
+    ) -> None:
         configure_formats()
-        self.session = ModelSession(folder, threads=threads)
+        self.session = ModelSession(folder, threads=threads, batch=batch)
         self.manifest = self.session.manifest
         self.digest = folder_digest(folder)
         self._asked = Thresholds(score=score)
@@ -86,7 +94,7 @@ class Predictor:
                 uri=str(path), etag="", size=size, manifest=self.manifest, thresholds=self._asked,
                 model=ModelRef(name=self.manifest.name, digest=self.digest),
             )  # fmt: skip
-            plan = plan_image(dataset, inspect(dataset, size), request)
+            plan = plan_image(dataset, inspect(dataset, size), request, self.session)
         have = plan.source.width, plan.source.height
         told = image.width or have[0], image.height or have[1]
         if told != have:

@@ -27,7 +27,7 @@ _LARGE_SIDE: Final = 10_000
 
 
 def check(
-    folder: Path, sample: Callable[[ModelManifest], Windows] | None = None, threads: int = 0
+    folder: Path, sample: Callable[[ModelSession], Windows] | None = None, threads: int = 0
 ) -> Report:
     """Load a folder, run it on a sample, and tell what there is to tell.
 
@@ -54,9 +54,9 @@ def check(
     )
     _unfinished(report, manifest)
     _judge_server(report, manifest)
-    report.windows = sample(manifest) if sample else drawn_windows(manifest)
-    fed = [_ordered(w, session) for w in report.windows]
     try:
+        report.windows = sample(session) if sample else drawn_windows(manifest)
+        fed = [_ordered(w, session) for w in report.windows]
         report.results = _decoded(session, fed, manifest.thresholds)
         _judge(report, session, fed)
     except (ModelRejected, ModelUnavailable) as e:

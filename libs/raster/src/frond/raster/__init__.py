@@ -7,8 +7,15 @@ from frond.raster.gdal import configure_formats, configure_gdal
 from frond.raster.georef import gsd_m, has_lonlat, pixel_to_lonlat, pixel_to_map
 from frond.raster.inspect import BandChoice, RasterInfo, choose_bands, inspect
 from frond.raster.limits import DOUBTFUL, JUDGED_BYTES, Limits
+from frond.raster.looks import Detector
 from frond.raster.open import HEAD_BYTES, open_bytes, open_dataset, open_raster, sniff
-from frond.raster.planning import WINDOWS_PER_CHUNK, PlanRequest, chunks_of, plan_image
+from frond.raster.planning import (
+    WINDOWS_PER_CHUNK,
+    PlanRequest,
+    chunks_of,
+    lacks_scale,
+    plan_image,
+)
 from frond.raster.reader import Layout, RasterReader, WindowPixels, framed
 from frond.raster.skip import pack_bitmap, unpack_bitmap
 from frond.raster.slow import is_slow, make_tiled
@@ -20,6 +27,7 @@ __all__ = [
     "WINDOWS_PER_CHUNK",
     "BandChoice",
     "Block",
+    "Detector",
     "Layout",
     "Limits",
     "PlanRequest",
@@ -35,6 +43,7 @@ __all__ = [
     "has_lonlat",
     "inspect",
     "is_slow",
+    "lacks_scale",
     "make_tiled",
     "open_bytes",
     "open_dataset",

@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final
+from typing import Final, Literal
 
 from frond.contracts.errors import RasterRejected
 from frond.contracts.events import ChunkPlanned
 from frond.contracts.ids import chunk_id
 from frond.contracts.jobs import ModelRef, Shadow, Thresholds
 from frond.contracts.modelspec import ModelManifest
-from frond.contracts.plan import ImagePlan, Radiometry, RasterSource, WindowGrid
+from frond.contracts.plan import ImagePlan, Radiometry, RasterSource
 from frond.contracts.reasons import Reason
 from frond.raster.damage import check_blocks, check_pixels
 from frond.raster.gdal import gdal_errors
 from frond.raster.inspect import BandChoice, RasterInfo, choose_bands
 from frond.raster.limits import Limits
+from frond.raster.looks import Detector, estimated_gsd, grid_at
 from frond.raster.open import Dataset
 from frond.raster.sampling import radiometry_of, sample
+from frond.raster.scale import COARSEST, FINEST
 from frond.raster.skip import empty_windows, pack_bitmap, running_blocks, unpack_bitmap
 from frond.raster.validity import Palette, Validity, palette_of, validity_of
 
 WINDOWS_PER_CHUNK: Final = 32
 _SAME: Final = 0.02
-_FINEST: Final = 1 / 16
-_COARSEST: Final = 8.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +37,7 @@ class PlanRequest:
         image: the image's URI as its sender gave it.
         uri, etag, size: the object that windows will be read from: the image, or its COG.
         checksum: ETag of the image itself.
+        gsd_m: ground metres a pixel, as whoever sent the image says; goes before the raster's own.
     """
 
     job_id: str
@@ -55,10 +55,27 @@ class PlanRequest:
     checksum: str | None = None
     windows_per_chunk: int = WINDOWS_PER_CHUNK
     limits: Limits = field(default_factory=Limits)
+    gsd_m: float | None = None
 
 
-def plan_image(dataset: Dataset, info: RasterInfo, request: PlanRequest) -> ImagePlan:
+def lacks_scale(info: RasterInfo, request: PlanRequest) -> bool:
+    """Whether the plan depends on an estimate of the scale, which takes the model itself.
+
+    A model on a server is not asked: what it answers later may be another version's.
+    """
+    model = request.manifest
+    known = info.gsd is not None or request.gsd_m is not None
+    return not known and model.object_px is not None and model.server is None
+
+
+def plan_image(
+    dataset: Dataset, info: RasterInfo, request: PlanRequest, detector: Detector | None = None
+) -> ImagePlan:
     """Plan an image's windows. The same raster, model and settings give the same plan.
+
+    Args:
+        detector: runs the model where the plan :func:`lacks_scale`; None: the raster's own pixels
+            are taken as they are then.
 
     Raises:
         RasterRejected: the raster does not fit the model or the limits, or is damaged.
@@ -72,14 +89,28 @@ def plan_image(dataset: Dataset, info: RasterInfo, request: PlanRequest) -> Imag
         palette = palette_of(dataset) if choice.palette else None
     validity = validity_of(info, read_bands, palette)
     check_blocks(dataset, info, request.size)
-    scale = _scale(info.gsd, manifest.gsd_m, notes)
-    grid = WindowGrid(
-        width=_scaled(info.width, scale),
-        height=_scaled(info.height, scale),
-        size=manifest.input.size,
-        margin=manifest.margin,
-        scale=scale,
+    source = RasterSource(
+        uri=request.uri,
+        etag=request.etag,
+        size=request.size,
+        bands=choice.bands,
+        dtype=info.dtype,
+        width=info.width,
+        height=info.height,
+        palette=choice.palette,
     )
+    radiometry: Radiometry | None = None
+    gsd = request.gsd_m or info.gsd
+    gsd_source: Literal["given", "estimated"] | None = "given" if request.gsd_m else None
+    if detector is not None and lacks_scale(info, request):
+        radiometry = _radiometry(dataset, info, choice, read_bands, validity, palette)
+        seen = source.model_copy(update={"radiometry": radiometry})
+        gsd = estimated_gsd(dataset, seen, manifest, detector)
+        if gsd is not None:
+            gsd_source = "estimated"
+            notes.append(f"ground sampling distance estimated from what is seen: {gsd:g} m")
+    scale = _scale(gsd, manifest.gsd_m, notes)
+    grid = grid_at(source, manifest, scale)
     if grid.count > limits.max_windows:
         raise RasterRejected(
             Reason.TOO_MANY,
@@ -90,6 +121,8 @@ def plan_image(dataset: Dataset, info: RasterInfo, request: PlanRequest) -> Imag
     if grid.count > request.windows_per_chunk and info.pixels <= limits.verify_pixels:
         check_pixels(dataset, info, read_bands)
     empty = empty_windows(dataset, info, grid, read_bands, validity)
+    if radiometry is None:
+        radiometry = _radiometry(dataset, info, choice, read_bands, validity, palette)
     return ImagePlan(
         job_id=request.job_id,
         image_id=request.image_id,
@@ -97,19 +130,10 @@ def plan_image(dataset: Dataset, info: RasterInfo, request: PlanRequest) -> Imag
         name=request.name,
         job_size=request.job_size,
         checksum=request.checksum or request.etag,
-        source=RasterSource(
-            uri=request.uri,
-            etag=request.etag,
-            size=request.size,
-            bands=choice.bands,
-            dtype=info.dtype,
-            width=info.width,
-            height=info.height,
-            radiometry=_radiometry(dataset, info, choice, read_bands, validity, palette),
-            palette=choice.palette,
-        ),
+        source=source.model_copy(update={"radiometry": radiometry}),
         georeference=info.georeference,
-        gsd_m=info.gsd,
+        gsd_m=gsd,
+        gsd_source=gsd_source,
         grid=grid,
         model=request.model,
         thresholds=request.thresholds,
@@ -148,21 +172,16 @@ def _scale(raster: float | None, model: float | None, notes: list[str]) -> float
     scale = raster / model
     if abs(scale - 1) <= _SAME:
         return 1.0
-    if scale > _COARSEST:
+    if scale > COARSEST:
         notes.append(
             f"pixels of {raster:.3g} m are too coarse for a model of {model:.3g} m: "
             "windows at the raster's own resolution, expect little"
         )
         return 1.0
-    if scale < _FINEST:
-        notes.append(f"pixels of {raster:.3g} m are seen at 1/{round(1 / _FINEST)} of their number")
-        return _FINEST
+    if scale < FINEST:
+        notes.append(f"pixels of {raster:.3g} m are seen at 1/{round(1 / FINEST)} of their number")
+        return FINEST
     return float(f"{scale:.9g}")
-
-
-def _scaled(length: int, scale: float) -> int:
-    # the product's last bits must not add a column
-    return max(1, math.ceil(length * scale - 1e-6))
 
 
 def chunks_of(

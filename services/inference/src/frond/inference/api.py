@@ -106,6 +106,7 @@ class Predictor:
         read_body: Callable[[int], Awaitable[IO[bytes]]],
         model: str | None,
         score: float | None,
+        gsd_m: float | None = None,
     ) -> Prediction:
         """The detections of one image.
 
@@ -131,7 +132,7 @@ class Predictor:
                 try:
                     return await loop.run_in_executor(
                         room.threads, self._predict, data, ref, session, self._runner, self._limits,
-                        score,
+                        score, gsd_m,
                     )  # fmt: skip
                 except ModelRejected as e:
                     raise ModelRejected(Reason.INFERENCE_FAILED, e.detail) from e
@@ -217,13 +218,22 @@ def make_app(find: Callable[[], Predictor], lifespan: Lifespan[FastAPI] | None =
         score: Annotated[
             float | None, Query(ge=0, le=1, description="overrides the model's threshold")
         ] = None,
+        gsd_m: Annotated[
+            float | None,
+            Query(
+                gt=0,
+                allow_inf_nan=False,
+                description="ground metres a pixel, in place of what the image says: it is resampled to "
+                "the model's. Where neither says, its pixels are taken as they are",
+            ),
+        ] = None,
         _: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)] = None,
     ) -> Response:
         """The image (GeoTIFF, PNG, JPEG or npy) is the request's body. Any size up to the limits:
         it is seen in windows, as in a job, and merged. Nothing is stored."""
         predictor = find()
         pace = await predictor.admit(request.headers.get("authorization"))
-        found = await predictor.answer(lambda most: _body(request, most, pace), model, score)
+        found = await predictor.answer(lambda most: _body(request, most, pace), model, score, gsd_m)
         metrics.PREDICTIONS.labels("200").inc()
         return Response(found.model_dump_json(by_alias=True), media_type="application/json")
 

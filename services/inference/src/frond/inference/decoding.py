@@ -70,7 +70,6 @@ class Decoded:
     width: int
     height: int
     georeference: Georeference
-    gsd: float | None
     plan: ImagePlan
     chunks: list[list[WindowPixels]]
 
@@ -91,7 +90,8 @@ def decode(image: Image) -> Decoded:
     opened: AbstractContextManager[Any]
     if is_array(data):
         bands = _npy(data, request.limits)
-        if bands.dtype == np.uint8:
+        # what is to be resampled is a raster's business
+        if bands.dtype == np.uint8 and image.request.gsd_m is None:
             return _cut_out(bands, image)
         opened = _as_raster(bands)
     else:
@@ -148,7 +148,7 @@ def _seen(
         held += sum(w.data.nbytes for w in windows)
         if held >= _AT_ONCE:
             break
-    return Decoded(info.width, info.height, info.georeference, info.gsd, plan, chunks)
+    return Decoded(info.width, info.height, info.georeference, plan, chunks)
 
 
 def warm_up(_: None) -> None:

@@ -62,6 +62,7 @@ def predict(
     runner: Runner,
     limits: Limits,
     score: float | None = None,
+    gsd_m: float | None = None,
     *,
     decode: Callable[[Image], Decoded],
 ) -> Prediction:
@@ -82,7 +83,7 @@ def predict(
         PlanRequest(
             job_id="predict", image_id=image_id("predict", "memory"), image="memory", name="predict",
             uri="memory", etag="", size=len(data), model=ref, manifest=session.manifest,
-            thresholds=Thresholds(score=score), limits=limits,
+            thresholds=Thresholds(score=score), limits=limits, gsd_m=gsd_m,
         ),
         session.layout,
     )  # fmt: skip
@@ -109,7 +110,7 @@ def predict(
         width=decoded.width,
         height=decoded.height,
         crs=decoded.georeference.crs,
-        gsd_m=decoded.gsd,
+        gsd_m=plan.gsd_m,
         windows=count,
         notes=plan.notes,
         detections=_told(merged, decoded.georeference, session.manifest.classes),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -28,7 +29,7 @@ from frond.runtime import crash_point, get_logger
 from frond.store import ObjectStore, Stat
 from frond.tiler import metrics
 from frond.tiler.decide import image_name, thresholds_of
-from frond.tiler.reading import Copied, Task, plan_raster
+from frond.tiler.reading import Copied, ModelNeeded, Task, plan_raster
 from frond.tiler.settings import TilerSettings
 
 _ATTEMPTS: Final = 2
@@ -158,8 +159,8 @@ class Planner:
                 await self.store.get_file(key, local, bucket=bucket)
                 path = str(local)
             task = Task(request, path, head, copy)
-            made = await self.sandbox.run(plan_raster, task, timeout, abandoned=clear)
-            if not isinstance(made, Copied):
+            made = await self._read(task, timeout, clear)
+            if isinstance(made, ImagePlan):
                 return made
             plan = await self._plan_copy(request, made.path, timeout)
         finally:
@@ -172,6 +173,18 @@ class Planner:
                 "once its upload is done.",
             )
         return plan
+
+    async def _read(
+        self, task: Task, timeout_s: float, clear: Callable[[], None] | None = None
+    ) -> ImagePlan | Copied:
+        made = await self.sandbox.run(plan_raster, task, timeout_s, abandoned=clear)
+        if isinstance(made, ModelNeeded):
+            # few rasters lack a scale: the others need not wait for a model
+            folder = await self.registry.fetch(task.request.model, self.settings.cache)
+            task = replace(task, model=folder)
+            made = await self.sandbox.run(plan_raster, task, timeout_s, abandoned=clear)
+        assert not isinstance(made, ModelNeeded)
+        return made
 
     async def _head(self, bucket: str, key: str) -> Seen:
         try:
@@ -190,6 +203,6 @@ class Planner:
         crash_point("tiler.cog-stored")
         stat = await self.store.stat(key)
         copied = replace(request, uri=self.store.uri(key), etag=stat.etag, size=stat.size)
-        made = await self.sandbox.run(plan_raster, Task(copied, str(path), None, None), timeout)
+        made = await self._read(Task(copied, str(path), None, None), timeout)
         assert isinstance(made, ImagePlan)
         return made

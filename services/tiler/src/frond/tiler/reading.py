@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
-from frond.contracts.errors import RasterRejected, StoreUnavailable
+from numpy.typing import NDArray
+
+from frond.contracts.errors import ModelRejected, RasterRejected, StoreUnavailable
 from frond.contracts.plan import ImagePlan
 from frond.contracts.reasons import Reason
 from frond.raster import (
@@ -14,6 +19,7 @@ from frond.raster import (
     choose_bands,
     inspect,
     is_slow,
+    lacks_scale,
     make_tiled,
     open_raster,
     plan_image,
@@ -21,11 +27,17 @@ from frond.raster import (
 from frond.raster.sandbox import more_time
 from frond.raster.slow import free_bytes, total_bytes
 
+if TYPE_CHECKING:
+    from frond.models import WindowDetections
+    from frond.models.session import ModelSession
+
 _SPARE_BYTES = 1 << 30
 # of pixels: to look for nodata, or to decode and compress a copy, on a busy core
 _BYTES_A_SECOND = 10e6
 # a header may tell of anything; what is truly so large is a large file, too
 _MOST_S = 1800.0
+# for a model to look at a window, on a busy core
+_WINDOW_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +48,14 @@ class Task:
         path: s3:// address or local path to read now; the plan names ``request.uri``.
         head: the first bytes; None for a copy that we made.
         copy_to: where to put a tiled copy if windows would be slow to read; None: plan as it is.
+        model: the model's folder, to estimate a scale with; None: ask for it if it is needed.
     """
 
     request: PlanRequest
     path: str
     head: bytes | None
     copy_to: Path | None
+    model: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +65,13 @@ class Copied:
     path: Path
 
 
-def plan_raster(task: Task) -> ImagePlan | Copied:
-    """Plan a raster, or make the tiled copy that is to be planned instead.
+@dataclass(frozen=True, slots=True)
+class ModelNeeded:
+    """The raster does not say its scale: it has to be planned with the model's folder at hand."""
+
+
+def plan_raster(task: Task) -> ImagePlan | Copied | ModelNeeded:
+    """Plan a raster, or make the tiled copy that is to be planned instead, or ask for the model.
 
     Raises:
         RasterRejected: it cannot be processed.
@@ -68,7 +87,38 @@ def plan_raster(task: Task) -> ImagePlan | Copied:
             _need_room(info, task.copy_to.parent)
             make_tiled(dataset, info, task.copy_to)
             return Copied(task.copy_to)
-        return plan_image(dataset, info, request)
+        if not lacks_scale(info, request):
+            return plan_image(dataset, info, request)
+        if task.model is None:
+            return ModelNeeded()
+        try:
+            return plan_image(dataset, info, request, _Looking(_session(task.model)))
+        except ModelRejected as e:
+            # what is wrong with the model, inference says of the chunks
+            plan = plan_image(dataset, info, request)
+            note = f"the model could not be asked for the scale: {e.detail}"
+            return plan.model_copy(update={"notes": (*plan.notes, note)})
+
+
+class _Looking:
+    """The model, which may take its time with each window."""
+
+    def __init__(self, session: ModelSession) -> None:
+        self.layout = session.layout
+        self._session = session
+
+    def detect(self, windows: Sequence[NDArray[Any]]) -> list[WindowDetections]:
+        more_time(_WINDOW_S * len(windows))
+        return self._session.detect(windows)
+
+
+@lru_cache(maxsize=1)
+def _session(folder: Path) -> ModelSession:
+    # most readers never need ONNX Runtime
+    from frond.models.session import ModelSession
+
+    # one thread: readers share the cores, and sums have one order
+    return ModelSession(folder, providers=("CPUExecutionProvider",), threads=1, batch=1)
 
 
 def _need_room(info: RasterInfo, folder: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from frond.training import card
 from frond.training.palm.config import Settings
-from frond.training.palm.data import GSD_M
+from frond.training.palm.data import CROWN_PX, GSD_M
 from frond.training.palm.detect import MARGIN, NMS_IOU, STRIDE, WINDOW
 
 _UNJUDGED: Final = 0.4
@@ -38,6 +38,7 @@ def write_manifest(folder: Path, config: Settings, figures: dict[str, Any] | Non
         # the graph takes 0…255 as it comes
         "normalization": {"scale": 1.0, "mean": [0.0], "std": [1.0]},
         "gsd_m": GSD_M,
+        "object_px": CROWN_PX,
         "margin": MARGIN,
         "thresholds": {
             "score": _UNJUDGED if figures is None else figures["threshold"],

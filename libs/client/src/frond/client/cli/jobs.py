@@ -165,13 +165,16 @@ def predict(
     file: Annotated[Path, typer.Argument(help="GeoTIFF, PNG, JPEG or npy.")],
     model: Annotated[str | None, typer.Option(help="name, name@alias or name@digest.")] = None,
     score: Annotated[float | None, typer.Option(min=0, max=1)] = None,
+    gsd: Annotated[
+        float | None, typer.Option(help="Metres a pixel, in place of what the image says.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Detections in one image, at once, without a job."""
     from frond.client import Client
 
     with Client() as client:
-        found = client.predict(file, model=model, score=score)
+        found = client.predict(file, model=model, score=score, gsd_m=gsd)
     if json:
         show.as_json(found)
         return

@@ -12,7 +12,9 @@ from frond.client.cli import show
 
 if TYPE_CHECKING:
     from frond.contracts.modelspec import ServerSpec
-    from frond.models.report import Report
+    from frond.contracts.plan import ImagePlan
+    from frond.models.report import Report, Windows
+    from frond.models.session import ModelSession
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 
@@ -125,9 +127,18 @@ def check(
 
     if image is not None and not image.is_file():
         raise FileNotFoundError(2, "There is no such file", str(image))
-    report = put_to_the_test(
-        folder, scene_windows if image is None else lambda m: raster_windows(image, m)
-    )
+    plans: list[ImagePlan] = []
+
+    def sample(session: ModelSession) -> Windows:
+        if image is None:
+            return scene_windows(session.manifest)
+        windows, plan = raster_windows(image, session.manifest, session)
+        plans.append(plan)
+        return windows
+
+    report = put_to_the_test(folder, sample)
+    if plans:
+        _tell_scale(report, plans[0])
     drawn = None
     if report.results and report.manifest is not None:
         # not into the folder: it would become part of the version
@@ -142,6 +153,24 @@ def check(
         _tell(report, folder, drawn)
     if not report.fits:
         raise typer.Exit(1)
+
+
+def _tell_scale(report: Report, plan: ImagePlan) -> None:
+    model = report.manifest
+    if model is None or model.object_px is None:
+        return
+    if plan.gsd_source == "estimated":
+        report.say(
+            "fine",
+            f"{plan.name} does not say its ground sampling distance: by what is found in it, a pixel is "
+            f"{plan.gsd_m:.2g} m.",
+        )
+    elif plan.gsd_m is None:
+        report.say(
+            "odd",
+            f"{plan.name} does not say its ground sampling distance, and too little is found in it to "
+            "tell: windows are at its own resolution.",
+        )
 
 
 def _tell(report: Report, folder: Path, drawn: Path | None) -> None:
