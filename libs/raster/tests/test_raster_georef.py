@@ -181,3 +181,12 @@ def test_a_crs_that_names_a_file_is_none(tmp_path: Path, grids: str, proj4: str)
     assert not has_lonlat(Georeference(kind="affine", crs=hostile, transform=(1, 0, 0, 0, -1, 0)))
     usual = _MERCATOR.format(grids=grids.format(path="@null"), proj4=proj4.format(path="@null"))
     assert crs_text(usual)
+
+
+@pytest.mark.parametrize("code", [32648, 4326])
+def test_a_crs_alone_says_no_gsd(make_raster: Make, scene: Scene, code: int) -> None:
+    """GDAL gives the identity where a file has no geotransform: nobody said that a pixel is one
+    metre or one degree wide."""
+    info = facts(make_raster(scene(), crs=CRS.from_epsg(code), transform=None))
+    assert info.georeference.crs == f"EPSG:{code}"
+    assert info.gsd is None

@@ -15,6 +15,7 @@ from frond.contracts.jobs import ModelRef
 from frond.contracts.modelspec import ModelManifest, ServerSpec
 from frond.contracts.plan import ImagePlan, WindowGrid
 from frond.raster import PlanRequest, inspect, lacks_scale, open_raster, plan_image
+from frond.raster.limits import Limits
 from frond.raster.looks import LOOKS, spread
 from frond.raster.reader import Layout
 
@@ -127,6 +128,30 @@ def test_windows_without_data_are_passed_over(make_raster: Make, model: ModelMan
     told = plan(make_raster(pixels, crs=None, transform=None, nodata=0), model, eyes)
     assert told.grid.scale == pytest.approx(0.5, rel=0.1)
     assert all(w.min() != w.max() for w in eyes.seen)
+
+
+def test_no_estimate_makes_an_image_too_large(make_raster: Make, model: ModelManifest) -> None:
+    """Where the windows at a scale would be too many, it is not looked at: the raster is taken as
+    it is, and not refused for what nobody said of it."""
+    path = make_raster(squares(4), crs=None, transform=None)
+    finer = plan(path, model, Squares())
+    assert finer.grid.scale == pytest.approx(3, rel=0.1)
+    plain = plan(path, model, None)
+    taken = plan(path, model, Squares(), limits=Limits(max_windows=plain.grid.count))
+    assert (taken.grid, taken.gsd_m, taken.gsd_source) == (plain.grid, None, None)
+
+
+def test_a_grid_that_cannot_be_made_is_not_looked_at(
+    make_raster: Make, manifest: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large raster and a model of small windows: no more of them than a plan can name."""
+    monkeypatch.setattr("frond.contracts.plan.MOST_WINDOWS_AN_IMAGE", 200)
+    small = manifest(gsd_m=0.2, object_px=OBJECT)
+    told = plan(
+        make_raster(squares(60), crs=None, transform=None), small, Squares(),
+        limits=Limits(max_windows=150),
+    )  # fmt: skip
+    assert told.grid.scale == pytest.approx(0.2, rel=0.1)
 
 
 def test_whose_scale_is_asked_for(make_raster: Make, manifest: Any) -> None:

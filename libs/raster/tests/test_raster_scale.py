@@ -102,6 +102,14 @@ def test_a_typical_size_is_shared_by_most(sizes: Sizes, object_px: float) -> Non
         assert object_px / 2 <= size <= object_px * 2
 
 
+def test_a_scale_at_the_bound_is_not_told() -> None:
+    """Rounded as metres, it would be beyond what a plan takes, and the pixels read as they are."""
+    scale = Model(np.full(20, OBJECT / COARSEST), OBJECT).scale()
+    assert scale is None or scale < COARSEST
+    below = Model(np.full(20, OBJECT / 7.5), OBJECT).scale()
+    assert below == pytest.approx(7.5, rel=0.02)
+
+
 def test_finds_of_two_sizes_tell_nothing() -> None:
     """Neither of two kinds of things that are equally many is the one that was meant."""
     assert typical(np.array([32.0] * 20 + [110.0] * 20), OBJECT) is None

@@ -16,6 +16,7 @@ from frond.contracts.reasons import Reason
 from frond.models import load_manifest
 from frond.raster import PlanRequest, inspect, open_raster
 from frond.raster.slow import free_bytes, total_bytes
+from frond.tiler import reading
 from frond.tiler.reading import Copied, ModelNeeded, Task, _need_room, plan_raster
 
 PALMS = Path(__file__).parents[3] / "models" / "palm-detector"
@@ -94,6 +95,33 @@ def test_a_model_that_cannot_be_loaded_leaves_the_pixels_as_they_are(tmp_path: P
     assert isinstance(plan, ImagePlan)
     assert (plan.grid.scale, plan.gsd_source) == (1.0, None)
     assert any("could not be asked" in n for n in plan.notes)
+
+
+def test_why_the_model_is_not_asked_is_told(tmp_path: Path) -> None:
+    """Whoever knows that it cannot be says so, and the pixels are taken as they are."""
+    asked = task(_picture(tmp_path), None)
+    request = replace(asked.request, manifest=load_manifest(PALMS))
+    plan = plan_raster(replace(asked, request=request, model=PALMS, not_asked="too-large"))
+    assert isinstance(plan, ImagePlan)
+    assert (plan.grid.scale, plan.gsd_source) == (1.0, None)
+    assert any("could not be asked for the scale: too-large" in n for n in plan.notes)
+
+
+def test_a_model_takes_no_memory_from_other_rasters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is kept while rasters need it, and let go before one that does not is read. To load it is
+    given time of its own."""
+    more: list[float] = []
+    monkeypatch.setattr(reading, "more_time", more.append)
+    plain = task(_picture(tmp_path), None)
+    asked = replace(plain, request=replace(plain.request, manifest=load_manifest(PALMS)))
+    for _ in range(2):
+        plan_raster(replace(asked, model=PALMS))
+        assert reading._session.cache_info().currsize == 1
+    assert more.count(reading._LOAD_S) == 1
+    plan_raster(plain)
+    assert reading._session.cache_info().currsize == 0
 
 
 def test_room_for_a_copy(tmp_path: Path) -> None:

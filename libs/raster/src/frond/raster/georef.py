@@ -228,7 +228,9 @@ def gsd_m(geo: Georeference, width: int, height: int) -> float | None:
     Web-Mercator pixels get their true size. Where there is no longitude and latitude (Mars), the
     CRS's unit and the geotransform decide.
     """
-    if geo.kind == "none" or geo.crs is None:
+    # what GDAL says where a CRS is all there is: no pixel is known to be one unit wide
+    nowhere = geo.kind == "affine" and geo.transform == _IDENTITY
+    if geo.kind == "none" or geo.crs is None or nowhere:
         return None
     size = _ground_size(geo, width / 2, height / 2)
     if size is None and geo.kind == "affine" and geo.transform is not None:

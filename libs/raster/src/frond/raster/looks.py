@@ -21,6 +21,7 @@ LOOKS: Final = 9
 _TRIED: Final = 4 * LOOKS
 _WITH_DATA: Final = 0.25
 _EDGE_PX: Final = 2.0
+_NOTHING: Final = np.zeros(0)
 
 
 class Finds(Protocol):
@@ -40,12 +41,19 @@ class Detector(Protocol):
 
 
 def estimated_gsd(
-    dataset: Dataset, source: RasterSource, manifest: ModelManifest, detector: Detector
+    dataset: Dataset,
+    source: RasterSource,
+    manifest: ModelManifest,
+    detector: Detector,
+    most_windows: int,
 ) -> float | None:
     """Ground metres a pixel of a raster that does not say, by what its model finds in it.
 
     The same pixels and model give the same answer. None: the manifest does not tell how large its
     objects are, or too few finds agree.
+
+    Args:
+        most_windows: of an image. Scales at which the raster would have more are not looked at.
 
     Raises:
         RasterRejected: pixels are missing or damaged.
@@ -57,11 +65,16 @@ def estimated_gsd(
     try:
         zoom = next(asking)
         while True:
-            zoom = asking.send(_sizes(dataset, source, manifest, detector, zoom))
+            fits = _at_most(source, manifest, zoom) <= most_windows
+            # an estimate must not be what makes an image too large to be taken
+            sizes = _sizes(dataset, source, manifest, detector, zoom) if fits else _NOTHING
+            zoom = asking.send(sizes)
     except StopIteration as told:
         scale: float | None = told.value
+    if scale is None or _at_most(source, manifest, scale) > most_windows:
+        return None
     # four digits of a step of two per cent: the plan's scale is told from this number
-    return None if scale is None else float(f"{manifest.gsd_m * scale:.4g}")
+    return float(f"{manifest.gsd_m * scale:.4g}")
 
 
 def grid_at(source: RasterSource, manifest: ModelManifest, scale: float) -> WindowGrid:
@@ -102,7 +115,7 @@ def _sizes(
     """Sides of what is found at a zoom, each object once, those cut by the image's edge left out."""
     grid = grid_at(source, manifest, zoom)
     windows = list(_windows(dataset, source, grid, detector.layout))
-    sizes = [np.zeros(0)]
+    sizes = [_NOTHING]
     for window, found in zip(windows, detector.detect([w.data for w in windows]), strict=True):
         box, core = grid.window(window.index), grid.core(window.index)
         low = found.boxes[:, :2] + np.array([box.x0, box.y0], np.float64)
@@ -127,6 +140,12 @@ def _has_data(window: WindowPixels) -> bool:
     if window.valid is not None and window.valid.mean() < _WITH_DATA:
         return False
     return bool(window.data.min() != window.data.max())
+
+
+def _at_most(source: RasterSource, manifest: ModelManifest, scale: float) -> int:
+    """No fewer windows than a grid has, which cannot be made where they are far too many."""
+    core = manifest.input.size - 2 * manifest.margin
+    return -(-_scaled(source.width, scale) // core) * -(-_scaled(source.height, scale) // core)
 
 
 def _scaled(length: int, scale: float) -> int:

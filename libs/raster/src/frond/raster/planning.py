@@ -105,7 +105,7 @@ def plan_image(
     if detector is not None and lacks_scale(info, request):
         radiometry = _radiometry(dataset, info, choice, read_bands, validity, palette)
         seen = source.model_copy(update={"radiometry": radiometry})
-        gsd = estimated_gsd(dataset, seen, manifest, detector)
+        gsd = estimated_gsd(dataset, seen, manifest, detector, limits.max_windows)
         if gsd is not None:
             gsd_source = "estimated"
             notes.append(f"ground sampling distance estimated from what is seen: {gsd:g} m")

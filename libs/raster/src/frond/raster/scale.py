@@ -48,7 +48,8 @@ def search(object_px: float) -> Search:
             if size is None:
                 break
             better = zoom * object_px / size
-            if not FINEST <= better <= COARSEST:
+            # its bounds are others' too: what is told must not be rounded beyond them there
+            if better < FINEST or rounded(better) >= COARSEST:
                 break
             if abs(math.log2(better / zoom)) <= _SETTLED:
                 return rounded(better)

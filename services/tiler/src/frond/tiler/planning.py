@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import itertools
 import time
 from collections.abc import Callable
@@ -19,7 +21,7 @@ from frond.contracts.errors import (
 )
 from frond.contracts.events import ImageUploaded
 from frond.contracts.ids import parse_s3_uri
-from frond.contracts.jobs import JobSpec
+from frond.contracts.jobs import JobSpec, ModelRef
 from frond.contracts.plan import ImagePlan
 from frond.contracts.reasons import Reason
 from frond.models.registry import Registry
@@ -37,6 +39,8 @@ _ATTEMPTS: Final = 2
 _DOUBTFUL: Final = DOUBTFUL | {Reason.OBJECT_MISSING, Reason.NOT_A_RASTER}
 # a line that crawls takes as long as a raster that never ends
 _AGAIN: Final = _DOUBTFUL | {Reason.OBJECT_CHANGED, Reason.READ_TIMEOUT}
+# a model that brings its reader down, or is too large or too slow for it, does the same
+_MAYBE_THE_MODEL: Final = {Reason.READER_DIED, Reason.TOO_LARGE, Reason.READ_TIMEOUT}
 _log = get_logger(__name__)
 
 Seen = tuple[Stat, bytes]
@@ -64,6 +68,7 @@ class Planner:
         self.sandbox = sandbox
         self.scratch = scratch
         self._copies = itertools.count()
+        self._fetching: dict[str, asyncio.Lock] = {}
 
     async def stored(self, event: ImageUploaded) -> bytes | None:
         """The plan that was stored for the image, if one was."""
@@ -159,7 +164,7 @@ class Planner:
                 await self.store.get_file(key, local, bucket=bucket)
                 path = str(local)
             task = Task(request, path, head, copy)
-            made = await self._read(task, timeout, clear)
+            made = await self._read(task, timeout, clear, last=whole)
             if isinstance(made, ImagePlan):
                 return made
             plan = await self._plan_copy(request, made.path, timeout)
@@ -175,16 +180,44 @@ class Planner:
         return plan
 
     async def _read(
-        self, task: Task, timeout_s: float, clear: Callable[[], None] | None = None
+        self,
+        task: Task,
+        timeout_s: float,
+        clear: Callable[[], None] | None = None,
+        *,
+        last: bool,
     ) -> ImagePlan | Copied:
+        """What a reader makes of a task; ``last``: a time-out is no slow line's any more."""
         made = await self.sandbox.run(plan_raster, task, timeout_s, abandoned=clear)
         if isinstance(made, ModelNeeded):
             # few rasters lack a scale: the others need not wait for a model
-            folder = await self.registry.fetch(task.request.model, self.settings.cache)
-            task = replace(task, model=folder)
-            made = await self.sandbox.run(plan_raster, task, timeout_s, abandoned=clear)
+            task = replace(task, model=await self._fetch(task.request.model))
+            try:
+                made = await self.sandbox.run(plan_raster, task, timeout_s, abandoned=clear)
+            except RasterRejected as e:
+                again = e.reason is Reason.READ_TIMEOUT and not last
+                if e.reason not in _MAYBE_THE_MODEL or again:
+                    raise
+                _log.warning(
+                    "no scale estimated", image_id=task.request.image_id, reason=e.reason.value
+                )
+                # where the raster itself is to blame, it fails again
+                task = replace(task, not_asked=e.reason.value)
+                made = await self.sandbox.run(plan_raster, task, timeout_s, abandoned=clear)
         assert not isinstance(made, ModelNeeded)
         return made
+
+    async def _fetch(self, ref: ModelRef) -> Path:
+        # images in flight are mostly of one model: they need not each fetch it
+        async with self._fetching.setdefault(ref.digest, asyncio.Lock()):
+            try:
+                return await self.registry.fetch(ref, self.settings.cache)
+            except OSError as e:
+                if e.errno in (errno.ENOSPC, errno.EDQUOT):
+                    raise StoreUnavailable(
+                        f"no room for {ref.name} in {self.settings.cache}"
+                    ) from e
+                raise
 
     async def _head(self, bucket: str, key: str) -> Seen:
         try:
@@ -203,6 +236,6 @@ class Planner:
         crash_point("tiler.cog-stored")
         stat = await self.store.stat(key)
         copied = replace(request, uri=self.store.uri(key), etag=stat.etag, size=stat.size)
-        made = await self._read(Task(copied, str(path), None, None), timeout)
+        made = await self._read(Task(copied, str(path), None, None), timeout, last=True)
         assert isinstance(made, ImagePlan)
         return made

@@ -36,8 +36,9 @@ _SPARE_BYTES = 1 << 30
 _BYTES_A_SECOND = 10e6
 # a header may tell of anything; what is truly so large is a large file, too
 _MOST_S = 1800.0
-# for a model to look at a window, on a busy core
+# for a model to look at a window, on a busy core; and to be loaded, with what runs it
 _WINDOW_S: Final = 10.0
+_LOAD_S: Final = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,7 @@ class Task:
         head: the first bytes; None for a copy that we made.
         copy_to: where to put a tiled copy if windows would be slow to read; None: plan as it is.
         model: the model's folder, to estimate a scale with; None: ask for it if it is needed.
+        not_asked: why no scale is to be estimated; None: one may be.
     """
 
     request: PlanRequest
@@ -56,6 +58,7 @@ class Task:
     head: bytes | None
     copy_to: Path | None
     model: Path | None = None
+    not_asked: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,19 +88,25 @@ def plan_raster(task: Task) -> ImagePlan | Copied | ModelNeeded:
         if task.copy_to is not None and is_slow(info):
             choose_bands(info, request.manifest.bands)
             _need_room(info, task.copy_to.parent)
+            _session.cache_clear()
             make_tiled(dataset, info, task.copy_to)
             return Copied(task.copy_to)
-        if not lacks_scale(info, request):
-            return plan_image(dataset, info, request)
-        if task.model is None:
-            return ModelNeeded()
-        try:
-            return plan_image(dataset, info, request, _Looking(_session(task.model)))
-        except ModelRejected as e:
-            # what is wrong with the model, inference says of the chunks
-            plan = plan_image(dataset, info, request)
-            note = f"the model could not be asked for the scale: {e.detail}"
-            return plan.model_copy(update={"notes": (*plan.notes, note)})
+        lacking, why = lacks_scale(info, request), task.not_asked
+        if lacking and why is None:
+            if task.model is None:
+                return ModelNeeded()
+            try:
+                return plan_image(dataset, info, request, _Looking(_session(task.model)))
+            except ModelRejected as e:
+                # what is wrong with the model, inference says of the chunks
+                why = e.detail
+        # what a raster may have of this reader's memory must not depend on those before it
+        _session.cache_clear()
+        plan = plan_image(dataset, info, request)
+        if not lacking:
+            return plan
+        note = f"the model could not be asked for the scale: {why}"
+        return plan.model_copy(update={"notes": (*plan.notes, note)})
 
 
 class _Looking:
@@ -114,6 +123,7 @@ class _Looking:
 
 @lru_cache(maxsize=1)
 def _session(folder: Path) -> ModelSession:
+    more_time(_LOAD_S)
     # most readers never need ONNX Runtime
     from frond.models.session import ModelSession
 
