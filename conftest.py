@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from frond.stack import Endpoints, NativeStack
 from frond.stack import testing as stack_testing
@@ -16,6 +17,10 @@ from frond.stack.keeper import shared_endpoints, stop_shared
 ROOT = Path(__file__).parent
 _XDIST_ID = "PYTEST_XDIST_TESTRUNUID"
 _HOME = pytest.StashKey[Path]()
+
+# speed is judged in bench/: how long an example takes on a busy machine fails no law
+settings.register_profile("frond", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("frond")
 
 
 def _session_home(config: pytest.Config) -> tuple[Path, int]:
