@@ -22,6 +22,7 @@ from frond.training.palm.crops import CROP, Sampler
 from frond.training.palm.data import CROWN_PX, GSD_M, Part, Tile, load, prepare
 from frond.training.palm.evaluate import chosen_threshold, judged
 from frond.training.palm.lattices import ironwork
+from frond.training.palm.pipeline import found_in
 from frond.training.prepared import Store
 
 PIXELS = np.zeros((200, 300, 3), np.uint8)
@@ -187,6 +188,22 @@ def test_ironwork_is_grey_and_of_the_seed(seed: int, height: int, width: int) ->
     assert not ground.any()
     assert (np.ptp(one.astype(int), axis=-1) <= 36).all()
     assert len(np.unique(one.reshape(-1, 3), axis=0)) <= 2
+
+
+def test_results_are_read_by_image() -> None:
+    """Whatever their order and ids; the best first; an image without a find has none."""
+    coco = {
+        "images": [{"id": 7, "file_name": "b.tif"}, {"id": 3, "file_name": "up/a.tif"}],
+        "annotations": [
+            {"image_id": 3, "bbox": [1, 2, 10, 20], "score": 0.5},
+            {"image_id": 3, "bbox": [5, 6, 30, 40], "score": 0.9},
+        ],
+    }
+    a, b = found_in(coco, ["a.tif", "b.tif"])
+    assert a.tolist() == [[5, 6, 35, 46, 0.9], [1, 2, 11, 22, 0.5]]
+    assert b.shape == (0, 5)
+    with pytest.raises(KeyError):
+        found_in(coco, ["c.tif"])
 
 
 def boxes(*corners: tuple[float, float]) -> np.ndarray:
