@@ -9,8 +9,8 @@ from typing import Any
 from harness import ROOT, WORK, Contender, entry, interleave, limit
 from scene import stored
 
-SIDES = tuple(int(x) for x in os.environ.get("BENCH_RASTER_SIDES", "4096").split(","))
-_CAP_S = 180.0
+SIDES = tuple(int(x) for x in os.environ.get("BENCH_RASTER_SIDES", "8192,20000").split(","))
+_CAP_S = 600.0
 _STAGES = ("plan", "read_wait", "preprocess", "run", "decode", "merge")
 
 ABOUT = """\
@@ -49,7 +49,7 @@ def run() -> Iterator[tuple[list[dict[str, Any]], dict[str, Any]]]:
                 for batch in (1, 8):
                     args = {**common, "batch": batch}
                     every.append(Contender(f"{name}, batch {batch}", f"{module}:whole", args))
-            interleave(every, _CAP_S)
+            interleave(every, _CAP_S, long_s=60)
             lines: list[dict[str, Any]] = []
             for other in every[1:]:
                 lines += [
