@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import yaml
 from model_graphs import end2end, heatmaps, planes, planted, queries, raw_yolo, torchvision
 
 from frond.contracts.errors import ModelRejected
+from frond.contracts.modelspec import ModelManifest
 from frond.models.folder import load_manifest
 from frond.models.guess import Guess, guess, write_folder
 from frond.models.session import ModelSession
@@ -198,6 +200,18 @@ def test_every_guess_is_marked_on_its_line(tmp_path: Path) -> None:
     assert all(marked(field, "# guess: ") for field in found.guessed)
     assert all(marked(field, "# FILL IN: ") for field in ("classes", "gsd_m", "licence"))
     assert {"decoder.name", "decoder.params.activation", "margin"} <= set(found.guessed)
+
+
+def test_a_model_of_boxes_is_offered_to_estimate_scales(tmp_path: Path) -> None:
+    """The size of what it finds is a line to uncomment, and nothing that models of areas have."""
+    text = made(tmp_path, {"output0": raw_yolo("v8", 3, 64)}, metadata=ULTRALYTICS).text
+    offered = next(line for line in text.splitlines() if line.startswith("# object_px: "))
+    size = offered.removeprefix("# object_px: ").split()[0]
+    said = text.replace(offered, f"object_px: {size}").replace("gsd_m:  #", "gsd_m: 0.1  #")
+    found = ModelManifest.model_validate(yaml.safe_load(said))
+    assert (found.object_px, found.gsd_m) == (float(size), 0.1)
+    (tmp_path / "areas").mkdir()
+    assert "object_px" not in made(tmp_path / "areas", {"y": planes(2)}).text
 
 
 @pytest.mark.parametrize(
