@@ -41,6 +41,7 @@ from frond.raster import (
     read_block,
 )
 from frond.stack import Endpoints
+from frond.store import Marks
 
 pytestmark = pytest.mark.stack
 
@@ -187,7 +188,7 @@ async def test_failures_are_told_with_their_reason(bench: Bench, tmp_path: Path)
     cut = source.model_copy(update={"etag": stat.etag, "size": stat.size})
     await fails(chunk.model_copy(update={"source": cut}), Reason.TRUNCATED)
     await bench.store.put(keys.job_cancelled("job"), b"")
-    bench.inference.worker._results._cancelled.clear()  # type: ignore[attr-defined]
+    bench.inference.worker._results._marks = Marks(bench.store)  # type: ignore[attr-defined] # asked long ago
     await fails(chunk, Reason.DISMISSED)
 
 

@@ -101,8 +101,10 @@ async def test_a_lost_database_is_rebuilt(
     def seen() -> Any:
         answer = api.get(f"/jobs/{job_id}")
         body = answer.json()
-        full = answer.status_code == 200 and body["images"]["received"] == 20
-        return body if full and body["images"]["completed"] == 7 else None
+        if answer.status_code != 200:
+            return None
+        told = [body["images"][k] for k in ("received", "expected", "completed")]
+        return body if told == [20, 20, 7] else None
 
     before = until(seen)
     door.kill(signal.SIGKILL)

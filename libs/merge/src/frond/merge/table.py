@@ -350,3 +350,8 @@ def from_ipc(data: bytes | memoryview) -> tuple[Detections, dict[str, str]]:
         ),
         metadata,
     )
+
+
+def warm_up() -> None:
+    """Load what the first rows would wait for: pyarrow imports pandas where it is installed."""
+    from_ipc(to_ipc(Detections.empty()))

@@ -34,7 +34,7 @@ from frond.masks.table import Polygons
 from frond.merge import Detections, from_ipc, merge, to_ipc
 from frond.models import Registry, effective_thresholds
 from frond.runtime import crash_point, get_logger
-from frond.store import ObjectStore
+from frond.store import Marks, ObjectStore
 
 _READS: Final = 8
 _log = get_logger(__name__)
@@ -70,6 +70,7 @@ class Imaging:
         self.masking = masking or Masking(store)
         self._slots = asyncio.Semaphore(slots)
         self.registry = Registry(store)
+        self._marks = Marks(store)
 
     async def outcome(self, job_id: str, image_id: str) -> ImageOutcome | None:
         """The image's stored outcome, if it is finished."""
@@ -80,7 +81,7 @@ class Imaging:
         return ImageOutcome.model_validate_json(raw)
 
     async def _cancelled(self, job_id: str, asked: bool) -> bool:
-        return asked and await self.store.exists(keys.job_cancelled(job_id))
+        return asked and await self._marks.there(keys.job_cancelled(job_id))
 
     async def plan(self, job_id: str, image_id: str) -> ImagePlan | None:
         """The image's stored plan, if it was planned."""
@@ -330,11 +331,6 @@ def failure_key(job_id: str, image_id: str, chunk: str) -> str:
 def dismissal_key(job_id: str, image_id: str) -> str:
     """Where it is kept that chunks were not run because the job was cancelled."""
     return f"{keys.chunks_prefix(job_id, image_id)}dismissed.json"
-
-
-def warm_up() -> None:
-    """Load what the first image would wait for: pyarrow imports pandas where it is installed."""
-    from_ipc(to_ipc(Detections.empty()))
 
 
 def _merged(parts: list[Detections], plan: ImagePlan, iou: float) -> Detections:

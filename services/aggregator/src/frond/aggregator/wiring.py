@@ -22,7 +22,7 @@ from frond.aggregator.continuity import Continuity
 from frond.aggregator.delivery import Deliver, Handle, delivery
 from frond.aggregator.gapless import GaplessConsumer
 from frond.aggregator.handlers import ImageStage, JobStage
-from frond.aggregator.imaging import Imaging, warm_up
+from frond.aggregator.imaging import Imaging
 from frond.aggregator.lanes import Lanes
 from frond.aggregator.masking import Masking, scratch_in
 from frond.aggregator.progress import FaustCrashed, Progress
@@ -38,6 +38,7 @@ from frond.contracts.envelope import Envelope
 from frond.contracts.errors import FrondError
 from frond.contracts.events import JobEvent
 from frond.contracts.topics import Topic
+from frond.merge import warm_up
 from frond.runtime import Service, crash_point, get_logger, wait_out
 from frond.store import ObjectStore, StoreSettings
 

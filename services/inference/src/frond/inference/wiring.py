@@ -8,7 +8,6 @@ import shutil
 import tempfile
 import time
 import uuid
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -35,11 +34,12 @@ from frond.inference.pipeline import Runner
 from frond.inference.settings import InferenceSettings
 from frond.inference.shadowing import Shadowing
 from frond.inference.worker import Worker
+from frond.merge import warm_up as warm_up_rows
 from frond.models import Registry
 from frond.raster import Block, WindowPixels, configure_gdal, read_block
 from frond.raster.sandbox import Sandbox
 from frond.runtime import Service, get_logger, wait_out
-from frond.store import ObjectStore, StoreSettings
+from frond.store import Marks, ObjectStore, StoreSettings
 
 SOURCE: Final = "/frond/inference"
 _COPY: Final = "inference-copy-"
@@ -47,8 +47,6 @@ _SHADOWS: Final = 2
 """Shadows in memory, beside the models."""
 _SHADOWLESS_S: Final = 5.0
 """The end of a drain: no shadow is waited for any more, that is noted, and chunks' events are sent."""
-_CANCELLED_S: Final = 3.0
-_CANCELLED_JOBS: Final = 1000
 _log = get_logger(__name__)
 
 
@@ -61,7 +59,7 @@ class StoreResults:
         # here, where no copy of this process's own can be among them
         _clear(scratch)
         self._buckets = buckets
-        self._cancelled: OrderedDict[str, tuple[float, bool]] = OrderedDict()
+        self._marks = Marks(store)
 
     async def get(self, key: str) -> bytes:
         return await self._store.get(key)
@@ -96,15 +94,7 @@ class StoreResults:
 
     async def is_cancelled(self, job_id: str) -> bool:
         """Whether the job was cancelled, as of a few seconds ago."""
-        now = time.monotonic()
-        seen = self._cancelled.get(job_id)
-        if seen is None or (not seen[1] and now - seen[0] > _CANCELLED_S):
-            seen = (now, await self._store.exists(keys.job_cancelled(job_id)))
-            self._cancelled[job_id] = seen
-            self._cancelled.move_to_end(job_id)
-            while len(self._cancelled) > _CANCELLED_JOBS:
-                self._cancelled.popitem(last=False)
-        return seen[1]
+        return await self._marks.there(keys.job_cancelled(job_id))
 
 
 class Inference:
@@ -222,6 +212,7 @@ class Inference:
         service.health.expect("broker")
         service.health.expect("store")
         self.decoders.warm(warm_up, None)
+        await asyncio.to_thread(warm_up_rows)
         producer = EventProducer(settings.kafka_bootstrap, settings.topic_prefix, SOURCE)
 
         async def topics_there() -> None:

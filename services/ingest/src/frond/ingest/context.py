@@ -20,6 +20,7 @@ from frond.contracts.jobs import JobSpec
 from frond.ingest.hub import Hub
 from frond.ingest.readmodel.database import Database
 from frond.ingest.settings import IngestSettings
+from frond.ingest.together import Together
 from frond.models.registry import Registry
 from frond.models.trainings import Trainings
 from frond.runtime import Service, get_logger, wait_out
@@ -98,6 +99,7 @@ class Ingest:
         """Held while a job's claims are counted, and while one that was kept is taken away."""
         self.listing: set[str] = set()
         """Jobs whose prefix this process is listing right now."""
+        self.together = Together()
         self._lately: dict[Hashable, tuple[float, Any]] = {}
         self._preparing = asyncio.Lock()
         self._migrated = False
@@ -146,6 +148,9 @@ class Ingest:
 
         Work that was accepted when Kafka went away is sent later, by the sweeper.
         """
+        await self.lately("broker", self._knock)
+
+    async def _knock(self) -> None:
         for address in self.settings.kafka_bootstrap.split(","):
             host, _, port = address.strip().rpartition(":")
             try:

@@ -12,7 +12,8 @@ import json
 import math
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Final, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from pydantic import BaseModel
 
@@ -175,15 +176,10 @@ async def require_place(ingest: Ingest, job_id: str, files: Sequence[File], room
     Raises:
         Refused: JOB_CLOSED: it was sealed, or is being sealed, or has its size without them.
     """
-    try:
-        closing = age(await ingest.store.stat(places.sealing(job_id))) < SEALING_S
-    except ObjectMissing:
-        closing = False
-    # after the marker: it is taken away when the job is sealed
-    try:
-        sealed = json.loads(await ingest.store.get(keys.job_sealed(job_id)))
-    except ObjectMissing:
-        sealed = None
+    # asked for after the names were claimed, once for all who have just claimed some
+    closing, sealed = await ingest.together.ask(
+        ("closing", job_id), partial(_closing, ingest, job_id)
+    )
     size = None if sealed is None else int(sealed["job_size"])
     closing = closing or (sealed is not None and not sealed.get("declared"))
     if not closing and (size is None or not room.over(size)):
@@ -193,6 +189,19 @@ async def require_place(ingest: Ingest, job_id: str, files: Sequence[File], room
     if not new or (not closing and size is not None and room.fit(new, size)):
         return
     raise Refused(Reason.JOB_CLOSED, f"Job {job_id!r} was sealed and takes no more images.")
+
+
+async def _closing(ingest: Ingest, job_id: str) -> tuple[bool, dict[str, Any] | None]:
+    """Whether somebody is sealing the job just now, and its seal."""
+    try:
+        closing = age(await ingest.store.stat(places.sealing(job_id))) < SEALING_S
+    except ObjectMissing:
+        closing = False
+    # after the marker: it is taken away when the job is sealed
+    try:
+        return closing, json.loads(await ingest.store.get(keys.job_sealed(job_id)))
+    except ObjectMissing:
+        return closing, None
 
 
 async def recorded(ingest: Ingest, job_id: str, file: File) -> bool:

@@ -15,10 +15,9 @@ from frond.contracts.events import ImageUploaded
 from frond.contracts.jobs import JobSpec
 from frond.models.registry import Registry
 from frond.runtime import crash_point
-from frond.store import ObjectStore
+from frond.store import Marks, ObjectStore
 from frond.tiler.decide import completed_spec, spec_of
 
-_CANCEL_S: Final = 2.0
 _OPEN_S: Final = 30.0
 _MOST: Final = 10_000
 
@@ -30,7 +29,8 @@ class Jobs:
         self._store = store
         self._registry = registry
         self._specs: dict[str, JobSpec] = {}
-        self._seen: dict[tuple[str, str], tuple[float, bool]] = {}
+        self._seen: dict[tuple[str, str], float] = {}
+        self._marks = Marks(store)
         self._asking: dict[str, asyncio.Future[None]] = {}
 
     async def look(self, job_id: str) -> None:
@@ -61,19 +61,19 @@ class Jobs:
 
     async def _look(self, job_id: str, kind: str, key: str) -> None:
         if not self._lately(kind, job_id) and await self._store.exists(key):
-            self._remember(kind, job_id, True)
+            self._remember(kind, job_id)
 
     async def cancelled(self, job_id: str) -> bool:
         """Whether the job was cancelled; may be two seconds late."""
-        return await self._there("cancelled", job_id, keys.job_cancelled(job_id), _CANCEL_S)
+        return await self._marks.there(keys.job_cancelled(job_id))
 
     def known_cancelled(self, job_id: str) -> bool:
         """Whether this process has heard that the job was cancelled."""
-        return self._seen.get(("cancelled", job_id), (0.0, False))[1]
+        return self._marks.known(keys.job_cancelled(job_id))
 
     async def completed(self, job_id: str) -> bool:
         """Whether the job has ended; may be two seconds late."""
-        return await self._there("completed", job_id, keys.job_completed(job_id), _CANCEL_S)
+        return await self._marks.there(keys.job_completed(job_id))
 
     async def open(self, job_id: str) -> None:
         """Mark the job as not finished, so that the reconciler looks after it."""
@@ -81,13 +81,13 @@ class Jobs:
             return
         await self._store.put_if_absent(keys.open_marker(job_id), b"")
         crash_point("tiler.open-marked")
-        self._remember("open", job_id, True)
+        self._remember("open", job_id)
 
     async def cancel(self, job_id: str) -> bool:
         """Mark the job as cancelled; False when whoever has marked it tells the job stage itself."""
         stored = await self._store.put_if_absent(keys.job_cancelled(job_id), b"")
         crash_point("tiler.cancel-stored")
-        self._remember("cancelled", job_id, True)
+        self._marks.made(keys.job_cancelled(job_id))
         return stored != keys.TOLD
 
     async def seal(self, job_id: str, size: int) -> int:
@@ -103,7 +103,7 @@ class Jobs:
         """As :meth:`seal`, asked of the store once in a while only."""
         if not self._lately("sealed", job_id):
             await self.seal(job_id, size)
-            self._remember("sealed", job_id, True)
+            self._remember("sealed", job_id)
 
     async def keep_addresses(self, event: ImageUploaded) -> None:
         """Store whom the job's end is to be told, whether or not the job is ever given a spec."""
@@ -114,7 +114,7 @@ class Jobs:
             addresses = event.model_dump_json(include={"webhook_url", "email", "tenant"})
             await self._store.put_if_absent(keys.job_notify(event.job_id), addresses.encode())
             crash_point("tiler.addresses-stored")
-            self._remember("notify", event.job_id, True)
+            self._remember("notify", event.job_id)
 
     async def pinned(self, event: ImageUploaded) -> JobSpec:
         """The job's spec: that of the first image that could be given a model.
@@ -172,19 +172,10 @@ class Jobs:
         crash_point("tiler.spec-pinned")
         return JobSpec.model_validate_json(raw)
 
-    async def _there(self, kind: str, job_id: str, key: str, keep_s: float) -> bool:
-        at, known = self._seen.get((kind, job_id), (-keep_s, False))
-        # neither marker is ever taken away again
-        if not known and time.monotonic() - at >= keep_s:
-            known = await self._store.exists(key)
-            self._remember(kind, job_id, known)
-        return known
-
     def _lately(self, kind: str, job_id: str) -> bool:
-        at, _ = self._seen.get((kind, job_id), (-_OPEN_S, False))
-        return time.monotonic() - at < _OPEN_S
+        return time.monotonic() - self._seen.get((kind, job_id), float("-inf")) < _OPEN_S
 
-    def _remember(self, kind: str, job_id: str, value: bool) -> None:
+    def _remember(self, kind: str, job_id: str) -> None:
         if len(self._seen) >= _MOST:
             self._seen.clear()
-        self._seen[kind, job_id] = (time.monotonic(), value)
+        self._seen[kind, job_id] = time.monotonic()

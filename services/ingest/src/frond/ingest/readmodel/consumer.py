@@ -18,7 +18,7 @@ from typing import Any, Final
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
-from sqlalchemy import select, update
+from sqlalchemy import bindparam, select, update
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -39,11 +39,25 @@ PART: Final = "read model"
 
 _BATCH: Final = 500
 _PAUSE_S: Final = 0.1
-"""Between two batches: what comes meanwhile is applied at once. Transactions cost more than events,
-and others write to the database in between."""
+"""Between two batches, at least: what comes meanwhile is applied at once. Transactions cost more than
+events, and others write to the database in between."""
+_LONGEST_PAUSE_S: Final = 0.5
+_PAUSES: Final = 9
+"""How many times as long as it took to apply a batch: where processors are short, those who do the
+work have them, and rows come a little later."""
 _CATCHING_UP_S: Final = 0.02
 _PROBE_EVERY_S: Final = 10.0
 _PATIENCE_S: Final = 30.0
+_O: Final = tables.offsets.c
+# once: making it anew for each partition of each batch took longer than carrying it out
+_ADVANCE: Final = (
+    update(tables.offsets)
+    .where(
+        _O.cluster == bindparam("at_cluster"), _O.topic == bindparam("at_topic"),
+        _O.partition == bindparam("at_partition"), _O.offset == bindparam("before"),
+    )
+    .values(offset=bindparam("after"))
+)  # fmt: skip
 _log = get_logger(__name__)
 
 Positions = dict[TopicPartition, int]
@@ -138,7 +152,6 @@ class Reader:
             self.consumer.seek(partition, offset)
 
     async def _stored(self, partitions: Sequence[TopicPartition]) -> Positions:
-        o = tables.offsets.c
         async with self.ingest.db.write() as c:
             # rows exist before they are advanced, so that advancing is one compare-and-set
             fresh = [
@@ -146,7 +159,7 @@ class Reader:
                 for p in partitions
             ]
             await c.execute(self.ingest.db.insert(tables.offsets).on_conflict_do_nothing(), fresh)
-            rows = await c.execute(select(tables.offsets).where(o.cluster == self.cluster))
+            rows = await c.execute(select(tables.offsets).where(_O.cluster == self.cluster))
             stored = {TopicPartition(r.topic, r.partition): r.offset for r in rows}
         return {p: stored[p] for p in partitions}
 
@@ -160,9 +173,11 @@ class Reader:
                     watch.result()
                 got = await self.consumer.getmany(timeout_ms=300, max_records=_BATCH)
                 if got:
+                    began = time.monotonic()
                     await self._take(got)
+                    pause = max(_PAUSE_S, _PAUSES * (time.monotonic() - began))
                     full = sum(map(len, got.values())) == _BATCH
-                    await asyncio.sleep(_CATCHING_UP_S if full else _PAUSE_S)
+                    await asyncio.sleep(_CATCHING_UP_S if full else min(pause, _LONGEST_PAUSE_S))
         finally:
             watch.cancel()
             with contextlib.suppress(asyncio.CancelledError, _Silent):
@@ -219,17 +234,13 @@ class Reader:
         return changed
 
     async def _advance(self, c: AsyncConnection, ends: Positions) -> None:
-        o = tables.offsets.c
         for partition in sorted(ends):
-            done = await c.execute(
-                update(tables.offsets)
-                .where(
-                    o.cluster == self.cluster, o.topic == partition.topic,
-                    o.partition == partition.partition, o.offset == self.positions[partition],
-                )
-                .values(offset=ends[partition])
-            )  # fmt: skip
-            if done.rowcount != 1:
+            at = {
+                "at_cluster": self.cluster, "at_topic": partition.topic,
+                "at_partition": partition.partition, "before": self.positions[partition],
+                "after": ends[partition],
+            }  # fmt: skip
+            if (await c.execute(_ADVANCE, at)).rowcount != 1:
                 raise _Overtaken
 
     async def _watch(self) -> None:
@@ -256,13 +267,12 @@ class Reader:
                 raise _Silent("topics were made anew")
 
     async def _rewind(self, partitions: Sequence[TopicPartition]) -> None:
-        o = tables.offsets.c
         async with self.ingest.db.write() as c:
             for p in partitions:
                 await c.execute(
                     update(tables.offsets)
                     .where(
-                        o.cluster == self.cluster, o.topic == p.topic, o.partition == p.partition
+                        _O.cluster == self.cluster, _O.topic == p.topic, _O.partition == p.partition
                     )
                     .values(offset=0)
                 )
