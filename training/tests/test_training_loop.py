@@ -56,7 +56,14 @@ class Line:
 
 
 def config(**more: Any) -> Config:
-    told = {"name": "line", "steps": 30, "batch": 8, "rate": 0.01, "checkpoint_every": 7}
+    told = {
+        "name": "line",
+        "description": "a line through points",
+        "steps": 30,
+        "batch": 8,
+        "rate": 0.01,
+        "checkpoint_every": 7,
+    }
     return Config.model_validate({**told, "loaders": 0, "validate_every": 10, **more})
 
 
