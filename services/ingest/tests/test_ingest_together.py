@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import pytest
 
@@ -68,12 +69,55 @@ async def test_all_who_share_an_error_are_told_of_it_and_the_next_asks_anew() ->
 async def test_who_is_cancelled_leaves_the_others_their_answer() -> None:
     """A client that hangs up takes nobody else's answer along."""
     together, question = Together(), Question()
-    gone = asyncio.create_task(together.ask("job", question))
+    first = asyncio.create_task(together.ask("job", question))
     await question.begun.wait()
+    gone = asyncio.create_task(together.ask("job", question))
     stays = asyncio.create_task(together.ask("job", question))
     await asyncio.sleep(0)
     gone.cancel()
     with pytest.raises(asyncio.CancelledError):
         await gone
     question.open.set()
+    assert await first == 1
     assert await stays == 2
+
+
+async def test_a_question_that_hangs_keeps_no_later_one_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whoever comes after one whose answer does not come is asked for after a while, and the late
+    answer still reaches who waits for it."""
+    monkeypatch.setattr("frond.ingest.together._PATIENCE_S", 0.01)
+    together, question = Together(), Question()
+    first = asyncio.create_task(together.ask("job", question))
+    await question.begun.wait()
+    later = Question()
+    later.open.set()
+    assert await asyncio.wait_for(together.ask("job", later), 10) == 1
+    question.open.set()
+    assert await first == 1
+    assert await together.ask("job", later) == 2
+
+
+async def test_an_error_that_nobody_waits_for_any_more_is_no_noise() -> None:
+    """A client that hung up before the store failed leaves no complaint of asyncio's behind."""
+    together, question = Together(), Question()
+    complaints: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, told: complaints.append(told))
+
+    async def fails() -> int:
+        await question()
+        raise OSError("away")
+
+    gone = asyncio.create_task(together.ask("job", fails))
+    await question.begun.wait()
+    gone.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await gone
+    (answer,) = together._under_way.values()
+    question.open.set()
+    await asyncio.wait({answer})
+    del answer, gone
+    await asyncio.sleep(0)
+    gc.collect()
+    assert complaints == []

@@ -258,7 +258,7 @@ def _text(
             "gsd_m: the ground metres a pixel of your training images (0.14, for example). Rasters "
             "are resampled to it; without it each is read at its own resolution."
         )
-    if family.task == "detection":
+    if family.task == "detection" and not sheet.server:
         sheet.lines.append(
             f"# object_px: {max(4, size // 16)}  # what it finds is about this large, in pixels at gsd_m: "
             "estimates the scale of images that say none"

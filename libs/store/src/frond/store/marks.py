@@ -1,4 +1,4 @@
-"""Marks: objects that say something by being there, and stay once they are."""
+"""Marks: objects that say something by being there, and stay for as long as it matters."""
 
 from __future__ import annotations
 

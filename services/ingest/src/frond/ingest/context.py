@@ -146,7 +146,8 @@ class Ingest:
     async def require_broker(self) -> None:
         """Raise BrokerUnavailable when Kafka takes no connection: before work is accepted.
 
-        Work that was accepted when Kafka went away is sent later, by the sweeper.
+        Work that was accepted when Kafka went away is sent later, by the sweeper; so that a thousand
+        uploads need not each knock, the answer may be a quarter of a second old.
         """
         await self.lately("broker", self._knock)
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable
-from typing import Any, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 T = TypeVar("T")
+
+_PATIENCE_S: Final = 2.0
+"""For how long a question waits for the one before it: one that hangs keeps no others waiting."""
 
 
 class Together:
     """Answers that were asked for after their askers came.
 
     Whoever comes while a question is under way shares the next one, which is asked when that one is
-    answered: what an asker did before it asked, the answer has seen.
+    answered, or takes too long: what an asker did before it asked, the answer has seen.
     """
 
     def __init__(self) -> None:
@@ -31,10 +34,10 @@ class Together:
 
     async def _in_turn(self, what: Hashable, ask: Callable[[], Awaitable[T]]) -> T:
         if (before := self._under_way.get(what)) is not None:
-            await asyncio.wait({before})
+            await asyncio.wait({before}, timeout=_PATIENCE_S)
         mine = self._under_way[what] = self._next.pop(what)
         try:
             return await ask()
         finally:
-            if self._under_way[what] is mine:
+            if self._under_way.get(what) is mine:
                 del self._under_way[what]
