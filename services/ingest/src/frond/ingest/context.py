@@ -146,10 +146,10 @@ class Ingest:
     async def require_broker(self) -> None:
         """Raise BrokerUnavailable when Kafka takes no connection: before work is accepted.
 
-        Work that was accepted when Kafka went away is sent later, by the sweeper; so that a thousand
-        uploads need not each knock, the answer may be a quarter of a second old.
+        Work that was accepted when Kafka went away is sent later, by the sweeper.
         """
-        await self.lately("broker", self._knock)
+        # once for all who come at once
+        await self.together.ask("broker", self._knock)
 
     async def _knock(self) -> None:
         for address in self.settings.kafka_bootstrap.split(","):
