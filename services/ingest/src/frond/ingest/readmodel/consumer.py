@@ -39,12 +39,9 @@ PART: Final = "read model"
 
 _BATCH: Final = 500
 _PAUSE_S: Final = 0.1
-"""Between two batches, at least: what comes meanwhile is applied at once. Transactions cost more than
-events, and others write to the database in between."""
-_LONGEST_PAUSE_S: Final = 0.5
-_PAUSES: Final = 9
-"""How many times as long as it took to apply a batch: where processors are short, those who do the
-work have them, and rows come a little later."""
+"""Between two batches: what comes meanwhile is applied at once. Transactions cost more than events,
+and others write to the database in between. No longer: a job's end may be read before its last
+images, and until the next batch its page says more than their list."""
 _CATCHING_UP_S: Final = 0.02
 _PROBE_EVERY_S: Final = 10.0
 _PATIENCE_S: Final = 30.0
@@ -173,11 +170,9 @@ class Reader:
                     watch.result()
                 got = await self.consumer.getmany(timeout_ms=300, max_records=_BATCH)
                 if got:
-                    began = time.monotonic()
                     await self._take(got)
-                    pause = max(_PAUSE_S, _PAUSES * (time.monotonic() - began))
                     full = sum(map(len, got.values())) == _BATCH
-                    await asyncio.sleep(_CATCHING_UP_S if full else min(pause, _LONGEST_PAUSE_S))
+                    await asyncio.sleep(_CATCHING_UP_S if full else _PAUSE_S)
         finally:
             watch.cancel()
             with contextlib.suppress(asyncio.CancelledError, _Silent):
