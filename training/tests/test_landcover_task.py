@@ -14,6 +14,7 @@ from landcover_scenes import drawn, write
 torch = pytest.importorskip("torch", reason="training's own environment has torch")
 pytest.importorskip("segmentation_models_pytorch", reason="training's own environment has it")
 
+from frond.contracts.errors import UserError  # noqa: E402
 from frond.models.session import ModelSession  # noqa: E402
 from frond.training.landcover import compare  # noqa: E402
 from frond.training.landcover.config import ARCHITECTURES, IGNORED, Architecture, Settings  # noqa: E402
@@ -50,6 +51,14 @@ def test_probabilities(architecture: Architecture, stride: int, tmp_path: Path) 
     side = 96 // stride
     assert p.shape == (2, 5, side, side)
     assert torch.allclose(p.sum(1), torch.ones(2, side, side), atol=1e-5)
+
+
+@pytest.mark.parametrize("encoder", ["tu-resnet18000", "resnet18000", "tu-mobilenetv3_small_050"])
+def test_encoders_that_cannot_be_used_are_named(encoder: str, tmp_path: Path) -> None:
+    """One that nobody knows, or that takes no widths, is told in a sentence with a way out."""
+    with pytest.raises(UserError, match=f"{encoder}.*Name one of") as e:
+        network(settings(tmp_path, encoder=encoder))
+    assert "\n" not in e.value.detail
 
 
 def test_loss_falls_with_truth_and_leaves_out_what_is_ignored() -> None:

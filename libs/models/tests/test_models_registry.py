@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -159,6 +161,20 @@ async def test_fetching_gives_the_pushed_folder_also_at_once(
     assert len(set(paths)) == 1
     assert folder_digest(paths[0]) == ref.digest
     assert [p.name for p in paths[0].parent.iterdir()] == [ref.digest]
+
+
+async def test_what_a_killed_fetch_left_is_cleared(registry: Registry, tmp_path: Path) -> None:
+    """A folder that nobody has touched for an hour goes; one that another process fills stays."""
+    ref = await registry.push(blob_model(tmp_path / "m"))
+    versions = tmp_path / "cache" / "models" / "blob"
+    for name, age in ((".dead00000000-a", 3700), (".live00000000-b", 3500)):
+        (versions / name).mkdir(parents=True)
+        (versions / name / "model.onnx").write_bytes(b"half")
+        then = time.time() - age
+        for path in (versions / name / "model.onnx", versions / name):
+            os.utime(path, (then, then))
+    await registry.fetch(ref, tmp_path / "cache")
+    assert sorted(p.name for p in versions.iterdir()) == [".live00000000-b", ref.digest]
 
 
 async def test_a_damaged_cache_is_replaced(registry: Registry, tmp_path: Path) -> None:

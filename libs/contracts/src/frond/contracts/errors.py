@@ -16,11 +16,21 @@ FrondError
 
 from __future__ import annotations
 
+from typing import Any
+
 from frond.contracts.reasons import Reason
 
 
 class FrondError(Exception):
-    """The root of the tree."""
+    """The root of the tree. All of it can be sent from process to process."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # an exception is pickled as a call of its class with its base's arguments: not ours
+        return _restored, (type(self), self.args), self.__dict__
+
+
+def _restored(kind: type[FrondError], args: tuple[object, ...]) -> FrondError:
+    return kind.__new__(kind, *args)
 
 
 class UserError(FrondError):

@@ -13,6 +13,7 @@ import logging
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -43,6 +44,7 @@ _log = logging.getLogger(__name__)
 _NAME = re.compile(NAME_PATTERN)
 _DIGEST = re.compile(r"^[0-9a-f]{64}$")
 _PREFIX = re.compile(DIGEST_PREFIX_PATTERN)
+_ABANDONED_S: Final = 3600.0
 _TYPES: Final = {".yaml": "application/yaml", ".md": "text/markdown"}
 
 
@@ -200,6 +202,7 @@ class Registry:
         prefix = keys.model_version(ref.name, ref.digest)
         names = await self.files(ref)
         target.parent.mkdir(parents=True, exist_ok=True)
+        await asyncio.to_thread(_clear_abandoned, target.parent)
         fresh = Path(tempfile.mkdtemp(prefix=f".{ref.digest[:12]}-", dir=target.parent))
         try:
             for name in names:
@@ -334,6 +337,17 @@ def _is_whole(folder: Path, digest: str) -> bool:
         return folder.is_dir() and folder_digest(folder) == digest
     except (ModelRejected, OSError):
         return False
+
+
+def _clear_abandoned(parent: Path) -> None:
+    """Remove what fetches left that were killed."""
+    for left in parent.glob(".*-*"):
+        try:
+            touched = max(p.stat().st_mtime for p in (left, *left.rglob("*")))
+        except OSError:
+            continue  # taken its place, or cleared by another process
+        if time.time() - touched > _ABANDONED_S:
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _take_place(fresh: Path, target: Path, digest: str) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from frond.training.config import bad
 from frond.training.landcover.config import BACKGROUND, IGNORED, Settings
 
 CHANNELS = BACKGROUND + 1
@@ -19,6 +20,9 @@ def network(config: Settings) -> nn.Module:
 
     The decoder's last blocks are left out. The one at full resolution sees no features of the
     encoder, only what is upsampled; the one at half of it costs as much as all before it.
+
+    Raises:
+        UserError: there is no such encoder, or it cannot be built with these widths.
     """
     told: dict[str, Any] = {
         "encoder_name": config.encoder, "encoder_weights": None, "in_channels": 3,
@@ -26,14 +30,20 @@ def network(config: Settings) -> nn.Module:
         "stem_width": config.stem,
     }  # fmt: skip
     keep = {2: 4, 4: 3}[config.stride]
+    kind = {"unet": smp.Unet, "linknet": smp.Linknet, "manet": smp.MAnet}[config.architecture]
     if config.architecture == "linknet":
-        net = smp.Linknet(**told)
         # each block adds the encoder's features, and has as many channels as those
         last = {2: config.stem * 2, 4: config.widths[0]}[config.stride]
     else:
-        kind = {"unet": smp.Unet, "manet": smp.MAnet}[config.architecture]
-        net = kind(decoder_channels=(*config.decoder, config.decoder[-1]), **told)
+        told["decoder_channels"] = (*config.decoder, config.decoder[-1])
         last = config.decoder[keep - 1]
+    try:
+        net = kind(**told)
+    except Exception as e:  # each package has its own for a name or an option it does not know
+        raise bad(
+            f"The encoder {config.encoder!r} cannot be used ({' '.join(str(e).split())[:200]}). "
+            "Name one of timm's ResNets, as in tu-resnet18."
+        ) from None
     del net.decoder.blocks[keep:]
     net.segmentation_head = nn.Conv2d(last, CHANNELS, 3, padding=1)
     return Net(net)
