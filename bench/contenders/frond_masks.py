@@ -15,7 +15,7 @@ from frond.contracts.ids import digest
 from frond.contracts.jobs import ModelRef
 from frond.inference.pipeline import Runner, Spent
 from frond.masks import masks, to_ipc
-from frond.models.session import ModelSession
+from frond.models.tuning import tuned
 from frond.raster import (
     PlanRequest,
     RasterReader,
@@ -60,7 +60,8 @@ print(spent)
 def whole(path: str, model: str, folder: str) -> Callable[[], dict]:
     """``folder`` is emptied before; the class raster is left there."""
     configure_formats()
-    session = ModelSession(Path(model))
+    with tempfile.TemporaryDirectory() as cache:
+        session = tuned(Path(model), cache_dir=Path(cache))
     manifest, runner = session.manifest, Runner()
     size, home = Path(path).stat().st_size, Path(folder)
     request = PlanRequest(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +12,7 @@ from frond.contracts.ids import digest
 from frond.contracts.jobs import ModelRef
 from frond.inference.pipeline import Runner
 from frond.merge import Detections, assemble, merge
-from frond.models.session import ModelSession
+from frond.models.tuning import tuned
 from frond.raster import (
     PlanRequest,
     RasterReader,
@@ -25,7 +26,8 @@ from frond.raster import (
 
 def whole(path: str, model: str) -> Callable[[], dict]:
     configure_formats()
-    session = ModelSession(Path(model))
+    with tempfile.TemporaryDirectory() as cache:
+        session = tuned(Path(model), cache_dir=Path(cache))
     manifest, runner = session.manifest, Runner()
     size = Path(path).stat().st_size
     request = PlanRequest(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from frond.masks import MaskFile, WindowMask, check, to_ipc
+from frond.masks import MaskFile, WindowMask, check, codec, to_ipc
 
 
 def masks(seed: int, windows: list[int], planes: int) -> list[WindowMask]:
@@ -80,6 +81,26 @@ def test_what_is_no_such_file_says_so() -> None:
     for wrong in (b"", b"no", data[:-40], data[: len(data) // 2], sink.getvalue().to_pybytes()):
         with pytest.raises(ValueError, match="Arrow file"):
             check(wrong)
+
+
+def test_a_plane_that_asks_for_more_than_its_window_is_damage(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where there is room for the window, a want of memory is the file's fault; else it is ours."""
+    data = bytearray(to_ipc(masks(1, [0], 3), {}))
+    # a compressed buffer begins with its length, which zstd's frame follows
+    size = struct.pack("<q", masks(1, [0], 3)[0].planes.size) + b"\x28\xb5\x2f\xfd"
+    assert data.count(size) == 1
+    data[data.index(size) + 6] = 0x7A
+    with pytest.raises(ValueError, match="more memory than it has pixels"):
+        check(bytes(data))
+
+    def full(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(codec.np, "empty", full)
+    with pytest.raises(MemoryError):
+        check(bytes(data))
 
 
 @settings(max_examples=150, deadline=None)

@@ -45,6 +45,25 @@ def test_chunks(make_raster: Make, scene: Scene, plan_of: PlanOf) -> None:
     assert chunks[2].chunk_id == chunk_id(plan.image_id, plan.plan_digest, 2)
 
 
+@pytest.mark.parametrize(
+    ("size", "bands", "batch", "more", "windows"),
+    [
+        (512, 3, None, {}, 32), (640, 3, None, {}, 20), (1024, 3, None, {}, 8),
+        (1024, 1, None, {}, 24), (64, 3, None, {}, 128),
+        (64, 3, None, {"windows_per_chunk": 6}, 6), (512, 3, None, {"chunk_mb": 48}, 64),
+        (4096, 3, None, {}, 1), (1024, 3, 12, {}, 12), (1024, 3, 12, {"windows_per_chunk": 4}, 4),
+    ],
+)  # fmt: skip
+def test_a_chunk_is_as_many_windows_as_memory_is_meant_for(
+    make_raster: Make, scene: Scene, plan_of: PlanOf, manifest: Any,
+    size: int, bands: int, batch: int | None, more: dict[str, int], windows: int,
+) -> None:  # fmt: skip
+    """24 MiB of them unless it is told otherwise, 128 at most; one window and a batch go first."""
+    model = manifest(size=size, margin=0, bands=tuple(range(1, bands + 1)))
+    model = model.model_copy(update={"input": model.input.model_copy(update={"batch": batch})})
+    assert plan_of(make_raster(scene()), model, **more).windows_per_chunk == windows
+
+
 def test_a_shadow_changes_no_plan(make_raster: Make, scene: Scene, plan_of: PlanOf) -> None:
     """It travels with each chunk; ids, and all that results' bytes hang on, are those without it."""
     path = make_raster(scene(rows=900, cols=1100))

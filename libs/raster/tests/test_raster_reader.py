@@ -49,8 +49,21 @@ def test_alone_or_together_the_pixels_are_the_same(
             assert [w.index for w in together] == order
             for w in together:
                 assert w.data.shape == (128, 128, 2)
-                assert w.data.flags.c_contiguous
                 assert np.array_equal(w.data, reader.read(w.index).data)
+
+
+@pytest.mark.parametrize(("dtype", "nodata"), [("uint8", None), ("uint8", 0), ("uint16", None)])
+def test_windows_are_views_of_what_was_read(
+    make_raster: Make, scene: Scene, plan_of: PlanOf, manifest: Any, dtype: str, nodata: int | None
+) -> None:
+    """Neighbours share their pixels, and a pixel's bands lie side by side as the model takes them."""
+    data = scene(rows=300, cols=300).astype(dtype)
+    data[:, :40, :40] = 0
+    plan = plan_of(make_raster(data, nodata=nodata), manifest())
+    with RasterReader(plan.source, plan.grid, layout="HWC") as reader:
+        first, second, *_ = reader.read_block(range(plan.grid.count))
+    assert np.shares_memory(first.data, second.data)
+    assert first.data.strides[1:] == (3, 1)
 
 
 def test_a_small_image_is_reflected_never_black(

@@ -88,6 +88,7 @@ def plan_of(path: Path, session: ModelSession) -> ImagePlan:
                 job_id="j", image_id="1" * 32, image="s3://b/i.tif", name="i", uri=str(path),
                 etag="e", size=1, manifest=session.manifest,
                 model=ModelRef(name=session.manifest.name, digest="ab" * 32),
+                windows_per_chunk=32,
             ),
         )  # fmt: skip
 

@@ -176,9 +176,12 @@ class MaskFile:
             batch.validate(full=True)
             scores = batch.column(4)
             size = scores[0].as_buffer().size if not scores.null_count else -1
-        except MemoryError:
-            # a limit of ours, no damage
-            raise
+        except MemoryError as e:
+            # a limit of ours is no damage, and raised here once more
+            np.empty(shape, np.uint8)
+            raise ValueError(
+                f"window {window} of an Arrow file of masks asks for more memory than it has pixels"
+            ) from e
         except (pa.ArrowException, OSError) as e:
             raise ValueError(f"window {window} of an Arrow file of masks is damaged: {e}") from e
         if size != shape[0] * shape[1] * shape[2]:

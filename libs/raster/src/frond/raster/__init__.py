@@ -10,6 +10,7 @@ from frond.raster.limits import DOUBTFUL, JUDGED_BYTES, Limits
 from frond.raster.looks import Detector
 from frond.raster.open import HEAD_BYTES, open_bytes, open_dataset, open_raster, sniff
 from frond.raster.planning import (
+    CHUNK_MB,
     WINDOWS_PER_CHUNK,
     PlanRequest,
     chunks_of,
@@ -24,6 +25,7 @@ __all__ = [
     "DOUBTFUL",
     "HEAD_BYTES",
     "JUDGED_BYTES",
+    "CHUNK_MB",
     "WINDOWS_PER_CHUNK",
     "BandChoice",
     "Block",

@@ -12,7 +12,7 @@ from frond.contracts.events import ChunkPlanned
 from frond.contracts.ids import chunk_id
 from frond.contracts.jobs import ModelRef, Shadow, Thresholds
 from frond.contracts.modelspec import ModelManifest
-from frond.contracts.plan import ImagePlan, Radiometry, RasterSource
+from frond.contracts.plan import ImagePlan, Radiometry, RasterSource, WindowGrid
 from frond.contracts.reasons import Reason
 from frond.raster.damage import check_blocks, check_pixels
 from frond.raster.gdal import gdal_errors
@@ -25,7 +25,11 @@ from frond.raster.scale import COARSEST, FINEST
 from frond.raster.skip import empty_windows, pack_bitmap, running_blocks, unpack_bitmap
 from frond.raster.validity import Palette, Validity, palette_of, validity_of
 
-WINDOWS_PER_CHUNK: Final = 32
+CHUNK_MB: Final = 24
+"""MiB of a chunk's windows as the model takes them: 32 of 512² in three bands. A reader hands them
+over and a worker holds some chunks at a time, so that this decides how much memory both need."""
+WINDOWS_PER_CHUNK: Final = 128
+"""At most, however small they are: a chunk is what workers share out."""
 _SAME: Final = 0.02
 
 
@@ -37,6 +41,8 @@ class PlanRequest:
         image: the image's URI as its sender gave it.
         uri, etag, size: the object that windows will be read from: the image, or its COG.
         checksum: ETag of the image itself.
+        windows_per_chunk, chunk_mb: at most; one window, and a batch of the manifest, may be more
+            than so many MiB.
         gsd_m: ground metres a pixel, as whoever sent the image says; goes before the raster's own.
     """
 
@@ -54,6 +60,7 @@ class PlanRequest:
     job_size: int | None = None
     checksum: str | None = None
     windows_per_chunk: int = WINDOWS_PER_CHUNK
+    chunk_mb: int = CHUNK_MB
     limits: Limits = field(default_factory=Limits)
     gsd_m: float | None = None
 
@@ -117,8 +124,9 @@ def plan_image(
             f"The image would be {grid.count} windows of {grid.size} pixels; at most "
             f"{limits.max_windows} are taken. Cut it into parts.",
         )
+    windows = _windows_per_chunk(grid, len(choice.bands), request)
     # one chunk is read at once, and tells of damage as well
-    if grid.count > request.windows_per_chunk and info.pixels <= limits.verify_pixels:
+    if grid.count > windows and info.pixels <= limits.verify_pixels:
         check_pixels(dataset, info, read_bands)
     empty = empty_windows(dataset, info, grid, read_bands, validity)
     if radiometry is None:
@@ -138,12 +146,18 @@ def plan_image(
         model=request.model,
         thresholds=request.thresholds,
         shadow=request.shadow,
-        windows_per_chunk=request.windows_per_chunk,
+        windows_per_chunk=windows,
         skipped=pack_bitmap(empty),
         windows_skipped=int(empty.sum()),
-        chunks=sum(1 for _ in running_blocks(grid, request.windows_per_chunk, empty)),
+        chunks=sum(1 for _ in running_blocks(grid, windows, empty)),
         notes=tuple(notes),
     )
+
+
+def _windows_per_chunk(grid: WindowGrid, bands: int, request: PlanRequest) -> int:
+    fit = (request.chunk_mb << 20) // (grid.size**2 * bands)
+    batch = request.manifest.input.batch or 1
+    return min(request.windows_per_chunk, max(fit, batch))
 
 
 def _radiometry(

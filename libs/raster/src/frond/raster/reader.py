@@ -213,7 +213,7 @@ class RasterReader:
     def _filled(self, pixels: Pixels, valid: Bools) -> Pixels:
         fill = self._source.radiometry.fill or (0,) * len(pixels)
         if not pixels.flags.writeable:
-            pixels = pixels.copy()
+            pixels = pixels.copy(order="K")
         void = ~valid
         for band, value in zip(pixels, fill, strict=True):
             band[void] = value
@@ -229,13 +229,15 @@ def framed(
         pixels: uint8 [bands, rows, cols], at most ``size`` of each.
         valid: bool [rows, cols]; None: all are valid.
     """
-    below, right = size - pixels.shape[1], size - pixels.shape[2]
-    if below or right:
-        pixels = np.pad(pixels, ((0, 0), (0, below), (0, right)), mode="reflect")
-        if valid is not None:
-            valid = np.pad(valid, ((0, below), (0, right)), mode="reflect")
+    more = ((0, size - pixels.shape[1]), (0, size - pixels.shape[2]))
+    bands = (0, 0)
     if layout == "HWC":
-        pixels = np.ascontiguousarray(pixels.transpose(1, 2, 0))
+        pixels = pixels.transpose(1, 2, 0)
+    if more != ((0, 0), (0, 0)):
+        around = (*more, bands) if layout == "HWC" else (bands, *more)
+        pixels = np.pad(pixels, around, mode="reflect")
+        if valid is not None:
+            valid = np.pad(valid, more, mode="reflect")
     return WindowPixels(index, pixels, valid)
 
 
@@ -249,7 +251,7 @@ class _Range:
     def apply(self, raw: NDArray[Any]) -> Pixels:
         if self._radiometry.mode == "native":
             return raw.astype(np.uint8, copy=False)
-        out = np.empty(raw.shape, np.uint8)
+        out = np.empty_like(raw, np.uint8)  # bands lie where they lay
         for band, (samples, low, high) in enumerate(
             zip(raw, self._radiometry.low, self._radiometry.high, strict=True)
         ):

@@ -145,6 +145,7 @@ class Planner:
             job_size=event.job_size,
             checksum=stat.etag,
             windows_per_chunk=self.settings.windows_per_chunk,
+            chunk_mb=self.settings.chunk_mb,
             limits=self.settings.limits,
         )
         # whoever clears temporary files may have taken the folder, too

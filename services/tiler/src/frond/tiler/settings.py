@@ -6,7 +6,7 @@ import os
 
 from pydantic import Field
 
-from frond.raster import Limits
+from frond.raster import CHUNK_MB, WINDOWS_PER_CHUNK, Limits
 from frond.runtime import ServiceSettings
 
 
@@ -30,7 +30,14 @@ class TilerSettings(ServiceSettings):
     tiler_reader_memory_mb: int = Field(
         default=4096, ge=0, description="what one reader may allocate; 0: as much as there is"
     )
-    windows_per_chunk: int = Field(default=32, ge=1, le=1024)
+    windows_per_chunk: int = Field(
+        default=WINDOWS_PER_CHUNK, ge=1, le=1024, description="at most, however small they are"
+    )
+    chunk_mb: int = Field(
+        default=CHUNK_MB, ge=1, le=1024,
+        description="MiB of a chunk's windows, at most, but for one window or a model's own batch: an "
+        "inference worker holds FROND_CHUNKS_IN_FLIGHT of them",
+    )  # fmt: skip
     max_pixels: int = Field(default=Limits().max_pixels, ge=1)
     max_file_bytes: int = Field(default=Limits().max_bytes, ge=1, description="bytes of one image")
     max_bands: int = Field(default=Limits().max_bands, ge=1)
