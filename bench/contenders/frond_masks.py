@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +32,7 @@ from frond.raster import (
 _PROGRAM = """
 import importlib
 import sys
+import tempfile
 import time
 from pathlib import Path
 from frond.masks.__main__ import main

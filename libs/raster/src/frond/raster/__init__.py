@@ -22,10 +22,10 @@ from frond.raster.skip import pack_bitmap, unpack_bitmap
 from frond.raster.slow import is_slow, make_tiled
 
 __all__ = [
+    "CHUNK_MB",
     "DOUBTFUL",
     "HEAD_BYTES",
     "JUDGED_BYTES",
-    "CHUNK_MB",
     "WINDOWS_PER_CHUNK",
     "BandChoice",
     "Block",
