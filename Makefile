@@ -116,8 +116,8 @@ train-test: train-env ## types and tests of training, in its own environment
 	@$(TRAIN_PY) -m mypy --follow-imports=silent --exclude training/src/frond/training/worker training/src # the members' own types and the worker's are checked in .venv
 	@$(TRAIN_PY) -m pytest --confcutdir=training -m "not stack" training/tests $(PYTEST_ARGS)
 
-train-repro: train-env ## redo prepare → train → evaluate of what changed (DVC): ONLY=evaluate-palm
-	@cd training && PATH="$(CURDIR)/$(TRAIN_VENV)/bin:$$PATH" $(TRAIN_PY) -m dvc repro $(ONLY)
+train-repro: train-env ## redo prepare → train → evaluate of what changed (DVC): ONLY=evaluate-palm; RESUME=1 goes on where training was stopped
+	@cd training && RESUME="$(if $(RESUME),--resume)" PATH="$(CURDIR)/$(TRAIN_VENV)/bin:$$PATH" $(TRAIN_PY) -m dvc repro $(ONLY)
 
 dvc-remote: train-env ## let DVC push data and models to the object store of the stack that is up
 	@TRAIN_VENV="$(TRAIN_VENV)" bash tools/dvc-remote.sh

@@ -32,7 +32,6 @@ from frond.raster import (
 _PROGRAM = """
 import importlib
 import sys
-import tempfile
 import time
 from pathlib import Path
 from frond.masks.__main__ import main
