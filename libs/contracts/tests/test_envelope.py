@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import json
 from typing import Any
 
@@ -65,6 +66,34 @@ def test_bad_messages_say_what_is_wrong(value: bytes | None) -> None:
     """Bytes that are no event raise UnreadableEvent with a sentence."""
     with pytest.raises(UnreadableEvent, match=r"\w"):
         decode(topics.UPLOADED, value)
+
+
+_BARE = b'{"job_id":"a","image":"s3://bucket/k.tif"}'
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (b"", "is empty"),
+        (b"\x00\x00\x00\x00\x07" + _BARE, "schema registry"),
+        (gzip.compress(_BARE), "compression.type"),
+        (b'{"specversion":"1.0","type":"x","data":' + _BARE + b"}", "structured mode"),
+        (b'{"job_id":"a","images":["s3://bucket/k.tif"]}', "neither a field image nor"),
+        (b'{"job_id":"Flight 7","image":"s3://bucket/k.tif"}', "1 to 128 letters"),
+        (b'{"job_id":"a","image":"s3://bucket/k.tif","thresholds":[]}', "should be an object"),
+    ],
+)
+def test_common_mistakes_are_told_as_what_they_are(value: bytes, told: str) -> None:
+    """Whoever reads the dead letter knows what to change in the sender, in no parser's words."""
+    with pytest.raises(UnreadableEvent, match=told):
+        decode(topics.UPLOADED, value)
+
+
+def test_null_is_as_good_as_nothing() -> None:
+    """Serializers that write every field write null for those that are not set."""
+    optional = {n: None for n, f in ImageUploaded.model_fields.items() if not f.is_required()}
+    value = json.dumps({**json.loads(_BARE), **optional}).encode()
+    assert decode(topics.UPLOADED, value).event == decode(topics.UPLOADED, _BARE).event
 
 
 @given(st.sampled_from(topics.ALL), st.sampled_from([*EVENTS, "", "x"]), st.binary(max_size=200))

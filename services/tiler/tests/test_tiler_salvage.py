@@ -71,6 +71,22 @@ def test_latin_1_is_a_rejection_too() -> None:
     assert (no.job_id, no.reason) == ("j", Reason.BAD_REQUEST)
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        json.dumps({"specversion": "1.0", "type": "x", "source": "/x", "id": "1", "data": GOOD}),
+        "\x00\x00\x00\x00\x07" + json.dumps(GOOD),
+    ],
+    ids=["structured mode", "schema registry"],
+)
+def test_an_image_in_the_wrong_wrapping_is_a_rejection(value: str) -> None:
+    """What a library has put around it hides neither job nor image, and the sender is told of it."""
+    no = told(value.encode())
+    assert no is not None
+    assert (no.job_id, no.image, no.reason) == ("j", GOOD["image"], Reason.BAD_REQUEST)
+    assert "structured mode" in no.detail or "schema registry" in no.detail
+
+
 def test_long_texts_that_differ_late_are_two_images() -> None:
     a, b = (told({**GOOD, "image": "x" * 5000 + end}) for end in "ab")
     assert a is not None and b is not None

@@ -125,6 +125,12 @@ class ImageUploaded(JobEvent):
         "none: no shadow; None: the one that stands in the registry, for jobs of production",
     )
 
+    @field_validator("thresholds", mode="before")
+    @classmethod
+    def _null_is_left_out(cls, value: object) -> object:
+        # many serializers write null for what is not set; every other optional field takes it
+        return Thresholds() if value is None else value
+
     @field_validator("image")
     @classmethod
     def _is_an_object(cls, value: str) -> str:
