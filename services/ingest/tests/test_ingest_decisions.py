@@ -14,6 +14,7 @@ from frond.ingest import names
 from frond.ingest.cursors import read_cursor, write_cursor
 from frond.ingest.problems import Refused
 from frond.ingest.ranges import Slice, Unsatisfiable, etag_matches, parse_range
+from frond.ingest.views import message
 from frond.runtime import Egress
 
 _files = st.lists(
@@ -112,3 +113,32 @@ def test_foreign_cursors_are_refused(text: str) -> None:
     """Whatever a client makes up: a problem or, by luck, a cursor; never an exception."""
     with contextlib.suppress(Refused):
         read_cursor(text, int, str)
+
+
+@pytest.mark.parametrize(
+    ("status", "expected", "received", "completed", "told"),
+    [
+        ("running", 5, 3, 1, "Running; 1 of 5 images done; 2 not received yet."),
+        ("running", 5, 5, 1, "Running; 1 of 5 images done."),
+        ("running", None, 3, 1, "Running; 1 of ? images done."),
+        ("successful", 2, 2, 2, "Ended; 2 of 2 images completed."),
+        (
+            "successful", 2, 3, 2,
+            "Ended; 2 of 2 images completed; 1 more than the job's size came and was left out.",
+        ),
+        (
+            "failed", 1, 2, 0,
+            "Ended; not one of 1 images completed; 1 more than the job's size came and was left out.",
+        ),
+    ],
+)  # fmt: skip
+def test_a_size_that_does_not_fit_the_images_is_told(
+    status: str, expected: int | None, received: int, completed: int, told: str
+) -> None:
+    """A publisher that named too large a size reads what its job waits for; too small, what is not
+    in it."""
+    failed = expected if status == "failed" else 0
+    images = {
+        "expected": expected, "received": received, "completed": completed, "failed": failed,
+    }  # fmt: skip
+    assert message({"status": status, "images": images}) == told

@@ -196,15 +196,27 @@ def message(figures: dict[str, Any]) -> str:
             return f"Accepted; {images['received']} of {expected} images received."
         case JobStatus.RUNNING:
             done = images["completed"] + images["failed"]
-            return f"Running; {done} of {expected} images done."
+            missing = (images["expected"] or 0) - max(done, images["received"])
+            rest = f"; {missing} not received yet" if missing > 0 else ""
+            return f"Running; {done} of {expected} images done{rest}."
         case JobStatus.DISMISSED:
             return "Cancelled."
         case JobStatus.FAILED:
-            return f"Ended; not one of {expected} images completed."
+            return f"Ended; not one of {expected} images completed{_beyond(images)}."
         case _:
             failed = images["failed"]
             rest = f", {failed} failed; see failures" if failed else ""
-            return f"Ended; {images['completed']} of {expected} images completed{rest}."
+            return (
+                f"Ended; {images['completed']} of {expected} images completed{rest}"
+                f"{_beyond(images)}."
+            )
+
+
+def _beyond(images: dict[str, Any]) -> str:
+    more = images["received"] - (images["expected"] or 0)
+    if more <= 0:
+        return ""
+    return f"; {more} more than the job's size came and {'was' if more == 1 else 'were'} left out"
 
 
 def detail(
