@@ -81,6 +81,7 @@ _BARE = b'{"job_id":"a","image":"s3://bucket/k.tif"}'
         (b'{"job_id":"a","images":["s3://bucket/k.tif"]}', "neither a field image nor"),
         (b'{"job_id":"Flight 7","image":"s3://bucket/k.tif"}', "1 to 128 letters"),
         (b'{"job_id":"a","image":"s3://bucket/k.tif","thresholds":[]}', "should be an object"),
+        (b'{"job_id":"a","job_size":true}', "a number of images"),
     ],
 )
 def test_common_mistakes_are_told_as_what_they_are(value: bytes, told: str) -> None:

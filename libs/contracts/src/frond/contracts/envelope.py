@@ -226,7 +226,7 @@ def in_words(error: ErrorDetails) -> str:
         return "Input should be an object"
     if error["loc"] == ("job_id",) and error["type"] == "string_pattern_mismatch":
         return JOB_ID_IN_WORDS
-    return error["msg"]
+    return error["msg"].removeprefix("Value error, ")
 
 
 def _told(e: ValidationError) -> str:
