@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import gzip
 import json
+import time
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -163,6 +165,19 @@ def test_odd_json_is_read_one_way(value: bytes) -> None:
     at_once = _read_at_once(topics.UPLOADED, {"ce_type": ImageUploaded.TYPE}, value)
     if at_once is not None:
         assert at_once == _read(topics.UPLOADED, {"ce_type": ImageUploaded.TYPE}, value)
+
+
+def test_a_time_without_a_zone_is_utc(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever it is read: not the reader's own zone."""
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        got = decode(topics.UPLOADED, _BARE, [("ce_time", b"2026-01-02T03:04:05")])
+        assert got.time is not None
+        assert got.time.timestamp() == datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC).timestamp()
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def test_unknown_fields_of_a_newer_sender_are_ignored() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
@@ -14,7 +15,7 @@ from frond.ingest import names
 from frond.ingest.cursors import read_cursor, write_cursor
 from frond.ingest.problems import Refused
 from frond.ingest.ranges import Slice, Unsatisfiable, etag_matches, parse_range
-from frond.ingest.views import message
+from frond.ingest.views import message, moment
 from frond.runtime import Egress
 
 _files = st.lists(
@@ -142,3 +143,18 @@ def test_a_size_that_does_not_fit_the_images_is_told(
         "expected": expected, "received": received, "completed": completed, "failed": failed,
     }  # fmt: skip
     assert message({"status": status, "images": images}) == told
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        ("9999-12-31T23:59:59-14:00", datetime.max), ("0001-01-01T00:00:00+14:00", datetime.min),
+        ("2026-01-02T03:04:05+02:00", datetime(2026, 1, 2, 1, 4, 5)),
+    ],
+)  # fmt: skip
+def test_any_time_that_a_sender_writes_is_shown(written: str, shown: datetime) -> None:
+    """Also one that is no day in UTC: the list of jobs would end in an error for everybody."""
+    ms = int(datetime.fromisoformat(written).timestamp() * 1000)
+    assert moment(ms) == shown.replace(microsecond=0, tzinfo=UTC)
+    assert moment(-(2**63)) is not None and moment(2**63 - 1) is not None
+    assert moment(None) is None

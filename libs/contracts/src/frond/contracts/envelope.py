@@ -67,6 +67,7 @@ class Envelope:
     traceparent: str
     source: str = ""
     time: datetime | None = None
+    """When it happened; UTC where its sender names no zone."""
 
     @property
     def trace_id(self) -> str:
@@ -239,6 +240,8 @@ def _time(text: str | None) -> datetime | None:
     if text is None:
         return None
     try:
-        return datetime.fromisoformat(text)
+        told = datetime.fromisoformat(text)
     except ValueError:
         return None
+    # not the zone of whichever machine reads it
+    return told if told.tzinfo else told.replace(tzinfo=UTC)
