@@ -124,7 +124,9 @@ class ImageUploaded(JobEvent):
         default=None, description="how many images the job has; the first to say it wins"
     )
     name: Name | None = Field(default=None, description="what to call it in results")
-    sha256: Short | None = None
+    sha256: Short | None = Field(
+        default=None, description="of the raster, as its sender says; carried, not checked"
+    )
     model: Short | None = Field(
         default=None, description="name, name@alias or name@digest; None: the default model"
     )
