@@ -51,3 +51,20 @@ def test_offsets_must_ascend() -> None:
     tracker.add(5)
     with pytest.raises(ValueError, match="5"):
         tracker.add(5)
+
+
+def test_offsets_without_a_message_are_passed_when_nothing_is_in_flight() -> None:
+    """What reading has come past is done, but never past what is unfinished, nor back."""
+    tracker = CommitTracker()
+    tracker.pass_to(0)
+    assert tracker.committable is None
+    tracker.pass_to(3)
+    assert tracker.committable == 3
+    tracker.add(3)
+    tracker.pass_to(5)
+    assert tracker.committable == 3
+    tracker.finish(3)
+    tracker.pass_to(2)
+    assert tracker.committable == 4
+    tracker.pass_to(5)
+    assert tracker.committable == 5

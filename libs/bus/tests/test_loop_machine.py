@@ -32,6 +32,7 @@ Which = tuple[TopicPartition, int]
 class Broker:
     def __init__(self) -> None:
         self.log: dict[TopicPartition, list[int]] = {p: [] for p in PARTITIONS}
+        self.end: dict[TopicPartition, int] = dict.fromkeys(PARTITIONS, 0)
         self.committed: dict[TopicPartition, int] = {}
         self.owner: dict[TopicPartition, Worker | None] = dict.fromkeys(PARTITIONS)
 
@@ -112,7 +113,12 @@ class Worker:
                     )
                 )  # fmt: skip
                 self.at[p] = offset + 1
+            if not any(o >= self.at[p] for o in self.broker.log[p]):
+                self.at[p] = self.broker.end[p]
         return got
+
+    async def position(self, partition: TopicPartition) -> int:
+        return self.at[partition]
 
     async def commit(self, offsets: dict[TopicPartition, int]) -> None:
         if any(self.broker.owner[p] is not self for p in offsets):
@@ -169,7 +175,13 @@ class Rebalancing(RuleBasedStateMachine):
     @rule(p=st.sampled_from(PARTITIONS), gaps=st.lists(st.integers(1, 3), min_size=1, max_size=4))
     def produce(self, p: TopicPartition, gaps: list[int]) -> None:
         for gap in gaps:
-            self.broker.log[p].append((self.broker.log[p] or [-1])[-1] + gap)
+            self.broker.log[p].append(self.broker.end[p] + gap - 1)
+            self.broker.end[p] += gap
+
+    @rule(p=st.sampled_from(PARTITIONS), offsets=st.integers(1, 3))
+    def undo(self, p: TopicPartition, offsets: int) -> None:
+        """A transaction ends, or is undone: offsets without a message."""
+        self.broker.end[p] += offsets
 
     @rule()
     def read(self) -> None:
@@ -285,8 +297,7 @@ class Rebalancing(RuleBasedStateMachine):
                     self.commit(w)
             sent = {(p, o) for p, log in self.broker.log.items() for o in log}
             assert self.effects == sent
-            for p, log in self.broker.log.items():
-                assert not log or self.broker.committed[p] == log[-1] + 1
+            assert self.broker.committed == self.broker.end
         finally:
             for task in asyncio.all_tasks(self.aio):
                 task.cancel()

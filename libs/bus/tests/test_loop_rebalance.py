@@ -19,7 +19,7 @@ class Consumer:
     """As much of AIOKafkaConsumer as the loop calls: it hands a message out once, and commits."""
 
     def __init__(self) -> None:
-        self.position = 0
+        self.at = 0
         self.committed = 0
         self.listener: Any = None
         self.rebalances = 1
@@ -30,18 +30,22 @@ class Consumer:
             self.rebalances -= 1
             # the first message was handed out before, and its offset could not be committed
             await self.listener.on_partitions_revoked([PARTITION])
-            self.position = self.committed
+            self.at = self.committed
             if self.tells:
                 await self.listener.on_partitions_assigned([PARTITION])
-        if self.position or PARTITION not in partitions:
+        if self.at or PARTITION not in partitions:
             return {}
-        self.position = 1
+        self.at = 1
         message = SimpleNamespace(partition=6, offset=0, key=b"", headers=(), value=b"{}")
         return {PARTITION: [message]}
 
+    async def position(self, partition: TopicPartition) -> int:
+        assert partition == PARTITION
+        return self.at
+
     def seek(self, partition: TopicPartition, offset: int) -> None:
         assert partition == PARTITION
-        self.position = offset
+        self.at = offset
 
     async def commit(self, offsets: dict[TopicPartition, int]) -> None:
         self.committed = offsets[PARTITION]

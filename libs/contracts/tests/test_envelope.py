@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import json
+import time
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -65,6 +68,35 @@ def test_bad_messages_say_what_is_wrong(value: bytes | None) -> None:
     """Bytes that are no event raise UnreadableEvent with a sentence."""
     with pytest.raises(UnreadableEvent, match=r"\w"):
         decode(topics.UPLOADED, value)
+
+
+_BARE = b'{"job_id":"a","image":"s3://bucket/k.tif"}'
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (b"", "is empty"),
+        (b"\x00\x00\x00\x00\x07" + _BARE, "schema registry"),
+        (gzip.compress(_BARE), "compression.type"),
+        (b'{"specversion":"1.0","type":"x","data":' + _BARE + b"}", "structured mode"),
+        (b'{"job_id":"a","images":["s3://bucket/k.tif"]}', "neither a field image nor"),
+        (b'{"job_id":"Flight 7","image":"s3://bucket/k.tif"}', "1 to 128 letters"),
+        (b'{"job_id":"a","image":"s3://bucket/k.tif","thresholds":[]}', "should be an object"),
+        (b'{"job_id":"a","job_size":true}', "a number of images"),
+    ],
+)
+def test_common_mistakes_are_told_as_what_they_are(value: bytes, told: str) -> None:
+    """Whoever reads the dead letter knows what to change in the sender, in no parser's words."""
+    with pytest.raises(UnreadableEvent, match=told):
+        decode(topics.UPLOADED, value)
+
+
+def test_null_is_as_good_as_nothing() -> None:
+    """Serializers that write every field write null for those that are not set."""
+    optional = {n: None for n, f in ImageUploaded.model_fields.items() if not f.is_required()}
+    value = json.dumps({**json.loads(_BARE), **optional}).encode()
+    assert decode(topics.UPLOADED, value).event == decode(topics.UPLOADED, _BARE).event
 
 
 @given(st.sampled_from(topics.ALL), st.sampled_from([*EVENTS, "", "x"]), st.binary(max_size=200))
@@ -133,6 +165,19 @@ def test_odd_json_is_read_one_way(value: bytes) -> None:
     at_once = _read_at_once(topics.UPLOADED, {"ce_type": ImageUploaded.TYPE}, value)
     if at_once is not None:
         assert at_once == _read(topics.UPLOADED, {"ce_type": ImageUploaded.TYPE}, value)
+
+
+def test_a_time_without_a_zone_is_utc(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever it is read: not the reader's own zone."""
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        got = decode(topics.UPLOADED, _BARE, [("ce_time", b"2026-01-02T03:04:05")])
+        assert got.time is not None
+        assert got.time.timestamp() == datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC).timestamp()
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def test_unknown_fields_of_a_newer_sender_are_ignored() -> None:

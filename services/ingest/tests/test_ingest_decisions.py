@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
@@ -14,6 +15,7 @@ from frond.ingest import names
 from frond.ingest.cursors import read_cursor, write_cursor
 from frond.ingest.problems import Refused
 from frond.ingest.ranges import Slice, Unsatisfiable, etag_matches, parse_range
+from frond.ingest.views import message, moment
 from frond.runtime import Egress
 
 _files = st.lists(
@@ -112,3 +114,47 @@ def test_foreign_cursors_are_refused(text: str) -> None:
     """Whatever a client makes up: a problem or, by luck, a cursor; never an exception."""
     with contextlib.suppress(Refused):
         read_cursor(text, int, str)
+
+
+@pytest.mark.parametrize(
+    ("status", "expected", "received", "completed", "told"),
+    [
+        ("running", 5, 3, 1, "Running; 1 of 5 images done; 2 not received yet."),
+        ("running", 5, 5, 1, "Running; 1 of 5 images done."),
+        ("running", None, 3, 1, "Running; 1 of ? images done."),
+        ("successful", 2, 2, 2, "Ended; 2 of 2 images completed."),
+        (
+            "successful", 2, 3, 2,
+            "Ended; 2 of 2 images completed; 1 more than the job's size came and was left out.",
+        ),
+        (
+            "failed", 1, 2, 0,
+            "Ended; not one of 1 images completed; 1 more than the job's size came and was left out.",
+        ),
+    ],
+)  # fmt: skip
+def test_a_size_that_does_not_fit_the_images_is_told(
+    status: str, expected: int | None, received: int, completed: int, told: str
+) -> None:
+    """A publisher that named too large a size reads what its job waits for; too small, what is not
+    in it."""
+    failed = expected if status == "failed" else 0
+    images = {
+        "expected": expected, "received": received, "completed": completed, "failed": failed,
+    }  # fmt: skip
+    assert message({"status": status, "images": images}) == told
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        ("9999-12-31T23:59:59-14:00", datetime.max), ("0001-01-01T00:00:00+14:00", datetime.min),
+        ("2026-01-02T03:04:05+02:00", datetime(2026, 1, 2, 1, 4, 5)),
+    ],
+)  # fmt: skip
+def test_any_time_that_a_sender_writes_is_shown(written: str, shown: datetime) -> None:
+    """Also one that is no day in UTC: the list of jobs would end in an error for everybody."""
+    ms = int(datetime.fromisoformat(written).timestamp() * 1000)
+    assert moment(ms) == shown.replace(microsecond=0, tzinfo=UTC)
+    assert moment(-(2**63)) is not None and moment(2**63 - 1) is not None
+    assert moment(None) is None

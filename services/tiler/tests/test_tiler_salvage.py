@@ -37,7 +37,8 @@ def told(data: Any, **headers: str) -> ImageRejected | None:
         ({"image": 5}, Reason.BAD_IMAGE_URI, "image"),
         ({"image": None}, Reason.BAD_IMAGE_URI, "image"),
         ({"job_size": 0}, Reason.BAD_REQUEST, "job_size"),
-        ({"job_size": True, "name": 7}, Reason.BAD_REQUEST, "name"),
+        ({"job_size": True}, Reason.BAD_REQUEST, "a job's size is a number"),
+        ({"name": 7}, Reason.BAD_REQUEST, "name"),
         ({"webhook_url": 5}, Reason.BAD_REQUEST, "webhook_url"),
         ({"name": "x\udfff", "webhook_url": "\ud800"}, Reason.BAD_REQUEST, "name"),
         ({"name": "n" * 2000}, Reason.BAD_REQUEST, "name"),
@@ -69,6 +70,22 @@ def test_latin_1_is_a_rejection_too() -> None:
     no = told('{"job_id": "j", "image": "s3://bucket/é.tif"}'.encode("latin-1"))
     assert no is not None
     assert (no.job_id, no.reason) == ("j", Reason.BAD_REQUEST)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        json.dumps({"specversion": "1.0", "type": "x", "source": "/x", "id": "1", "data": GOOD}),
+        "\x00\x00\x00\x00\x07" + json.dumps(GOOD),
+    ],
+    ids=["structured mode", "schema registry"],
+)
+def test_an_image_in_the_wrong_wrapping_is_a_rejection(value: str) -> None:
+    """What a library has put around it hides neither job nor image, and the sender is told of it."""
+    no = told(value.encode())
+    assert no is not None
+    assert (no.job_id, no.image, no.reason) == ("j", GOOD["image"], Reason.BAD_REQUEST)
+    assert "structured mode" in no.detail or "schema registry" in no.detail
 
 
 def test_long_texts_that_differ_late_are_two_images() -> None:

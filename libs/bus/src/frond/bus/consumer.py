@@ -188,6 +188,21 @@ class _Loop:
                 work = Work(partition, message, tracker)
                 if not (self._cannot_wait(message) and self.hands.squeeze_in(work)):
                     self.ahead.add(partition, message)
+        await self._pass_over()
+
+    async def _pass_over(self) -> None:
+        """Let commits follow the reading past offsets without a message, such as transactions' ends.
+
+        Between two reads only: at any other time aiokafka may have moved a position past messages
+        that are not tracked yet.
+        """
+        for partition, tracker in list(self.trackers.items()):
+            if tracker.in_flight:
+                continue
+            with contextlib.suppress(TimeoutError, KafkaError):
+                # a position that is not known at once is not waited for: others are to be read
+                async with asyncio.timeout(0):
+                    tracker.pass_to(await self.consumer.position(partition))
 
     def _cannot_wait(self, message: Any) -> bool:
         return bool(self.at_once) and any(

@@ -33,6 +33,14 @@ class CommitTracker:
         if not self._order:
             self._done.clear()
 
+    def pass_to(self, offset: int) -> None:
+        """Reading has come to this offset: where nothing is in flight, all before it is done.
+
+        Ends of transactions, and what they undid, have offsets and are no messages.
+        """
+        if not self._order and offset > (self._committable or 0):
+            self._committable = offset
+
     @property
     def committable(self) -> int | None:
         """The next offset to read after a restart; None if nothing has finished yet."""

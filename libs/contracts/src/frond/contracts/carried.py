@@ -45,7 +45,19 @@ CARRIES: Final[dict[str, tuple[type[Event], ...]]] = {
 
 
 def bare_type(topic: Topic, value: dict[str, Any]) -> type[Event] | None:
-    """The type of a message that came without headers: only the ingest topic takes those."""
+    """The type of a message that came without headers: only the ingest topic takes those.
+
+    None where the value is neither an image nor a seal.
+    """
     if topic is not topics.UPLOADED:
         return None
-    return ImageUploaded if "image" in value else JobSealed
+    if "image" in value:
+        return ImageUploaded
+    return JobSealed if "job_size" in value or "size" in value else None
+
+
+def structured_data(value: dict[str, Any]) -> dict[str, Any] | None:
+    """What a CloudEvent in structured mode carries; None for any other value."""
+    data = value.get("data")
+    is_one = isinstance(value.get("specversion"), str) and "type" in value
+    return data if is_one and isinstance(data, dict) else None

@@ -16,16 +16,32 @@ from functools import lru_cache
 from typing import Final
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
-from frond.contracts.carried import CARRIES, EVENTS, bare_type
+from frond.contracts import topics
+from frond.contracts.carried import CARRIES, EVENTS, bare_type, structured_data
 from frond.contracts.errors import UnreadableEvent
 from frond.contracts.events import Event
+from frond.contracts.ids import JOB_ID_IN_WORDS
 from frond.contracts.topics import Topic
 
 Headers = list[tuple[str, bytes]]
 
 MAX_EVENT_BYTES: Final = 1 << 20
 _HEADERS: Final = {"ce_specversion", "ce_source", "ce_type", "ce_time", "traceparent"}
+_OTHER_FORMATS: Final = (
+    (
+        b"\x00",
+        "it begins with a zero byte, as what serializers of a schema registry make of Avro, Protobuf "
+        "or JSON. Send JSON as plain text",
+    ),
+    (
+        b"\x1f\x8b",
+        "it is a gzip file. Send JSON as plain text; the producer may compress messages by its own "
+        "setting (compression.type)",
+    ),
+)
+"""How values begin that are often sent by mistake, and what to do."""
 _TRACEPARENT = re.compile(r"^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$")
 
 
@@ -51,6 +67,7 @@ class Envelope:
     traceparent: str
     source: str = ""
     time: datetime | None = None
+    """When it happened; UTC where its sender names no zone."""
 
     @property
     def trace_id(self) -> str:
@@ -145,7 +162,7 @@ def _read(topic: Topic, head: dict[str, str], value: bytes) -> Event:
     try:
         data = json.loads(value)
     except (ValueError, RecursionError) as e:
-        raise UnreadableEvent(f"the value is not JSON: {e}") from None
+        raise UnreadableEvent(f"the value is not JSON: {_no_json(value, e)}") from None
     if not _is_text(value, data):
         raise UnreadableEvent("the value holds half a character (a lone surrogate)")
     if not isinstance(data, dict):
@@ -160,6 +177,12 @@ def _read(topic: Topic, head: dict[str, str], value: bytes) -> Event:
         raise UnreadableEvent(f"the value is no {cls.TYPE}: {_told(e)}") from None
     except RecursionError:
         raise UnreadableEvent("the value is nested too deeply") from None
+
+
+def _no_json(value: bytes, error: Exception) -> str:
+    if not value:
+        return "it is empty"
+    return next((told for begin, told in _OTHER_FORMATS if value.startswith(begin)), str(error))
 
 
 def _is_text(value: bytes, data: object) -> bool:
@@ -178,7 +201,7 @@ def _class_of(topic: Topic, head: dict[str, str], data: dict[str, object]) -> ty
     if declared is None:
         bare = bare_type(topic, data)
         if bare is None:
-            raise UnreadableEvent("the message has no ce_type header")
+            raise UnreadableEvent(_untyped(topic, data))
         return bare
     cls = EVENTS.get(declared)
     if cls is None or cls not in CARRIES[topic.name]:
@@ -187,8 +210,28 @@ def _class_of(topic: Topic, head: dict[str, str], data: dict[str, object]) -> ty
     return cls
 
 
+def _untyped(topic: Topic, data: dict[str, object]) -> str:
+    if structured_data(data) is not None:
+        return (
+            "the message is a CloudEvent in structured mode, and binary mode is read here: send its "
+            "data alone as the value, and its attributes, if at all, as headers (ce_type, ce_id)"
+        )
+    if topic is topics.UPLOADED:
+        return "the value has neither a field image nor, to seal a job, job_size"
+    return "the message has no ce_type header"
+
+
+def in_words(error: ErrorDetails) -> str:
+    """What pydantic finds wrong with a field, for people who send JSON."""
+    if error["type"] in ("model_type", "dict_type"):
+        return "Input should be an object"
+    if error["loc"] == ("job_id",) and error["type"] == "string_pattern_mismatch":
+        return JOB_ID_IN_WORDS
+    return error["msg"].removeprefix("Value error, ")
+
+
 def _told(e: ValidationError) -> str:
-    parts = [".".join(str(p) for p in err["loc"]) + ": " + err["msg"] for err in e.errors()[:5]]
+    parts = [".".join(str(p) for p in err["loc"]) + ": " + in_words(err) for err in e.errors()[:5]]
     # a field's name may hold what no UTF-8 text can
     return "; ".join(parts)[:1000].encode("utf-8", "backslashreplace").decode()
 
@@ -197,6 +240,8 @@ def _time(text: str | None) -> datetime | None:
     if text is None:
         return None
     try:
-        return datetime.fromisoformat(text)
+        told = datetime.fromisoformat(text)
     except ValueError:
         return None
+    # not the zone of whichever machine reads it
+    return told if told.tzinfo else told.replace(tzinfo=UTC)

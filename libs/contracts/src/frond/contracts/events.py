@@ -9,7 +9,14 @@ from __future__ import annotations
 import re
 from typing import Annotated, ClassVar, Final, Literal
 
-from pydantic import AfterValidator, AliasChoices, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BeforeValidator,
+    Field,
+    field_validator,
+    model_validator,
+)
 
 from frond.contracts.drift import (
     MOST_BANDS,
@@ -57,7 +64,16 @@ _ID: Final = re.compile(r"[0-9a-f]{32}")
 Id = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 Name = Annotated[str, Field(max_length=1024)]
 """What a sender called an image. With this bound no event outgrows a Kafka message."""
-JobSize = Annotated[int, Field(ge=1, le=MOST_IMAGES)]
+
+
+def _no_truth_value(value: object) -> object:
+    # pydantic would take true for 1
+    if isinstance(value, bool):
+        raise ValueError("a job's size is a number of images")
+    return value
+
+
+JobSize = Annotated[int, Field(ge=1, le=MOST_IMAGES), BeforeValidator(_no_truth_value)]
 Short = Annotated[str, Field(max_length=2048)]
 
 
@@ -104,14 +120,13 @@ class ImageUploaded(JobEvent):
     TYPE: ClassVar[str] = "frond.image.uploaded.v1"
 
     image: str = Field(description="s3://bucket/key of the raster")
-    job_size: int | None = Field(
-        default=None,
-        ge=1,
-        le=MOST_IMAGES,
-        description="how many images the job has; the first to say it wins",
+    job_size: JobSize | None = Field(
+        default=None, description="how many images the job has; the first to say it wins"
     )
     name: Name | None = Field(default=None, description="what to call it in results")
-    sha256: Short | None = None
+    sha256: Short | None = Field(
+        default=None, description="of the raster, as its sender says; carried, not checked"
+    )
     model: Short | None = Field(
         default=None, description="name, name@alias or name@digest; None: the default model"
     )
@@ -124,6 +139,12 @@ class ImageUploaded(JobEvent):
         description="a version that runs beside the job's, as the first image of the job says; "
         "none: no shadow; None: the one that stands in the registry, for jobs of production",
     )
+
+    @field_validator("thresholds", mode="before")
+    @classmethod
+    def _null_is_left_out(cls, value: object) -> object:
+        # many serializers write null for what is not set; every other optional field takes it
+        return Thresholds() if value is None else value
 
     @field_validator("image")
     @classmethod
@@ -150,7 +171,9 @@ class JobSealed(JobEvent):
 
     TYPE: ClassVar[str] = "frond.job.sealed.v1"
 
-    job_size: int = Field(ge=0, le=MOST_IMAGES, validation_alias=AliasChoices("job_size", "size"))
+    job_size: Annotated[int, Field(ge=0, le=MOST_IMAGES), BeforeValidator(_no_truth_value)] = Field(
+        validation_alias=AliasChoices("job_size", "size")
+    )
 
 
 class JobCancelled(JobEvent):

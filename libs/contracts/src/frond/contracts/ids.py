@@ -11,6 +11,10 @@ from frond.contracts.errors import JobRejected
 from frond.contracts.reasons import Reason
 
 JOB_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
+JOB_ID_IN_WORDS = (
+    "A job id has 1 to 128 letters, digits, dots, dashes and underscores, "
+    "and starts with a letter or a digit."
+)
 _JOB_ID = re.compile(JOB_ID_PATTERN)
 API_KEY = re.compile(r"frond_([0-9a-f]{16})_([A-Za-z0-9_-]{43})")
 """What ``frond keys`` makes: a key's id and its secret."""
@@ -52,11 +56,7 @@ def event_id(event_type: str, *parts: str) -> str:
 def check_job_id(job_id: str) -> str:
     """Return the job id, or raise JobRejected when it could not name an object."""
     if not _JOB_ID.fullmatch(job_id):
-        raise JobRejected(
-            Reason.BAD_JOB_ID,
-            "A job id has 1 to 128 letters, digits, dots, dashes and underscores, "
-            "and starts with a letter or a digit.",
-        )
+        raise JobRejected(Reason.BAD_JOB_ID, JOB_ID_IN_WORDS)
     return job_id
 
 

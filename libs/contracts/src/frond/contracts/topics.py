@@ -69,7 +69,7 @@ STATUS: Final = Topic(
     retention_ms=-1,
     compacted=True,
     public=True,
-    about="The newest snapshot of each job.",
+    about="The newest snapshot of each job; a message without a value and headers: it was deleted.",
 )
 COMPLETED: Final = Topic(
     "frond.completed.v1",

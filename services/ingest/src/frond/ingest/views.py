@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 from urllib.parse import quote
 
 from fastapi import Request
@@ -26,6 +26,10 @@ from frond.contracts.keys import job_prefix
 from frond.ingest.context import ingest_of
 from frond.ingest.readmodel.rows import JobRow
 from frond.ingest.readmodel.summary import summary
+
+_FIRST_MS: Final = -62_135_596_800_000
+_LAST_MS: Final = 253_402_300_799_000
+"""The first and the last second of datetime: of the years 1 and 9999, in UTC."""
 
 
 class Link(BaseModel):
@@ -146,8 +150,13 @@ def base(request: Request) -> str:
 
 
 def moment(ms: int | None) -> datetime | None:
-    """Milliseconds since the epoch as a time."""
-    return None if ms is None else datetime.fromtimestamp(ms / 1000, UTC)
+    """Milliseconds since the epoch as a time; the first or the last that there is for those beyond.
+
+    A message's time is whatever its sender wrote, and one job's must not spoil the list of all.
+    """
+    if ms is None:
+        return None
+    return datetime.fromtimestamp(min(max(ms, _FIRST_MS), _LAST_MS) / 1000, UTC)
 
 
 def job_links(request: Request, job_id: str) -> list[Link]:
@@ -196,15 +205,27 @@ def message(figures: dict[str, Any]) -> str:
             return f"Accepted; {images['received']} of {expected} images received."
         case JobStatus.RUNNING:
             done = images["completed"] + images["failed"]
-            return f"Running; {done} of {expected} images done."
+            missing = (images["expected"] or 0) - max(done, images["received"])
+            rest = f"; {missing} not received yet" if missing > 0 else ""
+            return f"Running; {done} of {expected} images done{rest}."
         case JobStatus.DISMISSED:
             return "Cancelled."
         case JobStatus.FAILED:
-            return f"Ended; not one of {expected} images completed."
+            return f"Ended; not one of {expected} images completed{_beyond(images)}."
         case _:
             failed = images["failed"]
             rest = f", {failed} failed; see failures" if failed else ""
-            return f"Ended; {images['completed']} of {expected} images completed{rest}."
+            return (
+                f"Ended; {images['completed']} of {expected} images completed{rest}"
+                f"{_beyond(images)}."
+            )
+
+
+def _beyond(images: dict[str, Any]) -> str:
+    more = images["received"] - (images["expected"] or 0)
+    if more <= 0:
+        return ""
+    return f"; {more} more than the job's size came and {'was' if more == 1 else 'were'} left out"
 
 
 def detail(

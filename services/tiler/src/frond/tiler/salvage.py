@@ -14,7 +14,8 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from frond.contracts.carried import EVENTS
+from frond.contracts.carried import EVENTS, structured_data
+from frond.contracts.envelope import in_words
 from frond.contracts.errors import JobRejected
 from frond.contracts.events import MOST_IMAGES, ImageRejected, ImageUploaded
 from frond.contracts.ids import JOB_ID_PATTERN, image_id, parse_s3_uri
@@ -23,6 +24,8 @@ from frond.contracts.reasons import Reason
 _MOST_IMAGE: Final = 2048
 _MOST_NAME: Final = 1024
 _MOST_DETAIL: Final = 1000
+# a zero byte and a schema's number, which serializers of a schema registry put before their JSON
+_REGISTRY_PREFIX: Final = 5
 
 
 def salvage(
@@ -85,11 +88,17 @@ def encodable(text: str) -> str:
 def _object(value: bytes | None) -> dict[str, Any] | None:
     if value is None:
         return None
+    data = _json(value)
+    if data is None and value.startswith(b"\x00"):
+        data = _json(value[_REGISTRY_PREFIX:])
+    return (structured_data(data) or data) if isinstance(data, dict) else None
+
+
+def _json(value: bytes) -> Any:
     try:
-        data = json.loads(value.decode(json.detect_encoding(value), "replace"))
+        return json.loads(value.decode(json.detect_encoding(value), "replace"))
     except (ValueError, RecursionError):
         return None
-    return data if isinstance(data, dict) else None
 
 
 def _may_be_an_image(headers: Iterable[tuple[str, bytes]]) -> bool:
@@ -138,7 +147,7 @@ def _why(data: dict[str, Any], error: str) -> tuple[Reason, str]:
         field = ".".join(str(part) for part in first["loc"]) or "value"
         return (
             Reason.BAD_REQUEST,
-            f"The message's field {field} cannot be used: {first['msg']}. {again}",
+            f"The message's field {field} cannot be used: {in_words(first)}. {again}",
         )
     except RecursionError:
         return Reason.BAD_REQUEST, f"The message is nested too deeply. {again}"
