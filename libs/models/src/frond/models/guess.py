@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from dataclasses import dataclass, replace
+from glob import escape
 from pathlib import Path
 from typing import Any, Final
 
@@ -102,7 +103,7 @@ def write_folder(path: Path, folder: Path, name: str | None = None) -> Guess:
     if not (target.exists() and target.samefile(path)):
         shutil.copyfile(path, target)
         # large graphs keep their weights in a file beside them, whose name the graph knows
-        for weights in sorted(path.parent.glob(f"{path.name}*data")):
+        for weights in sorted(path.parent.glob(f"{escape(path.name)}*data")):
             shutil.copyfile(weights, folder / weights.name)
     return _written(found, folder)
 
@@ -121,6 +122,8 @@ def write_served_folder(server: ServerSpec, folder: Path, name: str | None = Non
 
 
 def _check_free(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise bad_model(f"{folder} is a file. Say where the model's folder shall be: --out FOLDER.")
     if (folder / MANIFEST_FILE).exists():
         raise bad_model(
             f"{folder / MANIFEST_FILE} is there already, and may hold your own words. "
