@@ -102,7 +102,7 @@ def test_a_folder_and_a_file_in_each_others_place(tmp_path: Path) -> None:
     (tmp_path / "models").mkdir()
     assert "is a folder. Name the graph in it" in refused(tmp_path / "models")
     graph = planted(tmp_path / "best", {"y": planes(3)})
-    with pytest.raises(ModelRejected, match="best is a file.*--out FOLDER"):
+    with pytest.raises(ModelRejected, match=r"best is a file.*--out FOLDER"):
         write_folder(graph, tmp_path / "best")
 
 
