@@ -50,6 +50,10 @@ LOOK_ALIKES: dict[str, tuple[dict[str, np.ndarray], str]] = {
     "heads of each stride": (
         {"p3": some(24, 8, 8), "p4": some(24, 4, 4), "p5": some(24, 2, 2)}, "heads, one for each stride",
     ),
+    "mask2former": (
+        {"class_queries_logits": some(100, 8), "masks_queries_logits": some(100, 16, 16)},
+        "classes and masks of queries",
+    ),
     "class numbers": ({"y": CLASSES[:, None]}, "after an argmax"),
     "class numbers, channels last": ({"y": CLASSES[..., None]}, "after an argmax"),
     "class numbers as floats": ({"y": CLASSES[:, None].astype("f4")}, "after an argmax"),

@@ -19,6 +19,7 @@ def refuse_look_alikes(seen: Seen) -> None:
     _after_nms(seen)
     _boxes_apart(seen)
     _heads_by_stride(seen)
+    _masks_of_queries(seen)
     _class_numbers(seen)
 
 
@@ -75,6 +76,20 @@ def _heads_by_stride(seen: Seen) -> None:
             f"The outputs {', '.join(map(str, maps))} are a detector's heads, one for each stride, before "
             "their boxes are worked out. Export the whole model, with that last step."
         )
+
+
+def _masks_of_queries(seen: Seen) -> None:
+    rows = _three_axes(seen)
+    if any(o.shape[2] == 4 for o in rows):
+        return
+    for masks in seen.outputs:
+        classes = [o for o in rows if o.shape[:2] == masks.shape[:2]]
+        if masks.first.ndim == 4 and classes:
+            raise bad_model(
+                f"The outputs {classes[0]} and {masks} are classes and masks of queries, as of MaskFormer and "
+                "Mask2Former. Join them in the graph to scores of all classes for each pixel, "
+                "N×K×h×w, as its semantic postprocessing does."
+            )
 
 
 def _class_numbers(seen: Seen) -> None:
