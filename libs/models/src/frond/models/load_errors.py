@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Final
@@ -28,8 +29,8 @@ def load_words(path: Path, error: BaseException | None) -> str:
         )
     if found := _WEIGHTS.search(text):
         return (
-            f"it keeps weights in a file of its own that is not there: {found[1]}. Put that file there; "
-            "the graph knows it by this name."
+            f"it keeps weights in a file that is not there: {os.path.relpath(found[1], path.parent)}. "
+            f"Put that file, by this name, into the folder of {path.name}."
         )
     if any(words in text for words in _NO_GRAPH):
         return (
