@@ -21,6 +21,7 @@ from frond.models.family import (
 )
 from frond.models.folder import bad_model
 from frond.models.graph import Output, Told
+from frond.models.refusals import refuse_look_alikes
 
 _STRIDES: Final = ((8, 16, 32), (4, 8, 16, 32), (8, 16, 32, 64), (16, 32))
 _MOST_ROWS: Final = 2000
@@ -28,8 +29,11 @@ _MOST_CHANNELS: Final = 256
 _BACKGROUND: Final = ("background", "_background", "__background__", "no object", "other")
 
 
-def recognise(outputs: Sequence[Output], size: int, told: Told) -> Family:
+def recognise(outputs: Sequence[Output], size: int, told: Told, rows: int = 1) -> Family:
     """The family of graphs whose outputs look like these, for one window of ``size``.
+
+    Args:
+        rows: how many windows the graph was given at once, where it takes several.
 
     Raises:
         ModelRejected: BAD_MODEL: no decoder reads such outputs.
@@ -40,12 +44,21 @@ def recognise(outputs: Sequence[Output], size: int, told: Told) -> Family:
             f"{told.by} calls this a model for {told.kind!r}, which no decoder reads. Frond runs "
             "boxes, semantic masks and classes of whole windows: export a model of that kind."
         )
-    rules: tuple[Callable[[Seen], Family | None], ...] = (
-        _torchvision, _heatmaps, _queries, _yolo, _planes, _labels,
+    seen = Seen(outputs, size, told, rows)
+    by_names: tuple[Callable[[Seen], Family | None], ...] = (
+        _torchvision,
+        _heatmaps,
+        _named_queries,
+    )
+    by_shapes: tuple[Callable[[Seen], Family | None], ...] = (
+        _queries, _end_to_end, _yolo, _planes, _labels,
     )  # fmt: skip
-    for rule in rules:
-        found = rule(Seen(outputs, size, told))
-        if found is not None:
+    for rule in by_names:
+        if (found := rule(seen)) is not None:
+            return found
+    refuse_look_alikes(seen)
+    for rule in by_shapes:
+        if (found := rule(seen)) is not None:
             return found
     there = ", ".join(str(o) for o in outputs)
     raise bad_model(
@@ -117,18 +130,26 @@ def _heatmaps(seen: Seen) -> Family | None:
     )
 
 
-def _queries(seen: Seen) -> Family | None:
-    outputs, told = seen.outputs, seen.told
-    rows = [o for o in outputs if o.first.ndim == 3]
+def _named_queries(seen: Seen) -> Family | None:
+    rows = [o for o in seen.outputs if o.first.ndim == 3]
     roles = named(rows, {"logits": ("logit",), "pred_boxes": ("box",)})
-    if roles is None:
-        boxes = [o for o in rows if o.shape[2] == 4 and o.within(0, 1)]
-        if not boxes:
-            return None
-        same = [o for o in rows if o is not boxes[0] and o.shape[:2] == boxes[0].shape[:2]]
-        if not same:
-            return None
-        roles = {"logits": min(same, key=lambda o: o.shape[2]), "pred_boxes": boxes[0]}
+    return _detr(seen, roles) if roles is not None else None
+
+
+def _queries(seen: Seen) -> Family | None:
+    rows = [o for o in seen.outputs if o.first.ndim == 3]
+    boxes = [o for o in rows if o.shape[2] == 4 and o.within(0, 1)]
+    if not boxes:
+        return None
+    same = [o for o in rows if o is not boxes[0] and o.shape[:2] == boxes[0].shape[:2]]
+    if not same:
+        return None
+    logits = min(same, key=lambda o: o.shape[2])
+    return _detr(seen, {"logits": logits, "pred_boxes": boxes[0]})
+
+
+def _detr(seen: Seen, roles: dict[str, Output]) -> Family | None:
+    told = seen.told
     logits, boxes_ = roles["logits"], roles["pred_boxes"]
     if boxes_.shape[2] != 4 or logits.shape[:2] != boxes_.shape[:2]:
         return None
@@ -155,6 +176,41 @@ def _queries(seen: Seen) -> Family | None:
     )
 
 
+def _anchors(size: int) -> tuple[set[int], set[int]]:
+    """How many cells the usual strides have in a window, and three times that."""
+    cells = {sum((size // s) ** 2 for s in strides) for strides in _STRIDES}
+    return cells, {3 * n for n in cells}
+
+
+def _end_to_end(seen: Seen) -> Family | None:
+    outputs = seen.outputs
+    cells, threefold = _anchors(seen.size)
+    # there may be no rows, where nothing is found and their number is free
+    heads = [o for o in outputs if o.first.ndim == 3 and o.shape[2] == 6]
+    heads = [o for o in heads if o.shape[1] not in threefold | cells and _ends_in_classes(o)]
+    if not heads:
+        return None
+    head = heads[0]
+    used = [v[0][v[0][:, 4] > 0] for v in head.runs]
+    # rows that are not used may be 0
+    shares = any(len(v) for v in used) and all(unit_boxes(v) for v in used if len(v))
+    params: dict[str, Any] = {"boxes": "centres"} if shares else {}
+    if len(outputs) > 1:
+        params["outputs"] = {"output": head.name}
+    return Family(
+        "yolo-end2end",
+        f"{shape_words(head.first)}: "
+        + (
+            "box in shares of the window, score and class: RT-DETR"
+            if shares
+            else "corners, score and class: YOLO v10, 26, or NMS in the graph"
+        ),
+        params=params,
+        doubts={"boxes": "shares of the window, from the centre, as Ultralytics exports RT-DETR"},
+        at_least=max(1, *(int(v[:, 5].max()) + 1 if len(v) else 1 for v in used)),
+    )
+
+
 def _yolo(seen: Seen) -> Family | None:
     outputs, size, told = seen.outputs, seen.size, seen.told
     rows = [o for o in outputs if o.first.ndim == 3 and min(o.shape[1:]) >= 5]
@@ -162,6 +218,8 @@ def _yolo(seen: Seen) -> Family | None:
         return None
     head = rows[0]
     if head.shape[1] == head.shape[2] and size % head.shape[1] == 0:
+        if any(_is_planes(o, size, x) for o in outputs for x in ("NCHW", "NHWC")):
+            return None
         raise bad_model(
             f"The output {head} has a value for each pixel and no axis of classes. Export it as "
             "N×1×h×w for one class, or with the scores of all classes, N×K×h×w."
@@ -174,8 +232,7 @@ def _yolo(seen: Seen) -> Family | None:
     chosen = {"outputs": {"output": head.name}} if len(outputs) > 1 else {}
     a, b = head.shape[1:]
     words = shape_words(head.first)
-    cells = {sum((size // s) ** 2 for s in strides) for strides in _STRIDES}
-    threefold = {3 * n for n in cells}
+    cells, threefold = _anchors(size)
     known = len(told.classes)
 
     def raw(version: str, classes: int, doubt: str = "") -> Family:
@@ -189,33 +246,14 @@ def _yolo(seen: Seen) -> Family | None:
             classes=classes,
         )
 
-    if b == 6 and a not in threefold | cells and _ends_in_classes(head):
-        used = [v[0][v[0][:, 4] > 0] for v in head.runs]
-        # rows that are not used may be 0
-        shares = any(len(v) for v in used) and all(unit_boxes(v) for v in used if len(v))
-        params: dict[str, Any] = {"boxes": "centres"} if shares else {}
-        return Family(
-            "yolo-end2end",
-            f"{words}: "
-            + (
-                "box in shares of the window, score and class: RT-DETR"
-                if shares
-                else "corners, score and class: YOLO v10, 26, or NMS in the graph"
-            ),
-            params=params | chosen,
-            doubts={
-                "boxes": "shares of the window, from the centre, as Ultralytics exports RT-DETR"
-            },
-            at_least=max(1, *(int(v[:, 5].max()) + 1 if len(v) else 1 for v in used)),
-        )
     if b in cells and a >= 5:
         return raw("v8", a - 4)
     if a in threefold and b >= 6:
         return raw("v5", b - 5)
     if a in cells:
-        return raw(
-            "v5" if known and b == known + 5 else "v8", b - 4 - bool(known and b == known + 5)
-        )
+        if b == 5 or (known and b in (known + 4, known + 5)):
+            return raw("v5" if b == known + 5 else "v8", b - 4 - (b == known + 5))
+        return raw("v5", b - 5, "as of YOLOX and v6; v8 where there is no objectness")
     if len(outputs) == 1 and a <= _MOST_ROWS and all(unit_boxes(v) for v in head.runs):
         return Family(
             "detr",
@@ -231,7 +269,8 @@ def _yolo(seen: Seen) -> Family | None:
 
 def _planes(seen: Seen) -> Family | None:
     outputs, size, told = seen.outputs, seen.size, seen.told
-    for o in outputs:
+    # a mask that was cut off already may stand before the scores that it was made of
+    for o in sorted(outputs, key=lambda o: o.first.dtype.kind != "f"):
         layout = next((x for x in ("NCHW", "NHWC") if _is_planes(o, size, x)), None)
         if layout is not None:
             break

@@ -42,11 +42,12 @@ class Family:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What there is to tell a family by."""
+    """What there is to tell a family by; ``rows`` windows were given at once."""
 
     outputs: Sequence[Output]
     size: int
     told: Told
+    rows: int = 1
 
 
 def named(outputs: Sequence[Output], words: dict[str, tuple[str, ...]]) -> dict[str, Output] | None:

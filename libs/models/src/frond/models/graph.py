@@ -17,6 +17,7 @@ from frond.contracts.errors import FrondError, ModelRejected
 from frond.contracts.modelspec import ServerSpec
 from frond.models.decoders.base import shape_words
 from frond.models.folder import bad_model
+from frond.models.load_errors import first_line
 from frond.models.remote import RemoteModel
 from frond.models.session import DTYPES, open_graph
 
@@ -104,6 +105,8 @@ class Graph:
         Raises:
             ModelRejected: BAD_MODEL: ONNX Runtime cannot load it.
         """
+        if path.is_dir():
+            raise bad_model(f"{path} is a folder. Name the graph in it, a file in ONNX format.")
         if not path.is_file():
             raise bad_model(f"There is no file {path}.")
         session = open_graph(path, ("CPUExecutionProvider",), threads)
@@ -138,10 +141,14 @@ class Graph:
         except FrondError:
             raise
         except Exception as e:  # ONNX Runtime's errors have no common base but this
-            why = (str(e).strip().splitlines() or [type(e).__name__])[0][:300]
-            raise bad_model(f"The graph could not be run on a sample: {why}") from e
+            raise bad_model(f"The graph could not be run on a sample: {first_line(e)}") from e
         if not all(isinstance(v, np.ndarray) for values in runs for v in values):
             raise bad_model("An output of the graph is a list or a mapping, not an array.")
+        for name, value in zip(names, runs[0], strict=True):
+            if value.dtype.kind not in "fiub":
+                raise bad_model(
+                    f"The output {name} holds text, which no decoder reads. Export the graph without it."
+                )
         kept = [runs[0], *(values for values in runs[1:] if all(_finite(v) for v in values))]
         return tuple(
             Output(name, tuple(values[n] for values in kept)) for n, name in enumerate(names)

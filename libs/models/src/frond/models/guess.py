@@ -5,14 +5,20 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from glob import escape
 from pathlib import Path
 from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
 
 from frond.contracts.errors import ModelRejected, ModelUnavailable
 from frond.contracts.modelspec import ModelManifest, ServerSpec
 from frond.models.families import recognise
 from frond.models.family import Family
+from frond.models.family import count as count_of
 from frond.models.folder import MANIFEST_FILE, MODEL_FILE, bad_model, parse_manifest
 from frond.models.graph import Graph, Port, batch_of, drawn
 from frond.models.session import DTYPES, ModelSession
@@ -80,7 +86,15 @@ def _described(graph: Graph, name: str, server: ServerSpec | None = None) -> Gue
     # the last one is no image: logits follow it far out of 0…1, probabilities cannot
     scales = (1.0,) if "uint8" in port.dtype else (_PER_PIXEL, 1.0, 30.0)
     outputs = graph.run(*(batch_of(samples, port, layout, s) for s in scales))
-    family = recognise(outputs, size, graph.told)
+    fixed = port.shape[0] if len(port.shape) == 4 else None
+    family = recognise(outputs, size, graph.told, fixed or 1)
+    if (
+        server is None
+        and fixed is None
+        and len(port.shape) == 4
+        and family.decoder != "torchvision"
+    ):
+        _batch(graph, port, layout, samples, sheet)
     if server is not None:
         _server(server, graph, sheet)
     text = _text(name, graph, port, family, layout, bands, size, sheet)
@@ -102,7 +116,7 @@ def write_folder(path: Path, folder: Path, name: str | None = None) -> Guess:
     if not (target.exists() and target.samefile(path)):
         shutil.copyfile(path, target)
         # large graphs keep their weights in a file beside them, whose name the graph knows
-        for weights in sorted(path.parent.glob(f"{path.name}*data")):
+        for weights in sorted(path.parent.glob(f"{escape(path.name)}*data")):
             shutil.copyfile(weights, folder / weights.name)
     return _written(found, folder)
 
@@ -121,6 +135,8 @@ def write_served_folder(server: ServerSpec, folder: Path, name: str | None = Non
 
 
 def _check_free(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise bad_model(f"{folder} is a file. Say where the model's folder shall be: --out FOLDER.")
     if (folder / MANIFEST_FILE).exists():
         raise bad_model(
             f"{folder / MANIFEST_FILE} is there already, and may hold your own words. "
@@ -211,6 +227,21 @@ def _size(graph: Graph, port: Port, layout: str, bands: int, sheet: _Sheet) -> i
     return size
 
 
+def _batch(
+    graph: Graph, port: Port, layout: str, samples: Sequence[NDArray[np.uint8]], sheet: _Sheet
+) -> None:
+    """Graphs are often exported with a free batch and one baked into a reshape within."""
+    try:
+        outputs = graph.run(batch_of([*samples, *samples], port, layout))
+        follows = all(o.first.ndim and len(o.first) == 2 for o in outputs)
+    except ModelRejected:
+        follows = False
+    if not follows:
+        sheet.doubts["input.batch"] = (
+            "the graph declares a free batch, and failed on two windows; export it anew for larger ones"
+        )
+
+
 def _text(
     name: str, graph: Graph, port: Port, family: Family, layout: str, bands: int, size: int,
     sheet: _Sheet,
@@ -247,6 +278,8 @@ def _text(
     sheet.add("input.dtype", DTYPES[port.dtype])
     if len(port.shape) == 4 and (port.shape[0] or 1) > 1:
         sheet.add("input.batch", port.shape[0])
+    elif "input.batch" in sheet.doubts:
+        sheet.add("input.batch", 1)
     _normalization(family, port, bands, told.by, sheet)
     if told.gsd_m is not None:
         sheet.add("gsd_m", told.gsd_m, f"as {told.by} says")
@@ -316,7 +349,12 @@ def _classes(family: Family, graph: Graph, sheet: _Sheet) -> None:
         if family.classes
         else "their names, as many as it was trained with"
     )
-    sheet.fill_in.append(f"classes: {many}, in the order of training; they are not in the graph.")
+    there = (
+        f"the graph's metadata have {count_of(len(names), 'name')}, which do not fit"
+        if names
+        else "they are not in the graph"
+    )
+    sheet.fill_in.append(f"classes: {many}, in the order of training; {there}.")
 
 
 def _normalization(family: Family, port: Port, bands: int, by: str, sheet: _Sheet) -> None:

@@ -21,6 +21,7 @@ from frond.models.decoders import (
     detections_of,
 )
 from frond.models.folder import MODEL_FILE, bad_model, load_manifest
+from frond.models.load_errors import first_line, load_words
 from frond.models.remote import RemoteModel, declared_input
 
 Arrays = dict[str, NDArray[Any]]
@@ -152,7 +153,7 @@ class ModelSession:
             raise
         except Exception as e:  # ONNX Runtime's errors have no common base but this
             raise bad_model(
-                f"The model {self.manifest.name} could not be run: {_first_line(e)}"
+                f"The model {self.manifest.name} could not be run: {first_line(e)}{self._one_at_a_time()}"
             ) from e
         outputs = dict(zip(self._outputs, values, strict=True))
         if self._decoder.per_image:
@@ -163,7 +164,7 @@ class ModelSession:
                 shape = getattr(value, "shape", type(value).__name__)
                 raise bad_model(
                     f"The model {self.manifest.name}: for {rows} windows the output {name!r} "
-                    f"has shape {shape}; its first axis must be the batch."
+                    f"has shape {shape}; its first axis must be the batch.{self._one_at_a_time()}"
                 )
         return {name: value[:windows] for name, value in outputs.items()}
 
@@ -262,6 +263,12 @@ class ModelSession:
         spread = gain.astype(np.float32).reshape(shape)
         return spread, (bias.astype(np.float32).reshape(shape) if bias.any() else None)
 
+    def _one_at_a_time(self) -> str:
+        """What to try where a batch fails that nobody but Frond chose."""
+        if not self.free_batch or self.batch == 1:
+            return ""
+        return " Where it takes one window at a time, set input.batch to 1."
+
     def sample(self, rng: np.random.Generator) -> NDArray[np.uint8]:
         """A window of noise, as :meth:`prepare` takes it."""
         return rng.integers(0, 256, self._window, dtype=np.uint8)
@@ -312,7 +319,7 @@ def open_graph(
             return ort.InferenceSession(str(path), options, providers=wanted)
         except Exception as e:  # ONNX Runtime's errors have no common base but this
             error = e
-    raise bad_model(f"ONNX Runtime cannot load {path.name}: {_first_line(error)}") from error
+    raise bad_model(f"ONNX Runtime cannot load {path.name}: {load_words(path, error)}") from error
 
 
 def _options(provider: str, cache_dir: Path | None) -> dict[str, str]:
@@ -326,11 +333,6 @@ def _options(provider: str, cache_dir: Path | None) -> dict[str, str]:
             "trt_timing_cache_path": str(engines),
         }
     return dict(_OPTIONS.get(provider, {}))
-
-
-def _first_line(e: BaseException | None) -> str:
-    lines = str(e).strip().splitlines()
-    return lines[0][:300] if lines else type(e).__name__
 
 
 def _shape(shape: Sequence[Any]) -> str:

@@ -137,6 +137,24 @@ def output(outputs: Outputs, role: str, manifest: ModelManifest, *, alone: bool 
     return finite(outputs[name], name, manifest)
 
 
+def class_scores(outputs: Outputs, manifest: ModelManifest, activation: str) -> Floats:
+    """The output of a model that gives nothing but scores, before the activation that is left.
+
+    Raises:
+        ModelRejected: BAD_MODEL: as :func:`output`, or it holds whole numbers, of which an activation
+            would make scores that mean nothing.
+    """
+    scores = output(outputs, "scores", manifest, alone=True)
+    given = [v for v in outputs.values() if v.shape == scores.shape]
+    if activation != "none" and given and all(v.dtype.kind in "iu" for v in given):
+        raise bad(
+            manifest,
+            f"the output {shape_words(scores)} holds whole numbers: the number of the best class, after an "
+            f"argmax, of which {activation} makes nothing. Export the scores of all classes.",
+        )
+    return scores
+
+
 def finite(values: NDArray[Any], name: str, manifest: ModelManifest) -> Floats:
     """The values as float32; rejected when any is NaN or infinite."""
     if values.dtype.kind not in "fiu":

@@ -15,7 +15,7 @@ from frond.models.decoders.base import (
     WindowPlanes,
     bad,
     check_probability,
-    output,
+    class_scores,
     shape_words,
     sigmoid,
 )
@@ -69,7 +69,7 @@ class Semantic:
         thresholds: ModelThresholds,  # noqa: ARG002 # they count where windows are blended
     ) -> list[WindowPlanes]:
         said = params_of(manifest)
-        scores = output(outputs, "scores", manifest, alone=True)
+        scores = class_scores(outputs, manifest, said.activation)
         shape = shape_words(scores)
         if said.layout == "NHWC" and scores.ndim == 4:
             scores = scores.transpose(0, 3, 1, 2)

@@ -11,7 +11,7 @@ from frond.models.decoders.base import (
     WindowDetections,
     bad,
     check_probability,
-    output,
+    class_scores,
     select,
     shape_words,
     sigmoid,
@@ -44,7 +44,8 @@ class TileClassification:
                 f"decoder.params.background is {background!r}; with {channels - 1} classes it is a "
                 f"channel from 0 to {channels - 1}, or left out.",
             )
-        raw = output(outputs, "scores", manifest, alone=True)
+        activation = manifest.decoder.params.get("activation", "none")
+        raw = class_scores(outputs, manifest, activation)
         if raw.ndim != 2 or raw.shape[1] != channels:
             raise bad(
                 manifest,
@@ -52,7 +53,7 @@ class TileClassification:
                 f"{' and a background' * (background is not None)} need N×{channels}.",
             )
         scores = _activated(raw, manifest)
-        if manifest.decoder.params.get("activation") != "sigmoid":
+        if activation != "sigmoid":
             # one class a window: the first of the best
             best = np.arange(channels) == scores.argmax(axis=1)[:, None]
             scores = np.where(best, scores, np.float32(-1))
