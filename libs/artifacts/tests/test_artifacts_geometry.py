@@ -48,19 +48,24 @@ def test_split_covers_the_same_ground_within_the_world(
     assert sum(signed_area(p[:-1]) for p in parts) == pytest.approx(2 * w * h, rel=1e-6, abs=1e-9)
 
 
-def test_a_ring_around_the_pole_is_led_to_it() -> None:
-    """A polar raster's footprint covers all longitudes up to the pole."""
+@pytest.mark.parametrize("west", [-5e5, -2.3e5])
+def test_a_ring_around_the_pole_is_led_to_it(west: float) -> None:
+    """A polar raster's footprint covers all longitudes up to the pole, in one piece: two that touch
+    along a line are no valid geometry."""
     polar = Georeference(
-        kind="affine", crs="EPSG:3031", transform=(1000.0, 0.0, -5e5, 0.0, -1000.0, 5e5)
+        kind="affine", crs="EPSG:3031", transform=(1000.0, 0.0, west, 0.0, -1000.0, 5e5)
     )
     ring = footprint(polar, 1000, 1000)
     assert ring is not None
-    shape = shapely.union_all([shapely.Polygon(p) for p in split(ring)])
+    (part,) = split(ring)
+    assert shapely.LinearRing(part).is_ccw
+    shape = shapely.Polygon(part)
+    assert shape.is_valid
     assert shape.covers(shapely.Point(0, -89.99))
     assert shape.covers(shapely.Point(179, -89.0))
     assert not shape.covers(shapely.Point(0, -80.0))
-    west, south, east, _ = shape.bounds
-    assert (west, south, east) == (-180.0, -90.0, 180.0)
+    assert shape.bounds[:3] == (-180.0, -90.0, 180.0)
+    assert item(JOB, image("p.tif", detections(5), polar))["bbox"][:3] == [-180.0, -90.0, 180.0]
 
 
 def test_no_georeference_no_lonlat() -> None:
@@ -97,6 +102,17 @@ class TestStac:
         west, _, east, _ = found["bbox"]
         assert west == pytest.approx(179.96)
         assert east == pytest.approx(-179.94)
+
+    @pytest.mark.parametrize("west", [-180.0, 0.0, 0.1])
+    def test_all_around_the_globe(self, west: float) -> None:
+        """A global raster has one footprint and every longitude, also where they count from 0 to 360."""
+        globe = Georeference(
+            kind="affine", crs="EPSG:4326", transform=(0.1, 0.0, west, 0.0, -0.1, 80.0)
+        )
+        found = item(JOB, image("g.tif", detections(5), globe, size=(3600, 1600)))
+        assert found["bbox"] == [-180.0, -80.0, 180.0, 80.0]
+        shape = shapely.geometry.shape(found["geometry"])
+        assert shape.is_valid and shape.area == pytest.approx(360 * 160)
 
     def test_without_place_the_geometry_is_null(self) -> None:
         """STAC allows it, and then wants no bbox."""

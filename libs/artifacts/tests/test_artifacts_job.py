@@ -34,6 +34,7 @@ from pycocotools.coco import COCO
 from frond.artifacts import IMAGE_ARTIFACTS, JOB_ARTIFACTS, JobInfo
 from frond.artifacts.geojson import FeatureCollection
 from frond.artifacts.geometry import area_km2
+from frond.contracts.plan import Georeference
 from frond.merge import Detections
 
 RESULTS = [
@@ -148,6 +149,17 @@ class TestGeoJson:
         assert first["properties"]["model_digest"] == MODEL.digest
         assert first["properties"]["class"] in JOB.classes
 
+    @pytest.mark.parametrize("gsd", [0.05, 0.01, 0.002, 0.0005])
+    def test_small_pixels_stay_apart(self, gsd: float) -> None:
+        """Degrees have as many digits as the raster's pixels ask for: no box moves by half of one."""
+        geo = Georeference(
+            kind="affine", crs="EPSG:32633", transform=(gsd, 0.0, 500_000.0, 0.0, -gsd, 5_000_000.0)
+        )
+        found = detections(50, 1)
+        data = job_files([image("a.tif", found, geo)])[0]["detections.geojson"]
+        back = geopandas.read_file(io.BytesIO(data)).to_crs("EPSG:32633").bounds
+        assert np.abs((back.minx - 500_000.0) / gsd - found.boxes[:, 0]).max() < 0.5
+
     def test_across_the_antimeridian(self) -> None:
         """Boxes over 180° become two parts that meet there; neighbours stay polygons."""
         boxes = [(390, 10, 410, 30), (10, 10, 30, 30), (500, 10, 520, 30)]
@@ -250,6 +262,15 @@ class TestSummary:
         assert got == pytest.approx(
             0.1 * 110.65 * 0.1 * 111.32 * np.cos(np.radians(17.05)), rel=5e-3
         )
+
+    @pytest.mark.parametrize("west", [-180.0, 0.0])
+    @pytest.mark.parametrize(("north", "km2"), [(90.0, 510_065_621.7), (60.0, 441_255_000.0)])
+    def test_the_globe_has_its_area(self, west: float, north: float, km2: float) -> None:
+        """All of the Earth, and more than half of it: an outline alone does not tell which side."""
+        globe = Georeference(
+            kind="affine", crs="EPSG:4326", transform=(0.1, 0.0, west, 0.0, -0.1, north)
+        )
+        assert area_km2(globe, 3600, round(20 * north)) == pytest.approx(km2, rel=1e-3)
 
 
 def test_a_scale_that_was_estimated_is_said_to_be() -> None:

@@ -152,6 +152,19 @@ class TestGeoJson:
         )
         assert holes == expected > 10
 
+    def test_small_pixels_stay_apart(self) -> None:
+        """Half a centimetre wide, rotated: valid, counter-clockwise and of the pixels' area."""
+        geo = Georeference(
+            kind="affine", crs="EPSG:32633", transform=(0.004, 0.003, 5e5, 0.003, -0.004, 5e6)
+        )
+        found, masks = regions_of(blobs(6))
+        files = job_files([segmented("a.tif", found, geo)], SEGMENTATION)[0]
+        frame = geopandas.read_file(io.BytesIO(files["detections.geojson"]))
+        assert frame.is_valid.all()
+        assert all(g.exterior.is_ccw for g in frame.geometry)
+        areas = frame.to_crs("EPSG:32633").area / 0.005**2
+        assert np.allclose(areas, [m.sum() for m in masks], rtol=0.1, atol=0.5)
+
     def test_they_lie_where_the_pixels_do(self, two: Any) -> None:
         """Taken back to the raster's CRS, each covers its pixels' ground to a part in a thousand."""
         _, masks, files = two
@@ -184,14 +197,40 @@ class TestGeoJson:
         frame = geopandas.read_parquet(io.BytesIO(file["detections.parquet"]))
         assert frame.geometry.is_valid.all()
 
-    def test_around_a_pole(self) -> None:
+    @pytest.mark.parametrize(("crs", "left", "pixel"), [
+        ("EPSG:32633", (399_960, 5_000_040), 10), ("EPSG:32633", (499_960, 7_000_040), 10),
+        ("EPSG:3035", (4_000_000, 3_000_000), 30), ("EPSG:4326", (-180, 80), 0.1),
+        ("EPSG:4326", (0, 80), 0.1),
+    ])  # fmt: skip
+    def test_long_edges_follow_the_raster(
+        self, crs: str, left: tuple[float, float], pixel: float
+    ) -> None:
+        """A hole close to a straight edge across a whole scene stays inside of it, be the scene as
+        wide as the Earth."""
+        geo = Georeference(
+            kind="affine", crs=crs, transform=(pixel, 0, left[0], 0, -pixel, left[1])
+        )
+        classes = np.ones((1600, 3600), np.uint8)
+        for row in (2, 1596):
+            classes[row : row + 2, 1700:1710] = 0
+        shapes = lonlat_shapes(geo, regions_of(classes)[0])
+        (text,) = geojson_texts(shapes, 7)
+        shape = shapely.geometry.shape(json.loads(text))
+        assert shape.is_valid
+        holes = [r for p in shapely.get_parts(shape) for r in p.interiors]
+        if crs == "EPSG:4326":
+            assert shape.area == pytest.approx(((classes > 0).sum()) * pixel**2)
+        assert len(holes) == 2
+
+    @pytest.mark.parametrize("left", [(-30_000, 30_000), (-27_500, 35_500)])
+    def test_around_a_pole(self, left: tuple[int, int]) -> None:
         """A region that holds the pole covers it; one around it leaves it out."""
         geo = Georeference(
-            kind="affine", crs="EPSG:3413", transform=(1000, 0, -30_000, 0, -1000, 30_000)
+            kind="affine", crs="EPSG:3413", transform=(1000, 0, left[0], 0, -1000, left[1])
         )
         full = np.ones((60, 60), np.uint8)
         ring = full.copy()
-        ring[20:40, 20:40] = 0
+        ring[24:42, 14:36] = 0
         for classes, holds in ((full, True), (ring, False)):
             shapes = lonlat_shapes(geo, regions_of(classes)[0])
             assert shapes is not None and shapes[0].is_valid

@@ -124,15 +124,17 @@ def test_it_is_a_cog_that_says_what_it_holds(tmp_path: Path) -> None:
     assert polygons.areas.sum() == pytest.approx(4 * ((mask > 0) & (mask < 255)).sum())
 
 
-def test_control_points_are_kept(tmp_path: Path) -> None:
-    """A raster that is placed by GCPs gives a class raster that is, at its own scale."""
+@pytest.mark.parametrize("code", [4326, None])
+def test_control_points_are_kept(tmp_path: Path, code: int | None) -> None:
+    """A raster that is placed by GCPs gives a class raster that is, at its own scale; a CRS they
+    need not have."""
     points = ((0.0, 0.0, 10.0, 50.0, 0.0), (220.0, 0.0, 10.0, 49.0, 0.0), (0.0, 300.0, 11.0, 50.0, 0.0))  # fmt: skip
     grid = GRID.model_copy(update={"scale": 0.5})
-    geo = Georeference(kind="gcps", crs="EPSG:4326", gcps=points)
+    geo = Georeference(kind="gcps", crs=code and f"EPSG:{code}", gcps=points)
     plan = prepared(tmp_path, certain(blobs(grid, 1, 0), 1), grid, georeference=geo)
     with rasterio.open(build(tmp_path, plan, manifest_of(1)).classes) as raster:
         kept, crs = raster.gcps
-    assert crs.to_epsg() == 4326
+    assert (crs and crs.to_epsg()) == code
     assert [(p.row * 2, p.col * 2, p.x, p.y, p.z) for p in kept] == list(points)
 
 

@@ -184,9 +184,26 @@ def test_a_crs_that_names_a_file_is_none(tmp_path: Path, grids: str, proj4: str)
 
 
 @pytest.mark.parametrize("code", [32648, 4326])
-def test_a_crs_alone_says_no_gsd(make_raster: Make, scene: Scene, code: int) -> None:
+def test_a_crs_alone_is_no_place(make_raster: Make, scene: Scene, code: int) -> None:
     """GDAL gives the identity where a file has no geotransform: nobody said that a pixel is one
-    metre or one degree wide."""
+    metre or one degree wide, or that the first one lies where the CRS begins."""
     info = facts(make_raster(scene(), crs=CRS.from_epsg(code), transform=None))
-    assert info.georeference.crs == f"EPSG:{code}"
+    assert info.georeference == Georeference()
     assert info.gsd is None
+    assert "gdal_edit.py -a_ullr" in info.notes[0]
+
+
+def test_a_crs_keeps_no_rpcs_from_being_used(make_raster: Make, scene: Scene) -> None:
+    """A CRS without a geotransform says less than RPCs do."""
+    middle = {"line_off": 150, "samp_off": 200, "lat_off": 2.5, "long_off": 103.5, "height_off": 20}
+    scales = {"line_scale": 150, "samp_scale": 200, "lat_scale": 0.01, "long_scale": 0.01}
+    one = [1.0] + [0.0] * 19
+    rpcs = RPC(
+        **middle, **scales, height_scale=100, line_num_coeff=[0, 0, -1.0] + [0] * 17,
+        line_den_coeff=one, samp_num_coeff=[0, 1.0] + [0] * 18, samp_den_coeff=one,
+    )  # fmt: skip
+    path = make_raster(
+        scene(), crs=CRS.from_epsg(4326), transform=None,
+        after=lambda out: setattr(out, "rpcs", rpcs),
+    )  # fmt: skip
+    assert facts(path).georeference.kind == "rpcs"

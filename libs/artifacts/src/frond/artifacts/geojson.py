@@ -1,5 +1,5 @@
-"""GeoJSON to RFC 7946: lon/lat of WGS 84 with seven decimals (1 cm), no ``crs``, exterior rings
-counter-clockwise, holes clockwise, cut at the antimeridian.
+"""GeoJSON to RFC 7946: lon/lat of WGS 84 with seven decimals (1 cm; more where a pixel is smaller
+than 5 cm), no ``crs``, exterior rings counter-clockwise, holes clockwise, cut at the antimeridian.
 
 Images without longitude and latitude give no features; the file names them in the foreign member
 ``images_without_lonlat``. A detection that its georeference cannot place has a null geometry.
@@ -7,6 +7,7 @@ Images without longitude and latitude give no features; the file names them in t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
@@ -25,10 +26,13 @@ from frond.artifacts.common import (
 )  # fmt: skip
 from frond.artifacts.geometry import Floats, Point, crosses, lonlat_rings, split
 from frond.artifacts.regions import geojson_texts, lonlat_shapes
+from frond.contracts.plan import Georeference
 from frond.merge import Detections
-from frond.raster import has_lonlat
+from frond.raster import gsd_m, has_lonlat
 
 DECIMALS = 7
+_DEGREE_M = 111_320.0
+_STEPS_A_PIXEL = 5
 
 
 class FeatureCollection:
@@ -86,13 +90,14 @@ class GeoJson(FeatureCollection):
             self.without_lonlat(result.outcome.image_id, result.outcome.name)
             return
         geo = result.plan.georeference
+        digits = decimals(geo, *result.size)
         for first, part, regions in result.slices():
             if regions is not None:
                 shapes = lonlat_shapes(geo, regions)
-                texts = None if shapes is None else geojson_texts(shapes, DECIMALS)
+                texts = None if shapes is None else geojson_texts(shapes, digits)
             else:
                 rings = lonlat_rings(geo, part.boxes)
-                texts = None if rings is None else geometry_texts(rings)
+                texts = None if rings is None else geometry_texts(rings, digits)
             if texts is not None:
                 self.features(self._texts(result, first, part, texts))
 
@@ -124,20 +129,28 @@ class GeoJson(FeatureCollection):
         return known
 
 
-def geometry_texts(rings: Floats) -> list[str]:
+def decimals(geo: Georeference, width: int, height: int) -> int:
+    """How many decimals an image's degrees have, so that its pixels stay apart."""
+    size = gsd_m(geo, width, height)
+    if size is None:
+        return DECIMALS
+    return max(DECIMALS, math.ceil(math.log10(_DEGREE_M * _STEPS_A_PIXEL / size)))
+
+
+def geometry_texts(rings: Floats, digits: int = DECIMALS) -> list[str]:
     """The GeoJSON geometry of each ring [n, 5, 2]: Polygon, MultiPolygon or null."""
-    flat = (np.round(rings, DECIMALS) + 0.0).reshape(len(rings), 10)
+    flat = (np.round(rings, digits) + 0.0).reshape(len(rings), 10)
     texts = [_POLYGON % tuple(row) for row in flat.tolist()]
     for k in np.flatnonzero(crosses(rings)).tolist():
-        texts[k] = text(geometry_of(split(rings[k])))
+        texts[k] = text(geometry_of(split(rings[k]), digits))
     for k in np.flatnonzero(np.isnan(flat[:, 0])).tolist():
         texts[k] = "null"
     return texts
 
 
-def geometry_of(parts: list[list[Point]]) -> dict[str, object] | None:
+def geometry_of(parts: list[list[Point]], digits: int = DECIMALS) -> dict[str, object] | None:
     """Rings as one GeoJSON geometry, rounded."""
-    rings = [[[round(x, DECIMALS) + 0.0, round(y, DECIMALS) + 0.0] for x, y in p] for p in parts]
+    rings = [[[round(x, digits) + 0.0, round(y, digits) + 0.0] for x, y in p] for p in parts]
     if not rings:
         return None
     if len(rings) == 1:

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import pairwise, product
 
 import numpy as np
 import numpy.typing as npt
 import pyproj
+import shapely
 
 from frond.contracts.plan import Georeference
 from frond.raster import pixel_to_lonlat, pixel_to_map
@@ -18,6 +19,9 @@ Floats = npt.NDArray[np.float64]
 Point = tuple[float, float]
 
 _EDGE_POINTS = 16
+_WIDE_DEGREES = 90.0
+_WIDE_CELLS = 8
+_SEAM_DEGREES = 1e-9
 
 
 def map_rings(geo: Georeference, boxes: Floats) -> Floats:
@@ -61,10 +65,7 @@ def split(ring: Sequence[Sequence[float]] | Floats) -> list[list[Point]]:
     is led along the antimeridian to it.
     """
     points = [(float(x), float(y)) for x, y in ring][:-1]
-    steps = [
-        (b[0] - a[0] + 180.0) % 360.0 - 180.0
-        for a, b in zip(points, [*points[1:], points[0]], strict=True)
-    ]
+    steps = _steps([x for x, _ in points])
     unrolled, lon = [], points[0][0]
     for (_, lat), step in zip(points, steps, strict=True):
         unrolled.append((lon, lat))
@@ -81,7 +82,23 @@ def split(ring: Sequence[Sequence[float]] | Floats) -> list[list[Point]]:
         if area:
             ring_out = part if area > 0 else part[::-1]
             parts.append([*ring_out, ring_out[0]])
+    if len(parts) > 1 and all_around(west, east):
+        polygons = shapely.orient_polygons(joined([shapely.Polygon(p) for p in parts]))
+        parts = [[(x, y) for x, y in p.exterior.coords] for p in polygons]
     return parts
+
+
+def all_around(west: float, east: float) -> bool:
+    """Whether what lies between two unrolled longitudes meets itself again."""
+    return east - west > 360.0 - _SEAM_DEGREES
+
+
+def joined(parts: Sequence[shapely.Polygon]) -> list[shapely.Polygon]:
+    """Parts that reach all around the globe, without the seam where their ring happened to begin:
+    neighbours that share an edge are no valid MultiPolygon."""
+    sound = [shapely.make_valid(p, method="structure", keep_collapsed=False) for p in parts]
+    whole = shapely.union_all(sound, grid_size=_SEAM_DEGREES)
+    return [p for p in shapely.get_parts(whole).tolist() if p.area]
 
 
 def signed_area(points: Sequence[Point]) -> float:
@@ -97,9 +114,15 @@ def signed_area(points: Sequence[Point]) -> float:
 def footprint(geo: Georeference, width: int, height: int) -> Floats | None:
     """The image's outline in longitude and latitude: a closed ring [n, 2] with points along its
     edges; None where it has none."""
+    return _outline(geo, 0.0, 0.0, width, height)
+
+
+def _outline(
+    geo: Georeference, col: float, row: float, width: float, height: float
+) -> Floats | None:
     t = np.arange(_EDGE_POINTS) / _EDGE_POINTS
-    cols = np.concatenate([0 * t, t, 0 * t + 1, 1 - t]) * width
-    rows = np.concatenate([t, 0 * t + 1, 1 - t, 0 * t]) * height
+    cols = np.concatenate([0 * t, t, 0 * t + 1, 1 - t]) * width + col
+    rows = np.concatenate([t, 0 * t + 1, 1 - t, 0 * t]) * height + row
     points = pixel_to_lonlat(geo, cols, rows)
     if points is None or not all(np.isfinite(p).all() for p in points):
         return None
@@ -112,9 +135,29 @@ def area_km2(geo: Georeference, width: int, height: int) -> float | None:
     ring = footprint(geo, width, height)
     if ring is None:
         return None
-    area, _ = pyproj.Geod(ellps="WGS84").polygon_area_perimeter(ring[:-1, 0], ring[:-1, 1])
+    # an outline around half the globe does not say which half, and one around all of it is a line
+    cells = _WIDE_CELLS if _reach(ring) > _WIDE_DEGREES else 1
+    w, h = width / cells, height / cells
+    area = 0.0
+    for col, row in product(range(cells), range(cells)):
+        outline = _outline(geo, col * w, row * h, w, h)
+        if outline is None:
+            return None
+        lon, lat = outline[:-1].T
+        area += abs(pyproj.Geod(ellps="WGS84").polygon_area_perimeter(lon, lat)[0])
     # ten digits: what is beyond differs between versions of PROJ
-    return float(f"{abs(area) / 1e6:.10g}")
+    return float(f"{area / 1e6:.10g}")
+
+
+def _reach(ring: Floats) -> float:
+    """Degrees of longitude that a closed ring spans."""
+    unrolled = np.cumsum(_steps(ring[:-1, 0].tolist()))
+    return float(np.ptp(unrolled))
+
+
+def _steps(lon: Sequence[float]) -> list[float]:
+    """The short way from each longitude to the next, and from the last to the first."""
+    return [(b - a + 180.0) % 360.0 - 180.0 for a, b in pairwise([*lon, lon[0]])]
 
 
 def _corners(boxes: Floats) -> tuple[Floats, Floats]:

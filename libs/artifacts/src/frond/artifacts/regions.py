@@ -4,6 +4,7 @@ clockwise, and what the antimeridian and the poles make of them."""
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any, Final
 
@@ -13,7 +14,7 @@ import pyarrow as pa
 import shapely
 
 from frond.artifacts.common import blocks
-from frond.artifacts.geometry import Floats
+from frond.artifacts.geometry import Floats, all_around, joined
 from frond.contracts.plan import Georeference
 from frond.masks.table import Polygons
 from frond.raster import pixel_to_lonlat, pixel_to_map
@@ -22,6 +23,10 @@ Shapes = npt.NDArray[np.object_]
 """Shapely's polygons, None where a region has no place."""
 
 _POLYGON: Final = shapely.GeometryType.POLYGON
+
+_EDGE_PIXELS: Final = 64
+"""A raster's straight edge is a curve in longitude and latitude. Edges of this length keep it to a
+hundredth of a pixel, however coarse the raster."""
 
 
 def map_shapes(geo: Georeference, regions: Polygons) -> Shapes:
@@ -34,6 +39,7 @@ def map_shapes(geo: Georeference, regions: Polygons) -> Shapes:
 def lonlat_shapes(geo: Georeference, regions: Polygons) -> Shapes | None:
     """In longitude and latitude (WGS 84), cut at the antimeridian; None where there are none for
     this image."""
+    regions = _with_short_edges(regions)
     found = pixel_to_lonlat(geo, regions.points[:, 0], regions.points[:, 1])
     if found is None:
         return None
@@ -78,6 +84,8 @@ def cut(polygon: shapely.Polygon) -> shapely.Geometry | None:
                 parts.append(shapely.transform(part, lambda p, t=turn: _turned(p, t)))
     if not parts:
         return None
+    if len(parts) > 1 and all_around(west, east):
+        parts = joined(parts)
     return parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)
 
 
@@ -113,6 +121,22 @@ def _pairs(points: Floats, decimals: int) -> str:
         ",".join([f"[{x!r},{y!r}]" for x, y in (np.round(part, decimals) + 0.0).tolist()])
         for part in blocks(points)
     )
+
+
+def _with_short_edges(regions: Polygons) -> Polygons:
+    """The same regions, with points along their long edges."""
+    points, rings = regions.points, np.asarray(regions.rings)
+    along = np.diff(points, axis=0, append=points[-1:])
+    # from the last point of a ring no edge leads on
+    along[rings[1:] - 1] = 0.0
+    pieces = np.ceil(np.abs(along).max(axis=1) / _EDGE_PIXELS).astype(np.int64)
+    pieces = np.maximum(pieces, 1)
+    ends = np.append(0, np.cumsum(pieces))
+    if ends[-1] == len(points):
+        return regions
+    edge = np.repeat(np.arange(len(points)), pieces)
+    share = (np.arange(ends[-1]) - ends[edge]) / pieces[edge]
+    return replace(regions, points=points[edge] + share[:, None] * along[edge], rings=ends[rings])
 
 
 def _begins(regions: Polygons) -> npt.NDArray[np.int64]:

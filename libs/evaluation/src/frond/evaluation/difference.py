@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from frond.artifacts.common import Sink, scores_of, text
-from frond.artifacts.geojson import FeatureCollection, geometry_texts
+from frond.artifacts.geojson import FeatureCollection, decimals, geometry_texts
 from frond.artifacts.geometry import lonlat_rings
 from frond.contracts.plan import ImagePlan
 from frond.evaluation.agreement import WindowCompared
@@ -69,8 +69,9 @@ class DiffGeoJson(FeatureCollection):
             is None
         ):
             return
+        digits = decimals(plan.georeference, plan.source.width, plan.source.height)
         where = {"window": window, "image": plan.name, "image_id": plan.image_id}
         self.features([
             f'{{"type":"Feature","geometry":{geometry},"properties":{text(said | where)}}}'
-            for geometry, (_, said) in zip(geometry_texts(rings), rows, strict=True)
+            for geometry, (_, said) in zip(geometry_texts(rings, digits), rows, strict=True)
         ])  # fmt: skip

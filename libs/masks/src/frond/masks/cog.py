@@ -129,7 +129,7 @@ def _describe(out: Any, classes: tuple[str, ...], geo: Georeference, scale: floa
             GroundControlPoint(row=row * scale, col=col * scale, x=x, y=y, z=z, id=str(n))
             for n, (row, col, x, y, z) in enumerate(geo.gcps, 1)
         ]
-        out.gcps = (points, _crs(geo))
+        out.gcps = (points, _crs(geo) or CRS())
     elif geo.kind == "rpcs" and geo.rpcs is not None:
         out.rpcs = _scaled(RPC(**geo.rpcs), scale)
     out.write_colormap(1, {0: (0, 0, 0, 255), **_colours(len(classes)), NODATA: (0, 0, 0, 0)})

@@ -45,18 +45,17 @@ def read_georeference(dataset: Dataset) -> tuple[Georeference, tuple[str, ...]]:
     notes: list[str] = []
     crs = _crs_of(dataset.crs, notes)
     transform = tuple(float(v) for v in dataset.transform[:6])
-    if transform != _IDENTITY or crs is not None:
+    # the identity is what GDAL says of a file that has no geotransform
+    if transform != _IDENTITY:
         if not _is_usable(transform):
             raise RasterRejected(
                 Reason.BAD_GEOREFERENCE,
                 f"The geotransform {transform} gives pixels no area on the map. "
                 "Write the georeference again, for example with gdal_edit.py -a_ullr.",
             )
-        # ds.crs falls back to that of the GCPs; then the identity transform is no georeference
-        if not (transform == _IDENTITY and dataset.gcps[0]):
-            if crs is None:
-                notes.append("no CRS: map coordinates are in units unknown, no GeoJSON is written")
-            return Georeference(kind="affine", crs=crs, transform=transform), tuple(notes)
+        if crs is None:
+            notes.append("no CRS: map coordinates are in units unknown, no GeoJSON is written")
+        return Georeference(kind="affine", crs=crs, transform=transform), tuple(notes)
     points, gcp_crs = dataset.gcps
     if points:
         if len(points) < 3:
@@ -79,6 +78,11 @@ def read_georeference(dataset: Dataset) -> tuple[Georeference, tuple[str, ...]]:
         notes.append("georeferenced by RPCs at their mean height, without a terrain model")
         rpcs = {k: v for k, v in rpcs.items() if v is not None}
         return Georeference(kind="rpcs", crs="EPSG:4326", rpcs=rpcs), tuple(notes)
+    if crs is not None and not points:
+        notes.append(
+            "a CRS but no geotransform: it is not known where the image lies; write it into the "
+            "file, for example with gdal_edit.py -a_ullr"
+        )
     notes.append("no georeference: results are in pixels only")
     return Georeference(), tuple(notes)
 
@@ -228,9 +232,7 @@ def gsd_m(geo: Georeference, width: int, height: int) -> float | None:
     Web-Mercator pixels get their true size. Where there is no longitude and latitude (Mars), the
     CRS's unit and the geotransform decide.
     """
-    # what GDAL says where a CRS is all there is: no pixel is known to be one unit wide
-    nowhere = geo.kind == "affine" and geo.transform == _IDENTITY
-    if geo.kind == "none" or geo.crs is None or nowhere:
+    if geo.kind == "none" or geo.crs is None:
         return None
     size = _ground_size(geo, width / 2, height / 2)
     if size is None and geo.kind == "affine" and geo.transform is not None:
