@@ -28,7 +28,7 @@ _OTHERS = ("ingest", "tiler", "aggregator", "notifier")
 
 ABOUT = f"""\
 One job of an RGB COG of {_SIDE:,}² that compresses to next to nothing, in MinIO: windows of {_SIZE}²
-with a margin of {_MARGIN}, in chunks of 32. The inference workers are the service itself, but for its
+with a margin of {_MARGIN}, in chunks of 11 × 11. The inference workers are the service itself, but for its
 model (`bench/contenders/sleeping_inference.py`): each run sleeps {_SLEEP_S * 1000:g} ms and finds
 nothing, so that eight workers want {_FULL:,} windows a second from two cores that also hold Kafka,
 MinIO and the other services. Windows are small, for their pixels have to be read all the same.

@@ -82,6 +82,30 @@ def test_what_is_read_by_its_names_is_none_of_them(tmp_path: Path) -> None:
     assert manifest.decoder.name == "detr"
 
 
+def test_masks_at_several_depths_are_masks(tmp_path: Path) -> None:
+    """Auxiliary outputs, as of BiSeNet: the first is taken, and the guess says so."""
+    outputs = {"out": some(4, 8, 8), "aux": some(4, 4, 4)}
+    found = write_folder(planted(tmp_path / "m.onnx", outputs), tmp_path / "out").manifest
+    assert found.decoder.name == "semantic"
+    assert found.decoder.params["outputs"] == {"scores": "out"}
+
+
+def test_boxes_beside_the_head_that_holds_them_are_passed_over(tmp_path: Path) -> None:
+    """The head is whole."""
+    head = raw_yolo("v8", 3)
+    outputs = {"output0": head, "boxes": head[:, :4].transpose(0, 2, 1)}
+    manifest = made(tmp_path, outputs).manifest
+    assert manifest.decoder.params == {"version": "v8", "outputs": {"output": "output0"}}
+
+
+def test_rows_of_one_class_have_no_objectness(tmp_path: Path) -> None:
+    """Five numbers a row are a box and a score, whether the class has a name or not."""
+    rows = raw_yolo("v8", 1).transpose(0, 2, 1)
+    manifest = made(tmp_path, {"output": rows}).manifest
+    assert manifest.decoder.params == {"version": "v8"}
+    assert len(manifest.classes) == 1
+
+
 def test_maps_beside_a_yolo_head_are_passed_over(tmp_path: Path) -> None:
     """As torch.onnx.export gives them of Ultralytics' module."""
     outputs = {"output0": raw_yolo("v8", 3), "p3": some(67, 8, 8), "p4": some(67, 4, 4)}

@@ -46,22 +46,38 @@ def test_chunks(make_raster: Make, scene: Scene, plan_of: PlanOf) -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "bands", "batch", "more", "windows"),
+    ("size", "bands", "batch", "gsd", "more", "windows", "block"),
     [
-        (512, 3, None, {}, 32), (640, 3, None, {}, 20), (1024, 3, None, {}, 8),
-        (1024, 1, None, {}, 24), (64, 3, None, {}, 128),
-        (64, 3, None, {"windows_per_chunk": 6}, 6), (512, 3, None, {"chunk_mb": 48}, 64),
-        (4096, 3, None, {}, 1), (1024, 3, 12, {}, 12), (1024, 3, 12, {"windows_per_chunk": 4}, 4),
+        (512, 3, None, None, {}, 32, 30), (640, 3, None, None, {}, 20, 20),
+        (1024, 3, None, None, {}, 8, 6), (1024, 1, None, None, {}, 24, 20),
+        (64, 3, None, None, {}, 128, 121), (4096, 3, None, None, {}, 1, 1),
+        (64, 3, None, None, {"windows_per_chunk": 6}, 6, 6),
+        (512, 3, None, None, {"chunk_mb": 48}, 64, 64),
+        # a batch that the manifest fixes is full, or nearly
+        (256, 3, 8, None, {"chunk_mb": 1}, 16, 16), (256, 3, 8, None, {"chunk_mb": 4}, 30, 30),
+        (256, 3, 8, None, {"windows_per_chunk": 4}, 4, 4),
+        # of a raster that is seen at half, a quarter, a 16th of its resolution, more has to be read
+        (256, 3, None, 1.0, {}, 128, 121), (256, 3, None, 2.0, {}, 64, 64),
+        (256, 3, None, 8.0, {}, 4, 4),
     ],
 )  # fmt: skip
 def test_a_chunk_is_as_many_windows_as_memory_is_meant_for(
     make_raster: Make, scene: Scene, plan_of: PlanOf, manifest: Any,
-    size: int, bands: int, batch: int | None, more: dict[str, int], windows: int,
+    size: int, bands: int, batch: int | None, gsd: float | None, more: dict[str, int],
+    windows: int, block: int,
 ) -> None:  # fmt: skip
-    """24 MiB of them unless it is told otherwise, 128 at most; one window and a batch go first."""
-    model = manifest(size=size, margin=0, bands=tuple(range(1, bands + 1)))
+    """24 MiB of them unless it is told otherwise, 128 at most, and eight times as much to be read; one
+    window, and batches that a manifest fixes, go first."""
+    model = manifest(size=size, margin=0, bands=tuple(range(1, bands + 1)), gsd_m=gsd)
     model = model.model_copy(update={"input": model.input.model_copy(update={"batch": batch})})
-    assert plan_of(make_raster(scene()), model, **more).windows_per_chunk == windows
+    side = 7 * size if batch else 16
+    path = make_raster(
+        scene(rows=side, cols=side), transform=from_origin(500_000, 0, 0.5 * 0.9996, 0.5 * 0.9996)
+    )
+    plan = plan_of(path, model, **more)
+    assert plan.windows_per_chunk == windows
+    large = plan.grid.model_copy(update={"width": 20 * size, "height": 20 * size})
+    assert len(next(large.blocks(windows))) == block
 
 
 def test_a_shadow_changes_no_plan(make_raster: Make, scene: Scene, plan_of: PlanOf) -> None:

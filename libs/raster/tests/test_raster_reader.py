@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +14,7 @@ from frond.contracts.errors import RasterRejected
 from frond.contracts.plan import ImagePlan
 from frond.contracts.reasons import Reason
 from frond.raster import RasterReader, chunks_of, open_bytes
+from frond.raster.parcels import pack
 
 Make = Callable[..., Path]
 Scene = Callable[..., np.ndarray]
@@ -56,14 +58,22 @@ def test_alone_or_together_the_pixels_are_the_same(
 def test_windows_are_views_of_what_was_read(
     make_raster: Make, scene: Scene, plan_of: PlanOf, manifest: Any, dtype: str, nodata: int | None
 ) -> None:
-    """Neighbours share their pixels, and a pixel's bands lie side by side as the model takes them."""
-    data = scene(rows=300, cols=300).astype(dtype)
+    """Neighbours share their pixels, a pixel's bands lie side by side as the model takes them, and
+    another process is handed the common array, not each window through a pipe."""
+    data = scene(rows=500, cols=500).astype(dtype)
     data[:, :40, :40] = 0
-    plan = plan_of(make_raster(data, nodata=nodata), manifest())
+    plan = plan_of(make_raster(data, nodata=nodata), manifest(size=256))
     with RasterReader(plan.source, plan.grid, layout="HWC") as reader:
-        first, second, *_ = reader.read_block(range(plan.grid.count))
+        first, second, *more = reader.read_block(range(plan.grid.count))
     assert np.shares_memory(first.data, second.data)
     assert first.data.strides[1:] == (3, 1)
+    parcel = pack([first.data, second.data, *(w.data for w in more)])
+    try:
+        assert parcel.fd is not None
+        assert len(parcel.body) < 5000
+        assert os.fstat(parcel.fd).st_size < 500 * 501 * 3
+    finally:
+        parcel.close()
 
 
 def test_a_small_image_is_reflected_never_black(

@@ -1,5 +1,5 @@
 """GeoJSON to RFC 7946: lon/lat of WGS 84 with seven decimals (1 cm; more where a pixel is smaller
-than 5 cm), no ``crs``, exterior rings counter-clockwise, holes clockwise, cut at the antimeridian.
+than 5.6 cm), no ``crs``, exterior rings counter-clockwise, holes clockwise, cut at the antimeridian.
 
 Images without longitude and latitude give no features; the file names them in the foreign member
 ``images_without_lonlat``. A detection that its georeference cannot place has a null geometry.

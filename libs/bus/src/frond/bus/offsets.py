@@ -30,8 +30,8 @@ class Offsets:
         self._admin: AIOKafkaAdminClient | None = None
 
     async def ends(self, topics: Iterable[Topic]) -> dict[TopicPartition, int]:
-        """The offset after the last message of each partition, as consumers read: what belongs to a
-        transaction that is still open is not there yet.
+        """The offset after the last message of each partition, those of open transactions included:
+        what lies behind them is sent, and cannot be read yet.
 
         Raises:
             BrokerUnavailable: no answer within 15 s.
@@ -60,9 +60,7 @@ class Offsets:
             try:
                 async with asyncio.timeout(_DEADLINE_S):
                     if self._consumer is None:
-                        consumer = AIOKafkaConsumer(
-                            bootstrap_servers=self._bootstrap, isolation_level="read_committed"
-                        )
+                        consumer = AIOKafkaConsumer(bootstrap_servers=self._bootstrap)
                         self._consumer = consumer
                         await consumer.start()
                     return dict(await question(self._consumer))

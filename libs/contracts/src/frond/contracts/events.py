@@ -140,7 +140,7 @@ class ImageUploaded(JobEvent):
         "none: no shadow; None: the one that stands in the registry, for jobs of production",
     )
 
-    @field_validator("thresholds", mode="before")
+    @field_validator("thresholds", mode="before", json_schema_input_type=Thresholds | None)
     @classmethod
     def _null_is_left_out(cls, value: object) -> object:
         # many serializers write null for what is not set; every other optional field takes it

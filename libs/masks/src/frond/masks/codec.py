@@ -177,8 +177,9 @@ class MaskFile:
             scores = batch.column(4)
             size = scores[0].as_buffer().size if not scores.null_count else -1
         except MemoryError as e:
-            # a limit of ours is no damage, and raised here once more
-            np.empty(shape, np.uint8)
+            # a limit of ours is no damage, and raised here once more: what is stored and what it
+            # unpacks to are less than three times the planes
+            np.empty((3, *shape), np.uint8)
             raise ValueError(
                 f"window {window} of an Arrow file of masks asks for more memory than it has pixels"
             ) from e

@@ -251,8 +251,9 @@ def _yolo(seen: Seen) -> Family | None:
     if a in threefold and b >= 6:
         return raw("v5", b - 5)
     if a in cells:
-        if b == 5 or (known and b in (known + 4, known + 5)):
-            return raw("v5" if b == known + 5 else "v8", b - 4 - (b == known + 5))
+        objectness = bool(known) and b == known + 5
+        if objectness or b in (5, known + 4):
+            return raw("v5" if objectness else "v8", b - 4 - objectness)
         return raw("v5", b - 5, "as of YOLOX and v6; v8 where there is no objectness")
     if len(outputs) == 1 and a <= _MOST_ROWS and all(unit_boxes(v) for v in head.runs):
         return Family(

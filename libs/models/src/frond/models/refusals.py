@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 
 from frond.models.family import Seen, count
 from frond.models.folder import bad_model
 from frond.models.graph import Output
+
+_LEAST_CHANNELS: Final = 16
+"""Of a detector's heads: three anchors with five numbers and a class have 18, and those without
+anchors one for each class and as many for a box."""
 
 
 def refuse_look_alikes(seen: Seen) -> None:
@@ -58,7 +64,11 @@ def _boxes_apart(seen: Seen) -> None:
         if not usual and boxes.shape[2:] != (1, 4):
             continue
         for scores in _three_axes(seen):
-            if scores is not boxes and boxes.shape[1] in scores.shape[1:] and scores.shape[2] != 4:
+            # a whole head has its boxes' pixels in it, and may have them beside it once more
+            whole = not scores.within(-seen.size / 2, seen.size / 2)
+            if scores is boxes or whole or scores.shape[2] == 4:
+                continue
+            if boxes.shape[1] in scores.shape[1:]:
                 raise bad_model(
                     f"Boxes and scores are two outputs, {boxes} and {scores}, as of YOLO-NAS, PP-YOLOE or "
                     "RetinaNet. Join them in the graph to one of N×A×(4+C): centre, width and height "
@@ -70,11 +80,15 @@ def _boxes_apart(seen: Seen) -> None:
 def _heads_by_stride(seen: Seen) -> None:
     maps = [o for o in seen.outputs if o.first.ndim == 4 and o.shape[2] in (o.shape[1], o.shape[3])]
     sides = {o.shape[2] for o in maps}
+    channels = {o.shape[1] if o.shape[2] == o.shape[3] else o.shape[3] for o in maps}
+    if min(channels, default=0) < _LEAST_CHANNELS or len(seen.told.classes) in channels:
+        return
     # masks that are trained at several depths begin at the window's size, or near to it
     if len(sides) > 1 and max(sides) * 4 < seen.size and not _three_axes(seen):
         raise bad_model(
             f"The outputs {', '.join(map(str, maps))} are a detector's heads, one for each stride, before "
-            "their boxes are worked out. Export the whole model, with that last step."
+            "their boxes are worked out. Export the whole model, with that last step. Where they are "
+            "masks, export the finest alone."
         )
 
 

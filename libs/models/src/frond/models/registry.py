@@ -197,12 +197,12 @@ class Registry:
         """
         await self._check(ref)
         target = cache_dir / "models" / ref.name / ref.digest
+        await asyncio.to_thread(_clear_abandoned, cache_dir / "models")
         if await asyncio.to_thread(_is_whole, target, ref.digest):
             return target
         prefix = keys.model_version(ref.name, ref.digest)
         names = await self.files(ref)
         target.parent.mkdir(parents=True, exist_ok=True)
-        await asyncio.to_thread(_clear_abandoned, target.parent)
         fresh = Path(tempfile.mkdtemp(prefix=f".{ref.digest[:12]}-", dir=target.parent))
         try:
             for name in names:
@@ -339,9 +339,9 @@ def _is_whole(folder: Path, digest: str) -> bool:
         return False
 
 
-def _clear_abandoned(parent: Path) -> None:
+def _clear_abandoned(models: Path) -> None:
     """Remove what fetches left that were killed."""
-    for left in parent.glob(".*-*"):
+    for left in models.glob("*/.*-*"):
         try:
             touched = max(p.stat().st_mtime for p in (left, *left.rglob("*")))
         except OSError:

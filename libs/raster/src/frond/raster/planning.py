@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, Literal
 
+import numpy as np
+
 from frond.contracts.errors import RasterRejected
 from frond.contracts.events import ChunkPlanned
 from frond.contracts.ids import chunk_id
@@ -26,10 +28,14 @@ from frond.raster.skip import empty_windows, pack_bitmap, running_blocks, unpack
 from frond.raster.validity import Palette, Validity, palette_of, validity_of
 
 CHUNK_MB: Final = 24
-"""MiB of a chunk's windows as the model takes them: 32 of 512² in three bands. A reader hands them
+"""MiB of a chunk's windows, as bytes of the model's bands: 32 of 512² in three. A reader hands them
 over and a worker holds some chunks at a time, so that this decides how much memory both need."""
 WINDOWS_PER_CHUNK: Final = 128
 """At most, however small they are: a chunk is what workers share out."""
+_READ_MORE: Final = 8
+"""A chunk reads at most so many times as much of the raster as it gives the model."""
+_FILLED: Final = 0.9
+"""Of the batches that a manifest fixes, a chunk's windows are to fill so much."""
 _SAME: Final = 0.02
 
 
@@ -124,7 +130,7 @@ def plan_image(
             f"The image would be {grid.count} windows of {grid.size} pixels; at most "
             f"{limits.max_windows} are taken. Cut it into parts.",
         )
-    windows = _windows_per_chunk(grid, len(choice.bands), request)
+    windows = _windows_per_chunk(grid, source, request)
     # one chunk is read at once, and tells of damage as well
     if grid.count > windows and info.pixels <= limits.verify_pixels:
         check_pixels(dataset, info, read_bands)
@@ -154,10 +160,22 @@ def plan_image(
     )
 
 
-def _windows_per_chunk(grid: WindowGrid, bands: int, request: PlanRequest) -> int:
-    fit = (request.chunk_mb << 20) // (grid.size**2 * bands)
+def _windows_per_chunk(grid: WindowGrid, source: RasterSource, request: PlanRequest) -> int:
+    room, bands = request.chunk_mb << 20, len(source.bands)
+    seen = grid.size**2 * bands
+    # windows of a finer raster than the model's hold more of it than of what the model sees
+    read = (grid.size / grid.scale) ** 2 * bands * np.dtype(source.dtype).itemsize
+    fit = max(1, int(min(room / seen, _READ_MORE * room / read)))
     batch = request.manifest.input.batch or 1
-    return min(request.windows_per_chunk, max(fit, batch))
+    least, most = max(fit, batch), request.windows_per_chunk
+
+    def filled(windows: int) -> float:
+        # blocks are rectangles: they may hold fewer than they are asked for
+        block = len(next(grid.blocks(windows)))
+        return block / (-(-block // batch) * batch)
+
+    enough = (n for n in range(least, 4 * least) if n >= most or filled(n) >= _FILLED)
+    return min(most, next(enough, least))
 
 
 def _radiometry(

@@ -213,7 +213,8 @@ class RasterReader:
     def _filled(self, pixels: Pixels, valid: Bools) -> Pixels:
         fill = self._source.radiometry.fill or (0,) * len(pixels)
         if not pixels.flags.writeable:
-            pixels = pixels.copy(order="K")
+            pixels, read = _lying_as(pixels), pixels
+            pixels[...] = read
         void = ~valid
         for band, value in zip(pixels, fill, strict=True):
             band[void] = value
@@ -241,6 +242,18 @@ def framed(
     return WindowPixels(index, pixels, valid)
 
 
+def _lying_as(bands: NDArray[Any]) -> Pixels:
+    """Room for as many pixels, in the same order of axes.
+
+    It is a view of a contiguous array where the bands lie side by side, too: as such alone windows
+    of it are handed to another process without a copy of each.
+    """
+    turned = bands.transpose(1, 2, 0)
+    if turned.flags.c_contiguous:
+        return np.empty(turned.shape, np.uint8).transpose(2, 0, 1)
+    return np.empty(bands.shape, np.uint8)
+
+
 class _Range:
     """Samples to 0…255, as the radiometry says."""
 
@@ -251,7 +264,7 @@ class _Range:
     def apply(self, raw: NDArray[Any]) -> Pixels:
         if self._radiometry.mode == "native":
             return raw.astype(np.uint8, copy=False)
-        out = np.empty_like(raw, np.uint8)  # bands lie where they lay
+        out = _lying_as(raw)
         for band, (samples, low, high) in enumerate(
             zip(raw, self._radiometry.low, self._radiometry.high, strict=True)
         ):

@@ -35,7 +35,7 @@ class TilerSettings(ServiceSettings):
     )
     chunk_mb: int = Field(
         default=CHUNK_MB, ge=1, le=1024,
-        description="MiB of a chunk's windows, at most, but for one window or a model's own batch: an "
+        description="MiB of a chunk's windows, at most, but for one window or a manifest's batch: an "
         "inference worker holds FROND_CHUNKS_IN_FLIGHT of them",
     )  # fmt: skip
     max_pixels: int = Field(default=Limits().max_pixels, ge=1)
