@@ -68,6 +68,9 @@ def test_a_removed_or_newly_required_field_is_a_break() -> None:
     assert breaks(old, {**old, "required": ["a", "b"]})
     assert breaks(old, {**old, "properties": {**old["properties"], "b": {"type": "string"}}})
     assert breaks({"enum": ["x", "y"]}, {"enum": ["x"]})
+    assert not breaks({"type": "string"}, {"anyOf": [{"type": "string"}, {"type": "null"}]})
+    assert breaks({"type": "string"}, {"anyOf": [{"type": "integer"}, {"type": "null"}]})
+    assert breaks({"type": "string"}, {"anyOf": [{"type": "string"}, {"type": "integer"}]})
 
 
 @pytest.mark.parametrize("name", FROZEN)
