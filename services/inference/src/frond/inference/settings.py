@@ -73,7 +73,7 @@ class InferenceSettings(ServiceSettings, AuthSettings):
         default=120.0, gt=0, description="for a chunk's windows, or a /predict image"
     )
     max_detections: int = Field(default=Limits().max_detections, ge=1, description="of one window")
-    gdal_cache_mb: int = Field(default=128, ge=16, description="of each reader")
+    gdal_cache_mb: int = Field(default=96, ge=16, description="of each reader")
     predict_max_bytes: int = Field(default=64 * MIB, ge=1, description="body of a /predict request")
     predict_max_pixels: int = Field(default=64_000_000, ge=1, description="of a /predict image")
     predict_at_once: int = Field(
