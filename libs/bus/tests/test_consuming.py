@@ -11,7 +11,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.structs import TopicPartition
 
-from frond.bus import DeadLetter, EventProducer, Outgoing, consume, ensure_topics, metrics
+from frond.bus import DeadLetter, EventProducer, Outgoing, consume, metrics
 from frond.contracts import topics
 from frond.contracts.envelope import Envelope, decode
 from frond.contracts.errors import StoreUnavailable
@@ -19,16 +19,6 @@ from frond.contracts.events import ImageUploaded, JobSealed
 from frond.runtime import Service, ServiceSettings
 
 pytestmark = pytest.mark.stack
-
-
-@pytest.fixture
-async def settings(service_env: dict[str, str]) -> ServiceSettings:
-    made = ServiceSettings(
-        kafka_bootstrap=service_env["FROND_KAFKA_BOOTSTRAP"],
-        topic_prefix=service_env["FROND_TOPIC_PREFIX"],
-    )
-    await ensure_topics(made.kafka_bootstrap, made.topic_prefix)
-    return made
 
 
 class Running:

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
 
-from frond.bus import EventProducer, Outgoing, consume, ensure_topics
+from frond.bus import EventProducer, Outgoing, consume
 from frond.bus.offsets import Offsets, behind
 from frond.contracts import topics
 from frond.contracts.envelope import Envelope
@@ -19,16 +19,6 @@ from frond.contracts.events import JobSealed
 from frond.runtime import Service, ServiceSettings
 
 pytestmark = pytest.mark.stack
-
-
-@pytest.fixture
-async def settings(service_env: dict[str, str]) -> ServiceSettings:
-    made = ServiceSettings(
-        kafka_bootstrap=service_env["FROND_KAFKA_BOOTSTRAP"],
-        topic_prefix=service_env["FROND_TOPIC_PREFIX"],
-    )
-    await ensure_topics(made.kafka_bootstrap, made.topic_prefix)
-    return made
 
 
 @pytest.fixture
