@@ -155,6 +155,23 @@ def test_alpha_is_no_band_of_the_model(
     assert plan_of(odd).source.bands == (2, 3, 4)
 
 
+@pytest.mark.parametrize("kind", ["near infrared", "binary", "feathered", "faded"])
+def test_near_infrared_that_is_tagged_as_alpha_is_told_of(
+    make_raster: Make, scene: Scene, plan_of: PlanOf, kind: str
+) -> None:
+    """GDAL tags the fourth band of 8-bit imagery as alpha; what says 0 there is lost, and said to be.
+    Real transparency, with soft edges or the same everywhere, is nothing to tell of."""
+    data = scene(bands=4)
+    data[3, :40] = 0
+    if kind != "near infrared":
+        data[3, 40:] = 128 if kind == "faded" else 255
+    if kind == "feathered":
+        data[3, 40:100] = np.arange(1, 241, 4)[:, None]
+    plan = plan_of(make_raster(data, photometric="RGB", alpha="yes"))
+    told = [n for n in plan.notes if "colorinterp_4 undefined" in n]
+    assert len(told) == (kind == "near infrared")
+
+
 def test_a_colour_table_is_expanded(make_raster: Make, plan_of: PlanOf, manifest: Any) -> None:
     data = np.zeros((1, 50, 60), np.uint8)
     table = {0: (10, 20, 30, 255), 1: (200, 100, 50, 255)}

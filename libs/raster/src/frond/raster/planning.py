@@ -116,7 +116,7 @@ def plan_image(
     gsd = request.gsd_m or info.gsd
     gsd_source: Literal["given", "estimated"] | None = "given" if request.gsd_m else None
     if detector is not None and lacks_scale(info, request):
-        radiometry = _radiometry(dataset, info, choice, read_bands, validity, palette)
+        radiometry = _radiometry(dataset, info, choice, read_bands, validity, palette, notes)
         seen = source.model_copy(update={"radiometry": radiometry})
         gsd = estimated_gsd(dataset, seen, manifest, detector, limits.max_windows)
         if gsd is not None:
@@ -136,7 +136,7 @@ def plan_image(
         check_pixels(dataset, info, read_bands)
     empty = empty_windows(dataset, info, grid, read_bands, validity)
     if radiometry is None:
-        radiometry = _radiometry(dataset, info, choice, read_bands, validity, palette)
+        radiometry = _radiometry(dataset, info, choice, read_bands, validity, palette, notes)
     return ImagePlan(
         job_id=request.job_id,
         image_id=request.image_id,
@@ -185,10 +185,18 @@ def _radiometry(
     read_bands: tuple[int, ...],
     validity: Validity,
     palette: Palette | None,
+    notes: list[str],
 ) -> Radiometry:
     if info.dtype == "uint8" and validity.always:
         return Radiometry()
-    radiometry = radiometry_of(sample(dataset, info, read_bands, validity), info.dtype, palette)
+    samples = sample(dataset, info, read_bands, validity)
+    if samples.graded_alpha:
+        notes.append(
+            f"band {info.alpha} is tagged as alpha but is graded as near infrared is: where it is 0 "
+            "nothing is looked for; if it is no alpha channel, say so in the file: "
+            f"gdal_edit.py -colorinterp_{info.alpha} undefined"
+        )
+    radiometry = radiometry_of(samples, info.dtype, palette)
     if palette is None:
         return radiometry
     # the bands of an expanded palette are chosen among red, green and blue

@@ -20,13 +20,22 @@ _SIDE: Final = 2048
 _WHOLE_PIXELS: Final = 16_000_000
 _LATTICE: Final = 16
 _PATCH: Final = 128
+_GRADED: Final = 0.5
+_GRADES: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """Valid samples, band by band: [n, bands]."""
+    """What was seen of a raster.
+
+    Attributes:
+        values: valid samples, band by band: [n, bands].
+        graded_alpha: the alpha band is mostly neither nothing nor all, and never the same for long:
+            it measures something, as near infrared does, and tells of no transparency.
+    """
 
     values: NDArray[Any]
+    graded_alpha: bool = False
 
 
 def sample(
@@ -41,6 +50,7 @@ def sample(
         RasterRejected: pixels are missing or damaged.
     """
     parts: list[NDArray[Any]] = []
+    alphas: list[NDArray[Any]] = []
     with gdal_errors(reading=True):
         for window, shape in _patches(info):
             data = dataset.read(
@@ -48,7 +58,18 @@ def sample(
             )
             valid = both(validity.of_samples(data), validity.of_bands(dataset, window, shape))
             parts.append(data.reshape(len(read_bands), -1).T if valid is None else data[:, valid].T)
-    return Samples(np.concatenate(parts))
+            if validity.alpha is not None:
+                alpha = dataset.read(validity.alpha, window=window, out_shape=shape)
+                alphas.append(alpha[alpha > 0])
+    return Samples(np.concatenate(parts), bool(alphas) and _graded(np.concatenate(alphas)))
+
+
+def _graded(alpha: NDArray[Any]) -> bool:
+    """Whether values above 0 measure something: feathered edges are few, a faded image is even."""
+    if not len(alpha):
+        return False
+    between = alpha[alpha < alpha.max()]
+    return len(between) > _GRADED * len(alpha) and len(np.unique(between)) >= _GRADES
 
 
 def _patches(info: RasterInfo) -> Iterator[tuple[Window, tuple[int, int]]]:
