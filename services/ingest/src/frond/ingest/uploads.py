@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 
 from frond.auth import Principal
 from frond.contracts import keys
@@ -45,15 +45,21 @@ async def accept(
     wish = received.wish()
     wish.check(ingest.egress)
     await tenancy.require_usable(ingest, job_id, who)
-    there, _ = await asyncio.gather(
-        _exists(ingest, job_id),
-        ingest.store.put(places.receiving(upload_id), job_id.encode(), "text/plain"),
-    )
-    crash_point("ingest.form-named")
-    spec = await _accept(ingest, received, upload_id, job_id, wish, who, traceparent, there)
+    naming = asyncio.create_task(_name(ingest, upload_id, job_id))
+    try:
+        spec = await _accept(ingest, received, upload_id, job_id, wish, who, traceparent, naming)
+    finally:
+        # whoever is refused clears up next
+        await asyncio.gather(naming, return_exceptions=True)
     await ingest.store.delete(places.receiving(upload_id))
     crash_point("ingest.form-unmarked")
     return spec
+
+
+async def _name(ingest: Ingest, upload_id: str, job_id: str) -> None:
+    """Note whose files the upload's are: from then on the job's records and claims keep them."""
+    await ingest.store.put(places.receiving(upload_id), job_id.encode(), "text/plain")
+    crash_point("ingest.form-named")
 
 
 async def _accept(
@@ -64,9 +70,9 @@ async def _accept(
     wish: Wish,
     who: Principal,
     traceparent: str,
-    there: bool,
+    naming: Awaitable[None],
 ) -> JobSpec:
-    if there and not await ingest.store.exists(places.manifest(job_id)):
+    if await _exists(ingest, job_id) and not await ingest.store.exists(places.manifest(job_id)):
         plain = wish.model_copy(update={"job_id": None}) == Wish()
         spec = await (
             desk.spec_of(ingest, job_id) if plain else desk.pin(ingest, job_id, wish, who)
@@ -74,10 +80,12 @@ async def _accept(
         if not who.sees(spec.tenant):
             # another tenant's, begun since it was asked
             raise tenancy.unusable(job_id)
+        await naming
         await _add(ingest, spec, received, traceparent)
         return spec
     async with tenancy.room_for_job(ingest, job_id, who):
         spec = await desk.pin(ingest, job_id, wish, who)
+        await naming
         return await _begin(ingest, received, upload_id, spec, traceparent)
 
 
@@ -86,29 +94,43 @@ async def _begin(
 ) -> JobSpec:
     job_id = spec.job_id
     mine = Manifest(content=received.content, upload_id=upload_id, files=received.files)
-    stored = Manifest.model_validate_json(
-        await ingest.store.put_if_absent(places.manifest(job_id), mine.model_dump_json().encode())
+    raw, ended = await asyncio.gather(
+        ingest.store.put_if_absent(places.manifest(job_id), mine.model_dump_json().encode()),
+        ingest.store.exists(keys.job_completed(job_id)),
     )
     crash_point("ingest.manifest-stored")
+    stored = Manifest.model_validate_json(raw)
     if stored.content != mine.content:
         raise Refused(Reason.JOB_CLOSED, f"Job {job_id!r} is there already, with other files.")
-    await carry_out(ingest, spec, stored, traceparent)
+    await carry_out(ingest, spec, stored, traceparent, ended=ended)
     if stored.upload_id != upload_id:
         await ingest.store.delete_prefix(places.upload_prefix(upload_id))
         crash_point("ingest.copies-deleted")
     return spec
 
 
-async def carry_out(ingest: Ingest, spec: JobSpec, manifest: Manifest, traceparent: str) -> None:
+async def carry_out(
+    ingest: Ingest,
+    spec: JobSpec,
+    manifest: Manifest,
+    traceparent: str,
+    *,
+    ended: bool | None = None,
+) -> None:
     """Open, record and publish what a manifest says; may be done again at any time.
 
     One that is another job's is passed over.
+
+    Args:
+        ended: whether the job has its completed event, where that was asked just now.
     """
     if not manifest.is_of(spec):
         _log.error("a manifest is not its job's", job_id=spec.job_id, upload_id=manifest.upload_id)
         return
     size = len(manifest.files)
-    if await ingest.store.exists(keys.job_completed(spec.job_id)):
+    if ended is None:
+        ended = await ingest.store.exists(keys.job_completed(spec.job_id))
+    if ended:
         await desk.show(ingest, spec, size)
         return
     events = [intake.uploaded(spec, f, size) for f in manifest.files]
@@ -117,8 +139,9 @@ async def carry_out(ingest: Ingest, spec: JobSpec, manifest: Manifest, tracepare
         await desk.mark_open(ingest, spec.job_id)
         await desk.show(ingest, spec, size)
 
-    await asyncio.gather(begin(), intake.record(ingest, events))
-    await desk.fix_size(ingest, spec.job_id, size)
+    await asyncio.gather(
+        begin(), intake.record(ingest, events), desk.fix_size(ingest, spec.job_id, size)
+    )
     await asyncio.gather(
         desk.tell_sealed(ingest, spec.job_id, size, traceparent),
         intake.publish(ingest, events, traceparent),
