@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 import yaml
-from model_graphs import end2end, planes, planted, queries, raw_yolo
+from model_graphs import end2end, planes, planted, queries, raw_yolo, torchvision
 
 from frond.contracts.errors import ModelRejected
 from frond.models.guess import Guess, guess, write_folder
@@ -23,6 +23,7 @@ def some(*shape: int, reach: float = 0.9) -> np.ndarray:
     return RNG.uniform(0.01, reach, (1, *shape)).astype("f4")
 
 
+LOGS = np.array([0, 0, 0.4, 0.4, 0, 0, 0, 0], "f4")
 CLASSES = planes(5).argmax(axis=1)
 
 LOOK_ALIKES: dict[str, tuple[dict[str, np.ndarray], str]] = {
@@ -54,6 +55,8 @@ LOOK_ALIKES: dict[str, tuple[dict[str, np.ndarray], str]] = {
         {"class_queries_logits": some(100, 8), "masks_queries_logits": some(100, 16, 16)},
         "classes and masks of queries",
     ),
+    "yolox, not decoded": ({"output": some(84, 8) - LOGS}, "--decode_in_inference"),
+    "yolo v5 for training, joined": ({"output": some(252, 8) - LOGS}, "below 0"),
     "class numbers": ({"y": CLASSES[:, None]}, "after an argmax"),
     "class numbers, channels last": ({"y": CLASSES[..., None]}, "after an argmax"),
     "class numbers as floats": ({"y": CLASSES[:, None].astype("f4")}, "after an argmax"),
@@ -104,6 +107,14 @@ def test_rows_of_one_class_have_no_objectness(tmp_path: Path) -> None:
     manifest = made(tmp_path, {"output": rows}).manifest
     assert manifest.decoder.params == {"version": "v8"}
     assert len(manifest.classes) == 1
+
+
+def test_masks_of_single_objects_are_said_to_be_left_out(tmp_path: Path) -> None:
+    """As of Mask R-CNN: its boxes are read."""
+    found = made(tmp_path, {**torchvision(), "masks": some(2, 64, 64)[0][:, None]})
+    assert found.manifest.decoder.name == "torchvision"
+    assert "masks of single objects (masks) are not" in found.why
+    assert "masks" not in guess(planted(tmp_path / "plain.onnx", torchvision())).why
 
 
 def test_maps_beside_a_yolo_head_are_passed_over(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from frond.models.family import (
 )
 from frond.models.folder import bad_model
 from frond.models.graph import Output, Told
-from frond.models.refusals import refuse_look_alikes
+from frond.models.refusals import refuse_look_alikes, refuse_unfinished
 
 _STRIDES: Final = ((8, 16, 32), (4, 8, 16, 32), (8, 16, 32, 64), (16, 32))
 _MOST_ROWS: Final = 2000
@@ -82,9 +82,11 @@ def _torchvision(seen: Seen) -> Family | None:
     shapes = [roles[r].first.ndim for r in ("boxes", "labels", "scores")]
     if shapes != [2, 1, 1] or roles["boxes"].shape[1] != 4:
         return None
+    masks = [o.name for o in outputs if o.first.ndim == 4]
     return Family(
         "torchvision",
-        "boxes K×4, labels and scores of one image: torchvision (Faster R-CNN, RetinaNet, FCOS)",
+        "boxes K×4, labels and scores of one image: torchvision (Faster R-CNN, RetinaNet, FCOS)"
+        + (f"; boxes are kept, masks of single objects ({masks[0]}) are not" if masks else ""),
         params={"label_offset": 1, **renamed(roles)},
         doubts={"label_offset": "torchvision's own models begin at 1, 0 is their background"},
         at_least=max(1, *(int(v.max()) if v.size else 1 for v in roles["labels"].runs)),
@@ -246,6 +248,8 @@ def _yolo(seen: Seen) -> Family | None:
             classes=classes,
         )
 
+    if b in cells | threefold or a in cells | threefold:
+        refuse_unfinished(head, rows_last=b in cells | threefold)
     if b in cells and a >= 5:
         return raw("v8", a - 4)
     if a in threefold and b >= 6:

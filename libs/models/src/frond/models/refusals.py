@@ -13,6 +13,8 @@ from frond.models.graph import Output
 _LEAST_CHANNELS: Final = 16
 """Of a detector's heads: three anchors with five numbers and a class have 18, and those without
 anchors one for each class and as many for a box."""
+_UNFINISHED: Final = 0.01
+"""Of all boxes; where they are worked out none is, but for rounding."""
 
 
 def refuse_look_alikes(seen: Seen) -> None:
@@ -27,6 +29,24 @@ def refuse_look_alikes(seen: Seen) -> None:
     _heads_by_stride(seen)
     _masks_of_queries(seen)
     _class_numbers(seen)
+
+
+def refuse_unfinished(head: Output, rows_last: bool) -> None:
+    """Raise where a YOLO head's boxes are not worked out: sizes are below 0, as logarithms are.
+
+    Args:
+        rows_last: the head is [N, channels, anchors]; else [N, anchors, channels].
+
+    Raises:
+        ModelRejected: BAD_MODEL.
+    """
+    sizes = [v[:, 2:4] if rows_last else v[..., 2:4] for v in head.runs]
+    if any(v.size and (v < 0).mean() > _UNFINISHED for v in sizes):
+        raise bad_model(
+            f"The output {head} has boxes whose widths and heights are below 0: they are not worked out "
+            "to pixels yet. Export the model with that step in the graph: YOLOX does it with "
+            "--decode_in_inference, YOLO v5 unless it is exported for training."
+        )
 
 
 def _rows_of_all_windows(seen: Seen) -> None:
