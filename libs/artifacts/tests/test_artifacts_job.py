@@ -53,6 +53,27 @@ def files() -> Files:
 
 
 class TestCoco:
+    def test_images_of_one_name_are_told_apart_by_their_file_names(self) -> None:
+        """Most tools know an image by its file name; two folders may hold one of the same name each.
+        A failed image is not in the file, so that it takes no name from another."""
+        north, south, other = (image("tile.tif", detections(2, n)) for n in range(3))
+        found = [
+            replace(r, outcome=r.outcome.model_copy(update={"image": uri, "image_id": n * 32}))
+            for r, uri, n in (
+                (north, "s3://b/north/tile.tif", "1"),
+                (south, "s3://b/south/tile.tif", "2"),
+                (replace(other, outcome=other.outcome.model_copy(update={"name": "u.tif"})),
+                 "s3://b/u.tif", "3"),
+            )
+        ]  # fmt: skip
+        found.append(failure("u.tif"))
+        told = json.loads(job_files(found)[0]["coco.json"])["images"]
+        names = [i["file_name"] for i in told]
+        assert names == ["b/north/tile.tif", "b/south/tile.tif", "u.tif"]
+        assert [i["frond"]["uri"] for i in told][:2] == [f"s3://{n}" for n in names[:2]]
+        alone = json.loads(image_files(found[0])["coco.json"])["images"]
+        assert [i["file_name"] for i in alone] == ["tile.tif"]
+
     def test_pycocotools_opens_both(self, files: Files, tmp_path: Path) -> None:
         """COCO() indexes the dataset, loadRes takes the results, ids run from 1 without a gap."""
         (tmp_path / "coco.json").write_bytes(files["coco.json"])

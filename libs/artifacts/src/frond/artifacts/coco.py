@@ -10,6 +10,7 @@ list always RLE and no box, since ``loadRes`` takes a mask's area from RLE alone
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import pairwise
 from types import TracebackType
 from typing import Any, Self
@@ -29,15 +30,32 @@ from frond.artifacts.common import (
     text,
 )
 from frond.artifacts.rle import run_lengths
+from frond.contracts.jobs import ImageOutcome, ImageStatus
 from frond.masks.table import Polygons
 from frond.merge import Detections
 
 
-class CocoDataset:
-    """Writes ``coco.json``. The images come last: they are known only when all were seen."""
+def shared_names(outcomes: Iterable[ImageOutcome]) -> frozenset[str]:
+    """The names that several completed images have.
 
-    def __init__(self, sink: Sink, job: JobInfo) -> None:
+    Args:
+        outcomes: in the order of (name, image id).
+    """
+    names = (o.name for o in outcomes if o.status is ImageStatus.COMPLETED)
+    return frozenset(a for a, b in pairwise(names) if a == b)
+
+
+class CocoDataset:
+    """Writes ``coco.json``. The images come last: they are known only when all were seen.
+
+    Args:
+        shared: names that several images have: their ``file_name`` is bucket and key, since most
+            tools know an image by it.
+    """
+
+    def __init__(self, sink: Sink, job: JobInfo, shared: frozenset[str] = frozenset()) -> None:
         self._sink = sink
+        self._shared = shared
         self._spool = Spool()
         self._images = JsonList(self._spool)
         self._annotations = JsonList(sink)
@@ -61,7 +79,7 @@ class CocoDataset:
         if not result.completed:
             return
         self._image += 1
-        self._images.add([text(_image(self._image, result))])
+        self._images.add([text(_image(self._image, result, self._shared))])
         for first, part, regions in result.slices():
             if regions is None:
                 self._annotations.add(self._texts(part, first))
@@ -206,13 +224,15 @@ def _rle_texts(regions: Polygons, size: tuple[int, int]) -> list[str]:
     return [f"{head}{text(counts)}}}" for counts in run_lengths(regions, width, height)]
 
 
-def _image(number: int, result: ImageResult) -> dict[str, Any]:
+def _image(number: int, result: ImageResult, shared: frozenset[str]) -> dict[str, Any]:
     outcome, plan = result.outcome, result.plan
     width, height = result.size
     geo = plan.georeference if plan else None
     return {
         "id": number,
-        "file_name": outcome.name,
+        "file_name": outcome.image.removeprefix("s3://")
+        if outcome.name in shared
+        else outcome.name,
         "width": width,
         "height": height,
         "frond": {

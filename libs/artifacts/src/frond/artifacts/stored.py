@@ -74,7 +74,7 @@ async def write_job_artifacts(
     """Write a job's files to ``results/``, from the stored plans and merged detections.
 
     Args:
-        outcomes: every image's, in the order of (name, image id); iterated twice, in one thread.
+        outcomes: every image's, in the order of (name, image id); iterated several times, in one thread.
         spec: None where no image was ever accepted; then ``manifest`` is None, too.
         stored: called in a thread with the name of each file once it is there.
 

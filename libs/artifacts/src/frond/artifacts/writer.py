@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from typing import Any, Final
 
-from frond.artifacts.coco import CocoDataset, CocoResults
+from frond.artifacts.coco import CocoDataset, CocoResults, shared_names
 from frond.artifacts.common import CountingSink, ImageResult, JobInfo, OpenSink
 from frond.artifacts.geojson import GeoJson
 from frond.artifacts.geoparquet import FileCrs, GeoParquet
@@ -40,7 +40,8 @@ def write_job(
     Args:
         results: every image once, in the order of (name, image id); loaded as they are asked for,
             so that one is held at a time.
-        outcomes: the same images' outcomes, read before: they decide the GeoParquet file's CRS.
+        outcomes: the same images' outcomes, read before, twice: they decide the GeoParquet file's CRS,
+            and what images of one name are called in COCO.
         open_sink: opens the sink of a file by name; the file appears when its block ends.
         uri_of: a file's address by its name.
 
@@ -51,7 +52,7 @@ def write_job(
     with ExitStack() as stack:
         sinks = _open(stack, JOB_ARTIFACTS, open_sink)
         writers: tuple[Any, ...] = (
-            stack.enter_context(CocoDataset(sinks["coco.json"], job)),
+            stack.enter_context(CocoDataset(sinks["coco.json"], job, shared_names(outcomes))),
             CocoResults(sinks["coco-results.json"], job),
             stack.enter_context(GeoJson(sinks["detections.geojson"], job)),
             GeoParquet(sinks["detections.parquet"], job, crs),
