@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from masks_support import AFFINE, certain, cut, manifest_of, plan_of, put_chunks
@@ -122,6 +124,33 @@ def test_it_is_a_cog_that_says_what_it_holds(tmp_path: Path) -> None:
     assert (polygons.points % (1 / 256) == 0).all()
     assert polygons.points.max() <= 3000
     assert polygons.areas.sum() == pytest.approx(4 * ((mask > 0) & (mask < 255)).sum())
+
+
+@pytest.mark.parametrize("scale", [0.3, 0.9, 1.7])
+def test_areas_are_of_what_lies_in_the_raster(tmp_path: Path, scale: float) -> None:
+    """Regions at the right and lower edge are as large as their polygons, where the last scaled pixels
+    reach beyond the raster; holes count as nothing."""
+    width, height = 137, 101
+    grid = WindowGrid(
+        width=math.ceil(width * scale), height=math.ceil(height * scale), size=64, margin=8,
+        scale=scale,
+    )  # fmt: skip
+    mask = np.ones((grid.height, grid.width), np.uint8)
+    mask[4:12, 6:20] = 0
+    mask[-5:, -7:] = 2
+    chunks = list(grid.blocks(4))
+    plan = plan_of(grid, chunks=len(chunks), windows_per_chunk=4)
+    source = plan.source.model_copy(update={"width": width, "height": height})
+    plan = plan.model_copy(update={"source": source})
+    put_chunks(tmp_path, plan, chunks, cut(certain(mask, 2), grid))
+    _, polygons = read(build(tmp_path, plan, manifest_of(2, min_area=1)))
+    shapes = [
+        shapely.Polygon(polygons.exterior(k), polygons.holes(k)) for k in range(len(polygons))
+    ]
+    assert [len(s.interiors) for s in shapes] == [1, 0]
+    assert polygons.areas.tolist() == pytest.approx([s.area for s in shapes], rel=1e-12)
+    hole = shapely.Polygon(polygons.holes(0)[0]).area
+    assert polygons.areas.sum() == pytest.approx(width * height - hole, rel=1e-12)
 
 
 @pytest.mark.parametrize("code", [4326, None])

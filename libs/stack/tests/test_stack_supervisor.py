@@ -67,7 +67,7 @@ def test_a_service_that_cannot_start_says_why(
     lines: list[str] = []
     with pytest.raises(StackError):
         control.up(state, tmp_path / "no-models", services=("tiler",), say=lines.append)
-    assert "windows_per_chunk" in "\n".join(lines)
+    assert "FROND_WINDOWS_PER_CHUNK cannot be used" in "\n".join(lines)
     assert control.read_state(state) is None
 
 

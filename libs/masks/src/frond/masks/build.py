@@ -23,7 +23,7 @@ from frond.masks.codec import MaskFile, Planes
 from frond.masks.cog import ClassRaster
 from frond.masks.outlines import Outlines, outlines
 from frond.masks.polygons import MOST_CORNERS, Regions, Tracer
-from frond.masks.table import SUBPIXEL, Polygons
+from frond.masks.table import SUBPIXEL, FloatArray, Polygons
 
 CLASSES_FILE: Final = "classes.tif"
 POLYGONS_FILE: Final = "polygons.arrow"
@@ -197,24 +197,37 @@ def _write(path: Path, regions: Regions, plan: ImagePlan) -> None:
 
 
 def _polygons(regions: Regions, plan: ImagePlan) -> Iterator[Polygons]:
-    scale, start = plan.grid.scale, 0
+    start = 0
     mean = regions.confidence / (255.0 * np.maximum(regions.pixels, 1))
     scores = (np.rint(mean * SCORE_STEPS) / SCORE_STEPS).astype(np.float32)
-    areas = regions.pixels / scale**2
     for part in outlines(regions.keys, regions.bits):
         stop = start + len(part.polygons) - 1
+        points = _points(part, plan)
         yield Polygons(
-            points=_points(part, plan),
+            points=points,
             rings=part.rings,
             polygons=part.polygons,
             classes=regions.classes[start:stop].astype(np.int32),
             scores=scores[start:stop],
-            areas=areas[start:stop],
+            areas=_areas(points, part),
         )
         start = stop
 
 
-def _points(part: Outlines, plan: ImagePlan) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+def _areas(points: FloatArray, part: Outlines) -> FloatArray:
+    """Each polygon's area in raster pixels².
+
+    By its rings, not by its scaled pixels: the last row and column of these reach beyond the raster
+    where its sides are no multiple of them, and the rings do not.
+    """
+    # edges run along the axes: what lies left of each, with its sign
+    left = np.append(points[1:, 0] * np.diff(points[:, 1]), 0.0)
+    # from the last point of a ring no edge leads on
+    left[part.rings[1:] - 1] = 0.0
+    return np.add.reduceat(left, part.rings[part.polygons[:-1]])
+
+
+def _points(part: Outlines, plan: ImagePlan) -> FloatArray:
     points = np.empty((len(part.x), 2))
     for k, (at, most) in enumerate(((part.x, plan.source.width), (part.y, plan.source.height))):
         points[:, k] = np.minimum(np.rint(at * (SUBPIXEL / plan.grid.scale)) / SUBPIXEL, most)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final, Self
 
-from pydantic import Field, SecretStr, ValidationInfo, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from frond.runtime.egress import Egress
+
+_LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 
 class ServiceSettings(BaseSettings):
@@ -16,7 +19,11 @@ class ServiceSettings(BaseSettings):
     Services add their own fields in a subclass.
     """
 
-    model_config = SettingsConfigDict(env_prefix="FROND_", extra="ignore", populate_by_name=True)
+    model_config = SettingsConfigDict(
+        env_prefix="FROND_", extra="ignore", populate_by_name=True,
+        # an error is logged, and what was refused may be a secret with a slip in it
+        hide_input_in_errors=True,
+    )  # fmt: skip
 
     kafka_bootstrap: str = "127.0.0.1:9092"
     topic_prefix: str = Field(default="", description="so that installations can share a broker")
@@ -51,7 +58,7 @@ class ServiceSettings(BaseSettings):
         description="numbers of inherited listening sockets, comma-separated, in place of "
         "http_host and http_port",
     )
-    log_level: str = "INFO"
+    log_level: str = Field(default="INFO", description=f"one of {', '.join(_LEVELS)}")
     cache_dir: Path = Field(default=Path("~/.cache/frond"), description="models, temporary files")
     default_model: str = "palm-detector"
 
@@ -70,6 +77,31 @@ class ServiceSettings(BaseSettings):
         """Every bucket that image URIs may name."""
         more = (b.strip() for b in self.allowed_buckets.split(","))
         return frozenset({self.s3_bucket, *(b for b in more if b)})
+
+    @classmethod
+    def read(cls) -> Self:
+        """What the environment says; for a service's ``main``.
+
+        Raises:
+            SystemExit: a variable cannot be used; with a sentence that names it, not its value.
+        """
+        try:
+            return cls()
+        except ValidationError as e:
+            raise SystemExit(
+                "\n".join(
+                    _told(cls, error["loc"], error["msg"])
+                    for error in e.errors(include_url=False, include_input=False)
+                )
+            ) from None
+
+    @field_validator("log_level")
+    @classmethod
+    def _is_a_level(cls, value: str) -> str:
+        level = value.upper() or "INFO"
+        if level not in _LEVELS:
+            raise ValueError(f"say one of {', '.join(_LEVELS)}")
+        return level
 
     @field_validator("egress_allow")
     @classmethod
@@ -92,3 +124,11 @@ class ServiceSettings(BaseSettings):
     def group(self, service: str) -> str:
         """The consumer group of a service in this installation."""
         return f"{self.topic_prefix}frond.{service}"
+
+
+def _told(settings: type[ServiceSettings], where: tuple[int | str, ...], what: str) -> str:
+    what = what.removeprefix("Value error, ")
+    if not where:
+        return f"Settings do not fit: {what}"
+    name = str(where[0])
+    return f"{f'FROND_{name.upper()}' if name in settings.model_fields else name} cannot be used: {what}"

@@ -50,7 +50,7 @@ def _exit_in_any_case() -> None:
 
 def main() -> None:
     """Run the aggregator until it is asked to stop."""
-    serve("aggregator", AggregatorSettings(), [aggregating])
+    serve("aggregator", AggregatorSettings.read(), [aggregating])
 
 
 if __name__ == "__main__":

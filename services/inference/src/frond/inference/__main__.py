@@ -10,7 +10,7 @@ def main() -> None:
     from frond.inference.wiring import Inference
     from frond.runtime import serve
 
-    settings = InferenceSettings()
+    settings = InferenceSettings.read()
     inference = Inference(settings)
     serve("inference", settings, [inference.consume_chunks], make_app=inference.app)
 

@@ -23,7 +23,7 @@ each of the dozen turns between thread and loop that an answer takes."""
 def main() -> None:
     """Serve the REST door until SIGTERM."""
     sys.setswitchinterval(_SWITCH_S)
-    settings = IngestSettings()
+    settings = IngestSettings.read()
     keeper = fork_keeper(settings)
     made: list[Ingest] = []
 

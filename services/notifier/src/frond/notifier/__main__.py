@@ -9,7 +9,7 @@ from frond.runtime import serve
 
 def main() -> None:
     """Run the notifier until SIGTERM."""
-    serve("notifier", NotifierSettings(), [notify])
+    serve("notifier", NotifierSettings.read(), [notify])
 
 
 if __name__ == "__main__":

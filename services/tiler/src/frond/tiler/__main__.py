@@ -10,7 +10,7 @@ def main() -> None:
     from frond.tiler.settings import TilerSettings
     from frond.tiler.wiring import tile
 
-    serve("tiler", TilerSettings(), [tile])
+    serve("tiler", TilerSettings.read(), [tile])
 
 
 if __name__ == "__main__":

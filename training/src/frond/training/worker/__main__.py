@@ -9,7 +9,7 @@ from frond.training.worker.wiring import work
 
 def main() -> None:
     """Train what is asked for until SIGTERM; a run under way is gone on with at the next start."""
-    serve("training", TrainingSettings(), [work])
+    serve("training", TrainingSettings.read(), [work])
 
 
 if __name__ == "__main__":
