@@ -63,6 +63,7 @@ class Handling:
         self.unreadable = unreadable
         self.on_give_up = give_up
         self._seconds = metrics.HANDLING.labels(topic.name)
+        self._dead = metrics.DEAD.labels(topic.name)
         self._handled = {
             cls.TYPE: metrics.HANDLED.labels(topic.name, cls.TYPE)
             for cls in CARRIES.get(topic.name, ())
@@ -180,7 +181,7 @@ class Handling:
             attempts=attempts, time=now(), key=message.key, value=message.value,
             headers=_headers(message),
         )  # fmt: skip
-        metrics.DEAD.labels(self.topic.name).inc()
+        self._dead.inc()
         _log.warning("dead letter", id=letter.id, topic=letter.topic, detail=detail)
         await wait_out(
             lambda: self.producer.send_raw(

@@ -40,6 +40,7 @@ class Progress:
         self._consumer = consumer
         self._topic = topic
         self._in_hand = in_hand
+        self._lags = metrics.Lags()
         self._answered = self._moved = time.monotonic()
         self._positions: dict[Any, int] = {}
 
@@ -71,17 +72,17 @@ class Progress:
     async def _look(self) -> int:
         assigned = self._consumer.assignment()
         if not assigned:
+            self._lags.show({})
             await self._consumer.topics()  # a sign of life, at least
             return 0
         lag = 0
-        positions = {}
+        positions, lags = {}, {}
         for partition, end in (await self._consumer.end_offsets(assigned)).items():
             positions[partition] = await self._consumer.position(partition)
             behind = max(0, end - positions[partition])
-            metrics.LAG.labels(self._topic, str(partition.partition)).set(
-                behind + self._in_hand(partition)
-            )
+            lags[self._topic, partition.partition] = behind + self._in_hand(partition)
             lag += behind
+        self._lags.show(lags)
         if positions != self._positions:
             self._positions = positions
             self._moved = time.monotonic()

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from frond.bus import metrics as bus_metrics
+from frond.bus.metrics import Lags
 from frond.bus.offsets import Offsets, behind
 from frond.contracts import topics
 from frond.contracts.errors import BrokerUnavailable, FrondError
@@ -47,6 +47,7 @@ class Progress:
         self._stuck_s = stuck_s
         self._assigned = assigned
         self._busy = busy
+        self._lags = Lags()
         self._moved_at = time.monotonic()
         self._answered_at = time.monotonic()
         self._committed: dict[Any, int] = {}
@@ -72,9 +73,10 @@ class Progress:
         self.away = None
         assigned = {(p.topic, p.partition) for p in self._assigned()}
         mine = {p: end for p, end in ends.items() if (p.topic, p.partition) in assigned}
-        for p, end in mine.items():
-            name = p.topic.removeprefix(self._prefix)
-            bus_metrics.LAG.labels(name, str(p.partition)).set(end - committed.get(p, 0))
+        self._lags.show({
+            (p.topic.removeprefix(self._prefix), p.partition): end - committed.get(p, 0)
+            for p, end in mine.items()
+        })  # fmt: skip
         of_mine = {p: n for p, n in committed.items() if p in mine}
         if of_mine != self._committed or self._busy() or not behind(mine, committed):
             self._committed = of_mine
