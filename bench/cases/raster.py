@@ -19,8 +19,8 @@ One drawn RGB COG (deflate, 512² blocks, 0.14 m) on local disk, `models/palm-de
 to the final list of boxes; the model is loaded and warmed up before. All use Frond's decoder.
 
 - **Frond**: its libraries in one process, the same code that the services run: plan (which checks
-  the raster and finds windows of nothing but nodata), chunks read one ahead, threads and batch as
-  found for the model when it was loaded, merge. No broker, no object store.
+  the raster and finds windows of nothing but nodata), chunks read one ahead, threads, runs at
+  once and batch as found for the model when it was loaded, merge. No broker, no object store.
 - **SAHI**: `get_sliced_prediction` with a `DetectionModel` around one `InferenceSession` (default
   options), no extra pass over the whole image, NMS; the raster read by rasterio in one go.
 - **supervision**: `InferenceSlicer` on the open dataset, NMS.

@@ -24,7 +24,7 @@ Drawn RGB COGs (deflate, 512² blocks) on local disk and a small segmentation ne
 the model is loaded before.
 
 - **Frond**: the code that the services run, without broker and object store: plan, chunks read one
-  ahead, batches of 8, each chunk's masks as a file (*stored MB*); then `python -m frond.masks` in a
+  ahead, run as found for the model when it was loaded (threads, runs at once, batch), each chunk's masks as a file (*stored MB*); then `python -m frond.masks` in a
   process of its own, as the aggregator starts it, which blends the windows into the COG and traces
   its regions into polygons (*regions*). What those take (*polygons s*) is not in *seconds*, for
   the other makes none.

@@ -26,9 +26,9 @@ def main() -> None:
             super().__init__(folder, threads=1, batch=1)
             self._nothing = super().infer(self.prepare([np.zeros(self._window, np.uint8)]), 1)
 
-        def infer(self, prepared: Any, windows: int) -> Arrays:
+        def infer(self, prepared: Any, windows: int, **how: Any) -> Arrays:
             if self._nothing is None:
-                return super().infer(prepared, windows)
+                return super().infer(prepared, windows, **how)
             time.sleep(sleep_s)
             return self._nothing
 

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from frond.models.session import ModelSession, cores
+from frond.models import tuning
+from frond.models.session import ModelSession, cores, open_graph
 from frond.models.testing import blob_model
 from frond.models.tuning import Trial, search, tuned
 
@@ -51,20 +52,20 @@ def neighbours(folder: Path) -> Path:
 
 
 @given(
-    ms=st.lists(st.floats(0.1, 100), min_size=12, max_size=12),
-    same=st.lists(st.booleans(), min_size=12, max_size=12),
+    ms=st.lists(st.floats(0.1, 100), min_size=16, max_size=16),
+    same=st.lists(st.booleans(), min_size=16, max_size=16),
 )
 def test_nothing_is_taken_that_gives_other_bytes(ms: list[float], same: list[bool]) -> None:
     """Whatever the stopwatch says: the plain setting, or one with its bytes, never slower by more
     than a few in a hundred."""
     asked: list[Trial] = []
 
-    def trial(threads: int, batch: int) -> Trial:
-        k = len(asked)
-        asked.append(Trial(threads=threads, batch=batch, ms=ms[k], same=same[k] or k == 0))
+    def trial(threads: int, batch: int, concurrency: int) -> Trial:
+        k, setting = len(asked), {"threads": threads, "batch": batch, "concurrency": concurrency}
+        asked.append(Trial(**setting, ms=ms[k], same=same[k] or k == 0))
         return asked[-1]
 
-    best = search(trial, threads=[8, 4, 2], batch=1, most=64)[-1]
+    best = search(trial, threads=[8, 4, 2], batch=1, most=64, at_once=8)[-1]
     assert best.same
     assert best.ms <= asked[0].ms * 1.03**2
 
@@ -73,7 +74,7 @@ def test_larger_batches_must_be_worth_it() -> None:
     """Twice as fast with 4, no faster with 8: 4, and 16 is not tried."""
     cost = {1: 10.0, 2: 7.0, 4: 5.0, 8: 4.9, 16: 1.0}
     tried = search(
-        lambda t, b: Trial(threads=t, batch=b, ms=cost[b], same=True),
+        lambda t, b, _: Trial(threads=t, batch=b, ms=cost[b], same=True),
         threads=[2], batch=1, most=64,
     )  # fmt: skip
     assert [t.batch for t in tried] == [1, 2, 8, 4]
@@ -83,7 +84,7 @@ def test_fewer_threads_where_they_do() -> None:
     """Hardware threads that share a core, or a container's share: no more threads than help."""
     cost = {8: 10.0, 4: 10.1, 2: 19.0}
     tried = search(
-        lambda t, b: Trial(threads=t, batch=b, ms=cost[t], same=True),
+        lambda t, b, _: Trial(threads=t, batch=b, ms=cost[t], same=True),
         threads=[8, 4, 2], batch=1, most=1,
     )  # fmt: skip
     assert (tried[-1].threads, tried[-1].batch) == (4, 1)
@@ -91,7 +92,7 @@ def test_fewer_threads_where_they_do() -> None:
 
 def test_nothing_works() -> None:
     """No trial ends: nothing is taken."""
-    assert search(lambda t, b: None, threads=[2], batch=1, most=8) == []
+    assert search(lambda t, b, c: None, threads=[2], batch=1, most=8) == []
 
 
 def test_what_was_found_is_kept(tmp_path: Path) -> None:
@@ -126,6 +127,56 @@ def test_what_was_asked_for_stays(tmp_path: Path) -> None:
         blob_model(tmp_path / "f", 64, margin=8, batch=4), providers=CPU, cache_dir=tmp_path / "c"
     )
     assert fixed.batch == 4
+
+
+def shared(folder: Path, cache: Path, ms: float, monkeypatch: pytest.MonkeyPatch) -> ModelSession:
+    """Tuned, with four cores on which a run takes 10 ms a window and runs at once take ``ms``."""
+    for module in ("tuning", "session"):
+        monkeypatch.setattr(f"frond.models.{module}.cores", lambda: 4)
+
+    def took(session: ModelSession, _: float) -> float:
+        return 10.0 if session.concurrency == 1 else ms / session.concurrency
+
+    monkeypatch.setattr(tuning, "_ms_a_window", took)
+    return tuned(folder, providers=CPU, cache_dir=cache, seconds=300)
+
+
+def test_runs_at_once_where_they_save_a_tenth(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many as it pays for, no more than cores, also where one thread does as well as all; kept
+    with the rest. The operator's threads are one run's."""
+    folder = blob_model(tmp_path / "m", 64, margin=8)
+    for halves in ([4], [4, 2, 1]):
+        monkeypatch.setattr(tuning, "_halves", lambda _, halves=halves: halves)
+        for ms, wanted in ((36.0, 1), (17.0, 4), (19.0, 1)):
+            where = tmp_path / f"{ms}-{len(halves)}"
+            session = shared(folder, where, ms, monkeypatch)
+            assert (session.threads, session.concurrency) == (halves[-1], wanted)
+            kept = json.loads(next((where / "tuning").iterdir()).read_text())
+            assert kept["concurrency"] == kept["tried"][-1]["concurrency"] == wanted
+            assert tuned(folder, providers=CPU, cache_dir=where).concurrency == wanted
+    asked = tuned(folder, providers=CPU, threads=4, cache_dir=tmp_path / "asked", seconds=300)
+    assert (asked.threads, asked.concurrency) == (4, 1)
+
+
+def test_runs_at_once_that_give_other_bytes_are_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However fast they are."""
+    folder, other = blob_model(tmp_path / "m", 64, margin=8), tmp_path / "other.onnx"
+    graph = onnx.load(folder / "model.onnx")
+    weights = next(i for i in graph.graph.initializer if len(i.dims) == 4)
+    weights.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weights) * 1.5, weights.name))
+    onnx.save(graph, other)
+
+    def opened(path: Path, *_: object, threads: int = 0, **__: object) -> object:
+        return open_graph(other if threads == 2 else path, CPU)
+
+    monkeypatch.setattr("frond.models.session.open_graph", opened)
+    monkeypatch.setattr(tuning, "_halves", lambda _: [4])
+    session = shared(folder, tmp_path / "c", 1.0, monkeypatch)
+    assert (session.threads, session.concurrency) == (4, 1)
 
 
 @pytest.mark.parametrize("batch", [2, 3, 8])

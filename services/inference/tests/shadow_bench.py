@@ -86,10 +86,10 @@ class Held:
         self.began, self.go, self.runs = threading.Event(), threading.Event(), 0
         infer = session.infer
 
-        def held(*args: Any) -> Any:
+        def held(*args: Any, **how: Any) -> Any:
             self.runs += 1
             self.began.set()
             assert self.go.wait(250)
-            return infer(*args)
+            return infer(*args, **how)
 
         session.infer = held  # type: ignore[method-assign]

@@ -160,9 +160,9 @@ class Counted(ModelSession):
 
     runs = 0
 
-    def infer(self, prepared: NDArray[Any], windows: int) -> Arrays:
+    def infer(self, prepared: NDArray[Any], windows: int, *, beside: bool = False) -> Arrays:
         self.runs += 1
-        return super().infer(prepared, windows)
+        return super().infer(prepared, windows, beside=beside)
 
 
 def test_a_chunk_is_never_held_as_a_whole(tmp_path: Path) -> None:

@@ -171,15 +171,15 @@ def test_those_beside_each_other_share_runs_and_get_what_they_get_alone(
     began, go, queued = threading.Semaphore(0), threading.Event(), threading.Semaphore(0)
     infer, submit, sizes = session.infer, runner._pool.submit, []
 
-    def held(prepared: np.ndarray, n: int) -> dict[str, np.ndarray]:
+    def held(prepared: np.ndarray, n: int, *, beside: bool) -> dict[str, np.ndarray]:
         sizes.append(n)
         began.release()
         assert go.wait(20)
-        return infer(prepared, n)
+        return infer(prepared, n, beside=beside)
 
-    def telling(*call: Any) -> Any:
+    def telling(*call: Any, **how: Any) -> Any:
         try:
-            return submit(*call)
+            return submit(*call, **how)
         finally:
             queued.release()
 
@@ -204,15 +204,55 @@ def test_those_beside_each_other_share_runs_and_get_what_they_get_alone(
     runner.close()
 
 
+def test_runs_at_once_give_what_one_after_another_does(tmp_path: Path) -> None:
+    """A model that is fastest with two runs at once: two of a chunk go on together, one more waits,
+    and what they give is in the windows' order and has the same bytes. A lone window's run has all
+    threads; beside another's it has not."""
+    session = ModelSession(blob_model(tmp_path / "m"), threads=2, batch=1)
+    rng, thresholds = np.random.default_rng(5), session.manifest.thresholds
+    windows = list(rng.integers(0, 200, (7, 3, 256, 256), dtype=np.uint8))
+    for n, window in enumerate(windows):
+        window[:, 20 : 36 + n, 30:46] = np.array(MAGENTA)[:, None, None]
+    runner = Runner()
+    alone = runner.detect(session, windows, thresholds)[0]
+    session.share(2)
+    infer, together, asked = session.infer, threading.Barrier(2, timeout=20), list[bool]()
+
+    def held(prepared: np.ndarray, n: int, *, beside: bool) -> dict[str, np.ndarray]:
+        asked.append(beside)
+        # the seventh has nobody
+        if len(asked) < len(windows):
+            together.wait()
+        return infer(prepared, n, beside=beside)
+
+    session.infer = held  # type: ignore[method-assign]
+    handed: list[Any] = []
+    for found in runner.results(session, windows, thresholds, Spent()):
+        handed.append(found)
+        assert len(asked) <= len(handed) + 3
+    assert asked == [True] * 7
+    for ours, theirs in zip(handed, alone, strict=True):
+        assert ours.boxes.tobytes() == theirs.boxes.tobytes() and len(ours) == 1
+    asked.extend([True] * 7)
+    runner.detect(session, windows[:1], thresholds)
+    assert asked[-1] is False
+    del asked[:]
+    with ThreadPoolExecutor(2) as threads:
+        for one in [threads.submit(runner.detect, session, windows[:1], thresholds) for _ in "ab"]:
+            one.result(20)
+    assert sorted(asked) == [False, True]
+    runner.close()
+
+
 def test_a_run_that_fails_is_nobody_elses_failure(tmp_path: Path) -> None:
     """A shared run fails: each window gets a run of its own, and only the guilty one is told."""
     session = ModelSession(blob_model(tmp_path / "m"), batch=4)
     infer = session.infer
 
-    def picky(prepared: np.ndarray, n: int) -> dict[str, np.ndarray]:
+    def picky(prepared: np.ndarray, n: int, *, beside: bool) -> dict[str, np.ndarray]:
         if prepared.max() > 254:
             raise ModelRejected(Reason.BAD_MODEL, "too bright")
-        return infer(prepared, n)
+        return infer(prepared, n, beside=beside)
 
     session.infer = picky  # type: ignore[method-assign]
     dark, bright = (np.full((3, 256, 256), v, np.uint8) for v in (9, 255))
@@ -233,10 +273,10 @@ def test_a_runner_that_is_closed_keeps_nobody_waiting(tmp_path: Path) -> None:
     runner, go, began = Runner(), threading.Event(), threading.Semaphore(0)
     infer = session.infer
 
-    def held(prepared: np.ndarray, n: int) -> dict[str, np.ndarray]:
+    def held(prepared: np.ndarray, n: int, *, beside: bool) -> dict[str, np.ndarray]:
         began.release()
         assert go.wait(20)
-        return infer(prepared, n)
+        return infer(prepared, n, beside=beside)
 
     session.infer = held  # type: ignore[method-assign]
     window = [np.zeros((3, 256, 256), np.uint8)]

@@ -149,7 +149,7 @@ def test_what_a_request_still_asks_for_is_dropped_when_its_server_is_away(
     session = ModelSession(served_folder(local, tmp_path / "served", server.url), batch=2)
     runner, runs, told = Runner(1), 0, threading.Event()
 
-    def away(*_: Any) -> Any:
+    def away(*_: Any, **__: Any) -> Any:
         nonlocal runs
         runs += 1
         if runs > 1:

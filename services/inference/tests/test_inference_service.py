@@ -137,10 +137,10 @@ async def test_small_chunks_share_runs(bench: Bench) -> None:
             all_asked.set()
         return told
 
-    def held(prepared: np.ndarray, n: int) -> dict[str, np.ndarray]:
+    def held(prepared: np.ndarray, n: int, *, beside: bool) -> dict[str, np.ndarray]:
         sizes.append(n)
         assert all_asked.wait(30)
-        return infer(prepared, n)
+        return infer(prepared, n, beside=beside)
 
     runner._ask, session.infer = counted, held  # type: ignore[method-assign]
     await asyncio.gather(*(worker.handle(chunk) for chunk in small))

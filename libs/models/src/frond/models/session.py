@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -51,13 +52,14 @@ class ModelSession:
     """A loaded model. Runs full batches only, so that a window's result depends on nothing but
     the window, its batch and the configuration; see ``frond.models.tuning`` for what lifts that.
 
-    ``prepare`` and ``decode`` may run in any thread; ``infer`` takes turns.
+    ``prepare``, ``infer`` and ``decode`` may run in any thread.
 
     Attributes:
         manifest: of the model.
         batch: windows a run, constant for a model, graph and configuration.
         free_batch: whether another batch could be chosen.
-        threads: of one run on a CPU.
+        threads: of a run that has the CPU to itself.
+        concurrency: how many runs at once its windows are done fastest with; see :meth:`share`.
         rows_alike: whether a window may share a run with any others: nothing in its result says so.
         sizes_alike: whether a run may have fewer windows than a batch: nothing in its result says so.
         layout: of the windows that :meth:`prepare` takes: ``CHW`` or ``HWC``.
@@ -94,11 +96,13 @@ class ModelSession:
         self._decoder: Decoder = decoder_for(self.manifest)
         server = self.manifest.server
         self.remote = server is not None
+        self._open = partial(open_graph, folder / MODEL_FILE, providers, cache_dir=cache_dir)
         self._graph: Any = (
             RemoteModel(self.manifest.name, server, servers, declared_input(self.manifest))
             if server is not None
-            else open_graph(folder / MODEL_FILE, providers, threads, cache_dir)
+            else self._open(threads=threads)
         )
+        self._beside, self.concurrency = self._graph, 1
         self.providers: tuple[str, ...] = tuple(self._graph.get_providers())
         spec = self.manifest.input
         self.layout: Literal["CHW", "HWC"] = "CHW" if spec.layout == "NCHW" else "HWC"
@@ -141,14 +145,29 @@ class ModelSession:
         out[len(windows) :] = out[len(windows) - 1]
         return out[0] if self._image_only else out
 
-    def infer(self, prepared: NDArray[Any], windows: int) -> Arrays:
+    def share(self, concurrency: int) -> None:
+        """Have each run that goes on beside others take its share of the cores.
+
+        Most graphs leave cores idle where one thread waits for another: as many runs as there are
+        cores, a thread each, do more windows a second. The graph is loaded once more for it.
+        """
+        threads = min(self.threads, max(1, cores() // concurrency))
+        same = concurrency == 1 or threads == self.threads
+        self._beside = self._graph if same else self._open(threads=threads)
+        self.concurrency = concurrency
+
+    def infer(self, prepared: NDArray[Any], windows: int, *, beside: bool = False) -> Arrays:
         """Run the graph; outputs are cut to the first ``windows`` rows.
+
+        Args:
+            beside: other runs go on at the same time.
 
         Raises:
             ModelRejected: INFERENCE_FAILED is the caller's word for it: the run itself failed.
         """
+        graph = self._beside if beside else self._graph
         try:
-            values = self._graph.run(self._outputs, {self._input: prepared})
+            values = graph.run(self._outputs, {self._input: prepared})
         except FrondError:
             raise
         except Exception as e:  # ONNX Runtime's errors have no common base but this

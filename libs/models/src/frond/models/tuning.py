@@ -1,4 +1,4 @@
-"""Threads and batch of a model on the machine at hand: measured once, and never at the cost of a bit.
+"""Threads, batch and concurrency of a model on the machine at hand: measured once, and never at the cost of a bit.
 
 What a stopwatch finds differs from machine to machine, and what Frond stores must not. So a setting
 other than the plain one is taken only where it gives the same bytes for the same windows.
@@ -11,6 +11,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -29,13 +30,17 @@ CPU_BATCH: Final = 1
 GPU_BATCH: Final = 8
 _MOST_CPU: Final = 8
 _MOST_GPU: Final = 32
+_MOST_AT_ONCE: Final = 8
+"""Runs: each takes memory for a batch on its way through the graph."""
+_MOST_TWICE: Final = 256 << 20
+"""Bytes of a model that is loaded a second time."""
 _WORTH: Final = 0.9
 _AS_GOOD: Final = 1.03
 _RUNS: Final = 5
 _CPU: Final = PROVIDERS[-1]
 _SAMPLES: Final = 3
 # whoever changes what is tried, or what is taken, counts on
-_VERSION: Final = 1
+_VERSION: Final = 2
 
 Rows = list[bytes]
 
@@ -47,6 +52,7 @@ class Trial(BaseModel):
 
     threads: int
     batch: int
+    concurrency: int = 1
     ms: float
     same: bool
     """Whether it gave the bytes that the plain setting gives."""
@@ -66,6 +72,7 @@ class Tuning(BaseModel):
 
     threads: int
     batch: int
+    concurrency: int = 1
     rows_alike: bool = False
     sizes_alike: bool = False
     tried: tuple[Trial, ...] = ()
@@ -99,17 +106,19 @@ def tuned(
         # what a stopwatch sees is the server's load, and what a sample shows may change with it
         return ModelSession(folder, batch=batch or DEFAULT_BATCH, servers=servers)
 
-    def opened(threads: int, batch: int) -> ModelSession:
-        return ModelSession(
+    def opened(threads: int, batch: int, concurrency: int = 1) -> ModelSession:
+        session = ModelSession(
             folder, providers=providers, threads=threads, batch=batch, cache_dir=cache_dir
         )
+        session.share(concurrency)
+        return session
 
     offered = [p for p in providers if p in ort.get_available_providers()]
     place = cache_dir / "tuning" / f"{_key(folder, offered, threads, batch)}.json"
     if seconds and (found := _kept(place)) is not None:
         # the device may have less room than it had
         with contextlib.suppress(ModelRejected):
-            return _as_found(opened(found.threads, found.batch), found)
+            return _as_found(opened(found.threads, found.batch, found.concurrency), found)
     plain = opened(threads, batch or (GPU_BATCH if _CPU not in offered[:1] else CPU_BATCH))
     on_cpu = plain.providers[0] == _CPU
     if on_cpu and not batch and plain.free_batch and plain.batch != CPU_BATCH:
@@ -120,20 +129,23 @@ def tuned(
     until = time.monotonic() + seconds
     # TensorRT builds an engine for each batch, and tunes itself
     free = plain.free_batch and not batch and plain.providers[0] != PROVIDERS[0]
+    shared = on_cpu and not threads and _size(folder) <= _MOST_TWICE
     tried = _try(
         plain, opened, until=until,
         threads=[threads] if threads else _halves(cores()),
+        at_once=min(cores(), _MOST_AT_ONCE) if shared else 1,
         most=(_MOST_CPU if on_cpu else _MOST_GPU) if free else plain.batch,
     )  # fmt: skip
     session = _fastest(plain, opened, tried)
     rows = _rows_alike(session, until)
     if session.batch != plain.batch and not rows:
+        plain.share(session.concurrency)
         session, rows = plain, _rows_alike(plain, until)
     # a GPU's kernels depend on how many windows there are
     sizes = rows and on_cpu and session.free_batch and _sizes_alike(session, until)
     found = Tuning(
-        threads=session.threads, batch=session.batch, rows_alike=rows, sizes_alike=sizes,
-        tried=tuple(tried),
+        threads=session.threads, batch=session.batch, concurrency=session.concurrency,
+        rows_alike=rows, sizes_alike=sizes, tried=tuple(tried),
     )  # fmt: skip
     _keep(place, found)
     return _as_found(session, found)
@@ -145,28 +157,32 @@ def _as_found(session: ModelSession, found: Tuning) -> ModelSession:
 
 
 def search(
-    trial: Callable[[int, int], Trial | None],
+    trial: Callable[[int, int, int], Trial | None],
     *,
     threads: Sequence[int],
     batch: int,
     most: int,
+    at_once: int = 1,
 ) -> list[Trial]:
     """The settings tried, in order but for the best, which comes last.
 
-    Fewer threads are taken where they are as fast: what is left reads rasters. Larger batches where
-    they save a tenth or more, each twice as large as the one before, until one does not.
+    Fewer threads are taken where they are as fast: what is left reads rasters. Several runs at
+    once, then larger batches, where they save a tenth or more, each time twice as many as before,
+    until that does not.
 
     Args:
-        trial: tries threads and batch; None where there is no time left, or they do not work.
+        trial: tries threads, batch and concurrency; None where there is no time left, or they do
+            not work.
         threads: in the order to try them.
         batch: the first one; ``most``: the last.
+        at_once: the most runs at once.
     """
     tried: list[Trial] = []
     best: Trial | None = None
 
-    def attempt(threads: int, batch: int, worth: float) -> bool:
+    def attempt(threads: int, batch: int, concurrency: int, worth: float) -> bool:
         nonlocal best
-        one = trial(threads, batch)
+        one = trial(threads, batch, concurrency)
         if one is None:
             return False
         tried.append(one)
@@ -176,46 +192,65 @@ def search(
         return True
 
     for count in threads:
-        if not attempt(count, batch, _AS_GOOD):
+        if not attempt(count, batch, 1, _AS_GOOD):
             break
-    while best is not None and batch * 2 <= most and attempt(best.threads, batch * 2, _WORTH):
+    if best is None:
+        return []
+    threads_, runs = best.threads, 1
+    while runs * 2 <= at_once and attempt(threads_, batch, runs * 2, _WORTH):
+        runs *= 2
+    while batch * 2 <= most and attempt(threads_, batch * 2, runs, _WORTH):
         batch *= 2
-    return [*(t for t in tried if t is not best), best] if best is not None else []
+    return [*(t for t in tried if t is not best), best]
 
 
 def _try(
     plain: ModelSession,
-    opened: Callable[[int, int], ModelSession],
+    opened: Callable[[int, int, int], ModelSession],
     *,
     threads: Sequence[int],
+    at_once: int,
     most: int,
     until: float,
 ) -> list[Trial]:
-    wanted = _rows(plain, _windows(plain, _SAMPLES))
-
-    def trial(threads: int, batch: int) -> Trial | None:
-        first = (threads, batch) == (plain.threads, plain.batch)
+    def trial(threads: int, batch: int, concurrency: int) -> Trial | None:
+        first = (threads, batch, concurrency) == (plain.threads, plain.batch, 1)
         if not first and time.monotonic() > until:
             return None
         try:
-            session = plain if first else opened(threads, batch)
-            same = _rows(session, _windows(session, _SAMPLES)) == wanted
-            ms = _ms_a_window(session)
+            session = plain if first else opened(threads, batch, concurrency)
+            # a full run, and one that is not, where there is such a thing
+            windows = _windows(session, max(_SAMPLES, batch + 1))
+            wanted = _rows(plain, windows)
+            same = all(
+                _rows(session, windows, beside=beside) == wanted
+                for beside in {False, concurrency > 1}
+            )
+            ms = _ms_a_window(session, until)
         except ModelRejected:
             # a batch too large for the memory that there is, most likely
             return None
-        return Trial(threads=threads, batch=batch, ms=round(ms, 3), same=same)
+        return Trial(
+            threads=threads, batch=batch, concurrency=concurrency, ms=round(ms, 3), same=same
+        )
 
-    return search(trial, threads=threads, batch=plain.batch, most=most)
+    return search(trial, threads=threads, batch=plain.batch, most=most, at_once=at_once)
 
 
 def _fastest(
-    plain: ModelSession, opened: Callable[[int, int], ModelSession], tried: Sequence[Trial]
+    plain: ModelSession, opened: Callable[[int, int, int], ModelSession], tried: Sequence[Trial]
 ) -> ModelSession:
-    if tried and (tried[-1].threads, tried[-1].batch) != (plain.threads, plain.batch):
-        with contextlib.suppress(ModelRejected):
-            return opened(tried[-1].threads, tried[-1].batch)
+    if tried:
+        best = tried[-1]
+        found = best.threads, best.batch, best.concurrency
+        if found != (plain.threads, plain.batch, 1):
+            with contextlib.suppress(ModelRejected):
+                return opened(*found)
     return plain
+
+
+def _size(folder: Path) -> int:
+    return sum(p.stat().st_size for p in folder.iterdir() if p.is_file())
 
 
 def _halves(count: int) -> Sequence[int]:
@@ -233,12 +268,14 @@ def _windows(session: ModelSession, count: int) -> list[NDArray[np.uint8]]:
     return [session.sample(rng) for _ in range(count)]
 
 
-def _rows(session: ModelSession, windows: Sequence[NDArray[np.uint8]]) -> Rows:
+def _rows(
+    session: ModelSession, windows: Sequence[NDArray[np.uint8]], *, beside: bool = False
+) -> Rows:
     """Each window's outputs as bytes, the windows run in batches in their order."""
     found: Rows = []
     for i in range(0, len(windows), session.batch):
         part = windows[i : i + session.batch]
-        outputs = session.run(part)
+        outputs = session.infer(session.prepare(part), len(part), beside=beside)
         if len(part) == 1 == session.batch:
             found.append(b"".join(outputs[k].tobytes() for k in sorted(outputs)))
             continue
@@ -278,14 +315,23 @@ def _sizes_alike(session: ModelSession, until: float) -> bool:
         session.sizes_alike = False
 
 
-def _ms_a_window(session: ModelSession) -> float:
-    windows = _windows(session, session.batch)
+def _ms_a_window(session: ModelSession, until: float) -> float:
+    """Milliseconds, with as many runs at once as the session has; the least of a few measurements,
+    of one where time has run out."""
+    windows, runs = _windows(session, session.batch), session.concurrency
     prepared = session.prepare(windows)
-    took = []
-    for _ in range(_RUNS):
-        started = time.perf_counter()
-        session.infer(prepared, len(windows))
-        took.append(time.perf_counter() - started)
+
+    def run(_: int) -> None:
+        session.infer(prepared, len(windows), beside=runs > 1)
+
+    took: list[float] = []
+    with ThreadPoolExecutor(runs) as threads:
+        while len(took) < _RUNS and not (took and time.monotonic() > until):
+            # two each where there are several, for they need not end together
+            count = runs * 2 if runs > 1 else 1
+            started = time.perf_counter()
+            list(threads.map(run, range(count)))
+            took.append((time.perf_counter() - started) / count)
     return min(took) / session.batch * 1e3
 
 

@@ -106,7 +106,7 @@ class ModelCache:
             metrics.LOADING.observe(took)
             _log.info(
                 "model loaded", model=ref.name, version=ref.version, digest=ref.digest,
-                providers=session.providers, batch=session.batch, threads=session.threads,
+                providers=session.providers, batch=session.batch, threads=session.threads, concurrency=session.concurrency,
                 rows_alike=session.rows_alike, seconds=round(took, 3),
             )  # fmt: skip
             self._sessions[ref.digest] = session

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
@@ -32,7 +32,8 @@ _RUNS: Final = 2
 
 @dataclass(slots=True)
 class Spent:
-    """Seconds by stage, of one chunk; only its own thread writes to it."""
+    """Seconds by stage, of one chunk; only its own thread writes to it. Of a run beside others, its
+    share of them: what it would have taken had it had their cores, too."""
 
     preprocess: float = 0.0
     run: float = 0.0
@@ -51,8 +52,9 @@ class Runner:
     """The threads in which every model of this process runs.
 
     Two, because a run leaves the cores idle wherever its graph does: another request's fills them.
-    On a GPU runs take turns, and the second thread prepares its batch meanwhile. Each model that a
-    server runs has threads of its own: a slow server keeps no other model waiting.
+    On a GPU runs take turns, and the second thread prepares its batch meanwhile. A model that is
+    fastest with several runs at once has as many of its own, and so has each model that a server
+    runs: a slow server keeps no other model waiting.
 
     Args:
         requests: to one such model at a time: as many as there are chunks and requests to fill them.
@@ -68,7 +70,8 @@ class Runner:
         self._pool = ThreadPoolExecutor(_RUNS, thread_name_prefix="onnx")
         self._requests = requests
         # an executor that nobody has any more ends its threads by itself
-        self._servers: WeakKeyDictionary[ModelSession, ThreadPoolExecutor] = WeakKeyDictionary()
+        self._own: WeakKeyDictionary[ModelSession, ThreadPoolExecutor] = WeakKeyDictionary()
+        self._going: dict[int, int] = defaultdict(int)
         self._device = threading.Lock()
         self._lock = threading.Lock()
         self._closed = False
@@ -78,19 +81,22 @@ class Runner:
         self._pool.shutdown(wait=False, cancel_futures=True)
         with self._lock:
             self._closed = True
-            servers = list(self._servers.values())
-        for server in servers:
-            server.shutdown(wait=False, cancel_futures=True)
+            own = list(self._own.values())
+        for threads in own:
+            threads.shutdown(wait=False, cancel_futures=True)
 
     def _threads(self, session: ModelSession) -> ThreadPoolExecutor:
-        if not session.remote:
+        if not session.remote and session.concurrency == 1:
             return self._pool
         with self._lock:
-            if (threads := self._servers.get(session)) is None:
+            if (threads := self._own.get(session)) is None:
                 if self._closed:
                     return self._pool
-                threads = ThreadPoolExecutor(self._requests, thread_name_prefix="server")
-                self._servers[session] = threads
+                threads = ThreadPoolExecutor(
+                    self._requests if session.remote else max(session.concurrency, _RUNS),
+                    thread_name_prefix="server" if session.remote else "onnx",
+                )
+                self._own[session] = threads
             return threads
 
     def beside_others(
@@ -170,12 +176,23 @@ class Runner:
             mine = {name: v[row : row + 1] for name, v in outputs.items()}
             a.outputs.set_result((mine, took / len(taken)))
 
-    def _run(self, session: ModelSession, prepared: NDArray[Any], n: int) -> tuple[Arrays, float]:
+    def _run(
+        self, session: ModelSession, prepared: NDArray[Any], n: int, *, among: bool = False
+    ) -> tuple[Arrays, float]:
+        """One run; ``among``: others of its chunk follow at once."""
         shared = session.remote or session.providers[0] == PROVIDERS[-1]
-        with nullcontext() if shared else self._device:
-            started = time.perf_counter()
-            outputs = session.infer(prepared, n)
-            return outputs, time.perf_counter() - started
+        with self._lock:
+            self._going[id(session)] += 1
+            beside = among or self._going[id(session)] > 1
+        try:
+            with nullcontext() if shared else self._device:
+                started = time.perf_counter()
+                outputs = session.infer(prepared, n, beside=beside)
+                took = time.perf_counter() - started
+                return outputs, took / session.concurrency if beside else took
+        finally:
+            with self._lock:
+                self._going[id(session)] -= 1
 
     def detect(
         self,
@@ -207,24 +224,34 @@ class Runner:
         # what fills no batch of its own runs with what other chunks have left, of any image and job
         left = session.rows_alike and batches and len(batches[-1]) < session.batch
         asked = self._ask(session, batches.pop()) if left else ()
+        # where several run at once, one more waits, so that no thread does
+        most = 1 if session.concurrency == 1 else session.concurrency + 1
+        running: deque[Future[tuple[Arrays, float]]] = deque()
+        before: Arrays | None = None
         try:
-            before: Arrays | None = None
-            ahead = _prepared(spent, session, batches[0]) if batches else None
-            for i, batch in enumerate(batches):
-                assert ahead is not None
+            for batch in batches:
+                ahead = _prepared(spent, session, batch)
+                if len(running) == most:
+                    before, took = running.popleft().result()
+                    spent.run += took
                 if self.halted.is_set():
                     raise ModelRejected(Reason.INFERENCE_FAILED, "The run was stopped.")
-                running = self._threads(session).submit(self._run, session, ahead, len(batch))
+                running.append(
+                    self._threads(session).submit(
+                        self._run, session, ahead, len(batch), among=len(batches) > 1
+                    )
+                )
                 if before is not None:
                     yield from _decoded(spent, session, before, thresholds)
-                if i + 1 < len(batches):
-                    ahead = _prepared(spent, session, batches[i + 1])
-                before, took = running.result()
+                    before = None
+            while running:
+                outputs, took = running.popleft().result()
                 spent.run += took
-            if before is not None:
-                yield from _decoded(spent, session, before, thresholds)
+                yield from _decoded(spent, session, outputs, thresholds)
             yield from self._shared(session, asked, thresholds, spent)
         finally:
+            for run in running:
+                run.cancel()
             _drop(asked)
         self._counted.inc(len(windows))
 

@@ -29,6 +29,7 @@ from frond.inference.pipeline import Runner
 from frond.inference.ports import Models, ReadBlock, Results, Watch
 from frond.inference.results import RESULT_TYPE, check_fit, detections_in, run
 from frond.inference.shadowing import Layout, Shadowing, kept, share_of
+from frond.inference.turns import Turns
 from frond.models import effective_thresholds
 from frond.models.session import ModelSession
 from frond.raster import DOUBTFUL, JUDGED_BYTES, Block, Limits, WindowPixels
@@ -100,8 +101,7 @@ class Worker:
         self._readers = asyncio.Semaphore(readers)
         # one that runs and one that is finished, or as many as share runs
         self._workers = ThreadPoolExecutor(in_flight + 1, thread_name_prefix="chunk")
-        # in order of arrival: the chunk that was read first is run first
-        self._turn = asyncio.Lock()
+        self._turns = Turns()
 
     def close(self) -> None:
         self._workers.shutdown(wait=False, cancel_futures=True)
@@ -200,7 +200,8 @@ class Worker:
         # what fills no batch, and may share one, does not wait: there would be nothing to share. Nor
         # does what a server runs: it keeps no core of this machine busy
         shares = session.rows_alike and len(windows) < session.batch
-        async with nullcontext() if shares or session.remote else self._turn:
+        turn = nullcontext() if shares or session.remote else self._turns.of(session.concurrency)
+        async with turn:
             waited += time.perf_counter() - queued
             if await self._results.is_cancelled(event.job_id):
                 return self._failed(event, Reason.DISMISSED, "The job was cancelled."), []
