@@ -62,6 +62,8 @@ class Tuning(BaseModel):
     """What was found.
 
     Attributes:
+        threads: of a run that is alone.
+        concurrency: runs at once, each with its share of the cores; 1: one after another.
         rows_alike: a window's outputs do not depend on its row in a batch, nor on the others in it,
             as far as samples show: windows of different chunks may share a run.
         sizes_alike: nor on how many windows a run has: runs need not be filled up.
@@ -139,7 +141,8 @@ def tuned(
     session = _fastest(plain, opened, tried)
     rows = _rows_alike(session, until)
     if session.batch != plain.batch and not rows:
-        plain.share(session.concurrency)
+        with contextlib.suppress(ModelRejected):
+            plain.share(session.concurrency)
         session, rows = plain, _rows_alike(plain, until)
     # a GPU's kernels depend on how many windows there are
     sizes = rows and on_cpu and session.free_batch and _sizes_alike(session, until)
@@ -196,10 +199,10 @@ def search(
             break
     if best is None:
         return []
-    threads_, runs = best.threads, 1
-    while runs * 2 <= at_once and attempt(threads_, batch, runs * 2, _WORTH):
+    enough, runs = best.threads, 1
+    while runs * 2 <= at_once and attempt(enough, batch, runs * 2, _WORTH):
         runs *= 2
-    while batch * 2 <= most and attempt(threads_, batch * 2, runs, _WORTH):
+    while batch * 2 <= most and attempt(enough, batch * 2, runs, _WORTH):
         batch *= 2
     return [*(t for t in tried if t is not best), best]
 
