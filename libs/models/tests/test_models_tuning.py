@@ -141,7 +141,7 @@ def shared(folder: Path, cache: Path, ms: float, monkeypatch: pytest.MonkeyPatch
     return tuned(folder, providers=CPU, cache_dir=cache, seconds=300)
 
 
-def test_runs_at_once_where_they_save_a_tenth(
+def test_runs_at_once_where_they_are_faster(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As many as it pays for, no more than cores, also where one thread does as well as all; kept
@@ -149,7 +149,7 @@ def test_runs_at_once_where_they_save_a_tenth(
     folder = blob_model(tmp_path / "m", 64, margin=8)
     for halves in ([4], [4, 2, 1]):
         monkeypatch.setattr(tuning, "_halves", lambda _, halves=halves: halves)
-        for ms, wanted in ((36.0, 1), (17.0, 4), (19.0, 1)):
+        for ms, wanted in ((36.0, 1), (17.0, 4), (19.6, 1)):
             where = tmp_path / f"{ms}-{len(halves)}"
             session = shared(folder, where, ms, monkeypatch)
             assert (session.threads, session.concurrency) == (halves[-1], wanted)
