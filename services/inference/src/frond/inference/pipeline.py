@@ -214,7 +214,8 @@ class Runner:
         """What the model makes of each window, in order. Blocking: for a thread of the caller's.
 
         While a batch runs, this thread decodes the one before, hands its results out one by one,
-        and prepares the one after: a caller that keeps none holds a batch of them.
+        and prepares the one after: a caller that keeps none holds a batch of them, or as many more
+        as the model has runs at once.
 
         Raises:
             ModelRejected: the run failed, or gave what the decoder cannot read.
