@@ -48,6 +48,7 @@ def main() -> None:
     life = {"pid": os.getpid(), "resume": args.resume, "first": first}
     with Path(wanted["lives"]).open("a") as lives:
         lives.write(json.dumps(life) + "\n")
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
     if wanted.get("deaf"):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     for step in range(first + 1, args.steps + 1):
@@ -59,6 +60,8 @@ def main() -> None:
         checkpoint.write_text(str(step))
         told = {"step": step, "steps": args.steps, "metrics": {"loss": 1 / step}}
         Path(args.progress_file).write_text(json.dumps(told))
+        if step == wanted.get("waits_at"):
+            signal.sigwait({signal.SIGUSR1})
     ref = asyncio.run(
         push(Path(args.out), wanted["name"] or wanted["pushes"], str(args.seed), args.push)
     )
