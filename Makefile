@@ -12,7 +12,6 @@ STAMP := $(VENV)/.frond-setup
 TRAIN_VENV := training/.venv
 TRAIN_PY := $(CURDIR)/$(TRAIN_VENV)/bin/python
 TRAIN_STAMP := $(TRAIN_VENV)/.frond-setup
-PYTEST_ARGS ?=
 
 SERVICE ?= tiler
 ONLY ?=
@@ -20,7 +19,7 @@ DURATION ?= 900
 SEED ?=
 REPORT ?=
 
-.PHONY: contracts dev env hooks help setup lock up down roll status demo test test-docker chaos lint format typecheck watch-topics shell bench clean logs train-env train-test train-lock train-repro dvc-remote
+.PHONY: contracts dev env hooks help setup lock up down roll status demo test coverage test-docker chaos lint format typecheck watch-topics shell bench clean logs train-env train-test train-lock train-repro dvc-remote
 
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1m%-13s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,8 +56,14 @@ watch-topics: setup ## print every event of every topic as it comes
 shell: setup ## a shell with .venv and, when it is up, .frond/env
 	@set +u; source $(VENV)/bin/activate; [ ! -f .frond/env ] || source .frond/env; exec $${SHELL:-bash} -i
 
-test: setup lint typecheck ## lint, types, and every test on real Kafka and MinIO, with coverage
+# two at a time: most of them wait for a broker or a store most of the time
+test coverage: PYTEST_ARGS ?= -n 2
+test: setup lint typecheck ## lint, types, and every test on real Kafka and MinIO; PYTEST_ARGS="-k merge"
 	@$(STACK) fetch # before any test's clock runs; some kill a native stack, Docker or not
+	@$(PY) -m pytest $(PYTEST_ARGS)
+
+coverage: setup ## every test once more, slower, and the files that they reach least
+	@$(STACK) fetch
 	@rm -f .coverage .coverage.*
 	@$(PY) -m pytest --cov --cov-report= $(PYTEST_ARGS)
 	@$(PY) -m coverage report --sort=cover | tail -n 25
