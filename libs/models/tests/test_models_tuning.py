@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from frond.models import tuning
-from frond.models.session import ModelSession, cores, open_graph
+from frond.models.machine import cores
+from frond.models.session import ModelSession, open_graph
 from frond.models.testing import blob_model
 from frond.models.tuning import Trial, search, tuned
 
@@ -105,9 +106,12 @@ def test_what_was_found_is_kept(tmp_path: Path) -> None:
     kept.write_text(json.dumps(found | {"batch": 4, "rows_alike": True}))
     second = tuned(folder, providers=CPU, cache_dir=tmp_path / "c")
     assert (second.batch, second.rows_alike) == (4, True)
-    kept.write_text("{")
-    tuned(folder, providers=CPU, cache_dir=tmp_path / "c")
-    assert json.loads(kept.read_text())["tried"]
+    for unreadable in ("{", json.dumps(found | {"concurrency": 0})):
+        kept.write_text(unreadable)
+        tuned(folder, providers=CPU, cache_dir=tmp_path / "c")
+        assert (
+            json.loads(kept.read_text())["tried"] and "0," not in kept.read_text().split("tried")[0]
+        )
 
 
 def test_no_time_no_measuring(tmp_path: Path) -> None:
@@ -171,12 +175,70 @@ def test_runs_at_once_that_give_other_bytes_are_not_taken(
     onnx.save(graph, other)
 
     def opened(path: Path, *_: object, threads: int = 0, **__: object) -> object:
-        return open_graph(other if threads == 2 else path, CPU)
+        return open_graph(other if 0 < threads < 4 else path, CPU)
 
     monkeypatch.setattr("frond.models.session.open_graph", opened)
     monkeypatch.setattr(tuning, "_halves", lambda _: [4])
     session = shared(folder, tmp_path / "c", 1.0, monkeypatch)
     assert (session.threads, session.concurrency) == (4, 1)
+
+
+def test_runs_at_once_use_all_cores_and_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of one graph's runs each has a thread of its caller's, and all have one pool: together as many
+    as there are cores, whatever fewer a lone run does as well with."""
+    opened: list[int] = []
+
+    def counted(path: Path, *_: object, threads: int = 0, **__: object) -> object:
+        opened.append(threads)
+        return open_graph(path, CPU, threads=1)
+
+    monkeypatch.setattr("frond.models.session.cores", lambda: 16)
+    monkeypatch.setattr("frond.models.session.open_graph", counted)
+    session = ModelSession(blob_model(tmp_path / "m", 64, margin=8), providers=CPU)
+    for threads, concurrency, pool in ((16, 2, 15), (16, 8, 9), (4, 8, 9), (2, 2, 3), (1, 2, None)):
+        session.threads = threads
+        del opened[:]
+        session.share(concurrency)
+        assert opened == ([] if pool is None else [pool])
+
+
+def test_what_may_take_too_much_memory_is_not_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who is ended for want of memory is told nothing, and its successor would try it again."""
+    folder = blob_model(tmp_path / "m", 64, margin=8)
+    held = iter([0, 100])
+    monkeypatch.setattr(tuning, "resident", lambda: next(held))
+    monkeypatch.setattr(tuning, "room", lambda: 700.0)
+    monkeypatch.setattr(tuning, "_halves", lambda _: [4])
+    shared(folder, tmp_path / "c", 1.0, monkeypatch)
+    kept = json.loads(next((tmp_path / "c" / "tuning").iterdir()).read_text())
+    # three at once of 100, in half of 700; eight threads share one run
+    assert {t["concurrency"] * t["batch"] for t in kept["tried"]} == {1, 2}
+
+
+def test_a_batch_whose_rows_show_gives_way_to_the_best_that_was_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its threads, and its runs at once: never to a setting that nobody has tried."""
+    folder = blob_model(tmp_path / "m", 64, margin=8)
+    monkeypatch.setattr(tuning, "_halves", lambda _: [4, 2])
+    monkeypatch.setattr(tuning, "_rows_alike", lambda session, _: session.batch == 1)
+    for module in ("tuning", "session"):
+        monkeypatch.setattr(f"frond.models.{module}.cores", lambda: 4)
+
+    def took(session: ModelSession, _: float) -> float:
+        return 10.0 / session.batch / session.concurrency + session.threads / 100
+
+    monkeypatch.setattr(tuning, "_ms_a_window", took)
+    session = tuned(folder, providers=CPU, cache_dir=tmp_path / "c", seconds=300)
+    kept = json.loads(next((tmp_path / "c" / "tuning").iterdir()).read_text())
+    assert any(t["batch"] > 1 for t in kept["tried"])
+    found = {"threads": session.threads, "batch": session.batch, "concurrency": session.concurrency}
+    assert found == {"threads": 2, "batch": 1, "concurrency": 4}
+    assert found in [{k: t[k] for k in found} for t in kept["tried"]]
 
 
 @pytest.mark.parametrize("batch", [2, 3, 8])

@@ -16,7 +16,7 @@ from frond.contracts.errors import ModelRejected
 from frond.contracts.jobs import ModelRef
 from frond.contracts.plan import ImagePlan
 from frond.contracts.reasons import Reason
-from frond.inference.pipeline import Runner, Spent
+from frond.inference.pipeline import Runner, Spent, at_once
 from frond.merge import Detections, assemble, merge, to_ipc
 from frond.models import WindowDetections
 from frond.models.session import ModelSession
@@ -187,7 +187,7 @@ def test_those_beside_each_other_share_runs_and_get_what_they_get_alone(
     with ThreadPoolExecutor(4) as threads:
         answers = []
         for windows in requests:
-            ask = chunk if chunks else runner.beside_others
+            ask = chunk if chunks else runner.request
             answers.append(threads.submit(ask, session, windows, thresholds))
             for _ in range(0, len(windows), 4):
                 assert queued.acquire(timeout=20)
@@ -206,8 +206,9 @@ def test_those_beside_each_other_share_runs_and_get_what_they_get_alone(
 
 def test_runs_at_once_give_what_one_after_another_does(tmp_path: Path) -> None:
     """A model that is fastest with two runs at once: two of a chunk go on together, one more waits,
-    and what they give is in the windows' order and has the same bytes. A lone window's run has all
-    threads; beside another's it has not."""
+    and what they give is in the windows' order and has the same bytes. A lone request's run has all
+    threads; beside another it has not, nor has a chunk's ever: its bytes are stored, and depend on
+    nothing that goes on at the time."""
     session = ModelSession(blob_model(tmp_path / "m"), threads=2, batch=1)
     rng, thresholds = np.random.default_rng(5), session.manifest.thresholds
     windows = list(rng.integers(0, 200, (7, 3, 256, 256), dtype=np.uint8))
@@ -233,15 +234,55 @@ def test_runs_at_once_give_what_one_after_another_does(tmp_path: Path) -> None:
     assert asked == [True] * 7
     for ours, theirs in zip(handed, alone, strict=True):
         assert ours.boxes.tobytes() == theirs.boxes.tobytes() and len(ours) == 1
-    asked.extend([True] * 7)
-    runner.detect(session, windows[:1], thresholds)
-    assert asked[-1] is False
+    for way, lone in ((runner.detect, True), (runner.request, False)):
+        asked[:] = [True] * 7
+        way(session, windows[:1], thresholds)
+        assert asked[-1] is lone
     del asked[:]
     with ThreadPoolExecutor(2) as threads:
-        for one in [threads.submit(runner.detect, session, windows[:1], thresholds) for _ in "ab"]:
+        for one in [threads.submit(runner.request, session, windows[:1], thresholds) for _ in "ab"]:
             one.result(20)
     assert sorted(asked) == [False, True]
     runner.close()
+
+
+def test_a_request_does_not_wait_behind_chunks(tmp_path: Path) -> None:
+    """However many runs chunks have asked for that have not begun: a request's begins at once."""
+    session = ModelSession(blob_model(tmp_path / "m"), threads=2, batch=1)
+    session.share(2)
+    infer, go, asked = session.infer, threading.Event(), list[int]()
+
+    def held(prepared: np.ndarray, n: int, *, beside: bool) -> dict[str, np.ndarray]:
+        asked.append(int(prepared.max() > 0))
+        # requests' alone do not wait
+        assert asked[-1] or go.wait(20)
+        return infer(prepared, n, beside=beside)
+
+    session.infer = held  # type: ignore[method-assign]
+    thresholds = session.manifest.thresholds
+    dark, bright = (np.full((3, 256, 256), v, np.uint8) for v in (0, 255))
+    runner = Runner()
+    with ThreadPoolExecutor(3) as threads:
+        chunks = [threads.submit(runner.detect, session, [dark] * 8, thresholds) for _ in range(3)]
+        try:
+            threads_of_its_own = ThreadPoolExecutor(1)
+            answer = threads_of_its_own.submit(runner.request, session, [bright], thresholds)
+            assert len(answer.result(20)) == 1 and 0 < len(asked) <= 3
+        finally:
+            go.set()
+        assert [len(chunk.result(20)[0]) for chunk in chunks] == [8] * 3
+    threads_of_its_own.shutdown()
+    runner.close()
+
+
+def test_as_many_chunks_as_fill_the_runs_and_one_more(tmp_path: Path) -> None:
+    """A chunk with windows for all runs lets one other in; lone windows as many as there are runs;
+    a model that does one run after another, none."""
+    session = ModelSession(blob_model(tmp_path / "m"), threads=1, batch=2)
+    assert {at_once(session, n) for n in (1, 2, 99)} == {1}
+    session.concurrency = 8
+    told = [at_once(session, n) for n in (1, 2, 3, 4, 8, 15, 16, 99)]
+    assert told == [8, 8, 5, 5, 3, 2, 2, 2]
 
 
 def test_a_run_that_fails_is_nobody_elses_failure(tmp_path: Path) -> None:
@@ -281,7 +322,7 @@ def test_a_runner_that_is_closed_keeps_nobody_waiting(tmp_path: Path) -> None:
     session.infer = held  # type: ignore[method-assign]
     window = [np.zeros((3, 256, 256), np.uint8)]
     with ThreadPoolExecutor(3) as threads:
-        ask = [runner.beside_others, session, window, session.manifest.thresholds]
+        ask = [runner.request, session, window, session.manifest.thresholds]
         running = []
         for _ in range(2):
             running.append(threads.submit(*ask))

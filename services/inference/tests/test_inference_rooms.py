@@ -159,10 +159,11 @@ def test_what_a_request_still_asks_for_is_dropped_when_its_server_is_away(
     session.infer = away  # type: ignore[method-assign]
     windows = [np.zeros((3, SIZE, SIZE), np.uint8)] * 12
     with pytest.raises(ModelUnavailable):
-        runner.beside_others(session, windows, session.manifest.thresholds)
+        runner.request(session, windows, session.manifest.thresholds)
     told.set()
-    runner._threads(session).submit(int).result(60)
+    lane = runner._lane(session)
+    lane.requests.submit(int).result(60)
     # one may have begun before it was known
     assert runs <= 2
-    assert not runner._waiting
+    assert not lane.waiting
     runner.close()

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from inference_bench import Bench
 
 from frond.inference.turns import Turns
+from frond.models.session import ModelSession
 
 
 @given(
@@ -19,8 +25,8 @@ from frond.inference.turns import Turns
 def test_no_more_than_each_says_in_order(
     said: list[int], ends: list[int], stopped: set[int]
 ) -> None:
-    """Each begins when fewer than it says go on and all before it have begun or were stopped;
-    every one that is not stopped begins in the end."""
+    """Each begins as soon as, and no sooner than, fewer than it says go on and all before it have
+    begun or were stopped; every one that is not stopped begins in the end."""
 
     async def all_of_them() -> None:
         turns, begun, going = Turns(), list[int](), set[int]()
@@ -36,17 +42,25 @@ def test_no_more_than_each_says_in_order(
                 finally:
                     going.discard(n)
 
+        async def nobody_waits_in_vain() -> None:
+            # as long as anything can still be done of itself
+            for _ in range(3 * len(said)):
+                await asyncio.sleep(0)
+            waiting = [n for n, t in enumerate(tasks) if not t.done() and n not in begun]
+            assert not waiting or len(going) >= said[waiting[0]]
+
         tasks = [asyncio.create_task(one(n, most)) for n, most in enumerate(said)]
-        await asyncio.sleep(0)
+        await nobody_waits_in_vain()
         for n in stopped & set(range(len(said))):
             tasks[n].cancel()
+        await nobody_waits_in_vain()
         for n in [*(n for n in ends if n < len(said)), *range(len(said))]:
             may_end[n].set()
-            await asyncio.sleep(0)
+            await nobody_waits_in_vain()
         told = await asyncio.gather(*tasks, return_exceptions=True)
         assert all(isinstance(t, asyncio.CancelledError | None) for t in told), told
         assert begun == sorted(begun)
-        assert {n for n, t in enumerate(told) if t is None} <= set(begun)
+        assert {n for n, t in enumerate(told) if t is None} | stopped >= set(range(len(said)))
         async with turns.of(1):
             pass
 
@@ -69,3 +83,34 @@ async def test_one_that_is_stopped_as_it_is_called_gives_its_turn_on() -> None:
 async def _enter(turns: Turns) -> None:
     async with turns.of(1):
         pass
+
+
+async def test_lone_windows_of_chunks_run_beside_each_other(
+    local: Path, scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model that is fastest with two runs at once: two chunks of one window each fill them."""
+    session = ModelSession(local, threads=2, batch=1)
+    session.share(2)
+    infer, together = session.infer, threading.Barrier(2, timeout=30)
+
+    def meeting(prepared: np.ndarray, n: int, *, beside: bool) -> dict[str, np.ndarray]:
+        together.wait()
+        return infer(prepared, n, beside=beside)
+
+    async def this_one(_: object) -> ModelSession:
+        return session
+
+    bench = Bench(scene, tmp_path, local)
+    monkeypatch.setattr(session, "infer", meeting)
+    monkeypatch.setattr(bench.models, "get", this_one)
+    plain: Any = bench.chunk(local, session)
+    told = await asyncio.gather(
+        *(
+            bench.worker.handle(
+                plain.model_copy(update={"chunk_id": f"{n:032x}", "windows": plain.windows[:1]})
+            )
+            for n in range(2)
+        )
+    )
+    assert [t.reason for t in told] == [None, None]
+    bench.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -23,6 +22,7 @@ from frond.models.decoders import (
 )
 from frond.models.folder import MODEL_FILE, bad_model, load_manifest
 from frond.models.load_errors import first_line, load_words
+from frond.models.machine import cores
 from frond.models.remote import RemoteModel, declared_input
 
 Arrays = dict[str, NDArray[Any]]
@@ -146,12 +146,15 @@ class ModelSession:
         return out[0] if self._image_only else out
 
     def share(self, concurrency: int) -> None:
-        """Have each run that goes on beside others take its share of the cores.
+        """Have the runs that go on beside others share the cores.
 
         Most graphs leave cores idle where one thread waits for another: as many runs as there are
-        cores, a thread each, do more windows a second. The graph is loaded once more for it.
+        cores, a thread each, do more windows a second. The graph is loaded once more for it, with
+        one pool of threads for all of its runs: ONNX Runtime counts the caller's among them, and
+        here each run has a caller's of its own.
         """
-        threads = min(self.threads, max(1, cores() // concurrency))
+        at_most = min(cores(), concurrency * self.threads)
+        threads = max(1, at_most - concurrency + 1)
         same = concurrency == 1 or threads == self.threads
         self._beside = self._graph if same else self._open(threads=threads)
         self.concurrency = concurrency
@@ -302,13 +305,6 @@ class ModelSession:
             )
 
 
-def cores() -> int:
-    """Cores that this process may use, as far as its affinity says."""
-    # not everywhere
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
-
-
 def open_graph(
     path: Path,
     providers: Sequence[str] = PROVIDERS,
@@ -364,6 +360,5 @@ __all__ = [
     "PROVIDERS",
     "ModelRejected",
     "ModelSession",
-    "cores",
     "open_graph",
 ]

@@ -7,8 +7,7 @@ other than the plain one is taken only where it gives the same bytes for the sam
 from __future__ import annotations
 
 import contextlib
-import os
-import platform
+import secrets
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,12 +17,13 @@ from typing import Final
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from frond.contracts.errors import ModelRejected
 from frond.contracts.ids import digest
 from frond.models.folder import folder_digest, load_manifest
-from frond.models.session import DEFAULT_BATCH, PROVIDERS, ModelSession, cores
+from frond.models.machine import cores, resident, room, words
+from frond.models.session import DEFAULT_BATCH, PROVIDERS, ModelSession
 
 CPU_BATCH: Final = 1
 """Windows a run on a CPU, before anything is measured: a short chunk wastes nothing."""
@@ -34,6 +34,8 @@ _MOST_AT_ONCE: Final = 8
 """Runs: each takes memory for a batch on its way through the graph."""
 _MOST_TWICE: Final = 256 << 20
 """Bytes of a model that is loaded a second time."""
+_OF_ROOM: Final = 0.5
+"""Of the memory that is left, for what a trial is expected to hold."""
 _WORTH: Final = 0.9
 _PAYS: Final = 0.97
 _AS_GOOD: Final = 1.03
@@ -41,7 +43,7 @@ _RUNS: Final = 5
 _CPU: Final = PROVIDERS[-1]
 _SAMPLES: Final = 3
 # whoever changes what is tried, or what is taken, counts on
-_VERSION: Final = 2
+_VERSION: Final = 3
 
 Rows = list[bytes]
 
@@ -64,7 +66,7 @@ class Tuning(BaseModel):
 
     Attributes:
         threads: of a run that is alone.
-        concurrency: runs at once, each with its share of the cores; 1: one after another.
+        concurrency: runs at once, which share the cores; 1: one after another.
         rows_alike: a window's outputs do not depend on its row in a batch, nor on the others in it,
             as far as samples show: windows of different chunks may share a run.
         sizes_alike: nor on how many windows a run has: runs need not be filled up.
@@ -73,9 +75,9 @@ class Tuning(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    threads: int
-    batch: int
-    concurrency: int = 1
+    threads: int = Field(ge=1)
+    batch: int = Field(ge=1)
+    concurrency: int = Field(default=1, ge=1)
     rows_alike: bool = False
     sizes_alike: bool = False
     tried: tuple[Trial, ...] = ()
@@ -117,11 +119,14 @@ def tuned(
         return session
 
     offered = [p for p in providers if p in ort.get_available_providers()]
-    place = cache_dir / "tuning" / f"{_key(folder, offered, threads, batch)}.json"
+    asked = [str(threads), str(batch), f"{seconds:g}", *offered]
+    key = digest("tuning", str(_VERSION), folder_digest(folder), ort.__version__, *words(), *asked)
+    place = cache_dir / "tuning" / f"{key}.json"
     if seconds and (found := _kept(place)) is not None:
         # the device may have less room than it had
         with contextlib.suppress(ModelRejected):
             return _as_found(opened(found.threads, found.batch, found.concurrency), found)
+    before = resident()
     plain = opened(threads, batch or (GPU_BATCH if _CPU not in offered[:1] else CPU_BATCH))
     on_cpu = plain.providers[0] == _CPU
     if on_cpu and not batch and plain.free_batch and plain.batch != CPU_BATCH:
@@ -134,7 +139,7 @@ def tuned(
     free = plain.free_batch and not batch and plain.providers[0] != PROVIDERS[0]
     shared = on_cpu and not threads and _size(folder) <= _MOST_TWICE
     tried = _try(
-        plain, opened, until=until,
+        plain, opened, until=until, held=resident() - before,
         threads=[threads] if threads else _halves(cores()),
         at_once=min(cores(), _MOST_AT_ONCE) if shared else 1,
         most=(_MOST_CPU if on_cpu else _MOST_GPU) if free else plain.batch,
@@ -142,9 +147,10 @@ def tuned(
     session = _fastest(plain, opened, tried)
     rows = _rows_alike(session, until)
     if session.batch != plain.batch and not rows:
-        with contextlib.suppress(ModelRejected):
-            plain.share(session.concurrency)
-        session, rows = plain, _rows_alike(plain, until)
+        best = min((t for t in tried if t.same and t.batch == plain.batch), key=lambda t: t.ms)
+        tried = [*(t for t in tried if t is not best), best]
+        session = _fastest(plain, opened, tried)
+        rows = _rows_alike(session, until)
     # a GPU's kernels depend on how many windows there are
     sizes = rows and on_cpu and session.free_batch and _sizes_alike(session, until)
     found = Tuning(
@@ -201,8 +207,8 @@ def search(
     if best is None:
         return []
     enough, runs = best.threads, 1
-    while runs * 2 <= at_once and attempt(enough, batch, runs * 2, _PAYS):
-        runs *= 2
+    while runs < at_once and attempt(enough, batch, min(runs * 2, at_once), _PAYS):
+        runs = min(runs * 2, at_once)
     while batch * 2 <= most and attempt(enough, batch * 2, runs, _WORTH):
         batch *= 2
     return [*(t for t in tried if t is not best), best]
@@ -216,20 +222,21 @@ def _try(
     at_once: int,
     most: int,
     until: float,
+    held: int,
 ) -> list[Trial]:
     def trial(threads: int, batch: int, concurrency: int) -> Trial | None:
         first = (threads, batch, concurrency) == (plain.threads, plain.batch, 1)
         if not first and time.monotonic() > until:
+            return None
+        # nobody is told who is ended for want of memory, and its successor would try the same again
+        if not first and held * concurrency * batch / plain.batch > room() * _OF_ROOM:
             return None
         try:
             session = plain if first else opened(threads, batch, concurrency)
             # a full run, and one that is not, where there is such a thing
             windows = _windows(session, max(_SAMPLES, batch + 1))
             wanted = _rows(plain, windows)
-            same = all(
-                _rows(session, windows, beside=beside) == wanted
-                for beside in {False, concurrency > 1}
-            )
+            same = all(_rows(session, windows, how) == wanted for how in _graphs(session))
             ms = _ms_a_window(session, until)
         except ModelRejected:
             # a batch too large for the memory that there is, most likely
@@ -272,8 +279,13 @@ def _windows(session: ModelSession, count: int) -> list[NDArray[np.uint8]]:
     return [session.sample(rng) for _ in range(count)]
 
 
+def _graphs(session: ModelSession) -> Sequence[bool]:
+    """``beside`` of each of its graphs."""
+    return (False,) if session.concurrency == 1 else (False, True)
+
+
 def _rows(
-    session: ModelSession, windows: Sequence[NDArray[np.uint8]], *, beside: bool = False
+    session: ModelSession, windows: Sequence[NDArray[np.uint8]], beside: bool = False
 ) -> Rows:
     """Each window's outputs as bytes, the windows run in batches in their order."""
     found: Rows = []
@@ -295,12 +307,14 @@ def _rows_alike(session: ModelSession, until: float) -> bool:
         return False
     windows = _windows(session, session.batch)
     there = _rows(session, windows)
-    if time.monotonic() > until or there != _rows(session, windows[::-1])[::-1]:
-        return False
-    for wanted, window in zip(there[:_SAMPLES], windows, strict=False):
-        # beside nothing but itself
-        if time.monotonic() > until or _rows(session, [window] * session.batch)[-1] != wanted:
+    for how in _graphs(session):
+        if time.monotonic() > until or there != _rows(session, windows[::-1], how)[::-1]:
             return False
+        for wanted, window in zip(there[:_SAMPLES], windows, strict=False):
+            # beside nothing but itself
+            alone = [window] * session.batch
+            if time.monotonic() > until or _rows(session, alone, how)[-1] != wanted:
+                return False
     return True
 
 
@@ -310,7 +324,8 @@ def _sizes_alike(session: ModelSession, until: float) -> bool:
     session.sizes_alike = True
     try:
         return all(
-            time.monotonic() <= until and _rows(session, windows[:count]) == full[:count]
+            time.monotonic() <= until and _rows(session, windows[:count], how) == full[:count]
+            for how in _graphs(session)
             for count in range(1, session.batch)
         )
     except ModelRejected:
@@ -339,29 +354,6 @@ def _ms_a_window(session: ModelSession, until: float) -> float:
     return min(took) / session.batch * 1e3
 
 
-def _key(folder: Path, offered: Sequence[str], threads: int, batch: int) -> str:
-    machine = [platform.machine(), _processor(), str(cores()), *_graphics()]
-    asked = [str(threads), str(batch), *offered]
-    return digest("tuning", str(_VERSION), folder_digest(folder), ort.__version__, *machine, *asked)
-
-
-def _graphics() -> list[str]:
-    """The models of NVIDIA's cards, as their driver tells them."""
-    found = []
-    for path in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
-        with contextlib.suppress(OSError):
-            found += [x for x in path.read_text().splitlines() if x.startswith("Model")]
-    return found
-
-
-def _processor() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor()
-
-
 def _kept(place: Path) -> Tuning | None:
     with contextlib.suppress(OSError, ValidationError, UnicodeDecodeError):
         return Tuning.model_validate_json(place.read_text())
@@ -372,7 +364,7 @@ def _keep(place: Path, found: Tuning) -> None:
     # without it everything works, a little later
     with contextlib.suppress(OSError):
         place.parent.mkdir(parents=True, exist_ok=True)
-        part = place.with_suffix(f".{os.getpid()}")
+        part = place.with_suffix(f".{secrets.token_hex(8)}")
         part.write_text(found.model_dump_json(indent=1) + "\n")
         part.replace(place)
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import defaultdict, deque
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -28,6 +28,7 @@ from frond.models import WindowDetections, WindowResult, detections_of
 from frond.models.session import PROVIDERS, Arrays, ModelSession
 
 _RUNS: Final = 2
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -45,7 +46,19 @@ class _Asked:
     """A window that waits for a run, and what will come of it."""
 
     window: NDArray[np.uint8]
+    request: bool
     outputs: Future[tuple[Arrays, float]] = field(default_factory=Future)
+
+
+@dataclass(slots=True)
+class _Lane:
+    """What a model has of a runner: threads for chunks and for requests, how many of its runs go on,
+    and the windows that wait for one."""
+
+    chunks: ThreadPoolExecutor
+    requests: ThreadPoolExecutor
+    going: int = 0
+    waiting: deque[_Asked] = field(default_factory=deque)
 
 
 class Runner:
@@ -53,8 +66,9 @@ class Runner:
 
     Two, because a run leaves the cores idle wherever its graph does: another request's fills them.
     On a GPU runs take turns, and the second thread prepares its batch meanwhile. A model that is
-    fastest with several runs at once has as many of its own, and so has each model that a server
-    runs: a slow server keeps no other model waiting.
+    fastest with several runs at once has as many of its own, and as many again for requests: these do
+    not wait behind what chunks have asked for. Each model that a server runs has its own, too: a slow
+    server keeps no other model waiting.
 
     Args:
         requests: to one such model at a time: as many as there are chunks and requests to fill them.
@@ -70,36 +84,45 @@ class Runner:
         self._pool = ThreadPoolExecutor(_RUNS, thread_name_prefix="onnx")
         self._requests = requests
         # an executor that nobody has any more ends its threads by itself
-        self._own: WeakKeyDictionary[ModelSession, ThreadPoolExecutor] = WeakKeyDictionary()
-        self._going: dict[int, int] = defaultdict(int)
+        self._lanes: WeakKeyDictionary[ModelSession, _Lane] = WeakKeyDictionary()
         self._device = threading.Lock()
         self._lock = threading.Lock()
         self._closed = False
-        self._waiting: dict[int, deque[_Asked]] = {}
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
         with self._lock:
             self._closed = True
-            own = list(self._own.values())
-        for threads in own:
-            threads.shutdown(wait=False, cancel_futures=True)
+            lanes = list(self._lanes.values())
+        for lane in lanes:
+            for threads in (lane.chunks, lane.requests):
+                threads.shutdown(wait=False, cancel_futures=True)
 
-    def _threads(self, session: ModelSession) -> ThreadPoolExecutor:
-        if not session.remote and session.concurrency == 1:
-            return self._pool
+    def _lane(self, session: ModelSession) -> _Lane:
         with self._lock:
-            if (threads := self._own.get(session)) is None:
-                if self._closed:
-                    return self._pool
-                threads = ThreadPoolExecutor(
-                    self._requests if session.remote else max(session.concurrency, _RUNS),
-                    thread_name_prefix="server" if session.remote else "onnx",
-                )
-                self._own[session] = threads
-            return threads
+            if (lane := self._lanes.get(session)) is None:
+                lane = self._lanes[session] = self._new_lane(session)
+            return lane
 
-    def beside_others(
+    def _new_lane(self, session: ModelSession) -> _Lane:
+        if self._closed or (session.concurrency == 1 and not session.remote):
+            return _Lane(self._pool, self._pool)
+        if session.remote:
+            threads = ThreadPoolExecutor(self._requests, thread_name_prefix="server")
+            return _Lane(threads, threads)
+        runs = session.concurrency
+        return _Lane(
+            ThreadPoolExecutor(runs, thread_name_prefix="onnx"),
+            ThreadPoolExecutor(runs, thread_name_prefix="onnx-request"),
+        )
+
+    def _submit(
+        self, session: ModelSession, work: Callable[..., T], *args: Any, request: bool
+    ) -> Future[T]:
+        lane = self._lane(session)
+        return (lane.requests if request else lane.chunks).submit(work, session, *args)
+
+    def request(
         self,
         session: ModelSession,
         windows: Sequence[NDArray[np.uint8]],
@@ -117,8 +140,9 @@ class Runner:
             ModelUnavailable: the server that runs it does not answer.
         """
         if session.batch == 1:
-            return self.detect(session, windows, thresholds)[0]
-        asked = self._ask(session, windows)
+            results = self._results(session, windows, thresholds, Spent(), request=True)
+            return detections_of(list(results))
+        asked = self._ask(session, windows, request=True)
         try:
             found = list(self._shared(session, asked, thresholds, Spent()))
         finally:
@@ -126,13 +150,16 @@ class Runner:
         self._counted.inc(len(windows))
         return detections_of(found)
 
-    def _ask(self, session: ModelSession, windows: Sequence[NDArray[np.uint8]]) -> Sequence[_Asked]:
+    def _ask(
+        self, session: ModelSession, windows: Sequence[NDArray[np.uint8]], *, request: bool = False
+    ) -> Sequence[_Asked]:
         """Let these windows run with whatever else waits."""
-        asked = [_Asked(window) for window in windows]
+        asked = [_Asked(window, request) for window in windows]
+        lane = self._lane(session)
         with self._lock:
-            self._waiting.setdefault(id(session), deque()).extend(asked)
+            lane.waiting.extend(asked)
         for _ in range(0, len(asked), session.batch):
-            run = self._threads(session).submit(self._run_waiting, session)
+            run = self._submit(session, self._run_waiting, request=request)
             run.add_done_callback(lambda run: _drop(asked) if run.cancelled() else None)
         return asked
 
@@ -149,25 +176,25 @@ class Runner:
             except ModelRejected:
                 # the cause may be another's window: its own fate is its own
                 prepared = _prepared(spent, session, [one.window])
-                outputs, took = (
-                    self._threads(session).submit(self._run, session, prepared, 1).result()
+                run = self._submit(
+                    session, self._run, prepared, 1, one.request, request=one.request
                 )
+                outputs, took = run.result()
             spent.run += took
             yield from _decoded(spent, session, outputs, thresholds)
 
     def _run_waiting(self, session: ModelSession) -> None:
         """One run of what waits for this model, if it was not taken by a run before."""
+        waiting = self._lane(session).waiting
         with self._lock:
-            waiting = self._waiting.get(id(session), deque())
             taken = [waiting.popleft() for _ in range(min(len(waiting), session.batch))]
             taken = [a for a in taken if a.outputs.set_running_or_notify_cancel()]
-            if not waiting:
-                self._waiting.pop(id(session), None)
         if not taken:
             return
         try:
             prepared = session.prepare([a.window for a in taken])
-            outputs, took = self._run(session, prepared, len(taken))
+            alone = all(a.request for a in taken)
+            outputs, took = self._run(session, prepared, len(taken), alone)
         except BaseException as e:
             for a in taken:
                 a.outputs.set_exception(e)
@@ -177,22 +204,24 @@ class Runner:
             a.outputs.set_result((mine, took / len(taken)))
 
     def _run(
-        self, session: ModelSession, prepared: NDArray[Any], n: int, *, among: bool = False
+        self, session: ModelSession, prepared: NDArray[Any], n: int, alone: bool
     ) -> tuple[Arrays, float]:
-        """One run; ``among``: others of its chunk follow at once."""
-        shared = session.remote or session.providers[0] == PROVIDERS[-1]
+        """One run. ``alone``: it may have all threads, where no other goes on: never a chunk's, which
+        is stored, and whose graph is not to depend on what else there is at the time."""
+        on_cpu = session.remote or session.providers[0] == PROVIDERS[-1]
+        lane = self._lane(session)
         with self._lock:
-            self._going[id(session)] += 1
-            beside = among or self._going[id(session)] > 1
+            lane.going += 1
+            going = lane.going
         try:
-            with nullcontext() if shared else self._device:
+            with nullcontext() if on_cpu else self._device:
                 started = time.perf_counter()
-                outputs = session.infer(prepared, n, beside=beside)
+                outputs = session.infer(prepared, n, beside=not alone or going > 1)
                 took = time.perf_counter() - started
-                return outputs, took / session.concurrency if beside else took
+                return outputs, took / min(going, session.concurrency)
         finally:
             with self._lock:
-                self._going[id(session)] -= 1
+                lane.going -= 1
 
     def detect(
         self,
@@ -214,13 +243,24 @@ class Runner:
         """What the model makes of each window, in order. Blocking: for a thread of the caller's.
 
         While a batch runs, this thread decodes the one before, hands its results out one by one,
-        and prepares the one after: a caller that keeps none holds a batch of them, or as many more
-        as the model has runs at once.
+        and prepares the one after. A caller that keeps none holds a batch of them and, where the
+        model has several runs at once, as many more and one that waits.
 
         Raises:
             ModelRejected: the run failed, or gave what the decoder cannot read.
             ModelUnavailable: the server that runs it does not answer.
         """
+        yield from self._results(session, windows, thresholds, spent, request=False)
+
+    def _results(
+        self,
+        session: ModelSession,
+        windows: Sequence[NDArray[np.uint8]],
+        thresholds: ModelThresholds,
+        spent: Spent,
+        *,
+        request: bool,
+    ) -> Iterator[WindowResult]:
         batches = [windows[i : i + session.batch] for i in range(0, len(windows), session.batch)]
         # what fills no batch of its own runs with what other chunks have left, of any image and job
         left = session.rows_alike and batches and len(batches[-1]) < session.batch
@@ -237,10 +277,9 @@ class Runner:
                     spent.run += took
                 if self.halted.is_set():
                     raise ModelRejected(Reason.INFERENCE_FAILED, "The run was stopped.")
+                alone = request and len(batches) == 1
                 running.append(
-                    self._threads(session).submit(
-                        self._run, session, ahead, len(batch), among=len(batches) > 1
-                    )
+                    self._submit(session, self._run, ahead, len(batch), alone, request=request)
                 )
                 if before is not None:
                     yield from _decoded(spent, session, before, thresholds)
@@ -255,6 +294,13 @@ class Runner:
                 run.cancel()
             _drop(asked)
         self._counted.inc(len(windows))
+
+
+def at_once(session: ModelSession, windows: int) -> int:
+    """How many chunks of so many windows fill the model's runs, where each has its results decoded
+    and stored at its end: one more than that, so that no run waits for it meanwhile."""
+    runs = -(-windows // session.batch)
+    return min(session.concurrency, -(-session.concurrency // max(runs, 1)) + 1)
 
 
 def _drop(asked: Sequence[_Asked]) -> None:

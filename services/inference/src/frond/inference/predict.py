@@ -96,7 +96,7 @@ def predict(
     parts, count, first = [], 0, 0
     while decoded.chunks:
         for windows in decoded.chunks:
-            found = runner.beside_others(session, [w.data for w in windows], thresholds)
+            found = runner.request(session, [w.data for w in windows], thresholds)
             check_count(found, limits.max_detections)
             parts.append(assemble(found, windows, plan.grid, plan.source, cores=cores))
             count += len(windows)

@@ -32,7 +32,10 @@ class InferenceSettings(ServiceSettings, AuthSettings):
         default=",".join(PROVIDERS), description="ONNX Runtime's, comma-separated, in order"
     )
     threads: int = Field(
-        default=0, ge=0, description="of one run; 0: one for each core, or fewer (see tuning_s)"
+        default=0,
+        ge=0,
+        description="of one run, one run after another; 0: one for each core, or fewer, or several "
+        "runs at once (see tuning_s)",
     )
     batch: int = Field(
         default=0,
@@ -43,8 +46,8 @@ class InferenceSettings(ServiceSettings, AuthSettings):
     tuning_s: float = Field(
         default=5.0,
         ge=0,
-        description="for measuring, when a model is first loaded on a machine, which threads and "
-        "batch are fastest of those that give the same bytes; 0: nothing is measured",
+        description="for measuring, when a model is first loaded on a machine, which threads, runs "
+        "at once and batch are fastest of those that give the same bytes; 0: nothing is measured",
     )
     model_servers: str = Field(
         default="",

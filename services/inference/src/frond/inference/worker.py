@@ -25,7 +25,7 @@ from frond.contracts.jobs import Timings, WindowCounts
 from frond.contracts.reasons import Reason
 from frond.inference import metrics
 from frond.inference.outages import Patience, since
-from frond.inference.pipeline import Runner
+from frond.inference.pipeline import Runner, at_once
 from frond.inference.ports import Models, ReadBlock, Results, Watch
 from frond.inference.results import RESULT_TYPE, check_fit, detections_in, run
 from frond.inference.shadowing import Layout, Shadowing, kept, share_of
@@ -199,9 +199,9 @@ class Worker:
         queued = time.perf_counter()
         # what fills no batch, and may share one, does not wait: there would be nothing to share. Nor
         # does what a server runs: it keeps no core of this machine busy
-        shares = session.rows_alike and len(windows) < session.batch
-        turn = nullcontext() if shares or session.remote else self._turns.of(session.concurrency)
-        async with turn:
+        skips = session.remote or (session.rows_alike and len(windows) < session.batch)
+        most = at_once(session, len(windows))
+        async with nullcontext() if skips else self._turns.of(most):
             waited += time.perf_counter() - queued
             if await self._results.is_cancelled(event.job_id):
                 return self._failed(event, Reason.DISMISSED, "The job was cancelled."), []
