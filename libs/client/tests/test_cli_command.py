@@ -78,6 +78,14 @@ def test_a_service_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     assert time.monotonic() - started < 15
 
 
+def test_a_broker_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sentence says that it is Kafka, and where it was looked for."""
+    monkeypatch.setenv("FROND_KAFKA_BOOTSTRAP", "127.0.0.1:9")
+    done = runner.invoke(app, ["dlq", "list"])
+    assert done.exit_code == 1
+    assert "Kafka does not answer at 127.0.0.1:9" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("error", "told"),
     [

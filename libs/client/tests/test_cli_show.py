@@ -52,6 +52,21 @@ def test_a_job_that_is_followed(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == f"failed: {SHOWN}: {SHOWN}\n"
 
 
+def test_a_job_of_unknown_size_that_is_followed(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its size is a question mark until it is sealed, as `frond status` shows it."""
+
+    class Following:
+        def watch(self, job_id: str) -> Any:
+            images = {"expected": None, "completed": 1, "failed": 1}
+            yield JobEvent(type="status", id="1", data={"images": images})
+
+        def status(self, job_id: str) -> dict[str, Any]:
+            return FIGURES
+
+    show.following(cast(Client, Following()), "j")
+    assert capsys.readouterr().err == "2 of ? images done, 1 failed\n"
+
+
 def test_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     """The one sentence may quote a name."""
     with pytest.raises(BaseException):  # noqa: B017

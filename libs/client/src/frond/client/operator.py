@@ -191,12 +191,19 @@ def _read_one(message: Any) -> tuple[DeadLetter, tuple[str, str] | None]:
 
 @asynccontextmanager
 async def dead_letters() -> AsyncIterator[DeadLetters]:
-    """The dead letters of the installation that FROND_KAFKA_BOOTSTRAP leads to."""
+    """The dead letters of the installation that FROND_KAFKA_BOOTSTRAP leads to.
+
+    Raises:
+        BrokerUnavailable: the broker does not answer.
+    """
     env = frond_env()
     (bootstrap,) = required(env, "FROND_KAFKA_BOOTSTRAP")
     prefix = setting(env, "FROND_TOPIC_PREFIX")
     producer = EventProducer(bootstrap, prefix, "/frond/dlq")
-    await producer.start()
+    try:
+        await producer.start()
+    except BrokerUnavailable as e:
+        raise BrokerUnavailable(f"Kafka does not answer at {bootstrap}: {e.__cause__}") from e
     try:
         yield DeadLetters(bootstrap, prefix, producer)
     finally:

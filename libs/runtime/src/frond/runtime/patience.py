@@ -10,13 +10,26 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
-from frond.contracts.errors import Outage
+from prometheus_client import Counter
+
+from frond.contracts.errors import BrokerUnavailable, ModelUnavailable, Outage, StoreUnavailable
 from frond.runtime.logs import get_logger
 
 T = TypeVar("T")
 
 _FIRST_S: Final = 0.2
 _LONGEST_S: Final = 10.0
+_KINDS: Final = {
+    "store": StoreUnavailable, "broker": BrokerUnavailable, "model-server": ModelUnavailable,
+}  # fmt: skip
+_WAITS: Final = Counter(
+    "frond_outage_waits_total",
+    "Pauses of work that found something away: store, broker, model-server",
+    ["of"],
+)
+# an alert on its increase sees the first pause, too
+for _kind in _KINDS:
+    _WAITS.labels(of=_kind)
 _log = get_logger(__name__)
 
 
@@ -24,6 +37,7 @@ async def wait_out(call: Callable[[], Awaitable[T]], *, what: str = "") -> T:
     """Call until whatever it needs answers, pausing 0.2 s, then twice as long, up to 10 s.
 
     Only an Outage is waited out; all else is raised at once. The call must be safe to repeat.
+    Each pause is counted in ``frond_outage_waits_total`` by what was away.
     """
     pause = _FIRST_S
     while True:
@@ -31,5 +45,10 @@ async def wait_out(call: Callable[[], Awaitable[T]], *, what: str = "") -> T:
             return await call()
         except Outage as e:
             _log.warning("waiting for an outage to end", what=what, error=str(e), pause_s=pause)
+            _WAITS.labels(of=_kind_of(e)).inc()
         await asyncio.sleep(pause)
         pause = min(pause * 2, _LONGEST_S)
+
+
+def _kind_of(outage: Outage) -> str:
+    return next((kind for kind, class_ in _KINDS.items() if isinstance(outage, class_)), "other")

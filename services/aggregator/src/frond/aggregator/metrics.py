@@ -30,3 +30,6 @@ OPEN_JOBS: Final = Gauge("frond_jobs_open", "Jobs that have not ended, at the la
 REDRIVEN: Final = Counter(
     "frond_redriven_total", "Events and effects repeated for jobs that stood still", ["what"]
 )
+# an alert on the increase of a series sees its first event only if it was there before
+for _what in ("uploaded", "tiled", "imaged", "given up", "completed", "job"):
+    REDRIVEN.labels(_what)

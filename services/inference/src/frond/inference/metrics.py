@@ -36,6 +36,9 @@ SHADOW_CHUNKS: Final = Counter(
     "Chunks' shadows by how they ended: done, repeated, failed",
     ["outcome"],
 )  # fmt: skip
+# an alert on the increase of a series sees its first event only if it was there before
+for _outcome in ("done", "repeated", "failed"):
+    SHADOW_CHUNKS.labels(_outcome)
 SHADOW_WINDOWS: Final = Counter("frond_shadow_windows_total", "Windows run by shadows")
 SHADOW_WAITING: Final = Histogram(
     "frond_shadow_wait_seconds", "How long a chunk, stored already, waited for its shadow",

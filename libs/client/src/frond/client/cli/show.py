@@ -225,4 +225,5 @@ def _following_in_lines(events: Iterator[JobEvent], out: Console) -> None:
         tenth = 10 * done // max(i["expected"] or done or 1, 1)
         if tenth > said:
             said = tenth
-            out.print(f"{done} of {i['expected']} images done, {i['failed']} failed", markup=False)
+            expected = "?" if i["expected"] is None else i["expected"]
+            out.print(f"{done} of {expected} images done, {i['failed']} failed", markup=False)

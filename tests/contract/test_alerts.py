@@ -1,0 +1,68 @@
+"""Alerts ask for what services show, and each leads to an entry of the runbook."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from prometheus_client import REGISTRY
+
+import frond.aggregator.metrics
+import frond.bus.metrics
+import frond.inference.metrics
+import frond.ingest.metrics
+import frond.notifier.metrics
+import frond.runtime
+import frond.tiler.metrics  # noqa: F401
+
+ROOT = Path(__file__).parents[2]
+RULES: list[dict[str, Any]] = [
+    rule
+    for group in yaml.safe_load((ROOT / "deploy/alerts.yml").read_text())["groups"]
+    for rule in group["rules"]
+]
+
+
+def names() -> set[str]:
+    """What a scrape of all services can hold."""
+    shown = set()
+    for metric in REGISTRY.collect():
+        shown |= {metric.name, *(s.name for s in metric.samples)}
+        if metric.type == "counter":
+            shown.add(f"{metric.name}_total")
+    return shown
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda r: r["alert"])
+def test_metrics_are_there(rule: dict[str, Any]) -> None:
+    asked = set(re.findall(r"\bfrond_[a-z_]+", rule["expr"]))
+    assert asked - names() == set()
+    assert asked or rule["expr"] == 'up{job="frond"} == 0'
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda r: r["alert"])
+def test_a_chosen_series_is_there_before_its_first_event(rule: dict[str, Any]) -> None:
+    """A counter that begins at 1 has no increase."""
+    samples = [s for metric in REGISTRY.collect() for s in metric.samples]
+    for name, label, value in re.findall(r'(frond_\w+)\{(\w+)="([^"]+)"\}', rule["expr"]):
+        assert any(s.name == name and s.labels.get(label) == value for s in samples), name
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda r: r["alert"])
+def test_the_runbook_has_it(rule: dict[str, Any]) -> None:
+    """Its row begins with what the annotation says, or has it in its first cell."""
+    rows = (ROOT / "docs/runbook.md").read_text().splitlines()
+    first = [row.split(" | ")[0] for row in rows if row.startswith("| ")]
+    assert any(rule["annotations"]["runbook"] in cell for cell in first)
+
+
+def test_prometheus_loads_them() -> None:
+    """Compose mounts the file where prometheus.yml names it."""
+    config = yaml.safe_load((ROOT / "deploy/prometheus.yml").read_text())
+    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+    assert config["rule_files"] == ["alerts.yml"]
+    mounted = compose["services"]["prometheus"]["volumes"]
+    assert "./deploy/alerts.yml:/etc/prometheus/alerts.yml:ro" in mounted
