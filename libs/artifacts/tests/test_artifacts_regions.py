@@ -297,6 +297,8 @@ def test_stac_names_the_classes_of_the_raster(two: Any) -> None:
     (band,) = asset["bands"]
     assert [c["value"] for c in band["classification:classes"]] == [0, 1, 2, 255]
     assert band["classification:classes"][1]["title"] == "palm"
+    (output,) = item["properties"]["mlm:output"]
+    assert output["classification:classes"] == band["classification:classes"]
     assert (
         "classes"
         not in json.loads(image_files(image("b.tif", Detections.empty()))["stac.json"])["assets"]

@@ -180,6 +180,27 @@ def test_masks_of_one_class_everywhere_are_odd(tmp_path: Path) -> None:
     assert "same scores" in odd or "Every pixel" in odd
 
 
+def test_the_share_of_each_class_is_told(tmp_path: Path) -> None:
+    """Of all windows' pixels at the model's threshold, in the classes' order, and what is of none."""
+    window = np.full((64, 64, 3), 128, np.uint8)
+    window[:32] = (255, 0, 0)
+    window[40:41, 0:1] = (0, 255, 0)
+    fine = told(check(colour_model(tmp_path), lambda s: [window, window], threads=1), "fine")
+    assert "2 windows, at score ≥ 0.5: red 50 %, green < 0.1 %; of no class 50 %." in fine
+    bare = np.full((64, 64, 3), 128, np.uint8)
+    never = told(check(colour_model(tmp_path), lambda s: [bare], threads=1), "fine")
+    assert "1 window, at score ≥ 0.5: red 0 %, green 0 %; of no class 100 %." in never
+
+
+def test_no_more_than_twenty_classes_are_told(tmp_path: Path) -> None:
+    """The rest are counted."""
+    scores = np.full((1, 23, 64, 64), 0.2, "f4")
+    more = {"task": "segmentation", "classes": [f"k{n}" for n in range(23)]}
+    made = folder(tmp_path, {"y": scores}, {"name": "semantic"}, **more)
+    fine = told(check(made, threads=1), "fine")
+    assert "k19 0 %, 3 classes more; of no class 100 %" in fine
+
+
 def simple(path: Path, nodes: list[Any], constants: dict[str, Any]) -> None:
     """x [n, 3, 16, 16] to ``y`` [n, 1, 6], a yolo-end2end head."""
     graph = helper.make_graph(

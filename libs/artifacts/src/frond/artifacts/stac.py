@@ -10,6 +10,7 @@ The class raster of a segmentation is an asset whose values the Classification e
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any, Final
 
 from frond.artifacts.common import (
@@ -179,10 +180,11 @@ def _model(model: ModelRef, manifest: ModelManifest) -> dict[str, Any]:
                 "name": task,
                 "tasks": [task],
                 **_OUTPUTS[task == "semantic-segmentation"],
-                "classification:classes": [
-                    {"value": i, "name": _class_name(name), "title": name}
-                    for i, name in enumerate(manifest.classes)
-                ],
+                "classification:classes": (
+                    _raster_values(manifest.classes)
+                    if manifest.task == "segmentation"
+                    else _values(enumerate(manifest.classes))
+                ),
             }
         ],
         "frond:model_version": model.version,
@@ -205,8 +207,18 @@ def _model_asset(model: ModelRef, manifest: ModelManifest, bucket: str) -> dict[
     }
 
 
+def _values(named: Iterable[tuple[int, str]]) -> list[dict[str, Any]]:
+    return [{"value": value, "name": _class_name(name), "title": name} for value, name in named]
+
+
+def _raster_values(classes: tuple[str, ...]) -> list[dict[str, Any]]:
+    return [
+        *_values(enumerate(("unclassified", *classes))),
+        {"value": 255, "name": "nodata", "title": "nodata", "nodata": True},
+    ]
+
+
 def _class_asset(classes: tuple[str, ...]) -> dict[str, Any]:
-    named = [(0, "unclassified"), *enumerate(classes, start=1)]
     return {
         "href": f"./{keys.CLASS_RASTER}",
         "type": COG_TYPE,
@@ -217,13 +229,7 @@ def _class_asset(classes: tuple[str, ...]) -> dict[str, Any]:
                 "name": "class",
                 "data_type": "uint8",
                 "nodata": 255,
-                "classification:classes": [
-                    *(
-                        {"value": value, "name": _class_name(name), "title": name}
-                        for value, name in named
-                    ),
-                    {"value": 255, "name": "nodata", "title": "nodata", "nodata": True},
-                ],
+                "classification:classes": _raster_values(classes),
             }
         ],
     }

@@ -24,6 +24,7 @@ _SLOW_S: Final = 1.0
 _TRIES: Final = 3
 _FEW: Final = 3
 _LARGE_SIDE: Final = 10_000
+_NAMED: Final = 20
 
 
 def check(
@@ -227,6 +228,16 @@ def _judge_planes(report: Report) -> None:
         )
     if all(int(p.max()) == int(p.min()) for p in planes):
         report.say("odd", "All pixels of the sample have the same scores.")
+    shares = np.bincount(classes.ravel(), minlength=len(report.manifest.classes) + 1) / classes.size
+    told = [
+        f"{name} {_percent(s)}" for name, s in zip(report.manifest.classes, shares[1:], strict=True)
+    ]
+    named = told if len(told) <= _NAMED else [*told[:_NAMED], f"{len(told) - _NAMED} classes more"]
+    report.say(
+        "fine",
+        f"Of the pixels of {_count(len(planes), 'window', 'windows')}, at score ≥ "
+        f"{report.manifest.thresholds.score:g}: {', '.join(named)}; of no class {_percent(shares[0])}.",
+    )
 
 
 def classes_of(planes: NDArray[np.uint8], score: float) -> NDArray[np.intp]:
@@ -332,6 +343,10 @@ def _ordered(window: NDArray[np.uint8], session: ModelSession) -> NDArray[np.uin
 
 def _count(number: int, one: str, more: str) -> str:
     return f"{number} {one if number == 1 else more}"
+
+
+def _percent(share: float) -> str:
+    return "< 0.1 %" if 0 < share < 0.001 else f"{share * 100:.3g} %"
 
 
 def _lasting(seconds: float) -> str:

@@ -24,10 +24,15 @@ def results(
     job_id: Annotated[str, typer.Argument(help="The job's id.")],
     names: Annotated[
         list[str] | None,
-        typer.Argument(help="Which to fetch, such as coco.json or images/north.tif/stac.json."),
+        typer.Argument(
+            help="Which to fetch, such as coco.json or images/north.tif/classes.tif (of a segmentation)."
+        ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Fetch into this folder: NAMES, or all where none is named.")
+        Path | None,
+        typer.Option(
+            help="Fetch into this folder: NAMES, or all of the job's own where none is named."
+        ),
     ] = None,
     timings: Annotated[
         bool, typer.Option("--timings", help="Where the time went, by stage.")
