@@ -31,7 +31,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools.coco import COCO
 
-from frond.artifacts import IMAGE_ARTIFACTS, JOB_ARTIFACTS, JobInfo
+from frond.artifacts import IMAGE_ARTIFACTS, JOB_ARTIFACTS, ImageResult, JobInfo
 from frond.artifacts.geojson import FeatureCollection
 from frond.artifacts.geometry import area_km2
 from frond.contracts.plan import Georeference
@@ -276,6 +276,24 @@ class TestSummary:
         """Without georeference there is no density, rather than a wrong one."""
         data = json.loads(job_files([image("e.tif", detections(5), NOWHERE)])[0]["summary.json"])
         assert [c["density_per_km2"] for c in data["classes"]] == [None, None]
+
+    def test_notes_are_counted(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The most frequent first, each with one image that has it; so many different ones at most."""
+
+        def noted(name: str, *notes: str) -> ImageResult:
+            result = image(name, detections(1))
+            assert result.plan is not None
+            return replace(result, plan=result.plan.model_copy(update={"notes": notes}))
+
+        results = [noted("a.tif", "x"), noted("b.tif", "y", "x"), noted("c.tif"), noted("d.tif", "y"),
+                   noted("e.tif", "y", "a"), failure("f.tif")]  # fmt: skip
+        told = json.loads(job_files(results)[0]["summary.json"])["notes"]
+        assert [(n["note"], n["images"], n["example"]) for n in told] == [
+            ("y", 3, "b.tif"), ("x", 2, "a.tif"), ("a", 1, "e.tif"),
+        ]  # fmt: skip
+        monkeypatch.setattr("frond.artifacts.summary.MOST_NOTES", 2)
+        told = json.loads(job_files(results)[0]["summary.json"])["notes"]
+        assert [(n["note"], n["images"]) for n in told] == [("y", 3), ("x", 2)]
 
     def test_area_is_geodesic(self) -> None:
         """At 17° south a degree of longitude is shorter: the ellipsoid's area, also across 180°."""

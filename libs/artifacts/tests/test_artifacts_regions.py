@@ -303,3 +303,25 @@ def test_stac_names_the_classes_of_the_raster(two: Any) -> None:
         "classes"
         not in json.loads(image_files(image("b.tif", Detections.empty()))["stac.json"])["assets"]
     )
+
+
+def test_the_summary_tells_how_much_each_class_covers(two: Any) -> None:
+    """In pixels of all images; in km² as the regions' share of each image's area. None of boxes, and
+    no km² where nothing is on the map."""
+    results, masks, files = two
+    data = json.loads(files["summary.json"])
+    assert sum(c["area_pixels"] for c in data["classes"]) == sum(m.sum() for m in masks)
+    by_image = [
+        r.polygons.areas.sum() / np.prod(r.size) * i["area_km2"]
+        for r in results
+        for i in data["images"]
+        if r.polygons is not None and i["name"] == r.outcome.name
+    ]
+    assert len(by_image) == 2
+    assert sum(c["area_km2"] for c in data["classes"]) == pytest.approx(sum(by_image), rel=1e-9)
+    nowhere = job_files([segmented("e.tif", regions_of(blobs(1))[0], NOWHERE)], SEGMENTATION)[0]
+    classes = json.loads(nowhere["summary.json"])["classes"]
+    assert {c["area_km2"] for c in classes} == {None}
+    assert any(c["area_pixels"] for c in classes)
+    boxes = json.loads(job_files([image("a.tif", Detections.empty())])[0]["summary.json"])
+    assert not any("area_km2" in c for c in boxes["classes"])

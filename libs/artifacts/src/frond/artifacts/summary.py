@@ -1,12 +1,16 @@
-"""``summary.json``: the job in figures: totals, classes, each failure, each image.
+"""``summary.json``: the job in figures: totals, classes, notes, each failure, each image.
 
 ``area_km2`` of an image is its outline's area on the WGS 84 ellipsoid. ``searched_km2`` leaves out
 the share of its windows that were skipped as nodata. A density is the count of detections in
 georeferenced images ÷ their searched area; where images overlap, both count twice.
+
+Of a segmentation each class has the area of its regions: ``area_pixels`` of all images, and ``area_km2``
+of the georeferenced ones, each region's share of its image's pixels as that share of its area.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final, Self
@@ -20,6 +24,7 @@ from frond.contracts.jobs import WindowCounts
 from frond.merge.table import SCORE_STEPS
 
 BINS: Final = 20
+MOST_NOTES: Final = 100
 
 
 @dataclass
@@ -27,10 +32,13 @@ class _Class:
     count: int = 0
     on_the_map: int = 0
     histogram: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(BINS, np.int64))
+    pixels: float = 0.0
+    area: float = 0.0
 
 
 class Summary:
-    """Writes ``summary.json``. Memory: the classes; images and failures are spooled."""
+    """Writes ``summary.json``. Memory: the classes, and so many different notes; images and failures
+    are spooled."""
 
     def __init__(self, sink: Sink, job: JobInfo) -> None:
         self._sink = sink
@@ -41,6 +49,8 @@ class Summary:
         self._completed = self._failed = self._detections = 0
         self._windows = WindowCounts()
         self._area = self._searched = 0.0
+        # how many images have each, and the name of the first one
+        self._notes: dict[str, tuple[int, str]] = {}
 
     def add(self, result: ImageResult) -> None:
         outcome = result.outcome
@@ -68,7 +78,9 @@ class Summary:
                 searched = _digits(area * _share_searched(outcome.windows))
                 self._area += area
                 self._searched += searched
-        self._count(result, area is not None)
+        self._count(result, area)
+        notes = result.plan.notes if result.plan else ()
+        self._note(notes, outcome.name)
         row |= {
             "width": result.size[0],
             "height": result.size[1],
@@ -76,21 +88,32 @@ class Summary:
             "checksum": outcome.checksum,
             "area_km2": area,
             "searched_km2": searched,
-            "notes": list(result.plan.notes) if result.plan else [],
+            "notes": list(notes),
         }
         self._images.add([text(row)])
 
-    def _count(self, result: ImageResult, on_the_map: bool) -> None:
+    def _note(self, notes: Sequence[str], name: str) -> None:
+        for note in notes:
+            count, first = self._notes.get(note, (0, name))
+            if count or len(self._notes) < MOST_NOTES:
+                self._notes[note] = count + 1, first
+
+    def _count(self, result: ImageResult, area: float | None) -> None:
         self._detections += len(result.detections)
-        for _, part, _ in result.slices():
+        width, height = result.size
+        for _, part, regions in result.slices():
             steps = np.rint(part.scores.astype(np.float64) * SCORE_STEPS).astype(np.int64)
             bins = np.minimum(steps * BINS // SCORE_STEPS, BINS - 1)
             for index in np.unique(part.classes).tolist():
                 here = part.classes == index
                 c = self._classes.setdefault(self._job.class_name(index), _Class())
                 c.count += int(here.sum())
-                c.on_the_map += int(here.sum()) if on_the_map else 0
+                c.on_the_map += int(here.sum()) if area is not None else 0
                 c.histogram += np.bincount(bins[here], minlength=BINS)
+                if regions is not None:
+                    pixels = float(regions.areas[here].sum())
+                    c.pixels += pixels
+                    c.area += pixels / (width * height) * area if area is not None else 0.0
 
     def finish(self) -> None:
         head = {
@@ -110,9 +133,16 @@ class Summary:
                     "name": name,
                     "count": c.count,
                     "density_per_km2": self._density(c),
+                    **self._covered(c),
                     "score_histogram": c.histogram.tolist(),
                 }
                 for i, (name, c) in enumerate(self._classes.items(), start=1)
+            ],
+            "notes": [
+                {"note": note, "images": count, "example": first}
+                for note, (count, first) in sorted(
+                    self._notes.items(), key=lambda n: (-n[1][0], n[0])
+                )
             ],
         }
         self._sink.write(encoded(text(head)[:-1] + ',"failures":['))
@@ -120,6 +150,13 @@ class Summary:
         self._sink.write(b'],"images":[')
         self._spools[0].copy_to(self._sink)
         self._sink.write(b"]}\n")
+
+    def _covered(self, c: _Class) -> dict[str, float | None]:
+        manifest = self._job.manifest
+        if manifest is None or manifest.task != "segmentation":
+            return {}
+        area = _digits(c.area) if self._area > 0 else None
+        return {"area_pixels": _digits(c.pixels), "area_km2": area}
 
     def _density(self, c: _Class) -> float | None:
         return _digits(c.on_the_map / self._searched) if self._searched > 0 else None
