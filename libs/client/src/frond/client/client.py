@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -33,6 +34,7 @@ from frond.client.watching import JobEvent, follow, within
 
 T = TypeVar("T")
 Shadow = Mapping[str, Any] | Literal["none"] | None
+_READ_WHOLE = 16 << 20
 
 
 class Client(Connection):
@@ -322,6 +324,15 @@ class Client(Connection):
     def read(self, job_id: str, name: str) -> bytes:
         """One small result, whole."""
         return self._request("GET", f"/jobs/{quote(job_id)}/results/{quote(name)}").content
+
+    def notes(self, job_id: str) -> list[dict[str, Any]]:
+        """What a user should know of a job's images, the most frequent first: ``note``, ``images`` (how
+        many have it) and ``example``. None before it has ended, nor of a summary above 16 MiB."""
+        size = {r["name"]: r["size"] for r in self.results(job_id)}.get("summary.json")
+        if size is None or size > _READ_WHOLE:
+            return []
+        # of older versions it has none
+        return list(json.loads(self.read(job_id, "summary.json")).get("notes", ()))
 
     def models(self) -> dict[str, Any]:
         """The registry: ``default``, and ``models`` with their versions and aliases."""

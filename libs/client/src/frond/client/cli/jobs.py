@@ -66,12 +66,12 @@ def upload(
             from frond.client.cli.results import fetch
 
             fetch(client, job, [], out, quiet=json)
-    if json:
-        show.as_json(figures)
-    elif wait or out is not None:
-        show.job(figures)
-    else:
-        typer.echo(f"Follow it:  frond watch {job}")
+        if json:
+            show.as_json(figures)
+        elif wait or out is not None:
+            show.ended(client, figures)
+        else:
+            typer.echo(f"Follow it:  frond watch {job}")
     _exit(figures, strict)
 
 
@@ -101,10 +101,10 @@ def status(job_id: JobId, json: Json = False) -> None:
 
     with Client() as client:
         figures = client.status(job_id)
-    if json:
-        show.as_json(figures)
-    else:
-        show.job(figures)
+        if json:
+            show.as_json(figures)
+        else:
+            show.ended(client, figures)
 
 
 def watch(job_id: JobId, json: Json = False) -> None:
@@ -125,7 +125,7 @@ def watch(job_id: JobId, json: Json = False) -> None:
             _exit(client.status(job_id))
             return
         figures = show.following(client, job_id)
-    show.job(figures)
+        show.ended(client, figures)
     _exit(figures)
 
 
@@ -226,13 +226,13 @@ def retry(
             if not json:
                 _said(new_id)
             figures = show.following(client, new_id, quiet=json)
-    if json:
-        show.as_json(figures)
-    elif wait:
-        show.job(figures)
-    else:
-        typer.echo(f"{figures['images']['expected']} images of job {job_id} run again.")
-        typer.echo(f"Follow it:  frond watch {new_id}")
+        if json:
+            show.as_json(figures)
+        elif wait:
+            show.ended(client, figures)
+        else:
+            typer.echo(f"{figures['images']['expected']} images of job {job_id} run again.")
+            typer.echo(f"Follow it:  frond watch {new_id}")
     if wait:
         _exit(figures)
 

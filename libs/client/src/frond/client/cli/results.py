@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,6 +14,8 @@ from frond.client.errors import FrondClientError
 
 if TYPE_CHECKING:
     from frond.client import Client
+
+_WILD = frozenset("*?")
 
 
 def register(app: typer.Typer) -> None:
@@ -25,7 +28,8 @@ def results(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Which to fetch, such as coco.json or images/north.tif/classes.tif (of a segmentation)."
+            help="Which to fetch, such as coco.json, images/north.tif/stac.json or 'images/*/classes.tif' "
+            "(of a segmentation)."
         ),
     ] = None,
     out: Annotated[
@@ -67,7 +71,9 @@ def results(
 def fetch(
     client: Client, job_id: str, names: Sequence[str], folder: Path, *, quiet: bool = False
 ) -> list[dict[str, Any]]:
-    """Fetch results by name, or all of them, and say so; a file that is there already is kept.
+    """Fetch results by name, or all of the job's own, and say so; a file that is there already is kept.
+
+    ``images/*/classes.tif`` is that file of each completed image whose name fits.
 
     Returns what was asked for, as the service lists it.
     """
@@ -76,13 +82,44 @@ def fetch(
     listed = {r["name"]: r for r in client.results(job_id)}
     if not listed and not names:
         raise FrondClientError(f"Job {job_id} has no results yet. Follow it: frond watch {job_id}")
-    for name in names or listed:
+    for name, path in _each(client, job_id, names or list(listed)):
         known = listed.get(name, {}).get("sha256")
-        target = folder / name
-        if ".." in Path(name).parts or Path(name).is_absolute():
-            raise FrondClientError(f"{name} is no result's name.")
+        target = folder / path
         if known is None or not target.is_file() or sha256_of(target) != known:
             client.download(job_id, name, target, sha256=known)
         if not quiet:
             show.line(f"{target}  {show.size(target.stat().st_size)}")
     return [listed[n] for n in names or listed if n in listed]
+
+
+def _each(client: Client, job_id: str, names: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Results, and the path of each below the folder that they are fetched into."""
+    for name in names:
+        pattern, _, file = name.removeprefix("images/").rpartition("/")
+        if not name.startswith("images/") or not _WILD & set(pattern):
+            if not _stays_below(name):
+                raise FrondClientError(f"{name} is no result's name.")
+            yield name, name
+            continue
+        if not _stays_below(file):
+            raise FrondClientError(f"{name} is no result's name.")
+        before, any_fits = "", False
+        for image in client.images(job_id, "completed"):
+            called = image["name"]
+            # brackets are part of many a name
+            if not fnmatchcase(called, pattern.replace("[", "[[]")):
+                continue
+            any_fits = True
+            # images come by name: a second one of a name has its id for one
+            place = called if called != before and _stays_below(called) else image["image_id"]
+            before = called
+            yield f"images/{image['image_id']}/{file}", f"images/{place}/{file}"
+        if not any_fits:
+            raise FrondClientError(f"No completed image of job {job_id} has a name like {pattern}.")
+
+
+def _stays_below(path: str) -> bool:
+    """Whether it is a path below the folder that it is put into, on any system."""
+    return bool(path) and not (
+        {"..", "."} & set(PureWindowsPath(path).parts) or PureWindowsPath(path).anchor
+    )

@@ -37,9 +37,9 @@ def run(
 
             fetched = fetch(client, job, spec.artifacts, spec.outputs, quiet=json)
             pipelines.write_record(spec, figures, fetched)
-    if json:
-        show.as_json(figures)
-    else:
-        show.job(figures)
+        if json:
+            show.as_json(figures)
+        else:
+            show.ended(client, figures)
     if figures["status"] != "successful":
         raise typer.Exit(1)

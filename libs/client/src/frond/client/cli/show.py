@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from frond.client.transfer import OnProgress
     from frond.client.watching import JobEvent
 
+_MOST_NOTES = 10
 _COLOURS = {
     "successful": "green", "completed": "green", "failed": "red", "dismissed": "yellow",
     "completed_with_errors": "yellow",
@@ -85,6 +86,17 @@ def _marked(text: str) -> str:
     from rich.markup import escape
 
     return escape(visible(text))
+
+
+def ended(client: Client, figures: Mapping[str, Any]) -> None:
+    """:func:`job`, and what should be known of its images once it has ended."""
+    job(figures)
+    notes = client.notes(figures["job_id"]) if figures.get("finished") else []
+    if notes:
+        rows = [(n["note"], n["images"], n["example"]) for n in notes[:_MOST_NOTES]]
+        table(["note", "images", "such as"], rows, right="images")
+    if len(notes) > _MOST_NOTES:
+        line(f"{len(notes) - _MOST_NOTES} notes more are in summary.json.")
 
 
 def job(figures: Mapping[str, Any]) -> None:

@@ -1,0 +1,111 @@
+"""Fetching results by name and by pattern; what a job's end tells of its images."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from frond.client import Client
+from frond.client.cli import show
+from frond.client.cli.results import fetch
+from frond.client.errors import FrondClientError
+
+NAMES = ("../up.tif", "/etc/x.tif", "C:\\x.tif", "a.tif", "a.tif", "b[1].tif", "sub/c.tif")
+
+
+FIGURES: dict[str, Any] = {
+    "job_id": "j", "status": "successful", "images": {"expected": 2, "completed": 2, "failed": 0},
+    "windows": {"total": 4, "done": 4, "skipped": 0, "failed": 0}, "detections": {},
+}  # fmt: skip
+
+
+@pytest.fixture
+def imaged(service: Any) -> Any:
+    """Images of a job, by name, each with a class raster under its id."""
+    listed = [{"name": name, "image_id": f"{n:032x}"} for n, name in enumerate(NAMES)]
+    service.results = {
+        f"images/{i['image_id']}/classes.tif": i["name"].encode() + b"!" for i in listed
+    }
+
+    def images(request: httpx.Request) -> httpx.Response | None:
+        if not request.url.path.endswith("/images"):
+            return None
+        assert request.url.params["status"] == "completed"
+        return httpx.Response(200, json={"images": listed, "next_cursor": None})
+
+    service.trouble = images
+    return service
+
+
+def fetched(folder: Path) -> dict[str, bytes]:
+    return {
+        p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()
+    }
+
+
+def test_a_file_of_each_image(imaged: Any, client: Client, tmp_path: Path) -> None:
+    """Under the image's name; under its id where that is taken, or would lead out of the folder."""
+    out = tmp_path / "in" / "out"
+    fetch(client, "j", ["images/*/classes.tif"], out, quiet=True)
+    assert fetched(tmp_path / "in") == {
+        f"out/images/{place}/classes.tif": NAMES[n].encode() + b"!"
+        for n, place in enumerate(
+            [*(f"{n:032x}" for n in range(3)), "a.tif", f"{4:032x}", "b[1].tif", "sub/c.tif"]
+        )
+    }
+
+
+@pytest.mark.parametrize(
+    ("pattern", "wanted"),
+    [
+        ("images/b[1].t?f/classes.tif", {"images/b[1].tif/classes.tif"}),
+        ("images/sub/*/classes.tif", {"images/sub/c.tif/classes.tif"}),
+    ],
+)
+def test_only_images_whose_name_fits(
+    pattern: str, wanted: set[str], imaged: Any, client: Client, tmp_path: Path
+) -> None:
+    """A bracket is a bracket."""
+    fetch(client, "j", [pattern], tmp_path / "out", quiet=True)
+    assert set(fetched(tmp_path / "out")) == wanted
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("images/z*/classes.tif", "No completed image of job j has a name like z*"),
+        ("images/*/", "no result's name"), ("images/*/..", "no result's name"),
+        ("../x", "no result's name"), ("/x", "no result's name"), ("C:x", "no result's name"),
+    ],
+)  # fmt: skip
+def test_what_fits_nothing_or_leads_out(
+    name: str, says: str, imaged: Any, client: Client, tmp_path: Path
+) -> None:
+    """A sentence, and no file."""
+    with pytest.raises(FrondClientError) as told:
+        fetch(client, "j", [name], tmp_path / "out", quiet=True)
+    assert says in str(told.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_notes_are_shown_at_the_end(
+    service: Any, client: Client, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first ten of the summary's; none before the end, nor of a summary that has none."""
+    ended = FIGURES | {"finished": "2026-01-02T03:05:05Z"}
+    notes = [{"note": f"note {n} \x1b[2J", "images": 20 - n, "example": "a.tif"} for n in range(12)]
+    service.results = {"summary.json": json.dumps({"notes": notes}).encode()}
+    show.ended(client, ended)
+    out = capsys.readouterr().out
+    assert [n for n in range(12) if f"note {n} " in out] == list(range(10))
+    assert "2 notes more are in summary.json" in out and "\x1b[2J" not in out
+    show.ended(client, FIGURES)
+    service.results = {"summary.json": b"{}"}
+    show.ended(client, ended)
+    service.results = {}
+    show.ended(client, ended)
+    assert "note" not in capsys.readouterr().out
