@@ -26,7 +26,7 @@ from frond.stack.errors import tail
 from frond.store import ObjectStore
 from support.services import NAMES, open_store, prepare
 
-SECRET: Final = "whsec_" + "Y2hhb3MgY2hhb3MgY2hhb3MgY2hhb3M="
+SECRET: Final = "whsec_" + "Y2hhb3MgY2hhb3MgY2hhb3MgY2hhb3MgY2hhb3M="
 API_KEY: Final = "chaos-key"
 _QUICK: Final = {
     "FROND_TOPIC_PREFIX": "",

@@ -44,10 +44,17 @@ def test_no_two_tenants_share_one(tenants: set[str]) -> None:
 
 def test_missing_padding_changes_nothing() -> None:
     """Standard Webhooks takes such a secret, and so must what is made of it."""
-    assert tenant_secrets("whsec_YWJjZA", "acme") == tenant_secrets("whsec_YWJjZA==", "acme")
+    made = "whsec_" + base64.b64encode(b"a secret of twenty-five b").decode()
+    assert made.endswith("==")
+    assert tenant_secrets(made.rstrip("="), "acme") == tenant_secrets(made, "acme")
 
 
-@pytest.mark.parametrize("secret", ["whsec_", "whsec_a", "whsec_é"])
-def test_what_is_no_secret_is_told(secret: str) -> None:
-    with pytest.raises(ValueError, match="whsec_ and base64"):
-        tenant_secrets(secret, "acme")
+@pytest.mark.parametrize("tenant", ["acme", None])
+@pytest.mark.parametrize(
+    "secret",
+    ["whsec_", "whsec_a", "whsec_é", "oops", "whsec_" + "YWJj" * 7 + "YWI", f"{MASTER} oops"],
+)
+def test_what_is_no_secret_is_told(secret: str, tenant: str | None) -> None:
+    """Also a word that happens to be base64, and 23 bytes: what can be guessed signs nothing."""
+    with pytest.raises(ValueError, match="base64 of 24 bytes or more"):
+        tenant_secrets(secret, tenant)

@@ -13,6 +13,8 @@ from typing import Final
 
 _PREFIX: Final = "whsec_"
 _USE: Final = b"frond.webhook-secret.tenant.v1\0"
+_LEAST: Final = 24
+"""Bytes, as Standard Webhooks asks for: a short secret can be guessed from one notice."""
 
 
 def tenant_secrets(secrets: str, tenant: str | None) -> str:
@@ -27,21 +29,32 @@ def tenant_secrets(secrets: str, tenant: str | None) -> str:
         As many ``whsec_…`` as were given, in the same order, separated by blanks.
 
     Raises:
-        ValueError: one of them is no base64.
+        ValueError: one of them is no secret; see :func:`check_secrets`.
     """
+    check_secrets(secrets)
     if tenant is None:
         return " ".join(secrets.split())
     return " ".join(_derived(one, tenant) for one in secrets.split())
 
 
-def _derived(secret: str, tenant: str) -> str:
+def check_secrets(secrets: str) -> None:
+    """Raises ValueError where one of them is not ``whsec_`` and base64 of 24 bytes or more."""
+    for secret in secrets.split():
+        if len(_key(secret)) < _LEAST:
+            raise ValueError(
+                f"a webhook secret is whsec_ and base64 of {_LEAST} bytes or more: "
+                f"whsec_$(openssl rand -base64 {_LEAST})"
+            )
+
+
+def _key(secret: str) -> bytes:
     try:
         # padding may be missing, as Standard Webhooks' own libraries have it
-        key = base64.b64decode(secret.removeprefix(_PREFIX) + "==")
+        return base64.b64decode(secret.removeprefix(_PREFIX) + "==")
     except ValueError:
-        raise ValueError("a webhook secret is whsec_ and base64") from None
-    if not key:
-        # everybody could compute what is made of nothing
-        raise ValueError("a webhook secret is whsec_ and base64")
-    made = hmac.new(key, _USE + tenant.encode(), hashlib.sha256).digest()
+        return b""
+
+
+def _derived(secret: str, tenant: str) -> str:
+    made = hmac.new(_key(secret), _USE + tenant.encode(), hashlib.sha256).digest()
     return _PREFIX + base64.b64encode(made).decode()

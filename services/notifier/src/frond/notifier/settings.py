@@ -5,8 +5,8 @@ from __future__ import annotations
 from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
-from standardwebhooks import Webhook
 
+from frond.contracts.signing import check_secrets
 from frond.notifier.delivery import LONGEST_S
 from frond.runtime import ServiceSettings
 
@@ -58,11 +58,7 @@ class NotifierSettings(ServiceSettings):
     @field_validator("webhook_secret")
     @classmethod
     def _is_a_secret(cls, value: SecretStr) -> SecretStr:
-        for secret in value.get_secret_value().split():
-            try:
-                Webhook(secret)
-            except Exception:
-                raise ValueError("a webhook secret is whsec_ and base64") from None
+        check_secrets(value.get_secret_value())
         return value
 
     @field_validator("smtp_url")
