@@ -28,7 +28,7 @@ from harness import WORK, Contender
 from support.services import NAMES, Services, open_store
 
 API_KEY = "bench-key"
-SECRET = "whsec_" + "YmVuY2ggYmVuY2ggYmVuY2ggYmVuY2g="
+SECRET = "whsec_" + "YmVuY2ggYmVuY2ggYmVuY2ggYmVuY2ggYmVuY2g="
 OWN = ("aiokafka", "faust-streaming", "minio", "onnxruntime", "numpy", "rasterio")
 """The packages whose versions a measurement of the system tells."""
 
