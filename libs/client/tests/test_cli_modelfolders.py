@@ -21,8 +21,9 @@ from frond.client.cli import app
 from frond.client.drawing import colour, picture
 from frond.client.samples import raster_windows, scene_windows
 from frond.client.scenes import palm_scene
+from frond.contracts.colours import class_colour
 from frond.contracts.errors import RasterRejected
-from frond.models import WindowDetections, load_manifest
+from frond.models import WindowDetections, WindowPlanes, load_manifest
 from frond.models.testing import MAGENTA, blob_model, colour_model, tile_model
 
 PALMS = Path(__file__).parents[3] / "models" / "palm-detector"
@@ -197,6 +198,17 @@ def test_large_windows_and_many_classes_are_drawn_small(tmp_path: Path) -> None:
     assert drawn.width < 1400
     assert drawn.height < 1800
     assert drawn.getpixel((12 + round(100 * 640 / 2048), 12 + 60)) == colour(79)
+
+
+def test_masks_have_the_colours_of_the_class_raster(tmp_path: Path) -> None:
+    """Whoever has looked at the picture knows them again in a GIS; the names say them, too."""
+    manifest = load_manifest(colour_model(tmp_path / "m"))
+    planes = np.zeros((len(manifest.classes) + 1, 64, 64), np.uint8)
+    planes[1], planes[-1] = 255, 1
+    drawn = picture([np.zeros((64, 64, 3), np.uint8)], [WindowPlanes(planes)], manifest)
+    shades = {c for _, c in drawn.getcolors(1 << 20)}
+    assert {class_colour(n) for n in range(len(manifest.classes))} <= shades
+    assert drawn.getpixel((12 + 32, 12 + 32)) == tuple(int(v * 0.45) for v in class_colour(1))
 
 
 def test_diff_of_folders(tmp_path: Path) -> None:

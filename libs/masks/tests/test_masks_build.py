@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from masks_support import AFFINE, certain, cut, manifest_of, plan_of, put_chunks
 
+from frond.contracts.colours import class_colour
 from frond.contracts.errors import ModelRejected, RasterRejected
 from frond.contracts.jobs import Thresholds
 from frond.contracts.plan import Georeference, ImagePlan, WindowGrid
@@ -117,6 +118,7 @@ def test_it_is_a_cog_that_says_what_it_holds(tmp_path: Path) -> None:
             "0": "unclassified", "1": "class 0", "2": "class 1", "3": "class 2",
         }  # fmt: skip
         colours = raster.colormap(1)
+        assert [colours[n][:3] for n in (1, 2, 3)] == [class_colour(n) for n in range(3)]
         assert len({colours[n] for n in (1, 2, 3)}) == 3
         small = raster.read(1, out_shape=(550, 750))
     assert set(np.unique(small)) <= set(np.unique(mask))

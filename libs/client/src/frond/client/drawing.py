@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from frond.contracts.colours import Rgb, class_colour
 from frond.contracts.modelspec import ModelManifest
 from frond.models import WindowDetections, WindowPlanes, WindowResult
 from frond.models.check import classes_of
@@ -24,8 +25,6 @@ _LEGEND: Final = 16
 _ALPHA: Final = 0.45
 _INK: Final = (28, 32, 30)
 _PAPER: Final = (247, 246, 241)
-
-Rgb = tuple[int, int, int]
 
 
 def picture(
@@ -53,7 +52,8 @@ def picture(
     pen = ImageDraw.Draw(sheet)
     y = height - _LINE * (len(named) + 1)
     for n, name in enumerate(named):
-        pen.rectangle([_GAP, y + 4, _GAP + 14, y + 16], fill=colour(n))
+        shade = class_colour(n) if manifest.task == "segmentation" else colour(n)
+        pen.rectangle([_GAP, y + 4, _GAP + 14, y + 16], fill=shade)
         pen.text((_GAP + 22, y + 1), name, _INK, _font())
         y += _LINE
     hidden = len(manifest.classes) - len(named)
@@ -65,7 +65,7 @@ def picture(
 
 
 def colour(index: int) -> Rgb:
-    """A class's: far from its neighbours', the same each time."""
+    """That of a class's boxes: bright before any ground, far from its neighbours', the same each time."""
     red, green, blue = colorsys.hsv_to_rgb((0.52 + index * 0.381966) % 1, 0.85, 1.0)
     return round(red * 255), round(green * 255), round(blue * 255)
 
@@ -84,8 +84,8 @@ def _panel(window: NDArray[np.uint8], result: WindowResult, manifest: ModelManif
 
 
 def _tinted(rgb: NDArray[np.uint8], classes: NDArray[np.intp]) -> NDArray[np.uint8]:
-    colours = np.array([colour(n) for n in range(int(classes.max(initial=0)))] or [(0, 0, 0)])
-    painted = colours[np.maximum(classes - 1, 0)]
+    shades = [class_colour(n) for n in range(int(classes.max(initial=0)))]
+    painted = np.array(shades or [(0, 0, 0)])[np.maximum(classes - 1, 0)]
     mixed = rgb * (1 - _ALPHA) + painted * _ALPHA
     return np.where(classes[..., None] > 0, mixed, rgb).astype(np.uint8)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import colorsys
 import json
 import warnings
 from pathlib import Path
@@ -19,13 +18,13 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.rpc import RPC
 from rasterio.windows import Window
 
+from frond.contracts.colours import class_colour
 from frond.contracts.plan import Georeference
 from frond.masks.blend import NODATA
 from frond.masks.codec import Planes
 
 BLOCK: Final = 512
 _CACHE_BYTES: Final = 32 << 20
-_GOLDEN: Final = 0.6180339887498949
 
 
 class ClassRaster:
@@ -149,9 +148,4 @@ def _scaled(rpc: RPC, scale: float) -> RPC:
 
 
 def _colours(count: int) -> dict[int, tuple[int, int, int, int]]:
-    """Colours as far from each other as they come, and the first ones whatever follows."""
-    found = {}
-    for n in range(count):
-        rgb = colorsys.hsv_to_rgb((0.33 + n * _GOLDEN) % 1.0, 0.55 + 0.4 * (n % 2), 0.9)
-        found[n + 1] = (round(rgb[0] * 255), round(rgb[1] * 255), round(rgb[2] * 255), 255)
-    return found
+    return {n + 1: (*class_colour(n), 255) for n in range(count)}
