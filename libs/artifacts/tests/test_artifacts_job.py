@@ -295,6 +295,18 @@ class TestSummary:
         told = json.loads(job_files(results)[0]["summary.json"])["notes"]
         assert [(n["note"], n["images"]) for n in told] == [("y", 3), ("x", 2)]
 
+    def test_a_note_is_one_note_whatever_its_figures(self) -> None:
+        """Each image's own; an image counts once, however often it has it."""
+
+        def noted(name: str, *notes: str) -> ImageResult:
+            result = image(name, detections(1))
+            assert result.plan is not None
+            return replace(result, plan=result.plan.model_copy(update={"notes": notes}))
+
+        results = [noted("a.tif", "x of 0.31 m"), noted("b.tif", "x of 1,200.5 m", "x of 2 m")]
+        (told,) = json.loads(job_files(results)[0]["summary.json"])["notes"]
+        assert told == {"note": "x of 0.31 m", "images": 2, "example": "a.tif"}
+
     def test_area_is_geodesic(self) -> None:
         """At 17° south a degree of longitude is shorter: the ellipsoid's area, also across 180°."""
         got = area_km2(FIJI, 1000, 1000)

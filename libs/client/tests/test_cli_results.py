@@ -78,7 +78,8 @@ def test_only_images_whose_name_fits(
     ("name", "says"),
     [
         ("images/z*/classes.tif", "No completed image of job j has a name like z*"),
-        ("images/*/", "no result's name"), ("images/*/..", "no result's name"),
+        ("images/*", "images/*/classes.tif"), ("images/*/*", "images/*/classes.tif"),
+        ("*.json", "images/*/classes.tif"), ("images/*/", "no result's name"), ("images/*/..", "no result's name"),
         ("../x", "no result's name"), ("/x", "no result's name"), ("C:x", "no result's name"),
     ],
 )  # fmt: skip
@@ -109,3 +110,9 @@ def test_notes_are_shown_at_the_end(
     service.results = {}
     show.ended(client, ended)
     assert "note" not in capsys.readouterr().out
+    # what is listed may be gone: how the job ended is told all the same
+    service.results = {"summary.json": b"not JSON"}
+    service.trouble = lambda r: httpx.Response(404) if r.url.path.endswith("summary.json") else None
+    show.ended(client, ended)
+    told = capsys.readouterr()
+    assert "successful" in told.out and "cannot be read" in told.err

@@ -109,9 +109,8 @@ def test_what_was_found_is_kept(tmp_path: Path) -> None:
     for unreadable in ("{", json.dumps(found | {"concurrency": 0})):
         kept.write_text(unreadable)
         tuned(folder, providers=CPU, cache_dir=tmp_path / "c")
-        assert (
-            json.loads(kept.read_text())["tried"] and "0," not in kept.read_text().split("tried")[0]
-        )
+        anew = json.loads(kept.read_text())
+        assert anew["tried"] and anew["concurrency"] >= 1
 
 
 def test_no_time_no_measuring(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from frond.contracts.errors import ModelRejected
 from frond.contracts.jobs import ModelRef
 from frond.contracts.plan import ImagePlan
 from frond.contracts.reasons import Reason
-from frond.inference.pipeline import Runner, Spent, at_once
+from frond.inference.pipeline import Runner, Spent, _Asked, at_once
 from frond.merge import Detections, assemble, merge, to_ipc
 from frond.models import WindowDetections
 from frond.models.session import ModelSession
@@ -250,12 +250,13 @@ def test_a_request_does_not_wait_behind_chunks(tmp_path: Path) -> None:
     """However many runs chunks have asked for that have not begun: a request's begins at once."""
     session = ModelSession(blob_model(tmp_path / "m"), threads=2, batch=1)
     session.share(2)
-    infer, go, asked = session.infer, threading.Event(), list[int]()
+    infer, go, began = session.infer, threading.Event(), threading.Semaphore(0)
 
     def held(prepared: np.ndarray, n: int, *, beside: bool) -> dict[str, np.ndarray]:
-        asked.append(int(prepared.max() > 0))
         # requests' alone do not wait
-        assert asked[-1] or go.wait(20)
+        if not prepared.max():
+            began.release()
+            assert go.wait(60)
         return infer(prepared, n, beside=beside)
 
     session.infer = held  # type: ignore[method-assign]
@@ -265,14 +266,29 @@ def test_a_request_does_not_wait_behind_chunks(tmp_path: Path) -> None:
     with ThreadPoolExecutor(3) as threads:
         chunks = [threads.submit(runner.detect, session, [dark] * 8, thresholds) for _ in range(3)]
         try:
-            threads_of_its_own = ThreadPoolExecutor(1)
-            answer = threads_of_its_own.submit(runner.request, session, [bright], thresholds)
-            assert len(answer.result(20)) == 1 and 0 < len(asked) <= 3
+            for _ in range(2):
+                assert began.acquire(timeout=20)
+            with ThreadPoolExecutor(1) as requests:
+                answer = requests.submit(runner.request, session, [bright], thresholds)
+                assert len(answer.result(20)) == 1
+            assert not began.acquire(blocking=False)
         finally:
             go.set()
-        assert [len(chunk.result(20)[0]) for chunk in chunks] == [8] * 3
-    threads_of_its_own.shutdown()
+        assert [len(chunk.result(60)[0]) for chunk in chunks] == [8] * 3
     runner.close()
+
+
+def test_a_run_takes_requests_before_what_chunks_have_left(tmp_path: Path) -> None:
+    """In the order in which they came; chunks' fill up what is free."""
+    session = ModelSession(blob_model(tmp_path / "m"), batch=3)
+    windows = [np.full((3, 256, 256), n, np.uint8) for n in range(5)]
+    runner = Runner()
+    runner.close()
+    lane = runner._lane(session)
+    for n, request in enumerate((False, False, True, True, False)):
+        (lane.asked if request else lane.left).append(_Asked(windows[n], request))
+    taken = [[int(a.window.max()) for a in lane.take(3)] for _ in range(3)]
+    assert taken == [[2, 3, 0], [1, 4], []]
 
 
 def test_as_many_chunks_as_fill_the_runs_and_one_more(tmp_path: Path) -> None:

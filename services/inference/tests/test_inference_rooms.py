@@ -165,5 +165,5 @@ def test_what_a_request_still_asks_for_is_dropped_when_its_server_is_away(
     lane.requests.submit(int).result(60)
     # one may have begun before it was known
     assert runs <= 2
-    assert not lane.waiting
+    assert not lane.asked
     runner.close()

@@ -6,10 +6,13 @@ georeferenced images ÷ their searched area; where images overlap, both count tw
 
 Of a segmentation each class has the area of its regions: ``area_pixels`` of all images, and ``area_km2``
 of the georeferenced ones, each region's share of its image's pixels as that share of its area.
+
+``notes`` counts the images that have a note, whatever figures are in it; ``note`` is that of ``example``.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -25,6 +28,7 @@ from frond.merge.table import SCORE_STEPS
 
 BINS: Final = 20
 MOST_NOTES: Final = 100
+_FIGURES: Final = re.compile(r"\d+([.,]\d+)*")
 
 
 @dataclass
@@ -49,8 +53,8 @@ class Summary:
         self._completed = self._failed = self._detections = 0
         self._windows = WindowCounts()
         self._area = self._searched = 0.0
-        # how many images have each, and the name of the first one
-        self._notes: dict[str, tuple[int, str]] = {}
+        # by what they say: how many images have each, as the first one has it, and its name
+        self._notes: dict[str, tuple[int, str, str]] = {}
 
     def add(self, result: ImageResult) -> None:
         outcome = result.outcome
@@ -93,10 +97,11 @@ class Summary:
         self._images.add([text(row)])
 
     def _note(self, notes: Sequence[str], name: str) -> None:
-        for note in notes:
-            count, first = self._notes.get(note, (0, name))
+        # the same but for its figures, which are each image's own, is the same
+        for kind, note in {_FIGURES.sub("…", note): note for note in reversed(notes)}.items():
+            count, first, example = self._notes.get(kind, (0, note, name))
             if count or len(self._notes) < MOST_NOTES:
-                self._notes[note] = count + 1, first
+                self._notes[kind] = count + 1, first, example
 
     def _count(self, result: ImageResult, area: float | None) -> None:
         self._detections += len(result.detections)
@@ -139,9 +144,9 @@ class Summary:
                 for i, (name, c) in enumerate(self._classes.items(), start=1)
             ],
             "notes": [
-                {"note": note, "images": count, "example": first}
-                for note, (count, first) in sorted(
-                    self._notes.items(), key=lambda n: (-n[1][0], n[0])
+                {"note": note, "images": count, "example": example}
+                for count, note, example in sorted(
+                    self._notes.values(), key=lambda n: (-n[0], n[1])
                 )
             ],
         }

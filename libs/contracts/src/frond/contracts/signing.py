@@ -38,7 +38,8 @@ def tenant_secrets(secrets: str, tenant: str | None) -> str:
 
 
 def check_secrets(secrets: str) -> None:
-    """Raises ValueError where one of them is not ``whsec_`` and base64 of 24 bytes or more."""
+    """Raises ValueError where one of them is not base64 of 24 bytes or more. ``whsec_`` before it and
+    padding after it may be missing, as Standard Webhooks' own libraries have it."""
     for secret in secrets.split():
         if len(_key(secret)) < _LEAST:
             raise ValueError(
@@ -49,7 +50,6 @@ def check_secrets(secrets: str) -> None:
 
 def _key(secret: str) -> bytes:
     try:
-        # padding may be missing, as Standard Webhooks' own libraries have it
         return base64.b64decode(secret.removeprefix(_PREFIX) + "==")
     except ValueError:
         return b""

@@ -139,7 +139,7 @@ def tuned(
     free = plain.free_batch and not batch and plain.providers[0] != PROVIDERS[0]
     shared = on_cpu and not threads and _size(folder) <= _MOST_TWICE
     tried = _try(
-        plain, opened, until=until, held=resident() - before,
+        plain, opened, until=until, held=resident() - before if on_cpu else 0,
         threads=[threads] if threads else _halves(cores()),
         at_once=min(cores(), _MOST_AT_ONCE) if shared else 1,
         most=(_MOST_CPU if on_cpu else _MOST_GPU) if free else plain.batch,
@@ -147,9 +147,9 @@ def tuned(
     session = _fastest(plain, opened, tried)
     rows = _rows_alike(session, until)
     if session.batch != plain.batch and not rows:
-        best = min((t for t in tried if t.same and t.batch == plain.batch), key=lambda t: t.ms)
-        tried = [*(t for t in tried if t is not best), best]
-        session = _fastest(plain, opened, tried)
+        fits = sorted((t for t in tried if t.same and t.batch == plain.batch), key=lambda t: -t.ms)
+        tried = [*(t for t in tried if t not in fits), *fits]
+        session = _fastest(plain, opened, fits)
         rows = _rows_alike(session, until)
     # a GPU's kernels depend on how many windows there are
     sizes = rows and on_cpu and session.free_batch and _sizes_alike(session, until)

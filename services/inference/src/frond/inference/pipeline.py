@@ -53,12 +53,20 @@ class _Asked:
 @dataclass(slots=True)
 class _Lane:
     """What a model has of a runner: threads for chunks and for requests, how many of its runs go on,
-    and the windows that wait for one."""
+    and the windows that wait for one, of requests and of chunks."""
 
     chunks: ThreadPoolExecutor
     requests: ThreadPoolExecutor
     going: int = 0
-    waiting: deque[_Asked] = field(default_factory=deque)
+    asked: deque[_Asked] = field(default_factory=deque)
+    left: deque[_Asked] = field(default_factory=deque)
+
+    def take(self, most: int) -> Iterator[_Asked]:
+        """Windows for a run, those of requests first: somebody waits for them."""
+        for waiting in (self.asked, self.left):
+            while waiting and most > 0:
+                most -= 1
+                yield waiting.popleft()
 
 
 class Runner:
@@ -157,7 +165,7 @@ class Runner:
         asked = [_Asked(window, request) for window in windows]
         lane = self._lane(session)
         with self._lock:
-            lane.waiting.extend(asked)
+            (lane.asked if request else lane.left).extend(asked)
         for _ in range(0, len(asked), session.batch):
             run = self._submit(session, self._run_waiting, request=request)
             run.add_done_callback(lambda run: _drop(asked) if run.cancelled() else None)
@@ -185,10 +193,11 @@ class Runner:
 
     def _run_waiting(self, session: ModelSession) -> None:
         """One run of what waits for this model, if it was not taken by a run before."""
-        waiting = self._lane(session).waiting
+        lane = self._lane(session)
         with self._lock:
-            taken = [waiting.popleft() for _ in range(min(len(waiting), session.batch))]
-            taken = [a for a in taken if a.outputs.set_running_or_notify_cancel()]
+            taken = [
+                a for a in lane.take(session.batch) if a.outputs.set_running_or_notify_cancel()
+            ]
         if not taken:
             return
         try:

@@ -71,7 +71,8 @@ def results(
 def fetch(
     client: Client, job_id: str, names: Sequence[str], folder: Path, *, quiet: bool = False
 ) -> list[dict[str, Any]]:
-    """Fetch results by name, or all of the job's own, and say so; a file that is there already is kept.
+    """Fetch results by name, or all of the job's own, and say so; one of these that is there already is
+    kept.
 
     ``images/*/classes.tif`` is that file of each completed image whose name fits.
 
@@ -96,13 +97,16 @@ def _each(client: Client, job_id: str, names: Sequence[str]) -> Iterator[tuple[s
     """Results, and the path of each below the folder that they are fetched into."""
     for name in names:
         pattern, _, file = name.removeprefix("images/").rpartition("/")
-        if not name.startswith("images/") or not _WILD & set(pattern):
-            if not _stays_below(name):
-                raise FrondClientError(f"{name} is no result's name.")
+        is_pattern = name.startswith("images/") and bool(_WILD & set(pattern))
+        if not _stays_below(file if is_pattern else name):
+            raise FrondClientError(f"{name} is no result's name.")
+        if _WILD & set(file if is_pattern else name):
+            raise FrondClientError(
+                f"In {name}, a pattern may stand for an image's name alone: images/*/classes.tif."
+            )
+        if not is_pattern:
             yield name, name
             continue
-        if not _stays_below(file):
-            raise FrondClientError(f"{name} is no result's name.")
         before, any_fits = "", False
         for image in client.images(job_id, "completed"):
             called = image["name"]

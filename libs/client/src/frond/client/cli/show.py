@@ -90,8 +90,15 @@ def _marked(text: str) -> str:
 
 def ended(client: Client, figures: Mapping[str, Any]) -> None:
     """:func:`job`, and what should be known of its images once it has ended."""
+    from frond.client.errors import FrondClientError
+
     job(figures)
-    notes = client.notes(figures["job_id"]) if figures.get("finished") else []
+    try:
+        notes = client.notes(figures["job_id"]) if figures.get("finished") else []
+    except FrondClientError as e:
+        # how the job ended is known, and the command's answer
+        line(f"Notes on its images cannot be read: {e}", err=True)
+        return
     if notes:
         rows = [(n["note"], n["images"], n["example"]) for n in notes[:_MOST_NOTES]]
         table(["note", "images", "such as"], rows, right="images")
