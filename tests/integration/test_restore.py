@@ -10,7 +10,7 @@ import io
 import json
 import mimetypes
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from confluent_kafka import Producer
 
 from frond.bus import ensure_topics
 from frond.contracts import keys, topics
+from frond.contracts.errors import ObjectMissing
 from frond.stack import Endpoints
 from frond.stack import testing as stack_testing
 from frond.store import ObjectStore
@@ -54,7 +55,9 @@ async def take_out(store: ObjectStore, folder: Path, prefix: str = "") -> None:
     async for found in store.list(prefix):
         path = folder / found.key
         path.parent.mkdir(parents=True, exist_ok=True)
-        await store.get_file(found.key, path)
+        # a mark that was listed may be gone: what it stood for is done by then
+        with suppress(ObjectMissing):
+            await store.get_file(found.key, path)
 
 
 async def put_back(folder: Path, store: ObjectStore) -> None:
