@@ -303,9 +303,10 @@ class TestSummary:
             assert result.plan is not None
             return replace(result, plan=result.plan.model_copy(update={"notes": notes}))
 
-        results = [noted("a.tif", "x of 0.31 m"), noted("b.tif", "x of 1,200.5 m", "x of 2 m")]
+        results = [noted("a.tif", "x of 0.31 m"), noted("b.tif", "x of 1,200.5 m", "x of 2 m"),
+                   noted("c.tif", "x of -3.2e-05 m")]  # fmt: skip
         (told,) = json.loads(job_files(results)[0]["summary.json"])["notes"]
-        assert told == {"note": "x of 0.31 m", "images": 2, "example": "a.tif"}
+        assert told == {"note": "x of 0.31 m", "images": 3, "example": "a.tif"}
 
     def test_area_is_geodesic(self) -> None:
         """At 17° south a degree of longitude is shorter: the ellipsoid's area, also across 180°."""

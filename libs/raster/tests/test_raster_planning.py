@@ -128,6 +128,28 @@ def test_unknown_gsd_is_said(
     assert any("not known" in n for n in plan.notes)
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32"])
+def test_what_a_stretch_makes_of_samples_is_said(
+    make_raster: Make, scene: Scene, plan_of: PlanOf, dtype: str
+) -> None:
+    """Which samples the model sees as black and white, band by band, in the file's numbering; a band
+    that says nothing is told to. Bytes go in as they are, and there is nothing to say."""
+    data = scene().astype(dtype)
+    if dtype != "uint8":
+        data = data * np.array(3, dtype) - np.array(40 if dtype != "uint16" else 0, dtype)
+        data[2] = 17
+    plan = plan_of(make_raster(data))
+    told = [n for n in plan.notes if "percentile" in n]
+    if dtype == "uint8":
+        assert told == []
+        return
+    low, high = np.percentile(data[0].astype(float), [2, 98])
+    assert len(told) == 1
+    assert told[0].startswith(f"{dtype} samples seen as 0 to 255")
+    assert f"band 1 from {low:.6g} to {high:.6g}, band 2 from " in told[0]
+    assert told[0].endswith("band 3 is 17 throughout")
+
+
 def test_grey_is_not_tripled(make_raster: Make, scene: Scene, plan_of: PlanOf) -> None:
     with pytest.raises(RasterRejected) as e:
         plan_of(make_raster(scene(bands=1)))

@@ -28,7 +28,7 @@ from frond.merge.table import SCORE_STEPS
 
 BINS: Final = 20
 MOST_NOTES: Final = 100
-_FIGURES: Final = re.compile(r"\d+([.,]\d+)*")
+_FIGURES: Final = re.compile(r"-?\d+([.,]\d+)*(e[+-]?\d+)?")
 
 
 @dataclass

@@ -22,7 +22,7 @@ from frond.raster.inspect import BandChoice, RasterInfo, choose_bands
 from frond.raster.limits import Limits
 from frond.raster.looks import Detector, estimated_gsd, grid_at
 from frond.raster.open import Dataset
-from frond.raster.sampling import radiometry_of, sample
+from frond.raster.sampling import radiometry_of, sample, stretch_note
 from frond.raster.scale import COARSEST, FINEST
 from frond.raster.skip import empty_windows, pack_bitmap, running_blocks, unpack_bitmap
 from frond.raster.validity import Palette, Validity, palette_of, validity_of
@@ -197,6 +197,8 @@ def _radiometry(
             f"gdal_edit.py -colorinterp_{info.alpha} undefined"
         )
     radiometry = radiometry_of(samples, info.dtype, palette)
+    if radiometry.mode == "stretch" and len(samples.values):
+        notes.append(stretch_note(radiometry, samples, info.dtype, choice.bands))
     if palette is None:
         return radiometry
     # the bands of an expanded palette are chosen among red, green and blue

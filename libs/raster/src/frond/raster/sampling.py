@@ -119,3 +119,22 @@ def radiometry_of(samples: Samples, dtype: str, palette: Palette | None) -> Radi
         high=tuple(float(v) for v in high),
         fill=tuple(int(v) for v in np.rint(mapped.mean(axis=0))),
     )
+
+
+def stretch_note(
+    radiometry: Radiometry, samples: Samples, dtype: str, bands: tuple[int, ...]
+) -> str:
+    """What a user should know of a stretch: which samples became black and white, band by band.
+
+    Args:
+        bands: 1-based, those that the model sees, in the order of the radiometry's and the samples'.
+    """
+    told = []
+    ranges = zip(bands, radiometry.low, radiometry.high, samples.values.T, strict=True)
+    for band, low, high, values in ranges:
+        flat = values.min() == values.max()
+        seen = f"is {low:.6g} throughout" if flat else f"from {low:.6g} to {high:.6g}"
+        told.append(f"band {band} {seen}")
+    return (
+        f"{dtype} samples seen as 0 to 255, 2nd to 98th percentile of the image: {', '.join(told)}"
+    )
