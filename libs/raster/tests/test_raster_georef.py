@@ -82,6 +82,53 @@ def test_gcps(make_raster: Make, scene: Scene) -> None:
     assert info.gsd == pytest.approx(111, rel=0.01)
 
 
+@pytest.mark.parametrize("first", [179.0, -181.0])
+def test_gcps_across_the_antimeridian(make_raster: Make, scene: Scene, first: float) -> None:
+    """Longitudes that jump from 180 to -180 within an image are one stretch of ground."""
+
+    def lon(col: float) -> float:
+        return (first + col * 0.005 + 180) % 360 - 180
+
+    points = [
+        GroundControlPoint(row=r, col=c, x=lon(c), y=5 - r * 0.005, z=0)
+        for r in (0, 150, 300)
+        for c in (0, 100, 200, 300, 399)
+    ]
+    info = facts(make_raster(scene(), transform=None, crs=CRS.from_epsg(4326), gcps=points))
+    cols = np.array([0.0, 120.5, 199, 201, 333])
+    lonlat = pixel_to_lonlat(info.georeference, cols, np.full(5, 75.0))
+    assert lonlat is not None
+    assert np.allclose(lonlat[0], [lon(c) for c in cols], rtol=0, atol=1e-6)
+    assert np.allclose(lonlat[1], 5 - 75 * 0.005)
+    assert info.gsd == pytest.approx(0.005 * 111_000, rel=0.01)
+
+
+def test_gcps_around_the_whole_earth_stay_as_they_are(make_raster: Make, scene: Scene) -> None:
+    """Ten of them in two rows, too, for which there is no polynomial of the degree that ten allow."""
+    points = [
+        GroundControlPoint(row=r, col=c, x=c * 0.9 - 180, y=60 - r * 0.4, z=0)
+        for r in (0, 300)
+        for c in (0, 100, 200, 300, 400)
+    ]
+    info = facts(make_raster(scene(), transform=None, crs=CRS.from_epsg(4326), gcps=points))
+    lonlat = pixel_to_lonlat(info.georeference, [50.0, 350.0], [150.0, 150.0])
+    assert lonlat is not None
+    assert np.allclose(lonlat[0], [-135, 135], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("where", ["one line", "one point"])
+def test_gcps_that_fix_no_place_are_left_out(make_raster: Make, scene: Scene, where: str) -> None:
+    """The pixels are as good as ever: the image has no georeference, and says why."""
+    step = 100 if where == "one line" else 0
+    points = [
+        GroundControlPoint(row=n * step, col=n * step, x=100 + n * step, y=n * step, z=0)
+        for n in range(4)
+    ]
+    info = facts(make_raster(scene(), transform=None, crs=CRS.from_epsg(4326), gcps=points))
+    assert info.georeference.kind == "none"
+    assert any("GCPs lie on one line or on one point" in n for n in info.notes)
+
+
 def test_rpcs(make_raster: Make, scene: Scene) -> None:
     """RPCs are evaluated at their mean height; the image's middle lands on their offset."""
     line_num, samp_num = [0.0, 0, 1] + [0.0] * 17, [0.0, 1] + [0.0] * 18

@@ -16,7 +16,7 @@ from frond.contracts.ids import chunk_id
 from frond.contracts.jobs import ModelRef, Shadow
 from frond.contracts.plan import ImagePlan
 from frond.contracts.reasons import Reason
-from frond.raster import chunks_of, pack_bitmap, unpack_bitmap
+from frond.raster import RasterReader, chunks_of, pack_bitmap, unpack_bitmap
 
 Make = Callable[..., Path]
 Scene = Callable[..., np.ndarray]
@@ -150,6 +150,26 @@ def test_what_a_stretch_makes_of_samples_is_said(
     assert told[0].endswith("band 3 is 17 throughout")
 
 
+def test_a_bands_own_nodata_is_no_measurement_of_it(
+    make_raster: Make, scene: Scene, plan_of: PlanOf, manifest: Any
+) -> None:
+    """Where one band alone has its nodata value the pixel is seen, but that value is left out of the
+    band's stretch; a band of nothing else is stretched all the same."""
+    data = scene(bands=4).astype(np.float32)
+    heights = np.random.default_rng(1).uniform(0, 25, data[3].shape).astype(np.float32)
+    data[3] = heights
+    data[3, :30] = -9999
+    plan = plan_of(make_raster(data, nodata=-9999.0), manifest(bands=(1, 4)))
+    assert plan.windows_skipped == 0
+    low, high = np.percentile(heights[30:].astype(float), [2, 98])
+    seen = plan.source.radiometry
+    assert (seen.low[1], seen.high[1]) == pytest.approx((low, high))
+    assert 120 <= seen.fill[1] <= 135
+    data[3] = -9999
+    path = make_raster(data, name="void.tif", nodata=-9999.0)
+    assert plan_of(path, manifest(bands=(1, 4))).source.radiometry.low[1] == -9999
+
+
 def test_grey_is_not_tripled(make_raster: Make, scene: Scene, plan_of: PlanOf) -> None:
     with pytest.raises(RasterRejected) as e:
         plan_of(make_raster(scene(bands=1)))
@@ -201,7 +221,34 @@ def test_a_colour_table_is_expanded(make_raster: Make, plan_of: PlanOf, manifest
     plan = plan_of(path)
     assert plan.source.palette
     assert plan.source.bands == (1, 2, 3)
-    assert not plan_of(path, manifest(bands=(1,))).source.palette
+    of_one = plan_of(path, manifest(bands=(1,)))
+    assert not of_one.source.palette
+    assert any("the model sees the numbers" in n for n in of_one.notes)
+
+
+def test_a_table_of_greys_is_expanded_for_models_of_one_band(
+    make_raster: Make, plan_of: PlanOf, manifest: Any
+) -> None:
+    """Index 1 is shown as 200: that is what a model of one band is to see."""
+    data = np.zeros((1, 50, 60), np.uint8)
+    data[0, :, 30:] = 1
+    table = {0: (10, 10, 10, 255), 1: (200, 200, 200, 255)}
+    path = make_raster(data, photometric="PALETTE", after=lambda out: out.write_colormap(1, table))
+    plan = plan_of(path, manifest(bands=(1,)))
+    assert plan.source.palette
+    assert any("expanded to grey" in n for n in plan.notes)
+    with RasterReader(plan.source.model_copy(update={"uri": str(path)}), plan.grid) as reader:
+        seen = reader.read(0).data
+    assert set(np.unique(seen[..., :50, :60])) == {10, 200}
+
+
+def test_a_file_in_which_0_is_white_is_told_of(
+    make_raster: Make, scene: Scene, plan_of: PlanOf, manifest: Any
+) -> None:
+    for kind in ("MINISWHITE", "MINISBLACK"):
+        path = make_raster(scene(bands=1), name=f"{kind}.tif", photometric=kind)
+        told = [n for n in plan_of(path, manifest(bands=(1,))).notes if "0 is white" in n]
+        assert len(told) == (kind == "MINISWHITE")
 
 
 @pytest.mark.parametrize(

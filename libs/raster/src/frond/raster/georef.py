@@ -16,12 +16,14 @@ from typing import Any
 
 import numpy as np
 import pyproj
+from affine import Affine
 from numpy.typing import ArrayLike, NDArray
 from pyproj.enums import WktVersion
 from pyproj.exceptions import CRSError, ProjError
+from rasterio._err import CPLE_BaseError
 from rasterio.control import GroundControlPoint
 from rasterio.rpc import RPC
-from rasterio.transform import GCPTransformer, RPCTransformer
+from rasterio.transform import AffineTransformer, GCPTransformer, RPCTransformer
 
 from frond.contracts.errors import RasterRejected
 from frond.contracts.plan import Georeference
@@ -63,14 +65,17 @@ def read_georeference(dataset: Dataset) -> tuple[Georeference, tuple[str, ...]]:
         elif not all(math.isfinite(v) for p in points for v in (p.row, p.col, p.x, p.y)):
             notes.append("the GCPs are damaged and are left out")
         else:
-            return Georeference(
+            found = Georeference(
                 kind="gcps",
                 crs=_crs_of(gcp_crs, notes),
                 gcps=tuple(
                     (float(p.row), float(p.col), float(p.x), float(p.y), float(p.z or 0.0))
                     for p in points
                 ),
-            ), tuple(notes)
+            )
+            if _is_solvable(found):
+                return found, tuple(notes)
+            notes.append("the GCPs lie on one line or on one point and are left out")
     rpcs = None if dataset.rpcs is None else dataset.rpcs.to_dict()
     if rpcs is not None and not _is_finite(rpcs.values()):
         notes.append("the RPCs are damaged and are left out")
@@ -99,6 +104,14 @@ def _is_finite(values: Iterable[Any]) -> bool:
 def _is_usable(t: tuple[float, ...]) -> bool:
     det = t[0] * t[4] - t[1] * t[3]
     return all(math.isfinite(v) for v in t) and det != 0 and math.isfinite(det)
+
+
+def _is_solvable(gcps: Georeference) -> bool:
+    try:
+        x, y = pixel_to_map(gcps, [0.0], [0.0])
+    except (CPLE_BaseError, ValueError):
+        return False
+    return bool(np.isfinite(x).all() and np.isfinite(y).all())
 
 
 def _crs_of(crs: Any, notes: list[str]) -> str | None:
@@ -159,7 +172,7 @@ def pixel_to_map(geo: Georeference, cols: ArrayLike, rows: ArrayLike) -> tuple[F
             return a * c + b * r + x0, d * c + e * r + y0
     if geo.kind == "none" or c.size == 0:
         return c.copy(), r.copy()
-    transformer, z = _transformer(geo.model_dump_json(include={"kind", "gcps", "rpcs"}))
+    transformer, z = _transformer(geo.model_dump_json(include={"kind", "crs", "gcps", "rpcs"}))
     flat_c, flat_r = c.ravel(), r.ravel()
     zs = np.full(flat_c.shape, z)
     x, y = transformer.xy(flat_r, flat_c, zs=zs, offset="ul")
@@ -170,11 +183,52 @@ def pixel_to_map(geo: Georeference, cols: ArrayLike, rows: ArrayLike) -> tuple[F
 def _transformer(key: str) -> tuple[Any, float]:
     geo = Georeference.model_validate_json(key)
     if geo.kind == "gcps":
-        points = [GroundControlPoint(row=r, col=c, x=x, y=y, z=z) for r, c, x, y, z in geo.gcps]
-        return GCPTransformer(points), 0.0
+        east = _eastwards([x for _, _, x, _, _ in geo.gcps], geo.crs)
+        points = [
+            GroundControlPoint(row=r, col=c, x=x, y=y, z=z)
+            for (r, c, _, y, z), x in zip(geo.gcps, east, strict=True)
+        ]
+        return _fitted(points), 0.0
     # a term that the file leaves out is None to rasterio
     rpc = RPC(**{"err_bias": None, "err_rand": None, **(geo.rpcs or {})})
     return RPCTransformer(rpc), float(rpc.height_off or 0.0)
+
+
+def _fitted(points: list[GroundControlPoint]) -> Any:
+    """GDAL's polynomial through GCPs; its degree goes by how many there are, and where they lie in too
+    few rows or columns for that, a plane.
+
+    Raises:
+        ValueError: they lie on one line.
+    """
+    try:
+        return GCPTransformer(points)
+    except CPLE_BaseError:
+        at = np.array([(1.0, p.col, p.row) for p in points])
+        # rasterio's own from_gcps gives whatever lay in memory where there is no plane
+        plane, _, rank, _ = np.linalg.lstsq(at, np.array([(p.x, p.y) for p in points]))
+        if rank < 3:
+            raise ValueError("the GCPs lie on one line") from None
+        (x0, y0), (a, d), (b, e) = plane.tolist()
+        return AffineTransformer(Affine(a, b, x0, d, e, y0))
+
+
+def _eastwards(longitudes: list[float], crs: str | None) -> list[float]:
+    """GCPs' x without the jump at the antimeridian, over which no polynomial is fitted: as GDAL does
+    by ``GCP_ANTIMERIDIAN_UNWRAP`` in its own transformer, which rasterio's goes around.
+
+    An image is taken to cross it where its GCPs lie closer together that way; one that goes around the
+    whole Earth stays as it is.
+    """
+    shifted = [x + 360.0 if x < 0 else x for x in longitudes]
+    spans = [max(xs) - min(xs) for xs in (longitudes, shifted)]
+    if not (spans[0] > 180.0 > spans[1] > 0.0) or crs is None:
+        return longitudes
+    try:
+        degrees = pyproj.CRS.from_user_input(crs).is_geographic
+    except CRSError:
+        degrees = False
+    return shifted if degrees else longitudes
 
 
 # a transformer that is freed with the interpreter already half gone says so on stderr

@@ -29,6 +29,7 @@ class RasterInfo:
         mask: whether a mask band is stored in the file (an alpha band is none).
         nodata: the nodata value of each band, None where it has none.
         palette: whether band 1 indexes a colour table.
+        grey: whether all colours of that table are shades of grey.
         colours: GDAL's colour interpretation of each band.
         overviews: decimation factors, ascending.
         gsd: ground metres a pixel; None if not known.
@@ -48,6 +49,7 @@ class RasterInfo:
     mask: bool
     nodata: tuple[float | None, ...]
     palette: bool
+    grey: bool
     colours: tuple[str, ...]
     overviews: tuple[int, ...]
     georeference: Georeference
@@ -90,6 +92,9 @@ def _inspect(ds: Dataset, size: int | None, limits: Limits) -> RasterInfo:
     alphas = [i for i, c in enumerate(colours, 1) if c == "alpha"]
     flags = [{f.name for f in band} for band in ds.mask_flag_enums]
     georeference, notes = read_georeference(ds)
+    palette = colours[0] == "palette" and dtype == "uint8"
+    if ds.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES":
+        notes = (*notes, "0 is white in this file (MINISWHITE): it is seen as a negative")
     info = RasterInfo(
         driver=ds.driver,
         width=ds.width,
@@ -103,7 +108,8 @@ def _inspect(ds: Dataset, size: int | None, limits: Limits) -> RasterInfo:
         alpha=alphas[0] if alphas else None,
         mask="per_dataset" in flags[0] and "alpha" not in flags[0],
         nodata=tuple(_nodata(v, dtype) for v in ds.nodatavals),
-        palette=colours[0] == "palette" and dtype == "uint8",
+        palette=palette,
+        grey=palette and all(r == g == b for r, g, b, _ in ds.colormap(1).values()),
         colours=colours,
         overviews=tuple(sorted(ds.overviews(1))),
         georeference=georeference,
@@ -225,6 +231,8 @@ def choose_bands(info: RasterInfo, wanted: tuple[int, ...]) -> BandChoice:
         if max(wanted) <= 3:
             return BandChoice(wanted, palette=True, notes=("colour table expanded to RGB",))
         usable = [1, 2, 3]
+    elif info.palette and len(usable) == 1 and info.grey:
+        return BandChoice(wanted, palette=True, notes=("colour table expanded to grey",))
     if max(wanted) > len(usable):
         has = f"{len(usable)} band{'s' if len(usable) != 1 else ''}"
         hint = ""
@@ -241,6 +249,8 @@ def choose_bands(info: RasterInfo, wanted: tuple[int, ...]) -> BandChoice:
         )
     bands = tuple(usable[i - 1] for i in wanted)
     notes: tuple[str, ...] = ()
+    if info.palette and 1 in bands:
+        notes = ("band 1 numbers the colours of a table: the model sees the numbers",)
     said = tuple(info.colours[b - 1] for b in bands)
     if len(said) == 3 and set(said) == set(_RGB) and said != _RGB:
         notes = (f"the file calls the bands that the model reads {', '.join(said)}",)

@@ -30,12 +30,25 @@ class Samples:
 
     Attributes:
         values: valid samples, band by band: [n, bands].
+        nodata: of each band: what its own samples must not be to count among them.
         graded_alpha: the alpha band is mostly neither nothing nor all, and never the same for long:
             it measures something, as near infrared does, and tells of no transparency.
     """
 
     values: NDArray[Any]
     graded_alpha: bool = False
+    nodata: tuple[float | None, ...] = ()
+
+    def of_band(self, index: int) -> NDArray[Any]:
+        """One band's samples. A pixel means nothing only where every band has its nodata value; where
+        one alone has it, that sample is no measurement of this band. All, where nothing else is there.
+        """
+        values = self.values[:, index]
+        value = self.nodata[index] if index < len(self.nodata) else None
+        if value is None or value != value:
+            return values
+        own = values[values != values.dtype.type(value)]
+        return own if len(own) else values
 
 
 def sample(
@@ -61,7 +74,8 @@ def sample(
             if validity.alpha is not None:
                 alpha = dataset.read(validity.alpha, window=window, out_shape=shape)
                 alphas.append(alpha[alpha > 0])
-    return Samples(np.concatenate(parts), bool(alphas) and _graded(np.concatenate(alphas)))
+    graded = bool(alphas) and _graded(np.concatenate(alphas))
+    return Samples(np.concatenate(parts), graded, validity.nodata)
 
 
 def _graded(alpha: NDArray[Any]) -> bool:
@@ -94,7 +108,7 @@ def radiometry_of(samples: Samples, dtype: str, palette: Palette | None) -> Radi
     """How samples become 0…255, and what stands in for a pixel that means nothing.
 
     uint8 goes in as it is. Everything else is stretched between the raster's 2nd and 98th
-    percentile, band by band. ``fill`` is each band's mean after that, so that the edge of the
+    percentile, band by band, of what is not the band's nodata value. ``fill`` is each band's mean after that, so that the edge of the
     valid area is no edge to the model's eye.
     """
     values = samples.values
@@ -108,16 +122,19 @@ def radiometry_of(samples: Samples, dtype: str, palette: Palette | None) -> Radi
         return Radiometry(
             mode="stretch", low=(0.0,) * bands, high=(1.0,) * bands, fill=(0,) * bands
         )
-    low, high = np.percentile(values.astype(np.float64), [2, 98], axis=0)
-    # a constant band, or one with a few bright pixels: any range that is not empty will do
-    top = values.max(axis=0).astype(np.float64)
-    high = np.where(high > low, high, np.where(top > low, top, low + 1.0))
-    mapped = np.clip((values - low) * (255.0 / (high - low)), 0, 255)
+    ranges, means = [], []
+    for seen in map(samples.of_band, range(bands)):
+        low, high = (float(v) for v in np.percentile(seen.astype(np.float64), [2, 98]))
+        # a constant band, or one with a few bright pixels: any range that is not empty will do
+        top = float(seen.max())
+        high = high if high > low else top if top > low else low + 1.0
+        ranges.append((low, high))
+        means.append(np.clip((seen - low) * (255.0 / (high - low)), 0, 255).mean())
     return Radiometry(
         mode="stretch",
-        low=tuple(float(v) for v in low),
-        high=tuple(float(v) for v in high),
-        fill=tuple(int(v) for v in np.rint(mapped.mean(axis=0))),
+        low=tuple(low for low, _ in ranges),
+        high=tuple(high for _, high in ranges),
+        fill=tuple(int(v) for v in np.rint(means)),
     )
 
 
@@ -130,8 +147,10 @@ def stretch_note(
         bands: 1-based, those that the model sees, in the order of the radiometry's and the samples'.
     """
     told = []
-    ranges = zip(bands, radiometry.low, radiometry.high, samples.values.T, strict=True)
-    for band, low, high, values in ranges:
+    for index, (band, low, high) in enumerate(
+        zip(bands, radiometry.low, radiometry.high, strict=True)
+    ):
+        values = samples.of_band(index)
         flat = values.min() == values.max()
         seen = f"is {low:.6g} throughout" if flat else f"from {low:.6g} to {high:.6g}"
         told.append(f"band {band} {seen}")
