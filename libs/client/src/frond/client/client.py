@@ -300,7 +300,8 @@ class Client(Connection):
     ) -> Path:
         """Fetch one result to a local file, which appears when it is whole.
 
-        A download that was interrupted goes on where it stopped (``path`` with ``.part``).
+        A download that was interrupted goes on where it stopped (``path`` with ``.part``) where
+        ``sha256`` is given; else nothing tells whose part it is, and it begins anew.
 
         Args:
             name: as ``results`` lists it, or ``images/{image}/{file}``.
@@ -308,8 +309,9 @@ class Client(Connection):
             progress: called with the bytes that came in.
         """
         target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
         part = target.with_name(target.name + ".part")
+        if sha256 is None:
+            part.unlink(missing_ok=True)
         url = f"{self.api_url}/jobs/{quote(job_id)}/results/{quote(name)}"
         for attempt in (1, 2):
             self._patiently(lambda: fetch(self._http, url, part, progress))

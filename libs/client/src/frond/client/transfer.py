@@ -204,6 +204,7 @@ def fetch(http: httpx.Client, url: str, part: Path, progress: Callable[[int], No
             part.unlink()
             raise httpx.ReadError("the file has changed; from its start again")
         checked(response)
+        part.parent.mkdir(parents=True, exist_ok=True)
         with part.open("ab" if response.status_code == 206 else "wb") as out:
             for piece in response.iter_bytes(PIECE):
                 out.write(piece)
