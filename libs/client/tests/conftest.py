@@ -34,6 +34,7 @@ class FakeService:
     statuses: list[dict[str, Any]] = field(default_factory=list)
     streams: list[str] = field(default_factory=list)
     sealed: int = 0
+    created: str = "2026-01-02T03:04:05Z"
     seen: list[httpx.Request] = field(default_factory=list)
     trouble: Callable[[httpx.Request], httpx.Response | None] = lambda request: None
 
@@ -47,10 +48,16 @@ class FakeService:
         match request.method, path.split("/")[1:]:
             case "POST", ["jobs"]:
                 job_id = json.loads(body).get("job_id") or "job-1"
-                return httpx.Response(201, json=figures(job_id))
+                return httpx.Response(201, json=figures(job_id) | {"created": self.created})
             case "PUT", ["jobs", _, "images", *name]:
                 self.images["/".join(name)] = body
                 return httpx.Response(201, json={"name": "/".join(name)})
+            case "GET", ["jobs", _, "images"]:
+                start = int(request.url.params.get("cursor") or 0)
+                stop = start + int(request.url.params["limit"])
+                listed = [{"name": n} for n in sorted(self.images)]
+                more = str(stop) if stop < len(listed) else None
+                return httpx.Response(200, json={"images": listed[start:stop], "next_cursor": more})
             case "POST", ["jobs", job_id, "seal"]:
                 self.sealed += 1
                 return httpx.Response(200, json=figures(job_id))
@@ -73,7 +80,7 @@ class FakeService:
                     for n, b in self.results.items()
                 ]  # fmt: skip
                 return httpx.Response(200, json={"results": listed})
-            case "GET", ["jobs", _, "results", *name]:
+            case "GET", ["jobs", _, "results", *name] if "/".join(name) in self.results:
                 return ranged(request, self.results["/".join(name)])
             case "GET", ["jobs"]:
                 start = int(request.url.params.get("cursor") or 0)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from typer.testing import CliRunner
 
 from frond.client import Client
-from frond.client.cli import show
+from frond.client.cli import app, show
 from frond.client.cli.results import fetch
 from frond.client.errors import FrondClientError
+from frond.client.transfer import sha256_of
 
 NAMES = ("../up.tif", "/etc/x.tif", "C:\\x.tif", "a.tif", "a.tif", "b[1].tif", "sub/c.tif")
 
@@ -91,6 +94,37 @@ def test_what_fits_nothing_or_leads_out(
         fetch(client, "j", [name], tmp_path / "out", quiet=True)
     assert says in str(told.value)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def run(service: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """The command, at a service that has results."""
+    door = httpx.MockTransport(service)
+    monkeypatch.setattr("frond.client.Client", lambda: Client("http://frond.test", transport=door))
+    service.results = {"coco.json": b"{}", "images/a/stac.json": b"[]"}
+    spent = {"timings": {"tiling": 1.5, "wait": 2.0}}
+    service.statuses = [FIGURES | spent]
+    return lambda *words: CliRunner().invoke(app, ["results", "j", *words])
+
+
+def test_what_was_fetched_as_json(run: Any, tmp_path: Path) -> None:
+    """One document: each file with its hash, and where it lies; with --timings, these too."""
+    names = ["coco.json", "images/a/stac.json"]
+    done = run(*names, "--out", str(tmp_path / "r"), "--json")
+    rows = json.loads(done.stdout)
+    assert [(r["name"], r["path"]) for r in rows] == [(n, str(tmp_path / "r" / n)) for n in names]
+    assert all(r["sha256"] == sha256_of(Path(r["path"])) and r["size"] == 2 for r in rows)
+    done = run("coco.json", "--out", str(tmp_path / "r"), "--json", "--timings")
+    told = json.loads(done.stdout)
+    assert told["results"] == rows[:1] and told["timings"]["tiling"] == 1.5
+
+
+def test_timings_of_what_is_fetched(run: Any, tmp_path: Path) -> None:
+    """After the files; without --timings, the files alone."""
+    plain = run("--out", str(tmp_path / "r")).stdout
+    assert "coco.json" in plain and "tiling" not in plain and "Fetch them" not in plain
+    timed = run("--out", str(tmp_path / "r"), "--timings").stdout
+    assert timed.startswith(plain) and "tiling" in timed
 
 
 def test_notes_are_shown_at_the_end(

@@ -67,6 +67,42 @@ def test_a_job_of_unknown_size_that_is_followed(capsys: pytest.CaptureFixture[st
     assert capsys.readouterr().err == "2 of ? images done, 1 failed\n"
 
 
+def followed(images: list[tuple[int, int | None]], capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """What is told of a job's images, done and expected; the last of them at its end."""
+
+    class Following:
+        def watch(self, job_id: str) -> Any:
+            for n, (done, expected) in enumerate(images):
+                figures = {"expected": expected, "completed": done, "failed": 0}
+                kind = "completed" if n == len(images) - 1 else "progress"
+                yield JobEvent(type=kind, data={"images": figures})
+
+        def status(self, job_id: str) -> dict[str, Any]:
+            return FIGURES
+
+    show.following(cast(Client, Following()), "j")
+    return [told.partition(" images")[0] for told in capsys.readouterr().err.splitlines()]
+
+
+def test_lines_of_a_job_while_its_size_is_not_known(capsys: pytest.CaptureFixture[str]) -> None:
+    """One at each doubling; from then on at each tenth, and one at the end."""
+    growing = [(n, None) for n in range(21)]
+    known = [(n, 50) for n in range(21, 51)]
+    told = followed([*growing, *known], capsys)
+    assert told[:7] == ["0 of ?", "1 of ?", "2 of ?", "4 of ?", "8 of ?", "16 of ?", "21 of 50"]
+    assert told[7:] == [f"{n} of 50" for n in (25, 30, 35, 40, 45, 50)]
+
+
+@pytest.mark.parametrize("expected", [None, 100])
+def test_the_end_of_a_job_is_told(capsys: pytest.CaptureFixture[str], expected: int | None) -> None:
+    """Also of one that was stopped between two steps; and once."""
+    shown = expected or "?"
+    assert followed([(4, expected), (5, expected), (5, expected)], capsys) == [
+        f"4 of {shown}", f"5 of {shown}",
+    ]  # fmt: skip
+    assert followed([(100, expected), (100, expected)], capsys) == [f"100 of {shown}"]
+
+
 def test_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     """The one sentence may quote a name."""
     with pytest.raises(BaseException):  # noqa: B017

@@ -113,6 +113,24 @@ def test_what_lies_there_already_never_spoils_a_download(
     assert target.read_bytes() == b"abcdefgh"
 
 
+@pytest.mark.parametrize("before", [b"of another job", b"12345678", b"zz"])
+def test_a_part_of_what_nobody_knows_is_not_gone_on_with(
+    client: Client, service: Any, tmp_path: Path, before: bytes
+) -> None:
+    """Where no SHA-256 tells whose it is; also one that is as long as the file."""
+    service.results["images/a.tif/classes.tif"] = b"abcdefgh"
+    target = tmp_path / "classes.tif"
+    target.with_name("classes.tif.part").write_bytes(before)
+    client.download("survey-7", "images/a.tif/classes.tif", target)
+    assert target.read_bytes() == b"abcdefgh"
+
+
+def test_what_is_not_there_leaves_no_folder(client: Client, tmp_path: Path) -> None:
+    with pytest.raises(FrondClientError):
+        client.download("survey-7", "none.json", tmp_path / "out" / "deep" / "none.json")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_wrong_bytes_are_not_kept(client: Client, service: Any, tmp_path: Path) -> None:
     service.results["x.json"] = b"abcdefgh"
     with pytest.raises(FrondClientError, match="other bytes"):

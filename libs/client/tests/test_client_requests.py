@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -204,8 +205,7 @@ def test_an_interrupted_upload_goes_on(client: Client, service: Any, rasters: li
     service.seen.clear()
     told: list[Progress] = []
     client.upload(rasters, "survey-7", progress=told.append)
-    sent = sorted(r.url.path.rpartition("/")[2] for r in service.seen if r.method == "PUT")
-    assert sent == ["a.tif", "b ü.tif"]
+    assert sent(service) == ["a.tif", "b ü.tif"]
     assert service.images["b ü.tif"] == b"changed"
     assert told[-1].files_done == 3
 
@@ -216,6 +216,151 @@ def test_the_same_upload_twice_is_one(client: Client, service: Any, rasters: lis
     service.seen.clear()
     assert client.upload(rasters, "survey-7") == "survey-7"
     assert not [r for r in service.seen if r.method == "PUT"]
+
+
+def sent(service: Any) -> list[str]:
+    """What was uploaded since ``service.seen`` was cleared, by name."""
+    return sorted(r.url.path.partition("/images/")[2] for r in service.seen if r.method == "PUT")
+
+
+def test_an_upload_to_a_service_that_has_lost_everything(
+    client: Client, service: Any, rasters: list[Path]
+) -> None:
+    """Its job of the same id is another one: what the one before had counts for nothing, also where
+    images of the same names are in it."""
+    client.upload(rasters, "survey-7")
+    service.seen.clear()
+    service.created = "2026-01-09T00:00:00.5Z"
+    client.upload(rasters, "survey-7")
+    assert sent(service) == sorted(p.name for p in rasters)
+
+
+def test_an_upload_to_a_service_that_has_lost_some_images(
+    client: Client, service: Any, rasters: list[Path]
+) -> None:
+    """Restored from an older copy, its job is the same and lacks an image: that one is sent again
+    before the job is sealed."""
+    client.upload(rasters, "survey-7")
+    service.seen.clear()
+    del service.images["a.tif"]
+    told: list[Progress] = []
+    client.upload(rasters, "survey-7", progress=told.append)
+    assert sent(service) == ["a.tif"]
+    assert service.seen[-1].url.path.endswith("/seal")
+    assert service.images == {p.name: p.read_bytes() for p in rasters}
+    assert told[-1].files_done == 3 and told[-1].bytes_done == told[-1].bytes
+
+
+def test_a_job_that_is_found_to_be_older_is_the_same(
+    client: Client, service: Any, rasters: list[Path]
+) -> None:
+    """A job's beginning is the earliest time that the service has heard of, by others' clocks too."""
+    client.upload(rasters, "survey-7")
+    service.seen.clear()
+    service.created = "2026-01-02T03:04:04.25Z"
+    client.upload(rasters, "survey-7")
+    assert sent(service) == []
+
+
+def test_what_is_confirmed_is_looked_up_page_by_page(
+    client: Client, service: Any, tmp_path: Path
+) -> None:
+    """And no further than needed; an upload that begins asks for nothing."""
+    folder = tmp_path / "many"
+    folder.mkdir()
+    files = [folder / f"{n:04}.tif" for n in range(1200)]
+    for file in files:
+        file.write_bytes(b"x")
+    client.upload(files, "survey-7")
+    assert not [r for r in service.seen if r.method == "GET"]
+    service.images |= {f"z{n:04}.tif": b"" for n in range(3000)}
+    service.seen.clear()
+    client.upload(files, "survey-7")
+    assert sent(service) == []
+    assert len([r for r in service.seen if r.method == "GET"]) == 2
+
+
+def test_a_key_that_may_not_read_sends_again(
+    client: Client, service: Any, rasters: list[Path]
+) -> None:
+    """What cannot be looked up is not taken for there; any other trouble ends the upload unsealed."""
+    client.upload(rasters, "survey-7")
+    service.trouble = lambda r: httpx.Response(403) if r.method == "GET" else None
+    service.seen.clear()
+    client.upload(rasters, "survey-7")
+    assert sent(service) == sorted(p.name for p in rasters)
+    service.trouble = lambda r: httpx.Response(500) if r.method == "GET" else None
+    with pytest.raises(FrondClientError):
+        client.upload(rasters, "survey-7")
+    assert service.sealed == 2
+
+
+def test_an_upload_that_goes_on_with_more_files(
+    client: Client, service: Any, tmp_path: Path
+) -> None:
+    """Each file keeps the name that it has in the job, whatever it would be called beside the others;
+    unless another is called so."""
+    paths = [tmp_path / "d" / place for place in ("x/a.tif", "x/b.tif", "y/a.tif", "a.tif")]
+    for n, path in enumerate(paths):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(bytes([n]))
+    client.upload(paths[:2], "survey-7")
+    client.upload(paths[:3], "survey-7")
+    assert {n: b[0] for n, b in service.images.items()} == {"a.tif": 0, "b.tif": 1, "y/a.tif": 2}
+    client.upload(paths[2:3], "survey-7")
+    assert len(service.images) == 3
+    client.upload(paths, "survey-7")
+    assert service.images["x/a.tif"] == b"\0" and service.images["a.tif"] == b"\3"
+
+
+@pytest.mark.parametrize("size", [2_999_999, 3_000_001])
+def test_a_file_that_changes_while_it_is_sent(
+    client: Client, service: Any, tmp_path: Path, size: int
+) -> None:
+    """It grew or shrank: told in a sentence that names it, and the job is not sealed."""
+    file = tmp_path / "a.tif"
+    file.write_bytes(bytes(3_000_000))
+    with pytest.raises(FrondClientError, match=r"a\.tif: it changed while it was being sent"):
+        client.upload([file], began=lambda _: file.write_bytes(bytes(size)) and None)
+    assert service.sealed == 0
+
+
+class Slow(httpx.BaseTransport):
+    """Refuses ``3.tif`` unread; reads of others a piece before that is known, and then to the end."""
+
+    def __init__(self, service: Any) -> None:
+        self.service = service
+        self.known = threading.Event()
+        self.pieces: list[str] = []
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        if request.method != "PUT":
+            return self.service(request)  # type: ignore[no-any-return]
+        name = request.url.path.rpartition("/")[2]
+        if name == "3.tif":
+            threading.Timer(0.3, self.known.set).start()
+            return httpx.Response(413, json={"detail": "too large"})
+        for _ in cast(httpx.SyncByteStream, request.stream):
+            self.pieces.append(name)
+            self.known.wait(10)
+        return httpx.Response(201, json={"name": name})
+
+
+def test_a_refused_file_ends_those_under_way(service: Any, tmp_path: Path) -> None:
+    """They are not sent to their ends first, and the error that is told is the refused one's."""
+    files = [tmp_path / f"{n}.tif" for n in range(5)]
+    for n, file in enumerate(files):
+        file.write_bytes(bytes(8_000_000 - n))
+    door = Slow(service)
+    with (
+        Client(
+            "http://frond.test", "k", transport=door, journal_dir=tmp_path / "journal"
+        ) as client,
+        pytest.raises(FrondClientError, match=r"3\.tif: too large"),
+    ):
+        client.upload(files, "survey-7")
+    assert sorted(door.pieces) == ["0.tif", "1.tif", "2.tif"]
+    assert service.sealed == 0
 
 
 def test_pages_are_followed_up_to_the_limit(client: Client, service: Any) -> None:
@@ -243,6 +388,32 @@ def test_names_stay_distinct(tmp_path: Path) -> None:
     paths = [tmp_path / "x/a.tif", tmp_path / "y/a.tif", tmp_path / "x/../x/a.tif"]
     assert [f.name for f in local_files(paths)] == ["x/a.tif", "y/a.tif"]
     assert [f.name for f in local_files(paths[:1])] == ["a.tif"]
+
+
+def test_a_link_is_called_as_it_is(tmp_path: Path) -> None:
+    """By its own name, not by that of what it leads to; two links to one file are two."""
+    (tmp_path / "store" / "deep").mkdir(parents=True)
+    (tmp_path / "x").mkdir()
+    (tmp_path / "store" / "5f3a").write_bytes(b"1")
+    for name in ("a.tif", "b.tif"):
+        (tmp_path / name).symlink_to(tmp_path / "store" / "5f3a")
+    (tmp_path / "flights").symlink_to(tmp_path / "store" / "deep")
+    found = local_files([tmp_path / "a.tif", tmp_path / "b.tif", tmp_path / "x/../a.tif"])
+    assert [f.name for f in found] == ["a.tif", "b.tif"]
+    (behind,) = local_files([tmp_path / "flights/../5f3a"])
+    assert behind.path.read_bytes() == b"1"
+    assert behind.name == "5f3a"
+
+
+def test_a_name_that_is_not_utf8(client: Client, service: Any, tmp_path: Path) -> None:
+    """Told before a job is created; a prediction needs no name."""
+    file = tmp_path / "a\udcff.tif"
+    file.write_bytes(b"1")
+    with pytest.raises(FrondClientError, match=r"a\\udcff\.tif' is not UTF-8"):
+        client.upload([file])
+    assert service.seen == []
+    service.trouble = lambda r: httpx.Response(200, json={"detections": []})
+    assert client.predict(file) == {"detections": []}
 
 
 def test_what_is_no_file_is_told(tmp_path: Path) -> None:

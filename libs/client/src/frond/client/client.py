@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -25,8 +26,10 @@ from frond.client.transfer import (
     Meter,
     OnProgress,
     Reading,
+    Stopped,
     fetch,
     in_threads,
+    local_file,
     local_files,
     sha256_of,
 )
@@ -123,8 +126,8 @@ class Client(Connection):
         """Create a job, send it these files, seal it; returns the job's id.
 
         Streams from disk, several files at once. Interrupted, it goes on where it stopped when it
-        is called again with the same ``job_id``: files that the service has are not sent again.
-        Called once more after its end, it changes nothing.
+        is called again with the same ``job_id``: files that the service has are not sent again, and
+        keep their names also beside more files. Called once more after its end, it changes nothing.
 
         Args:
             progress: called as bytes go out and files are done; from other threads, one at a time.
@@ -142,32 +145,67 @@ class Client(Connection):
         job_id = str(job["job_id"])
         if began is not None:
             began(job_id)
-        journal = Journal(self.api_url, job_id, self._journal_dir)
-        meter = Meter(found, progress)
+        journal = Journal(self.api_url, job_id, job.get("created"), self._journal_dir)
+        found = journal.named(found)
+        there = self._listed(job_id, {f.name for f in found if journal.has(f)})
+        meter, stop = Meter(found, progress), threading.Event()
         rest = []
         for file in found:
-            if journal.has(file):
+            if file.name in there:
                 meter.add(files=1, size=file.size)
             else:
                 rest.append(file)
 
         def send(file: LocalFile) -> None:
-            self.put_image(job_id, file, meter)
+            self.put_image(job_id, file, meter, stop)
             journal.add(file)
             meter.add(files=1)
 
         # the largest first, so that none is left for the end
-        in_threads(send, sorted(rest, key=lambda f: -f.size), self.at_once)
+        in_threads(send, sorted(rest, key=lambda f: -f.size), self.at_once, stop)
         self.seal(job_id)
         return job_id
 
-    def put_image(self, job_id: str, file: LocalFile, meter: Meter | None = None) -> dict[str, Any]:
-        """Add one image to an open job. Doing so again with the same bytes changes nothing."""
+    def _listed(self, job_id: str, names: Collection[str]) -> set[str]:
+        """Those of these names that the service lists among the job's images just now.
+
+        What it had once it may have lost since, and a job without it would be sealed short. Its
+        list may lag behind: to send an image again changes nothing.
+        """
+        found: set[str] = set()
+        try:
+            for image in self.images(job_id) if names else ():
+                if image["name"] in names:
+                    found.add(image["name"])
+                if len(found) == len(names):
+                    break
+        except FrondClientError as e:
+            # a key may submit and not read
+            if e.status != 403:
+                raise
+        return found
+
+    def put_image(
+        self,
+        job_id: str,
+        file: LocalFile,
+        meter: Meter | None = None,
+        stop: threading.Event | None = None,
+    ) -> dict[str, Any]:
+        """Add one image to an open job. Doing so again with the same bytes changes nothing.
+
+        Raises:
+            Stopped: ``stop`` was set before all of it was sent.
+        """
         counted = meter or Meter([file], None)
+        stop = stop or threading.Event()
         url = f"{self.api_url}/jobs/{quote(job_id)}/images/{quote(file.name)}"
 
         def once() -> dict[str, Any]:
-            body = Reading(file, counted)
+            # also where nobody answers, and nothing of it is read
+            if stop.is_set():
+                raise Stopped
+            body = Reading(file, counted, stop)
             headers = {
                 "content-type": "application/octet-stream",
                 "content-length": str(file.size),
@@ -300,7 +338,8 @@ class Client(Connection):
     ) -> Path:
         """Fetch one result to a local file, which appears when it is whole.
 
-        A download that was interrupted goes on where it stopped (``path`` with ``.part``).
+        A download that was interrupted goes on where it stopped (``path`` with ``.part``) where
+        ``sha256`` is given; else nothing tells whose part it is, and it begins anew.
 
         Args:
             name: as ``results`` lists it, or ``images/{image}/{file}``.
@@ -308,8 +347,9 @@ class Client(Connection):
             progress: called with the bytes that came in.
         """
         target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
         part = target.with_name(target.name + ".part")
+        if sha256 is None:
+            part.unlink(missing_ok=True)
         url = f"{self.api_url}/jobs/{quote(job_id)}/results/{quote(name)}"
         for attempt in (1, 2):
             self._patiently(lambda: fetch(self._http, url, part, progress))
@@ -355,13 +395,13 @@ class Client(Connection):
             raise FrondClientError(
                 "FROND_INFERENCE_URL is not set: it says where the inference service answers."
             )
-        file = local_files([path])[0]
+        file = local_file(path)
         asked = {"model": model, "score": score, "gsd_m": gsd_m}
         query = {k: v for k, v in asked.items() if v is not None}
         base = self.inference_url.rstrip("/")
 
         def once() -> dict[str, Any]:
-            with file.path.open("rb") as source:
+            with file.open("rb") as source:
                 response = self._http.post(f"{base}/predict", params=query, content=source)
             return dict(checked(response).json())
 

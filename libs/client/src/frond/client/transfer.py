@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
@@ -46,34 +47,55 @@ class LocalFile:
     mtime_ns: int
 
 
+def local_file(given: str | Path) -> Path:
+    """A file's path from the root, called as it was given: a link keeps its own name.
+
+    Raises:
+        FrondClientError: it is no file.
+    """
+    path = Path(given).expanduser()
+    if path.is_dir():
+        raise FrondClientError(f"{given} is a folder. Name its files, as in {given}/*.tif.")
+    if not path.is_file():
+        raise FrondClientError(f"There is no file {given}.")
+    plain = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow links
+    # behind a folder that is a link, .. leads elsewhere than it reads
+    is_it = plain.is_file() and plain.samefile(path)
+    return plain if is_it else path.parent.resolve() / path.name
+
+
 def local_files(paths: Sequence[str | Path]) -> list[LocalFile]:
     """Files by path, each once, named so that no two names are equal.
 
     A name is the file's own; where two are the same, all are named from their common folder.
 
     Raises:
-        FrondClientError: a path is no file, or there is none.
+        FrondClientError: a path is no file, or there is none; or a name is not UTF-8.
     """
-    unique: dict[Path, None] = {}
-    for given in paths:
-        path = Path(given).expanduser()
-        if path.is_dir():
-            raise FrondClientError(f"{given} is a folder. Name its files, as in {given}/*.tif.")
-        if not path.is_file():
-            raise FrondClientError(f"There is no file {given}.")
-        unique[path.resolve()] = None
-    if not unique:
+    found = list(dict.fromkeys(local_file(p) for p in paths))
+    if not found:
         raise FrondClientError("There is no file to upload.")
-    found = list(unique)
     names = [p.name for p in found]
     if len(set(names)) < len(names):
         base = Path(os.path.commonpath([p.parent for p in found]))
         names = [p.relative_to(base).as_posix() for p in found]
     out = []
     for path, name in zip(found, names, strict=True):
+        if not _is_utf8(name):
+            raise FrondClientError(
+                f"The name {name!r} is not UTF-8, and no job can have an image called so. Rename it."
+            )
         stat = path.stat()
         out.append(LocalFile(path, name, stat.st_size, stat.st_mtime_ns))
     return out
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class Meter:
@@ -95,37 +117,66 @@ class Meter:
                 self._tell(self._now)
 
 
-class Reading:
-    """A file's bytes for one request, metered; takes back what it counted when sent again."""
+class Stopped(Exception):
+    """A file is not sent any further, because another could not be sent or nobody waits any more."""
 
-    def __init__(self, file: LocalFile, meter: Meter) -> None:
+
+class Reading:
+    """A file's bytes for one request, metered; takes back what it counted when sent again.
+
+    Reading it raises FrondClientError where the file has not the size any more that it was found
+    with, and Stopped once ``stop`` is set.
+    """
+
+    def __init__(self, file: LocalFile, meter: Meter, stop: threading.Event | None = None) -> None:
         self.file = file
         self.meter = meter
+        self.stop = stop or threading.Event()
         self.counted = 0
 
     def __iter__(self) -> Iterator[bytes]:
         with self.file.path.open("rb") as source:
             while piece := source.read(PIECE):
+                if self.stop.is_set():
+                    raise Stopped
+                if self.counted + len(piece) > self.file.size:
+                    raise _changed()
                 yield piece
                 self.counted += len(piece)
                 self.meter.add(size=len(piece))
+        if self.counted < self.file.size:
+            raise _changed()
 
     def take_back(self) -> None:
         self.meter.add(size=-self.counted)
         self.counted = 0
 
 
+def _changed() -> FrondClientError:
+    return FrondClientError(
+        "it changed while it was being sent. Send it again once nobody writes to it."
+    )
+
+
 class Journal:
-    """Which files a job has for certain, so that an upload that was interrupted goes on.
+    """Which files a job has confirmed, so that an upload that was interrupted goes on.
 
     One line for each file that the service has confirmed; a file that has changed since is sent
     again. Losing the journal costs time only.
+
+    Args:
+        created: when the job began, as the service tells it. Lines of an earlier job of the same
+            id count for nothing. A later time is another job; an earlier one is not, as the
+            service takes the earliest that it hears of.
     """
 
-    def __init__(self, api_url: str, job_id: str, folder: Path | None = None) -> None:
+    def __init__(
+        self, api_url: str, job_id: str, created: str | None, folder: Path | None = None
+    ) -> None:
         base = folder or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         tag = hashlib.sha256(f"{api_url}\n{job_id}".encode()).hexdigest()[:24]
         self.path = base / "frond" / "uploads" / f"{tag}.jsonl"
+        self._began = datetime.fromisoformat(created).timestamp() if created else 0.0
         self._lock = threading.Lock()
         self._known: dict[str, tuple[str, int, int]] = {}
         self._tidy()
@@ -134,7 +185,19 @@ class Journal:
                 # the last line may be half a line
                 with suppress(ValueError, KeyError):
                     row = json.loads(line)
-                    self._known[row["name"]] = (row["path"], row["size"], row["mtime_ns"])
+                    if row["began"] >= self._began:
+                        self._known[row["name"]] = (row["path"], row["size"], row["mtime_ns"])
+
+    def named(self, files: Sequence[LocalFile]) -> list[LocalFile]:
+        """These files, each under the name that it has in the job already: what it is called else
+        depends on what is sent beside it. Not where another of them is called so now."""
+        before = {path: name for name, (path, _, _) in self._known.items()}
+        now = {f.name for f in files}
+        out = []
+        for file in files:
+            name = before.get(str(file.path), file.name)
+            out.append(file if name in now else replace(file, name=name))
+        return out
 
     def has(self, file: LocalFile) -> bool:
         return self._known.get(file.name) == (str(file.path), file.size, file.mtime_ns)
@@ -142,7 +205,7 @@ class Journal:
     def add(self, file: LocalFile) -> None:
         row = {
             "name": file.name, "path": str(file.path), "size": file.size,
-            "mtime_ns": file.mtime_ns,
+            "mtime_ns": file.mtime_ns, "began": self._began,
         }  # fmt: skip
         # a disk that is full must not stop an upload
         with self._lock, suppress(OSError):
@@ -159,28 +222,38 @@ class Journal:
                     path.unlink(missing_ok=True)
 
 
-def in_threads(work: Callable[[LocalFile], None], files: Sequence[LocalFile], at_once: int) -> None:
-    """Do the work for each file, some at once; the first error ends it and is raised."""
-    stop = threading.Event()
+def in_threads(
+    work: Callable[[LocalFile], None],
+    files: Sequence[LocalFile],
+    at_once: int,
+    stop: threading.Event,
+) -> None:
+    """Do the work for each file, some at once; the first error ends it and is raised.
+
+    ``stop`` is set then, and when the caller is interrupted: work under way is to raise Stopped.
+    """
 
     def one(file: LocalFile) -> None:
         if stop.is_set():
             return
         try:
             work(file)
+        except Stopped:
+            return
         except BaseException:
             stop.set()
             raise
 
-    with ThreadPoolExecutor(at_once, thread_name_prefix="frond-upload") as pool:
+    pool = ThreadPoolExecutor(at_once, thread_name_prefix="frond-upload")
+    try:
         futures = [pool.submit(one, f) for f in files]
-        try:
-            wait(futures, return_when=FIRST_EXCEPTION)
-        except BaseException:
-            stop.set()
-            raise
+        wait(futures, return_when=FIRST_EXCEPTION)
+    finally:
+        stop.set()
+        pool.shutdown(cancel_futures=True)
     for future in futures:
-        future.result()
+        if not future.cancelled():
+            future.result()
 
 
 def sha256_of(path: Path) -> str:
@@ -204,6 +277,7 @@ def fetch(http: httpx.Client, url: str, part: Path, progress: Callable[[int], No
             part.unlink()
             raise httpx.ReadError("the file has changed; from its start again")
         checked(response)
+        part.parent.mkdir(parents=True, exist_ok=True)
         with part.open("ab" if response.status_code == 206 else "wb") as out:
             for piece in response.iter_bytes(PIECE):
                 out.write(piece)

@@ -48,15 +48,17 @@ def results(
 
     with Client() as client:
         figures = client.status(job_id)
-        if names or out is not None:
-            fetch(client, job_id, names or [], out or Path(), quiet=json)
-            return
-        found = client.results(job_id)
+        is_fetched = bool(names) or out is not None
+        if is_fetched:
+            found = fetch(client, job_id, names or [], out or Path(), quiet=json)
+        else:
+            found = client.results(job_id)
     if json:
         show.as_json({"results": found, "timings": figures["timings"]} if timings else found)
         return
     if timings:
         show.timings(figures)
+    if timings or is_fetched:
         return
     if not found:
         show.line(f"Job {job_id} has no results yet: {figures['message']}")
@@ -76,21 +78,26 @@ def fetch(
 
     ``images/*/classes.tif`` is that file of each completed image whose name fits.
 
-    Returns what was asked for, as the service lists it.
+    Returns each file, as the service lists it or with ``name``, ``size`` and ``sha256``, and with the
+    ``path`` that it has here.
     """
     from frond.client.transfer import sha256_of
 
     listed = {r["name"]: r for r in client.results(job_id)}
     if not listed and not names:
         raise FrondClientError(f"Job {job_id} has no results yet. Follow it: frond watch {job_id}")
+    fetched = []
     for name, path in _each(client, job_id, names or list(listed)):
         known = listed.get(name, {}).get("sha256")
         target = folder / path
         if known is None or not target.is_file() or sha256_of(target) != known:
             client.download(job_id, name, target, sha256=known)
+        size = target.stat().st_size
         if not quiet:
-            show.line(f"{target}  {show.size(target.stat().st_size)}")
-    return [listed[n] for n in names or listed if n in listed]
+            show.line(f"{target}  {show.size(size)}")
+        row = listed.get(name) or {"name": name, "size": size, "sha256": sha256_of(target)}
+        fetched.append({**row, "path": str(target)})
+    return fetched
 
 
 def _each(client: Client, job_id: str, names: Sequence[str]) -> Iterator[tuple[str, str]]:

@@ -232,7 +232,8 @@ def following(
 
 
 def _following_in_lines(events: Iterator[JobEvent], out: Console) -> None:
-    said = -1
+    """A line at each tenth of the images; at each doubling while their number is not known; at the end."""
+    said, told = (False, -1), ""
     for event in events:
         if event.type == "image":
             if event.data.get("status") == "failed":
@@ -240,9 +241,10 @@ def _following_in_lines(events: Iterator[JobEvent], out: Console) -> None:
                 out.print(visible(f"failed: {name}: {why}"), markup=False)
             continue
         i = event.data["images"]
-        done = i["completed"] + i["failed"]
-        tenth = 10 * done // max(i["expected"] or done or 1, 1)
-        if tenth > said:
-            said = tenth
-            expected = "?" if i["expected"] is None else i["expected"]
-            out.print(f"{done} of {expected} images done, {i['failed']} failed", markup=False)
+        done, expected = i["completed"] + i["failed"], i["expected"]
+        is_known = expected is not None
+        step = (is_known, 10 * done // max(expected, 1) if is_known else done.bit_length())
+        now = f"{done} of {expected if is_known else '?'} images done, {i['failed']} failed"
+        if step > said or (event.type == "completed" and now != told):
+            said, told = step, now
+            out.print(now, markup=False)
