@@ -27,6 +27,7 @@ from frond.notifier import metrics
 from frond.notifier.delivery import Addresses, Answer, Policy, after, deliveries_of
 from frond.notifier.gone import find_gone, note_gone
 from frond.notifier.send import Sender
+from frond.notifier.turns import Turns
 from frond.runtime import crash_point, get_logger, wait_out
 from frond.store import ObjectStore
 
@@ -53,7 +54,7 @@ class Outbox:
         lease_s: how long an attempt belongs to the notifier that began it; longer than any
             attempt may take.
         now: the clock.
-        concurrency: attempts at once.
+        concurrency: attempts at once, of each kind.
     """
 
     def __init__(
@@ -72,7 +73,9 @@ class Outbox:
         self.lease_s = lease_s
         self.now = now
         self.name = secrets.token_hex(8)
-        self._slots = asyncio.Semaphore(concurrency)
+        self._turns = Turns(concurrency)
+        # what was stored just now and need not be read; whatever waits is read again
+        self._fresh: dict[tuple[str, str], Delivery] = {}
         self._tasks: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._attempting: set[asyncio.Task[None]] = set()
         self._closing = False
@@ -151,13 +154,17 @@ class Outbox:
         which = (job_id, delivery_id)
         if which in self._tasks:
             return
-        task = asyncio.create_task(self._see_through(job_id, delivery_id, taken))
+        if taken is not None:
+            self._fresh[which] = taken.delivery
+        marking = taken and taken.marking
+        task = asyncio.create_task(self._see_through(job_id, delivery_id, marking))
         self._tasks[which] = task
         metrics.PENDING.set(len(self._tasks))
         task.add_done_callback(partial(self._ended, which))
 
     def _ended(self, which: tuple[str, str], task: asyncio.Task[None]) -> None:
         self._tasks.pop(which, None)
+        self._fresh.pop(which, None)
         metrics.PENDING.set(len(self._tasks))
         if not task.cancelled() and (error := task.exception()) is not None:
             # its marker stays, so the next scan takes it up again
@@ -178,34 +185,56 @@ class Outbox:
         for task in list(self._tasks.values()):
             task.cancel()
 
-    async def _see_through(self, job_id: str, delivery_id: str, taken: _Taken | None) -> None:
+    async def _see_through(
+        self, job_id: str, delivery_id: str, marking: asyncio.Future[None] | None
+    ) -> None:
         marker = keys.delivery_marker(job_id, delivery_id)
-        me = self._tasks[job_id, delivery_id]
-        known = taken.delivery if taken else None
         while not self._closing:
-            delivery, known = known or await self._load(job_id, delivery_id), None
-            if delivery is None or delivery.final:
-                if taken is not None:
+            wait_s = await self._look(job_id, delivery_id)
+            if wait_s is None:
+                if marking is not None:
                     # a marker that came after this would be looked at for nothing
-                    await asyncio.wait({taken.marking})
+                    await asyncio.wait({marking})
                 await wait_out(lambda: self.store.delete(marker), what="ending a delivery")
                 crash_point("notifier.marker-deleted")
                 return
-            due = delivery.next_attempt or self.now()
-            early_s = (due - self.now()).total_seconds()
-            if early_s > 0:
-                # then look again: its job may have been deleted, another notifier may be at it
-                await asyncio.sleep(early_s)
-                continue
-            async with self._slots:
-                self._attempting.add(me)
-                try:
-                    wait_s = await self._attempt(delivery)
-                finally:
-                    self._attempting.discard(me)
+            # then look again: its job may have been deleted, another notifier may be at it
             await asyncio.sleep(wait_s)
 
+    async def _look(self, job_id: str, delivery_id: str) -> float | None:
+        """Attempt what is due; returns how long to look away, None: it has ended.
+
+        What waits, for its time or its turn, is not held in memory meanwhile.
+        """
+        found = await self._due(job_id, delivery_id)
+        if not isinstance(found, Delivery):
+            return found
+        turn = self._turns.of(found)
+        if turn.waits:
+            found = None
+        async with turn.held():
+            found = found or await self._due(job_id, delivery_id)
+            if not isinstance(found, Delivery):
+                return found
+            me = self._tasks[job_id, delivery_id]
+            self._attempting.add(me)
+            try:
+                return await self._attempt(found)
+            finally:
+                self._attempting.discard(me)
+
+    async def _due(self, job_id: str, delivery_id: str) -> Delivery | float | None:
+        """A delivery that is due; else in how many seconds it is, None: it has ended."""
+        delivery = await self._load(job_id, delivery_id)
+        if delivery is None or delivery.final:
+            return None
+        now = self.now()
+        early_s = ((delivery.next_attempt or now) - now).total_seconds()
+        return early_s if early_s > 0 else delivery
+
     async def _load(self, job_id: str, delivery_id: str) -> Delivery | None:
+        if (fresh := self._fresh.pop((job_id, delivery_id), None)) is not None:
+            return fresh
         key = keys.delivery(job_id, delivery_id)
         try:
             return Delivery.model_validate_json(
