@@ -3,7 +3,8 @@
 The record of a delivery lies beside its job; a marker under ``deliveries/`` is there until it has
 ended. Each attempt is claimed by an object that can be put only once, so several notifiers, or a
 notifier and its own zombie, never make the same attempt. A claim that was never followed by a
-result (its notifier was killed) counts as a failed attempt once its lease is over.
+result (its notifier was killed) counts as a failed attempt once its lease is over. Nothing is sent
+that could take longer than its lease.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ from frond.runtime import crash_point, get_logger, wait_out
 from frond.store import ObjectStore
 
 _LOOK_AGAIN_S: Final = 1.0
+# no record is as large
+_MOST_BYTES: Final = 1 << 30
 _log = get_logger(__name__)
 
 
@@ -46,6 +49,13 @@ class _Taken(NamedTuple):
     marking: asyncio.Future[None]
 
 
+class _Claim(NamedTuple):
+    """Whose an attempt is, and when it counts as lost if nothing has come of it."""
+
+    ours: bool
+    until: datetime
+
+
 class Outbox:
     """All deliveries that this process attends to.
 
@@ -53,6 +63,7 @@ class Outbox:
         senders: one for each kind.
         lease_s: how long an attempt belongs to the notifier that began it; longer than any
             attempt may take.
+        deadline_s: how long an attempt may take.
         now: the clock.
         concurrency: attempts at once, of each kind.
     """
@@ -64,6 +75,7 @@ class Outbox:
         policy: Policy,
         *,
         lease_s: float = 30.0,
+        deadline_s: float = 15.0,
         now: Callable[[], datetime] = utc_now,
         concurrency: int = 16,
     ) -> None:
@@ -71,6 +83,7 @@ class Outbox:
         self.senders = senders
         self.policy = policy
         self.lease_s = lease_s
+        self.deadline_s = deadline_s
         self.now = now
         self.name = secrets.token_hex(8)
         self._turns = Turns(concurrency)
@@ -246,21 +259,24 @@ class Outbox:
     async def _attempt(self, delivery: Delivery) -> float:
         """Make the next attempt, unless another notifier does; returns how long to look away."""
         number = delivery.attempts + 1
-        until = self.now() + timedelta(seconds=self.lease_s)
-        unwanted, held_for = await asyncio.gather(
+        unwanted, claim = await asyncio.gather(
             find_gone(self.store, delivery), self._claim(delivery, number)
         )
-        if held_for > 0:
-            return held_for
-        if held_for < 0:
+        left_s = (claim.until - self.now()).total_seconds()
+        if not claim.ours and left_s > 0:
+            return min(left_s, _LOOK_AGAIN_S)
+        if not claim.ours:
             answer = Answer(State.PENDING, "the notifier was stopped during the attempt")
         elif unwanted is not None:
             answer = unwanted
+        elif left_s < self.deadline_s:
+            # another notifier might take it for lost, and send, before this one has its answer
+            answer = Answer(State.PENDING, "not sent: the store answered too late", made=False)
         else:
             crash_point("notifier.attempt-claimed")
             answer = await self.senders[delivery.kind](delivery, self.now())
             crash_point("notifier.posted")
-            await note_gone(self.store, delivery, answer, self.now, until)
+            await note_gone(self.store, delivery, answer, self.now, claim.until)
         done = after(delivery, answer, self.policy, self.now(), self._random.random())
         metrics.ATTEMPTS.labels(delivery.kind, done.state).inc()
         log = _log.info if done.state is State.DELIVERED else _log.warning
@@ -273,36 +289,35 @@ class Outbox:
         crash_point("notifier.result-stored")
         return 0.0
 
-    async def _claim(self, delivery: Delivery, number: int) -> float:
-        """0: the attempt is ours. More: whose it is may need these seconds. Less: it was lost."""
+    async def _claim(self, delivery: Delivery, number: int) -> _Claim:
         key = keys.delivery_attempt(delivery.job_id, delivery.id, number)
-        mine = json.dumps(
-            {"by": self.name, "once": secrets.token_hex(8), "at": self.now().isoformat()}
-        ).encode()
-        stored = await wait_out(
-            lambda: self.store.put_if_absent(key, mine), what="claiming an attempt"
-        )
-        if stored == mine:
-            return 0.0
-        theirs = json.loads(stored)
-        age = (self.now() - datetime.fromisoformat(theirs["at"])).total_seconds()
-        # our own claim without a result: the store answered too late, nothing was sent
-        if theirs["by"] == self.name:
-            return 0.0
-        return min(self.lease_s - age, _LOOK_AGAIN_S) if age < self.lease_s else -1.0
+
+        async def put() -> bytes:
+            # as it is now, however long the store was away before
+            mine = json.dumps({"by": self.name, "at": self.now().isoformat()})
+            return await self.store.put_if_absent(key, mine.encode())
+
+        stored = json.loads(await wait_out(put, what="claiming an attempt"))
+        # our own of before, without a result, is ours: nothing was sent
+        ours = stored["by"] == self.name
+        return _Claim(ours, datetime.fromisoformat(stored["at"]) + timedelta(seconds=self.lease_s))
 
     async def _record(self, done: Delivery) -> None:
         """Store the result, unless a later attempt has already told more."""
         key = keys.delivery(done.job_id, done.id)
 
-        async def write() -> None:
+        async def write() -> bool:
             try:
-                stored = Delivery.model_validate_json(await self.store.get(key))
+                stat, raw = await self.store.head_bytes(key, _MOST_BYTES)
             except ObjectMissing:
-                return  # the job was deleted meanwhile
+                return True  # the job was deleted meanwhile
+            stored = Delivery.model_validate_json(raw)
             if stored.state is State.DELIVERED:
-                return
-            if done.state is State.DELIVERED or stored.attempts < done.attempts:
-                await self.store.put(key, done.model_dump_json().encode(), "application/json")
+                return True
+            if done.state is not State.DELIVERED and stored.attempts >= done.attempts:
+                return True
+            return await self.store.replace(key, done.model_dump_json().encode(), stat.etag)
 
-        await wait_out(write, what="recording an attempt")
+        # refused: another notifier has just told something; look again
+        while not await wait_out(write, what="recording an attempt"):
+            pass

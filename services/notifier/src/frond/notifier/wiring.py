@@ -55,6 +55,7 @@ async def notify(service: Service) -> None:
                 settings.webhook_longest_s,
             ),
             lease_s=settings.lease_s,
+            deadline_s=settings.deadline_s,
         )
         await wait_out(lambda: ensure_topics(bootstrap, prefix), what="making topics")
         await wait_out(store.ensure_bucket, what="making the bucket")
