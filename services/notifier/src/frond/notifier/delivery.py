@@ -71,11 +71,15 @@ class Addresses(BaseModel):
         )
 
 
-def deliveries_of(event: JobCompleted, to: Addresses | JobSpec, now: datetime) -> list[Delivery]:
+def deliveries_of(
+    event: JobCompleted, to: Addresses | JobSpec, now: datetime, public_url: str | None = None
+) -> list[Delivery]:
     """The notices that a completed job asks for. The same event gives the same ids."""
     wanted = ((Kind.WEBHOOK, to.webhook_url), (Kind.EMAIL, to.email))
     return [
-        Delivery.of(event, kind, target, now, tenant=to.tenant) for kind, target in wanted if target
+        Delivery.of(event, kind, target, now, tenant=to.tenant, public_url=public_url)
+        for kind, target in wanted
+        if target
     ]
 
 

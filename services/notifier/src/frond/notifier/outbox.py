@@ -64,6 +64,7 @@ class Outbox:
         lease_s: how long an attempt belongs to the notifier that began it; longer than any
             attempt may take.
         deadline_s: how long an attempt may take.
+        public_url: the base of links, for notices that are promised from now on.
         now: the clock.
         concurrency: attempts at once, of each kind.
     """
@@ -76,6 +77,7 @@ class Outbox:
         *,
         lease_s: float = 30.0,
         deadline_s: float = 15.0,
+        public_url: str | None = None,
         now: Callable[[], datetime] = utc_now,
         concurrency: int = 16,
     ) -> None:
@@ -84,6 +86,7 @@ class Outbox:
         self.policy = policy
         self.lease_s = lease_s
         self.deadline_s = deadline_s
+        self.public_url = public_url
         self.now = now
         self.name = secrets.token_hex(8)
         self._turns = Turns(concurrency)
@@ -107,7 +110,7 @@ class Outbox:
         if not to.complete:
             # a job of which every image was refused has no spec
             to = to.filled(noted)
-        for fresh in deliveries_of(event, to, self.now()):
+        for fresh in deliveries_of(event, to, self.now(), self.public_url):
             stored = Delivery.model_validate_json(
                 await self.store.put_if_absent(
                     keys.delivery(fresh.job_id, fresh.id), fresh.model_dump_json().encode()
