@@ -54,6 +54,13 @@ def test_a_job_without_addresses_asks_for_none() -> None:
     assert deliveries_of(EVENT, spec, NOW) == []
 
 
+def test_an_attempt_that_was_not_made_ends_nothing() -> None:
+    """Its number is used up; the next one is due at once, were there no retries at all."""
+    first = deliveries_of(EVENT, SPEC, NOW)[0]
+    done = after(first, AGAIN._replace(made=False), Policy(max_retries=0, delay_s=2.0), NOW, 0.0)
+    assert (done.state, done.attempts, done.next_attempt) == (State.PENDING, 1, NOW)
+
+
 def test_addresses_of_two_tenants_are_not_mixed() -> None:
     """What a job's spec lacks comes from its images, with their tenant; not from another tenant's."""
     images = Addresses(webhook_url="http://a.example", email="a@b.example", tenant="beta")

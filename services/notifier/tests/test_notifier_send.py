@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import Any
 
@@ -196,6 +198,51 @@ async def test_an_address_that_does_not_answer_leaves_the_next_one(
     sender.egress = Egress("127.0.0.0/8", resolve)
     to = delivery(webhook_url=f"http://hooks.example:{receiver.port}/hook")
     assert (await sender(to, datetime.now(UTC))).state is State.DELIVERED
+
+
+@pytest.fixture
+def swallowing() -> Iterator[int]:
+    """A port of 127.0.0.2 that takes no connection and refuses none: what waits to be accepted is
+    all that it holds, and packets are dropped."""
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind(("127.0.0.2", 0))
+        listener.listen(0)
+        for _ in range(4):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(listener.getsockname())
+        yield listener.getsockname()[1]
+
+
+async def test_an_address_that_swallows_packets_leaves_the_next_one(
+    swallowing: int, http: httpx.AsyncClient
+) -> None:
+    """Neither refused nor made: a connection takes its share of the deadline and no more."""
+    heard = asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        heard.set()
+        writer.write(b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n")
+        writer.close()
+
+    async def resolve(host: str, port: int) -> list[str]:
+        return ["127.0.0.2", "127.0.0.1"]
+
+    sender = WebhookSender(settings(deadline_s=6), http)
+    sender.egress = Egress("127.0.0.0/8", resolve)
+    to = delivery(webhook_url=f"http://hooks.example:{swallowing}/hook")
+    async with await asyncio.start_server(answer, "127.0.0.1", swallowing):
+        assert (await sender(to, datetime.now(UTC))).state is State.DELIVERED
+    assert heard.is_set()
+
+
+async def test_an_address_that_swallows_packets_is_tried_again(
+    swallowing: int, http: httpx.AsyncClient
+) -> None:
+    answer = await post(http, f"http://127.0.0.2:{swallowing}/hook", deadline_s=0.4)
+    assert answer == Answer(State.PENDING, "no connection could be made in time")
 
 
 async def test_the_connection_goes_to_the_address_that_was_looked_at() -> None:

@@ -239,6 +239,31 @@ async def test_a_notice_is_its_tenants(store: ObjectStore, receiver: Any) -> Non
         Webhook(tenant_secrets(SECRET, "acme")).verify(post.body, post.headers)
 
 
+async def test_a_notice_keeps_the_links_it_was_promised_with(
+    store: ObjectStore, receiver: Any
+) -> None:
+    """The notifier is started again with another FROND_PUBLIC_URL between two attempts: the same
+    bytes under the same id."""
+    receiver.script[:] = [500]
+    expected = await job(store, "moved", receiver.url)
+    async with httpx.AsyncClient(trust_env=False) as http:
+
+        def started(public_url: str) -> Outbox:
+            set_ = NotifierSettings(egress_allow="127.0.0.0/8", public_url=public_url)
+            senders = {Kind.WEBHOOK: WebhookSender(set_, http)}
+            return Outbox(store, senders, Policy(3, 2.0), public_url=public_url)
+
+        old = started("https://old.example")
+        await old.take(completed("moved"))
+        await recorded(store, expected, lambda d: d.attempts == 1)
+        await old.close(5)
+        new = started("https://new.example")
+        await new.take(completed("moved"))
+        await new.idle()
+    posts = [receiver.next() for _ in range(2)]
+    assert posts[0].body == posts[1].body and b"https://old.example/status/moved" in posts[0].body
+
+
 async def test_a_job_deleted_meanwhile_ends_its_deliveries(
     store: ObjectStore, receiver: Any
 ) -> None:

@@ -65,6 +65,23 @@ def test_the_body_is_the_same_at_each_attempt() -> None:
     assert webhook_body(delivery(), URL) == webhook_body(delivery(), URL)
 
 
+@pytest.mark.parametrize("promised", ["", "https://frond.example"])
+def test_links_stay_when_the_setting_changes(promised: str) -> None:
+    """What was promised under one ``webhook-id`` has one body, at each attempt and replay, though its
+    notifier was started again with another address. Records of before say none: the setting is used."""
+    spec = JobSpec(job_id="survey-7", model=MODEL, webhook_url="http://a.example/hook")
+    first = deliveries_of(EVENT, spec, NOW, promised)[0]
+    read = Delivery.model_validate_json(first.model_dump_json())
+    body = webhook_body(first, promised)
+    for later in (read, read.again("one", NOW), read.again("one", NOW).again("two", NOW)):
+        assert webhook_body(later, "https://moved.example") == body
+    mailed = mail(first, "frond@x.example", "https://moved.example", NOW)
+    assert f"{promised}/status/survey-7" in mailed.get_content()
+    assert "moved" not in mailed.get_content()
+    before = read.model_copy(update={"public_url": None})
+    assert b"https://moved.example/status/survey-7" in webhook_body(before, "https://moved.example")
+
+
 def test_the_mail_is_readable() -> None:
     """Job, counts, failures with their sentence and code, links."""
     text = mail_text(EVENT, URL)

@@ -36,6 +36,8 @@ class Delivery(BaseModel):
     ``attempts`` counts the attempts that have ended; ``next_attempt`` is None once it is final.
     ``round`` is empty for the notice that the job's end made, and names the replay otherwise.
     ``tenant`` is whose job it is: a webhook is signed with the secret of this tenant.
+    ``public_url`` is the base of its links, so that they stay when the setting changes; None in
+    records from before they had one.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -46,6 +48,7 @@ class Delivery(BaseModel):
     kind: Kind
     target: str
     tenant: str | None = None
+    public_url: str | None = None
     event: JobCompleted
     round: str = ""
     created: datetime | None = None
@@ -62,14 +65,14 @@ class Delivery(BaseModel):
     @classmethod
     def of(
         cls, event: JobCompleted, kind: Kind, target: str, now: datetime, round_: str = "",
-        tenant: str | None = None,
+        tenant: str | None = None, public_url: str | None = None,
     ) -> Delivery:  # fmt: skip
         """A notice that is due now. The same event, address and round give the same id."""
         parts = (event.event_id, kind, target, *([round_] if round_ else []))
         return cls(
             id=digest("delivery", *parts)[:20], job_id=event.job_id, event_id=event.event_id,
-            kind=kind, target=target, tenant=tenant, event=event, round=round_, created=now,
-            next_attempt=now,
+            kind=kind, target=target, tenant=tenant, public_url=public_url, event=event,
+            round=round_, created=now, next_attempt=now,
         )  # fmt: skip
 
     def again(self, round_: str, now: datetime, owner: str | None = None) -> Delivery:
@@ -79,4 +82,4 @@ class Delivery(BaseModel):
             owner: whose job it is, for records from before they named a tenant.
         """
         tenant = owner if self.tenant is None else self.tenant
-        return Delivery.of(self.event, self.kind, self.target, now, round_, tenant)
+        return Delivery.of(self.event, self.kind, self.target, now, round_, tenant, self.public_url)

@@ -25,12 +25,14 @@ class Answer(NamedTuple):
         told: for the record and the log.
         wait_s: how long the other side asked us to wait, at least.
         gone: whether the other side wants no notice at all any more.
+        made: whether it was made at all. One that was not has its number, and ends nothing.
     """
 
     state: State
     told: str
     wait_s: float = 0.0
     gone: bool = False
+    made: bool = True
 
     @property
     def delivered(self) -> bool:
@@ -69,11 +71,15 @@ class Addresses(BaseModel):
         )
 
 
-def deliveries_of(event: JobCompleted, to: Addresses | JobSpec, now: datetime) -> list[Delivery]:
+def deliveries_of(
+    event: JobCompleted, to: Addresses | JobSpec, now: datetime, public_url: str | None = None
+) -> list[Delivery]:
     """The notices that a completed job asks for. The same event gives the same ids."""
     wanted = ((Kind.WEBHOOK, to.webhook_url), (Kind.EMAIL, to.email))
     return [
-        Delivery.of(event, kind, target, now, tenant=to.tenant) for kind, target in wanted if target
+        Delivery.of(event, kind, target, now, tenant=to.tenant, public_url=public_url)
+        for kind, target in wanted
+        if target
     ]
 
 
@@ -131,7 +137,9 @@ def after(
     attempts = delivery.attempts + 1
     state, told, due = answer.state, answer.told[:500], None
     if state is State.PENDING:
-        if attempts > policy.max_retries:
+        if not answer.made:
+            due = now
+        elif attempts > policy.max_retries:
             state, told = State.GAVE_UP, f"{told}; gave up after {attempts} attempts"
         else:
             due = now + timedelta(seconds=max(backoff(attempts, policy, jitter), answer.wait_s))

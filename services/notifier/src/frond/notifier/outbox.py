@@ -3,7 +3,8 @@
 The record of a delivery lies beside its job; a marker under ``deliveries/`` is there until it has
 ended. Each attempt is claimed by an object that can be put only once, so several notifiers, or a
 notifier and its own zombie, never make the same attempt. A claim that was never followed by a
-result (its notifier was killed) counts as a failed attempt once its lease is over.
+result (its notifier was killed) counts as a failed attempt once its lease is over. Nothing is sent
+that could take longer than its lease.
 """
 
 from __future__ import annotations
@@ -27,10 +28,13 @@ from frond.notifier import metrics
 from frond.notifier.delivery import Addresses, Answer, Policy, after, deliveries_of
 from frond.notifier.gone import find_gone, note_gone
 from frond.notifier.send import Sender
+from frond.notifier.turns import Turns
 from frond.runtime import crash_point, get_logger, wait_out
 from frond.store import ObjectStore
 
 _LOOK_AGAIN_S: Final = 1.0
+# no record is as large
+_MOST_BYTES: Final = 1 << 30
 _log = get_logger(__name__)
 
 
@@ -45,6 +49,13 @@ class _Taken(NamedTuple):
     marking: asyncio.Future[None]
 
 
+class _Claim(NamedTuple):
+    """Whose an attempt is, and when it counts as lost if nothing has come of it."""
+
+    ours: bool
+    until: datetime
+
+
 class Outbox:
     """All deliveries that this process attends to.
 
@@ -52,8 +63,10 @@ class Outbox:
         senders: one for each kind.
         lease_s: how long an attempt belongs to the notifier that began it; longer than any
             attempt may take.
+        deadline_s: how long an attempt may take.
+        public_url: the base of links, for notices that are promised from now on.
         now: the clock.
-        concurrency: attempts at once.
+        concurrency: attempts at once, of each kind.
     """
 
     def __init__(
@@ -63,6 +76,8 @@ class Outbox:
         policy: Policy,
         *,
         lease_s: float = 30.0,
+        deadline_s: float = 15.0,
+        public_url: str | None = None,
         now: Callable[[], datetime] = utc_now,
         concurrency: int = 16,
     ) -> None:
@@ -70,9 +85,13 @@ class Outbox:
         self.senders = senders
         self.policy = policy
         self.lease_s = lease_s
+        self.deadline_s = deadline_s
+        self.public_url = public_url
         self.now = now
         self.name = secrets.token_hex(8)
-        self._slots = asyncio.Semaphore(concurrency)
+        self._turns = Turns(concurrency)
+        # what was stored just now and need not be read; whatever waits is read again
+        self._fresh: dict[tuple[str, str], Delivery] = {}
         self._tasks: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._attempting: set[asyncio.Task[None]] = set()
         self._closing = False
@@ -91,7 +110,7 @@ class Outbox:
         if not to.complete:
             # a job of which every image was refused has no spec
             to = to.filled(noted)
-        for fresh in deliveries_of(event, to, self.now()):
+        for fresh in deliveries_of(event, to, self.now(), self.public_url):
             stored = Delivery.model_validate_json(
                 await self.store.put_if_absent(
                     keys.delivery(fresh.job_id, fresh.id), fresh.model_dump_json().encode()
@@ -151,13 +170,17 @@ class Outbox:
         which = (job_id, delivery_id)
         if which in self._tasks:
             return
-        task = asyncio.create_task(self._see_through(job_id, delivery_id, taken))
+        if taken is not None:
+            self._fresh[which] = taken.delivery
+        marking = taken and taken.marking
+        task = asyncio.create_task(self._see_through(job_id, delivery_id, marking))
         self._tasks[which] = task
         metrics.PENDING.set(len(self._tasks))
         task.add_done_callback(partial(self._ended, which))
 
     def _ended(self, which: tuple[str, str], task: asyncio.Task[None]) -> None:
         self._tasks.pop(which, None)
+        self._fresh.pop(which, None)
         metrics.PENDING.set(len(self._tasks))
         if not task.cancelled() and (error := task.exception()) is not None:
             # its marker stays, so the next scan takes it up again
@@ -178,34 +201,56 @@ class Outbox:
         for task in list(self._tasks.values()):
             task.cancel()
 
-    async def _see_through(self, job_id: str, delivery_id: str, taken: _Taken | None) -> None:
+    async def _see_through(
+        self, job_id: str, delivery_id: str, marking: asyncio.Future[None] | None
+    ) -> None:
         marker = keys.delivery_marker(job_id, delivery_id)
-        me = self._tasks[job_id, delivery_id]
-        known = taken.delivery if taken else None
         while not self._closing:
-            delivery, known = known or await self._load(job_id, delivery_id), None
-            if delivery is None or delivery.final:
-                if taken is not None:
+            wait_s = await self._look(job_id, delivery_id)
+            if wait_s is None:
+                if marking is not None:
                     # a marker that came after this would be looked at for nothing
-                    await asyncio.wait({taken.marking})
+                    await asyncio.wait({marking})
                 await wait_out(lambda: self.store.delete(marker), what="ending a delivery")
                 crash_point("notifier.marker-deleted")
                 return
-            due = delivery.next_attempt or self.now()
-            early_s = (due - self.now()).total_seconds()
-            if early_s > 0:
-                # then look again: its job may have been deleted, another notifier may be at it
-                await asyncio.sleep(early_s)
-                continue
-            async with self._slots:
-                self._attempting.add(me)
-                try:
-                    wait_s = await self._attempt(delivery)
-                finally:
-                    self._attempting.discard(me)
+            # then look again: its job may have been deleted, another notifier may be at it
             await asyncio.sleep(wait_s)
 
+    async def _look(self, job_id: str, delivery_id: str) -> float | None:
+        """Attempt what is due; returns how long to look away, None: it has ended.
+
+        What waits, for its time or its turn, is not held in memory meanwhile.
+        """
+        found = await self._due(job_id, delivery_id)
+        if not isinstance(found, Delivery):
+            return found
+        turn = self._turns.of(found)
+        if turn.waits:
+            found = None
+        async with turn.held():
+            found = found or await self._due(job_id, delivery_id)
+            if not isinstance(found, Delivery):
+                return found
+            me = self._tasks[job_id, delivery_id]
+            self._attempting.add(me)
+            try:
+                return await self._attempt(found)
+            finally:
+                self._attempting.discard(me)
+
+    async def _due(self, job_id: str, delivery_id: str) -> Delivery | float | None:
+        """A delivery that is due; else in how many seconds it is, None: it has ended."""
+        delivery = await self._load(job_id, delivery_id)
+        if delivery is None or delivery.final:
+            return None
+        now = self.now()
+        early_s = ((delivery.next_attempt or now) - now).total_seconds()
+        return early_s if early_s > 0 else delivery
+
     async def _load(self, job_id: str, delivery_id: str) -> Delivery | None:
+        if (fresh := self._fresh.pop((job_id, delivery_id), None)) is not None:
+            return fresh
         key = keys.delivery(job_id, delivery_id)
         try:
             return Delivery.model_validate_json(
@@ -217,21 +262,24 @@ class Outbox:
     async def _attempt(self, delivery: Delivery) -> float:
         """Make the next attempt, unless another notifier does; returns how long to look away."""
         number = delivery.attempts + 1
-        until = self.now() + timedelta(seconds=self.lease_s)
-        unwanted, held_for = await asyncio.gather(
+        unwanted, claim = await asyncio.gather(
             find_gone(self.store, delivery), self._claim(delivery, number)
         )
-        if held_for > 0:
-            return held_for
-        if held_for < 0:
+        left_s = (claim.until - self.now()).total_seconds()
+        if not claim.ours and left_s > 0:
+            return min(left_s, _LOOK_AGAIN_S)
+        if not claim.ours:
             answer = Answer(State.PENDING, "the notifier was stopped during the attempt")
         elif unwanted is not None:
             answer = unwanted
+        elif left_s < self.deadline_s:
+            # another notifier might take it for lost, and send, before this one has its answer
+            answer = Answer(State.PENDING, "not sent: the store answered too late", made=False)
         else:
             crash_point("notifier.attempt-claimed")
             answer = await self.senders[delivery.kind](delivery, self.now())
             crash_point("notifier.posted")
-            await note_gone(self.store, delivery, answer, self.now, until)
+            await note_gone(self.store, delivery, answer, self.now, claim.until)
         done = after(delivery, answer, self.policy, self.now(), self._random.random())
         metrics.ATTEMPTS.labels(delivery.kind, done.state).inc()
         log = _log.info if done.state is State.DELIVERED else _log.warning
@@ -244,36 +292,35 @@ class Outbox:
         crash_point("notifier.result-stored")
         return 0.0
 
-    async def _claim(self, delivery: Delivery, number: int) -> float:
-        """0: the attempt is ours. More: whose it is may need these seconds. Less: it was lost."""
+    async def _claim(self, delivery: Delivery, number: int) -> _Claim:
         key = keys.delivery_attempt(delivery.job_id, delivery.id, number)
-        mine = json.dumps(
-            {"by": self.name, "once": secrets.token_hex(8), "at": self.now().isoformat()}
-        ).encode()
-        stored = await wait_out(
-            lambda: self.store.put_if_absent(key, mine), what="claiming an attempt"
-        )
-        if stored == mine:
-            return 0.0
-        theirs = json.loads(stored)
-        age = (self.now() - datetime.fromisoformat(theirs["at"])).total_seconds()
-        # our own claim without a result: the store answered too late, nothing was sent
-        if theirs["by"] == self.name:
-            return 0.0
-        return min(self.lease_s - age, _LOOK_AGAIN_S) if age < self.lease_s else -1.0
+
+        async def put() -> bytes:
+            # as it is now, however long the store was away before
+            mine = json.dumps({"by": self.name, "at": self.now().isoformat()})
+            return await self.store.put_if_absent(key, mine.encode())
+
+        stored = json.loads(await wait_out(put, what="claiming an attempt"))
+        # our own of before, without a result, is ours: nothing was sent
+        ours = stored["by"] == self.name
+        return _Claim(ours, datetime.fromisoformat(stored["at"]) + timedelta(seconds=self.lease_s))
 
     async def _record(self, done: Delivery) -> None:
         """Store the result, unless a later attempt has already told more."""
         key = keys.delivery(done.job_id, done.id)
 
-        async def write() -> None:
+        async def write() -> bool:
             try:
-                stored = Delivery.model_validate_json(await self.store.get(key))
+                stat, raw = await self.store.head_bytes(key, _MOST_BYTES)
             except ObjectMissing:
-                return  # the job was deleted meanwhile
+                return True  # the job was deleted meanwhile
+            stored = Delivery.model_validate_json(raw)
             if stored.state is State.DELIVERED:
-                return
-            if done.state is State.DELIVERED or stored.attempts < done.attempts:
-                await self.store.put(key, done.model_dump_json().encode(), "application/json")
+                return True
+            if done.state is not State.DELIVERED and stored.attempts >= done.attempts:
+                return True
+            return await self.store.replace(key, done.model_dump_json().encode(), stat.etag)
 
-        await wait_out(write, what="recording an attempt")
+        # refused: another notifier has just told something; look again
+        while not await wait_out(write, what="recording an attempt"):
+            pass

@@ -71,6 +71,8 @@ class WebhookSender:
             return Answer(State.PENDING, f"no answer within {self.settings.deadline_s:g} s")
         except httpx.InvalidURL as e:
             return Answer(State.GAVE_UP, f"the address cannot be used: {e}")
+        except httpx.ConnectTimeout:
+            return Answer(State.PENDING, "no connection could be made in time")
         except (httpx.HTTPError, OSError) as e:
             return Answer(State.PENDING, f"{type(e).__name__}: {e}")
 
@@ -83,6 +85,9 @@ class WebhookSender:
         headers = {**headers, "host": url.netloc.decode()}
         extensions = {"sni_hostname": url.raw_host.decode()}
         addresses = await self.egress.addresses(target)
+        # one that swallows what it gets leaves time for the others, and for an answer
+        deadline_s = self.settings.deadline_s
+        patience = httpx.Timeout(deadline_s, connect=deadline_s / (len(addresses) + 1))
         async with AsyncExitStack() as stack:
             for left, address in zip(reversed(range(len(addresses))), addresses, strict=True):
                 there = url.copy_with(host=address)
@@ -90,10 +95,10 @@ class WebhookSender:
                     response = await stack.enter_async_context(
                         self.http.stream(
                             "POST", there, content=body, headers=headers, extensions=extensions,
-                            follow_redirects=False,
+                            follow_redirects=False, timeout=patience,
                         )
                     )  # fmt: skip
-                except httpx.ConnectError:
+                except (httpx.ConnectError, httpx.ConnectTimeout):
                     if not left:
                         raise
                 else:

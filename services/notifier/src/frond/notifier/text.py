@@ -26,12 +26,16 @@ def links(event: JobCompleted, public_url: str) -> dict[str, Any]:
 
 
 def webhook_body(delivery: Delivery, public_url: str) -> bytes:
-    """The body, as Standard Webhooks lays it out; the same bytes at each attempt."""
+    """The body, as Standard Webhooks lays it out; the same bytes at each attempt.
+
+    Args:
+        public_url: base of the links where the record says none.
+    """
     event = delivery.event
     data = event.model_dump(mode="json", exclude_none=True)
     if delivery.tenant is not None:
         data["tenant"] = delivery.tenant
-    data["links"] = links(event, public_url)
+    data["links"] = links(event, _base(delivery, public_url))
     body: dict[str, Any] = {"type": "job.completed"}
     if event.finished is not None:
         body["timestamp"] = event.finished.isoformat().replace("+00:00", "Z")
@@ -41,6 +45,9 @@ def webhook_body(delivery: Delivery, public_url: str) -> bytes:
 
 def mail(delivery: Delivery, sender: str, public_url: str, now: datetime) -> EmailMessage:
     """The e-mail. Its Message-ID stays the same, so that a mailbox shows a repeat once.
+
+    Args:
+        public_url: base of the links where the record says none.
 
     Raises:
         ValueError: the address cannot stand in a header.
@@ -54,7 +61,7 @@ def mail(delivery: Delivery, sender: str, public_url: str, now: datetime) -> Ema
     message["Message-ID"] = f"<{delivery.id}@frond.invalid>"
     # so that out-of-office replies stay away
     message["Auto-Submitted"] = "auto-generated"
-    message.set_content(mail_text(event, public_url))
+    message.set_content(mail_text(event, _base(delivery, public_url)))
     return message
 
 
@@ -85,6 +92,10 @@ def mail_text(event: JobCompleted, public_url: str) -> str:
         lines += ["Results:", *(f"  {url}" for url in where["results"].values())]
     # a file's name or a class may have a newline in it, which forges no line here
     return "\n".join(map(visible, lines)) + "\n"
+
+
+def _base(delivery: Delivery, public_url: str) -> str:
+    return public_url if delivery.public_url is None else delivery.public_url
 
 
 def _headline(event: JobCompleted) -> str:

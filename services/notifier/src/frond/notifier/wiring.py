@@ -55,6 +55,8 @@ async def notify(service: Service) -> None:
                 settings.webhook_longest_s,
             ),
             lease_s=settings.lease_s,
+            deadline_s=settings.deadline_s,
+            public_url=settings.public_url,
         )
         await wait_out(lambda: ensure_topics(bootstrap, prefix), what="making topics")
         await wait_out(store.ensure_bucket, what="making the bucket")
