@@ -244,9 +244,11 @@ class Reader:
         last = time.monotonic()
         while True:
             await asyncio.sleep(_PROBE_EVERY_S)
+            # ends only grow, and events are taken while the answer is on its way
+            before = dict(self.positions)
             try:
                 async with asyncio.timeout(_PROBE_EVERY_S):
-                    ends = await self.consumer.end_offsets(list(self.positions))
+                    ends = await self.consumer.end_offsets(list(before))
             except (KafkaError, OSError, TimeoutError) as e:
                 if time.monotonic() - last > _PATIENCE_S:
                     raise _Silent(repr(e)) from e
@@ -255,7 +257,7 @@ class Reader:
             now = sum(len(self.consumer.partitions_for_topic(t) or ()) for t in self.topics)
             if now > len(self.positions):
                 raise _Silent("topics have more partitions now")
-            behind = [p for p, end in ends.items() if end < self.positions[p]]
+            behind = [p for p, end in ends.items() if end < before[p]]
             if behind:
                 # the cluster is the same by its id, its topics are not: made anew
                 await self._rewind(behind)
