@@ -13,6 +13,7 @@ from aiokafka import TopicPartition
 
 from frond.contracts import topics
 from frond.ingest.context import Ingest
+from frond.ingest.hub import Hub
 from frond.ingest.readmodel import consumer
 from frond.ingest.readmodel.consumer import Reader
 from frond.ingest.settings import IngestSettings
@@ -21,10 +22,12 @@ PARTITION = TopicPartition(topics.IMAGED.named(""), 0)
 
 
 class Broker:
-    """Tells ends as they are when it is asked; ``meanwhile`` happens before the answer is there."""
+    """Tells ends as they are when it is asked; ``meanwhile`` happens before the answer is there. ``at``:
+    what was read up to."""
 
-    def __init__(self, end: int) -> None:
+    def __init__(self, end: int, at: int = 0) -> None:
         self.end = end
+        self.at = at
         self.asked = 0
         self.thrice = asyncio.Event()
         self.meanwhile: Callable[[], None] = lambda: None
@@ -37,8 +40,27 @@ class Broker:
             self.thrice.set()
         return ends
 
+    async def getmany(self, **_: Any) -> dict[TopicPartition, list[Any]]:
+        await asyncio.sleep(0.01)
+        return {}
+
+    async def position(self, _: TopicPartition) -> int:
+        return self.at
+
     def partitions_for_topic(self, _: str) -> set[int]:
         return set()
+
+
+class Told(Hub):
+    """``told``: that the read model has caught up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told = asyncio.Event()
+
+    def reached(self) -> None:
+        super().reached()
+        self.told.set()
 
 
 @pytest.fixture
@@ -85,3 +107,22 @@ async def test_topics_that_were_made_anew_are_read_from_their_beginning(reader: 
     with pytest.raises(consumer._Silent, match="anew"):
         await asyncio.wait_for(reader._watch(), 10)
     assert rewound == [PARTITION]
+
+
+async def test_it_is_told_once_that_the_read_model_has_caught_up(reader: Reader) -> None:
+    """When all is read that was there at first, also where the last offset is a transaction's marker;
+    what came since does not matter."""
+    hub = reader.ingest.hub = Told()
+    broker = Broker(end=10, at=3)
+    serve(reader, broker, 3)
+    stop = asyncio.Event()
+    running = asyncio.create_task(reader.run(stop))
+    await asyncio.wait_for(broker.thrice.wait(), 10)
+    broker.end = 20
+    await asyncio.sleep(0.1)
+    assert not hub.caught_up
+    broker.at = 10
+    await asyncio.wait_for(hub.told.wait(), 10)
+    assert hub.caught_up
+    stop.set()
+    await running

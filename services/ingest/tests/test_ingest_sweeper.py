@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -17,11 +18,12 @@ from frond.contracts.envelope import new_traceparent
 from frond.contracts.errors import BrokerUnavailable
 from frond.contracts.events import Event, JobSealed, JobStatusChanged
 from frond.contracts.jobs import ImageCounts, JobStatus
-from frond.ingest import desk
+from frond.ingest import desk, sweeper
 from frond.ingest.context import Ingest
 from frond.ingest.readmodel import tables
 from frond.ingest.readmodel.rows import JobRow
 from frond.ingest.sweeper import sweep_job
+from frond.runtime import Service
 from frond.stack import Endpoints
 from frond.store import ObjectStore, StoreSettings
 
@@ -124,3 +126,24 @@ async def test_jobs_without_a_seal_are_not_asked_for_one_at_each_sweep(
     await shown(ingest)
     assert await sweeps(ingest, 3) == []
     assert asked == [keys.job_sealed("j")]
+
+
+async def test_no_sweep_begins_before_the_read_model_has_caught_up(
+    ingest: Ingest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new database over topics of days: what it has not heard of yet was sent all the same."""
+    ingest.settings.sweep_seconds = 0.01
+    service = Service("ingest", ingest.settings)
+    caught_up: list[bool] = []
+
+    async def once(_: Ingest) -> int:
+        caught_up.append(ingest.hub.caught_up)
+        service.stop.set()
+        return 0
+
+    monkeypatch.setattr(sweeper, "sweep", once)
+    sweeping = asyncio.create_task(sweeper.sweep_forever(service, ingest))
+    await asyncio.sleep(0.2)
+    ingest.hub.reached()
+    await asyncio.wait_for(sweeping, 10)
+    assert caught_up == [True]

@@ -37,9 +37,13 @@ _log = get_logger(__name__)
 
 
 async def sweep_forever(service: Service, ingest: Ingest) -> None:
-    """Sweep every minute until the service is asked to stop. Outages cut a sweep short."""
+    """Sweep every minute until the service is asked to stop. Outages cut a sweep short.
+
+    Not before the read model has caught up: of a database that is new, all that its topics have not
+    told yet would be sent again.
+    """
     while not service.stop.is_set():
-        if not service.health.waiting_for:
+        if ingest.hub.caught_up and not service.health.waiting_for:
             try:
                 await sweep(ingest)
             except (StoreUnavailable, BrokerUnavailable, SQLAlchemyError) as e:
