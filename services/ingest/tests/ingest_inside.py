@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -13,12 +13,12 @@ from frond.ingest.intake import File
 from frond.ingest.problems import Refused
 from frond.ingest.rooms import Room, make_room
 from frond.ingest.settings import IngestSettings
-from frond.store import ObjectStore
+from frond.store import Listed, ObjectStore
 from frond.store.client import Stat
 
 
 class Watched(ObjectStore):
-    """A store that does something after it was asked for one object, and before it answers."""
+    """A store that does something after it was asked for one object or prefix, and before it answers."""
 
     at = ""
     then: Callable[[], Awaitable[None]]
@@ -36,6 +36,14 @@ class Watched(ObjectStore):
             return await super().stat(key, bucket=bucket)
         finally:
             await self._asked(key)
+
+    async def list(
+        self, prefix: str, *, bucket: str | None = None, start_after: str | None = None
+    ) -> AsyncIterator[Listed]:
+        found = [f async for f in super().list(prefix, bucket=bucket, start_after=start_after)]
+        await self._asked(prefix)
+        for item in found:
+            yield item
 
     async def head_bytes(
         self, key: str, length: int, *, bucket: str | None = None

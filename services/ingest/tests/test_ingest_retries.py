@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+from ingest_world import refused
 
 from frond.auth import KeyStore, Scope
 from frond.contracts import keys
@@ -53,8 +54,10 @@ async def client_of(door: Any, tenant: str) -> httpx.Client:
     return client
 
 
-async def ended(store: ObjectStore, api: httpx.Client, image: str | None = None) -> str:
-    """A job of this caller that has ended, with one failed image."""
+async def ended(
+    store: ObjectStore, api: httpx.Client, image: str | None = None, failed: int = 1
+) -> str:
+    """A job of this caller that has ended, with one failed image, or so many of which one is told."""
     job = f"job-{secrets.token_hex(4)}"
     assert api.post("/jobs", json={"job_id": job}).status_code == 201
     uri = image or store.uri(f"uploads/{job}/a.tif")
@@ -63,7 +66,7 @@ async def ended(store: ObjectStore, api: httpx.Client, image: str | None = None)
     await store.put(keys.result(job, "summary.json"), summary.encode())
     over = JobCompleted(
         job_id=job, status=JobStatus.FAILED, outcome=JobOutcome.COMPLETED_WITH_ERRORS,
-        images=ImageCounts(expected=1, failed=1), windows=WindowCounts(), detections={},
+        images=ImageCounts(expected=failed, failed=failed), windows=WindowCounts(), detections={},
     )  # fmt: skip
     await store.put(keys.job_completed(job), over.model_dump_json().encode())
     return job
@@ -139,4 +142,16 @@ async def test_places_are_asked_for_again(armed: Any) -> None:
         answer = acme.post("/jobs", json={"job_id": taken})
         assert answer.json()["reason"] == "bad-job-id", answer.text
     assert acme.post("/jobs", json={"job_id": f"retry-{secrets.token_hex(4)}-a"}).is_success
+    store.close()
+
+
+async def test_a_retry_has_no_more_images_than_a_job_may(armed: Any) -> None:
+    """Refused by the count of the completed event, before the failures are read."""
+    door, _ = armed
+    store = door.store()
+    acme = await client_of(door, "acme")
+    job = await ended(store, acme, failed=100_001)
+    told = refused(acme.post(f"/jobs/{job}/retry", json={}), 422, "too-many")
+    assert told.startswith("100001 images of job") and "may have 100000 here" in told
+    assert not await store.exists(keys.job_spec(f"{job}-retry-1"))
     store.close()

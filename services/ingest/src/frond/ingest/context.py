@@ -19,6 +19,7 @@ from frond.contracts.errors import BrokerUnavailable, StoreUnavailable
 from frond.contracts.jobs import JobSpec
 from frond.ingest.hub import Hub
 from frond.ingest.readmodel.database import Database
+from frond.ingest.seals import Seals
 from frond.ingest.settings import IngestSettings
 from frond.ingest.together import Together
 from frond.models.registry import Registry
@@ -99,6 +100,7 @@ class Ingest:
         """Held while a job's claims are counted, and while one that was kept is taken away."""
         self.listing: set[str] = set()
         """Jobs whose prefix this process is listing right now."""
+        self.seals = Seals()
         self.together = Together()
         self._lately: dict[Hashable, tuple[float, Any]] = {}
         self._preparing = asyncio.Lock()

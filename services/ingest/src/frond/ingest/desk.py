@@ -216,8 +216,10 @@ async def tell_sealed(ingest: Ingest, job_id: str, size: int, traceparent: str) 
     try:
         async with asyncio.timeout(_SEND_PATIENCE_S):
             await ingest.producer.send(out, traceparent=traceparent)
+        ingest.seals.told(job_id)
         crash_point("ingest.seal-sent")
     except (BrokerUnavailable, TimeoutError) as e:
+        ingest.seals.forget(job_id)
         _log.warning("sealed, to be sent by the sweeper", job_id=job_id, error=repr(e))
 
 

@@ -15,6 +15,8 @@ class Hub:
     def __init__(self) -> None:
         self._waiting: dict[str, set[asyncio.Event]] = {}
         self.closing = False
+        self.caught_up = False
+        """Whether the rows have had all that was on the topics when the read model began."""
 
     @contextlib.contextmanager
     def watching(self, job_id: str) -> Iterator[asyncio.Event]:
@@ -39,6 +41,10 @@ class Hub:
         """Events were applied to the rows of these jobs: count them, wake those who wait."""
         metrics.EVENTS.inc(events)
         self.changed(job_ids)
+
+    def reached(self) -> None:
+        """From now on what the rows lack was not on the topics, or has just come."""
+        self.caught_up = True
 
     def close(self) -> None:
         """Wake everybody: the service stops and streams must end."""

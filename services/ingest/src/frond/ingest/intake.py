@@ -193,11 +193,9 @@ async def require_place(ingest: Ingest, job_id: str, files: Sequence[File], room
 
 async def _closing(ingest: Ingest, job_id: str) -> tuple[bool, dict[str, Any] | None]:
     """Whether somebody is sealing the job just now, and its seal."""
-    try:
-        closing = age(await ingest.store.stat(places.sealing(job_id))) < SEALING_S
-    except ObjectMissing:
-        closing = False
-    # after the marker: it is taken away when the job is sealed
+    marks = [m async for m in ingest.store.list(places.sealing(job_id))]
+    closing = any(age(m) < SEALING_S for m in marks)
+    # after the marks: they are taken away when the job is sealed
     try:
         return closing, json.loads(await ingest.store.get(keys.job_sealed(job_id)))
     except ObjectMissing:

@@ -55,8 +55,15 @@ def refused_record(job_id: str, image_id: str) -> str:
 
 
 def sealing(job_id: str) -> str:
-    """Somebody counts the job's images in order to seal it: no name is claimed meanwhile."""
+    """Prefix of the marks of those who count the job's images in order to seal it: no name is claimed
+    meanwhile."""
     return f"{keys.job_prefix(job_id)}sealing"
+
+
+def sealing_by(job_id: str, sealer: str) -> str:
+    """The mark of one of them, which nobody else takes away. Beside the mark that all shared once,
+    not below it: an object is no folder in every store."""
+    return f"{sealing(job_id)}-{sealer}"
 
 
 def claims(job_id: str) -> str:

@@ -7,8 +7,9 @@ way leaves it to the sweeper, and the same request made twice begins one job.
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -46,7 +47,8 @@ async def begin(
 
     Raises:
         Refused: 404; CONFLICT: the job has not ended, was cancelled, or nothing of it failed so;
-            429: its tenant has as many open jobs as it may; as :func:`tenancy.require_place`.
+            TOO_MANY: more images of it failed than a job may have; 429: its tenant has as many open
+            jobs as it may; as :func:`tenancy.require_place`.
     """
     await desk.row_of(ingest, job_id)
     spec = await _spec(ingest, job_id)
@@ -139,6 +141,13 @@ async def _spec(ingest: Ingest, job_id: str) -> JobSpec:
         )
     if not completed.images.failed:
         raise Refused(Reason.CONFLICT, f"No image of job {job_id!r} failed: nothing to retry.")
+    most = ingest.settings.max_files
+    if completed.images.failed > most:
+        raise Refused(
+            Reason.TOO_MANY,
+            f"{completed.images.failed} images of job {job_id!r} failed, and a job may have {most} "
+            "here. Send them again as new jobs.",
+        )
     try:
         return JobSpec.model_validate_json(await ingest.store.get(keys.job_spec(job_id)))
     except ObjectMissing:
@@ -151,8 +160,13 @@ async def _spec(ingest: Ingest, job_id: str) -> JobSpec:
 
 async def _failed(ingest: Ingest, job_id: str, reasons: Collection[Reason]) -> list[File]:
     """The failed images, by the job's own summary: the store knows, however old the job is."""
-    told = await _failures(ingest, job_id)
-    wanted = [f for f in told if not reasons or f["reason"] in {r.value for r in reasons}]
+    raw = await _failures(ingest, job_id)
+    return await asyncio.to_thread(_chosen, job_id, raw, {r.value for r in reasons})
+
+
+def _chosen(job_id: str, failures: bytes, reasons: Collection[str]) -> list[File]:
+    told = list(_one_by_one(failures.decode()))
+    wanted = [f for f in told if not reasons or f["reason"] in reasons]
     if not wanted:
         there = ", ".join(sorted({str(f["reason"]) for f in told}))
         raise Refused(
@@ -174,18 +188,31 @@ async def _failed(ingest: Ingest, job_id: str, reasons: Collection[Reason]) -> l
     return files
 
 
-async def _failures(ingest: Ingest, job_id: str) -> Sequence[dict[str, Any]]:
+async def _failures(ingest: Ingest, job_id: str) -> bytes:
+    """What stands between the brackets of the summary's list of failures."""
     read = bytearray()
+    end = -1
     async for piece in ingest.store.stream(keys.result(job_id, "summary.json")):
+        # of what was looked at already, the end may begin what is looked for
+        looked = max(0, len(read) - len(_END) + 1)
         read += piece
-        if _END in read:
+        end = read.find(_END, looked)
+        if end >= 0:
             break
-    head, _, _ = bytes(read).partition(_END)
-    found = head.find(_FAILURES)
+    found = read.find(_FAILURES, 0, max(0, end))
     if found < 0:
         raise Refused(Reason.INTERNAL, f"The summary of job {job_id!r} lists no failures.")
-    listed: list[dict[str, Any]] = json.loads(b"[" + head[found + len(_FAILURES) :] + b"]")
-    return listed
+    return bytes(read[found + len(_FAILURES) : end])
+
+
+def _one_by_one(listed: str) -> Iterator[dict[str, Any]]:
+    # a list that is parsed at once lets no other thread run until it is
+    decoder = json.JSONDecoder()
+    at = 0
+    while at < len(listed):
+        failure, end = decoder.raw_decode(listed, at)
+        yield failure
+        at = end + len(",")
 
 
 def _is_an_address(uri: str) -> bool:

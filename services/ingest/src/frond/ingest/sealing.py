@@ -2,7 +2,8 @@
 
 Who adds an image claims its name, then looks whether the job is closed or being closed, then
 records it. Who seals marks the job as being closed, then waits until every claim has its record.
-So of the two, one always sees the other.
+So of the two, one always sees the other. Each who seals has a mark of its own: one that gives up takes
+away no other's.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ async def seal(ingest: Ingest, job_id: str, size: int | None, traceparent: str) 
     sealed = await _stored(ingest, job_id)
     if sealed is not None and not sealed.get("declared"):
         # whoever sealed it may have died before this; the size that is stored closes the job now
-        await ingest.store.delete(places.sealing(job_id))
+        await ingest.store.delete_prefix(places.sealing(job_id))
         wanted = int(sealed["job_size"]) if size is None else size
         return await desk.seal(ingest, job_id, wanted, traceparent)
     if sealed is None and await seals_itself(ingest, job_id):
@@ -49,7 +50,8 @@ async def seal(ingest: Ingest, job_id: str, size: int | None, traceparent: str) 
             f"The images of job {job_id!r} are still being read in; it seals itself.",
             headers={"Retry-After": "5"},
         )
-    await ingest.store.put(places.sealing(job_id), b"", "application/octet-stream")
+    mark = places.sealing_by(job_id, intake.new_attempt())
+    await ingest.store.put(mark, b"", "application/octet-stream")
     crash_point("ingest.sealing-marked")
     try:
         has = await _settled(ingest, job_id)
@@ -64,9 +66,13 @@ async def seal(ingest: Ingest, job_id: str, size: int | None, traceparent: str) 
         if sealed is None and size > has:
             # a size that it has is no wish: it was declared before there was this limit
             desk.require_size(ingest, size)
-        return await desk.seal(ingest, job_id, size, traceparent, declared=size > has)
+        await desk.seal(ingest, job_id, size, traceparent, declared=size > has)
+        if size == has:
+            # closed for good: the marks of those who died guard nothing any more
+            await ingest.store.delete_prefix(places.sealing(job_id))
+        return size
     finally:
-        await ingest.store.delete(places.sealing(job_id))
+        await ingest.store.delete(mark)
         crash_point("ingest.sealing-ended")
 
 

@@ -1,7 +1,7 @@
 """What was recorded and never sent, sent again: the other half of the outbox.
 
 Looks at jobs with a marker under ``open/`` only. A job all of whose images were seen on the topic
-costs one look at its row.
+costs one look at its row, and until the aggregator knows its size now and then one at its seal.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from frond.ingest.context import Ingest, age
 from frond.ingest.manifests import Manifest
 from frond.ingest.problems import Refused
 from frond.ingest.readmodel import queries
+from frond.ingest.readmodel.rows import JobRow
 from frond.ingest.routes.jobs import caught_up
 from frond.runtime import Service, crash_point, get_logger, wait_out
 from frond.store import Listed
@@ -36,9 +37,13 @@ _log = get_logger(__name__)
 
 
 async def sweep_forever(service: Service, ingest: Ingest) -> None:
-    """Sweep every minute until the service is asked to stop. Outages cut a sweep short."""
+    """Sweep every minute until the service is asked to stop. Outages cut a sweep short.
+
+    Not before the read model has caught up: of a database that is new, all that its topics have not
+    told yet would be sent again.
+    """
     while not service.stop.is_set():
-        if not service.health.waiting_for:
+        if ingest.hub.caught_up and not service.health.waiting_for:
             try:
                 await sweep(ingest)
             except (StoreUnavailable, BrokerUnavailable, SQLAlchemyError) as e:
@@ -132,18 +137,22 @@ async def sweep_job(ingest: Ingest, job_id: str) -> int:
         crash_point("ingest.cancel-swept")
         return 1
     whole = row is not None and row.expected is not None and row.seen >= row.expected
-    if whole and not await queries.any_unsent(ingest.db, job_id):
-        return 0
-    await _finish_manifest(ingest, job_id, trace)
-    with contextlib.suppress(ObjectMissing):
-        await listing.expand(ingest, job_id, trace)
-    sent = await _resend_inputs(ingest, job_id, trace)
-    if row is None or row.snapshot is None:
-        sent += await _resend_seal(ingest, job_id, trace)
+    sent = 0
+    if not whole or await queries.any_unsent(ingest.db, job_id):
+        sent = await _resend_images(ingest, job_id, trace)
+    if row is None or not _size_was_told(row):
+        await _resend_seal(ingest, job_id, trace, whole=whole)
     if sent:
         metrics.SWEPT.inc(sent)
         _log.warning("sent what was never sent", job_id=job_id, events=sent)
     return sent
+
+
+async def _resend_images(ingest: Ingest, job_id: str, trace: str) -> int:
+    await _finish_manifest(ingest, job_id, trace)
+    with contextlib.suppress(ObjectMissing):
+        await listing.expand(ingest, job_id, trace)
+    return await _resend_inputs(ingest, job_id, trace)
 
 
 async def _finish_manifest(ingest: Ingest, job_id: str, trace: str) -> None:
@@ -192,13 +201,21 @@ async def _resend_inputs(ingest: Ingest, job_id: str, trace: str) -> int:
     return sent + (await send(page) if page else 0)
 
 
-async def _resend_seal(ingest: Ingest, job_id: str, trace: str) -> int:
-    """The seal is cheap, and nothing in the read model says whether it was seen."""
+def _size_was_told(row: JobRow) -> bool:
+    """Whether the aggregator has said how many images the job has."""
+    snapshot = json.loads(row.snapshot) if row.snapshot else {}
+    return snapshot.get("images", {}).get("expected") is not None
+
+
+async def _resend_seal(ingest: Ingest, job_id: str, trace: str, *, whole: bool) -> None:
+    """Send the job's seal, if it has one, unless this process has done so lately."""
+    if ingest.seals.told_lately(job_id):
+        return
     try:
         sealed = json.loads(await ingest.store.get(keys.job_sealed(job_id)))
     except ObjectMissing:
-        return 0
-    await desk.seal(
-        ingest, job_id, int(sealed["job_size"]), trace, declared=bool(sealed.get("declared"))
-    )
-    return 0
+        if whole:
+            # its images' own events say its size
+            ingest.seals.told(job_id)
+        return
+    await desk.tell_sealed(ingest, job_id, int(sealed["job_size"]), trace)

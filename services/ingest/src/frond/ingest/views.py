@@ -149,6 +149,15 @@ def base(request: Request) -> str:
     return (own or str(request.base_url)).rstrip("/")
 
 
+def asked(request: Request, **changed: str) -> str:
+    """The address that was asked for, as clients reach it, with these parameters changed."""
+    url = request.url.include_query_params(**changed)
+    if not ingest_of(request).settings.public_url:
+        return str(url)
+    query = f"?{url.query}" if url.query else ""
+    return f"{base(request)}{url.path}{query}"
+
+
 def moment(ms: int | None) -> datetime | None:
     """Milliseconds since the epoch as a time; the first or the last that there is for those beyond.
 

@@ -45,6 +45,7 @@ images, and until the next batch its page says more than their list."""
 _CATCHING_UP_S: Final = 0.02
 _PROBE_EVERY_S: Final = 10.0
 _PATIENCE_S: Final = 30.0
+_LOOK_S: Final = 1.0
 _O: Final = tables.offsets.c
 # once: making it anew for each partition of each batch took longer than carrying it out
 _ADVANCE: Final = (
@@ -106,6 +107,7 @@ class Reader:
         self.cluster = ""
         self.positions: Positions = {}
         self.consumer: AIOKafkaConsumer | None = None
+        self._goal: Positions | None = None
         prefix = ingest.settings.topic_prefix
         self.topics: Mapping[str, Topic] = {t.named(prefix): t for t in TOPICS}
 
@@ -173,10 +175,25 @@ class Reader:
                     await self._take(got)
                     full = sum(map(len, got.values())) == _BATCH
                     await asyncio.sleep(_CATCHING_UP_S if full else _PAUSE_S)
+                await self._look_whether_caught_up()
         finally:
             watch.cancel()
             with contextlib.suppress(asyncio.CancelledError, _Silent):
                 await watch
+
+    async def _look_whether_caught_up(self) -> None:
+        """Tell once that what was on the topics when they were first looked at is in the rows."""
+        assert self.consumer is not None
+        if self._goal is None or self.ingest.hub.caught_up:
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LOOK_S):
+                for p in list(self._goal):
+                    # not our own: a transaction's marker is an offset that no message has
+                    if await self.consumer.position(p) >= self._goal[p]:
+                        del self._goal[p]
+            if not self._goal:
+                self.ingest.hub.reached()
 
     async def _take(self, got: Mapping[TopicPartition, Sequence[Any]]) -> None:
         dated: list[Dated] = []
@@ -242,20 +259,26 @@ class Reader:
         """A sign of life from the broker, and whether topics have grown."""
         assert self.consumer is not None
         last = time.monotonic()
+        pause = 0.0
         while True:
-            await asyncio.sleep(_PROBE_EVERY_S)
+            await asyncio.sleep(pause)
+            pause = _PROBE_EVERY_S
+            # ends only grow, and events are taken while the answer is on its way
+            before = dict(self.positions)
             try:
                 async with asyncio.timeout(_PROBE_EVERY_S):
-                    ends = await self.consumer.end_offsets(list(self.positions))
+                    ends = await self.consumer.end_offsets(list(before))
             except (KafkaError, OSError, TimeoutError) as e:
                 if time.monotonic() - last > _PATIENCE_S:
                     raise _Silent(repr(e)) from e
                 continue
             last = time.monotonic()
+            if self._goal is None:
+                self._goal = dict(ends)
             now = sum(len(self.consumer.partitions_for_topic(t) or ()) for t in self.topics)
             if now > len(self.positions):
                 raise _Silent("topics have more partitions now")
-            behind = [p for p, end in ends.items() if end < self.positions[p]]
+            behind = [p for p, end in ends.items() if end < before[p]]
             if behind:
                 # the cluster is the same by its id, its topics are not: made anew
                 await self._rewind(behind)

@@ -71,6 +71,8 @@ class Keeper:
 def _hear(service: Service, ingest: Ingest, told: dict[str, Any]) -> None:
     if "changed" in told:
         ingest.hub.applied(told["changed"], told["events"])
+    elif "caught_up" in told:
+        ingest.hub.reached()
     elif told["waits"] is None:
         service.health.ready(told["part"])
     else:
@@ -122,6 +124,10 @@ class _ToldHub(Hub):
 
     def applied(self, job_ids: Iterable[str], events: int) -> None:
         self._line.tell(changed=sorted(job_ids), events=events)
+
+    def reached(self) -> None:
+        super().reached()
+        self._line.tell(caught_up=True)
 
 
 class _ToldHealth(Health):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, delete, func, or_, select, tuple_, update
 
 from frond.contracts.jobs import ImageStatus, JobStatus
 from frond.ingest.readmodel import tables
@@ -71,8 +71,8 @@ async def jobs(
     if until is not None:
         where.append(j.created < until)
     if after is not None:
-        created, job_id = after
-        where.append(or_(j.created < created, and_(j.created == created, j.job_id < job_id)))
+        # row values: an index is entered at them, and not at what or_ makes of the same
+        where.append(tuple_(j.created, j.job_id) < after)
     query = select(tables.jobs).where(*where).order_by(j.created.desc(), j.job_id.desc())
     return await db.ask(lambda c: [JobRow(**r._mapping) for r in c.execute(query.limit(limit))])
 
@@ -98,8 +98,7 @@ async def images(
     if status is not None:
         where.append(i.status == status)
     if after is not None:
-        name, image_id = after
-        where.append(or_(i.name > name, and_(i.name == name, i.image_id > image_id)))
+        where.append(tuple_(i.name, i.image_id) > after)
     columns = [c for c in i if c.name != "chunks_done"]
     query = select(*columns).where(*where).order_by(i.name, i.image_id).limit(limit)
     return await db.ask(lambda c: c.execute(query).all())

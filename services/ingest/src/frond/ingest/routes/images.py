@@ -185,11 +185,10 @@ async def list_images(
         ingest.db, job_id, status=status.value if status else None, after=after, limit=limit + 1
     )
     more = None
-    links = [views.Link(rel="self", href=str(request.url))]
+    links = [views.Link(rel="self", href=views.asked(request))]
     if len(rows) > limit:
         more = write_cursor(rows[limit - 1].name, rows[limit - 1].image_id)
-        href = str(request.url.include_query_params(cursor=more))
-        links.append(views.Link(rel="next", href=href))
+        links.append(views.Link(rel="next", href=views.asked(request, cursor=more)))
     return views.ImageList(
         images=[views.image(request, r) for r in rows[:limit]], links=links, next_cursor=more
     )

@@ -184,10 +184,9 @@ async def list_jobs(
     more = (
         write_cursor(rows[limit - 1].created, rows[limit - 1].job_id) if len(rows) > limit else None
     )
-    links = [views.Link(rel="self", href=str(request.url))]
+    links = [views.Link(rel="self", href=views.asked(request))]
     if more:
-        href = str(request.url.include_query_params(cursor=more))
-        links.append(views.Link(rel="next", href=href))
+        links.append(views.Link(rel="next", href=views.asked(request, cursor=more)))
     return views.JobList(
         jobs=[views.job(request, r) for r in rows[:limit]], links=links, next_cursor=more
     )

@@ -111,12 +111,11 @@ async def list_runs(
         )
     after = f"{found[0]:015d}-{found[1]}" if found else None
     runs, last = await ingest_of(request).trainings.page(after, limit)
-    links = [views.Link(rel="self", href=str(request.url))]
+    links = [views.Link(rel="self", href=views.asked(request))]
     time, _, training_id = (last or "").partition("-")
     more = write_cursor(int(time), training_id) if last else None
     if more:
-        href = str(request.url.include_query_params(cursor=more))
-        links.append(views.Link(rel="next", href=href))
+        links.append(views.Link(rel="next", href=views.asked(request, cursor=more)))
     return TrainingList(training=list(runs), links=links, next_cursor=more)
 
 
