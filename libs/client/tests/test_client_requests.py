@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import httpx
@@ -326,11 +327,13 @@ def test_a_file_that_changes_while_it_is_sent(
 
 
 class Slow(httpx.BaseTransport):
-    """Refuses ``3.tif`` unread; reads of others a piece before that is known, and then to the end."""
+    """Refuses ``3.tif`` once three others are under way; reads of these a piece before the client has
+    heard of that, and then to the end."""
 
-    def __init__(self, service: Any) -> None:
+    def __init__(self, service: Any, stopped: Callable[[], bool]) -> None:
         self.service = service
-        self.known = threading.Event()
+        self.stopped = stopped
+        self.begun = threading.Semaphore(0)
         self.pieces: list[str] = []
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
@@ -338,20 +341,26 @@ class Slow(httpx.BaseTransport):
             return self.service(request)  # type: ignore[no-any-return]
         name = request.url.path.rpartition("/")[2]
         if name == "3.tif":
-            threading.Timer(0.3, self.known.set).start()
+            for _ in range(3):
+                assert self.begun.acquire(timeout=60)
             return httpx.Response(413, json={"detail": "too large"})
         for _ in cast(httpx.SyncByteStream, request.stream):
             self.pieces.append(name)
-            self.known.wait(10)
+            self.begun.release()
+            self.stopped()
         return httpx.Response(201, json={"name": name})
 
 
-def test_a_refused_file_ends_those_under_way(service: Any, tmp_path: Path) -> None:
+def test_a_refused_file_ends_those_under_way(
+    service: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """They are not sent to their ends first, and the error that is told is the refused one's."""
     files = [tmp_path / f"{n}.tif" for n in range(5)]
     for n, file in enumerate(files):
         file.write_bytes(bytes(8_000_000 - n))
-    door = Slow(service)
+    stop = threading.Event()
+    monkeypatch.setattr("frond.client.client.threading", SimpleNamespace(Event=lambda: stop))
+    door = Slow(service, lambda: stop.wait(60))
     with (
         Client(
             "http://frond.test", "k", transport=door, journal_dir=tmp_path / "journal"

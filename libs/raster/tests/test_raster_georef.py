@@ -116,14 +116,19 @@ def test_gcps_around_the_whole_earth_stay_as_they_are(make_raster: Make, scene: 
     assert np.allclose(lonlat[0], [-135, 135], rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("where", ["one line", "one point"])
-def test_gcps_that_fix_no_place_are_left_out(make_raster: Make, scene: Scene, where: str) -> None:
+@pytest.mark.parametrize("where", ["a line", "a crooked line", "one point", "no place"])
+@pytest.mark.parametrize("count", [3, 4, 8, 12])
+def test_gcps_that_fix_no_place_are_left_out(
+    make_raster: Make, scene: Scene, where: str, count: int
+) -> None:
     """The pixels are as good as ever: the image has no georeference, and says why."""
-    step = 100 if where == "one line" else 0
-    points = [
-        GroundControlPoint(row=n * step, col=n * step, x=100 + n * step, y=n * step, z=0)
-        for n in range(4)
-    ]
+    turn = 0.731 if where == "a crooked line" else 1.0
+    points = []
+    for n in range(count):
+        col = 0.0 if where == "one point" else n * 24.7
+        row = col * turn if where != "no place" else n % 3 * 50.3
+        x, y = (0.0, 0.0) if where == "no place" else (100 + col / 300, row / 300)
+        points.append(GroundControlPoint(row=row, col=col, x=x, y=y, z=0))
     info = facts(make_raster(scene(), transform=None, crs=CRS.from_epsg(4326), gcps=points))
     assert info.georeference.kind == "none"
     assert any("GCPs lie on one line or on one point" in n for n in info.notes)

@@ -226,6 +226,22 @@ def test_a_colour_table_is_expanded(make_raster: Make, plan_of: PlanOf, manifest
     assert any("the model sees the numbers" in n for n in of_one.notes)
 
 
+def test_a_table_that_is_not_there_is_none(
+    make_raster: Make, scene: Scene, plan_of: PlanOf, manifest: Any
+) -> None:
+    """A band that is tagged as one of palette indices, without a palette, is a band of numbers."""
+
+    def tag(out: Any) -> None:
+        out.colorinterp = [ColorInterp.palette]
+
+    path = make_raster(scene(bands=1), photometric="MINISBLACK", after=tag)
+    plan = plan_of(path, manifest(bands=(1,)))
+    assert not plan.source.palette
+    with pytest.raises(RasterRejected) as e:
+        plan_of(path)
+    assert e.value.reason is Reason.MISSING_BANDS
+
+
 def test_a_table_of_greys_is_expanded_for_models_of_one_band(
     make_raster: Make, plan_of: PlanOf, manifest: Any
 ) -> None:

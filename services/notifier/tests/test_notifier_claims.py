@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
@@ -25,7 +26,7 @@ TAKEN = Answer(State.DELIVERED, "HTTP 200")
 
 class Staged(ObjectStore):
     """A store, and what happens around its calls, once: ``claiming`` to the first claim of an
-    attempt, ``after_read`` when an object was read."""
+    attempt, ``after_read`` when an object was read to be replaced."""
 
     claiming: Callable[[Callable[[], Awaitable[bytes]]], Awaitable[bytes]] | None = None
     after_read: Callable[[], Awaitable[Any]] | None = None
@@ -38,22 +39,14 @@ class Staged(ObjectStore):
             return await staged(lambda: ObjectStore.put_if_absent(self, key, data, content_type))
         return await super().put_if_absent(key, data, content_type)
 
-    async def get(self, key: str, *, bucket: str | None = None) -> bytes:
-        found = await super().get(key, bucket=bucket)
-        await self._was_read()
-        return found
-
     async def head_bytes(
         self, key: str, length: int, *, bucket: str | None = None
     ) -> tuple[Stat, bytes]:
         found = await super().head_bytes(key, length, bucket=bucket)
-        await self._was_read()
-        return found
-
-    async def _was_read(self) -> None:
         staged, self.after_read = self.after_read, None
         if staged is not None:
             await staged()
+        return found
 
 
 @pytest.fixture
@@ -135,13 +128,16 @@ async def test_what_would_outlast_its_lease_is_not_sent(
 async def test_a_late_result_never_takes_a_delivered_one_back(staged: Staged, told: State) -> None:
     """Another notifier writes the record between this one's look at it and its own writing."""
     expected = await job(staged, "both", URL)
+    due = None if told is State.DELIVERED else datetime.now(UTC) + timedelta(hours=1)
+    written = asyncio.Event()
 
     async def write() -> None:
         theirs = expected.model_copy(
-            update={"state": told, "attempts": 2, "next_attempt": None, "last_answer": "theirs"}
+            update={"state": told, "attempts": 2, "next_attempt": due, "last_answer": "theirs"}
         )
         key = keys.delivery(theirs.job_id, theirs.id)
         await staged.put(key, theirs.model_dump_json().encode())
+        written.set()
 
     async def send(delivery: Delivery, now: datetime) -> Answer:
         staged.after_read = write
@@ -149,7 +145,9 @@ async def test_a_late_result_never_takes_a_delivered_one_back(staged: Staged, to
 
     outbox = Outbox(staged, {Kind.WEBHOOK: send}, Policy(3, 1000.0))
     await outbox.take(completed("both"))
-    record = await recorded(staged, expected, lambda d: d.attempts > 0)
-    await outbox.close(5)
+    async with asyncio.timeout(120):
+        await written.wait()
+    # what is under way is ended first
+    await outbox.close(60)
     record = await recorded(staged, expected, lambda d: d.attempts > 0)
     assert (record.state, record.attempts, record.last_answer) == (told, 2, "theirs")

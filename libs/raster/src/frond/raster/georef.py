@@ -33,6 +33,8 @@ from frond.raster.open import Dataset
 Floats = NDArray[np.float64]
 
 _EARTH_RADIUS_M = 6_378_137.0
+_A_LINE = 1e-6
+"""As wide as that, in its length, points are taken to lie on one line."""
 _IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
 
@@ -75,7 +77,7 @@ def read_georeference(dataset: Dataset) -> tuple[Georeference, tuple[str, ...]]:
             )
             if _is_solvable(found):
                 return found, tuple(notes)
-            notes.append("the GCPs lie on one line or on one point and are left out")
+            notes.append("the GCPs lie on one line or on one point, and are left out")
     rpcs = None if dataset.rpcs is None else dataset.rpcs.to_dict()
     if rpcs is not None and not _is_finite(rpcs.values()):
         notes.append("the RPCs are damaged and are left out")
@@ -199,18 +201,26 @@ def _fitted(points: list[GroundControlPoint]) -> Any:
     few rows or columns for that, a plane.
 
     Raises:
-        ValueError: they lie on one line.
+        ValueError: they lie on one line, in the image or on the map.
     """
+    pixels = np.array([(p.col, p.row) for p in points])
+    places = np.array([(p.x, p.y) for p in points])
+    # GDAL notices only what does not differ from a line by a rounding error
+    if _on_a_line(pixels) or _on_a_line(places):
+        raise ValueError("the GCPs lie on one line")
     try:
         return GCPTransformer(points)
     except CPLE_BaseError:
-        at = np.array([(1.0, p.col, p.row) for p in points])
         # rasterio's own from_gcps gives whatever lay in memory where there is no plane
-        plane, _, rank, _ = np.linalg.lstsq(at, np.array([(p.x, p.y) for p in points]))
-        if rank < 3:
-            raise ValueError("the GCPs lie on one line") from None
+        sides = np.column_stack([np.ones(len(pixels)), pixels])
+        plane, *_ = np.linalg.lstsq(sides, places)
         (x0, y0), (a, d), (b, e) = plane.tolist()
         return AffineTransformer(Affine(a, b, x0, d, e, y0))
+
+
+def _on_a_line(points: Floats) -> bool:
+    along, across = np.linalg.svd(points - points.mean(axis=0), compute_uv=False)
+    return bool(across <= _A_LINE * along)
 
 
 def _eastwards(longitudes: list[float], crs: str | None) -> list[float]:

@@ -92,7 +92,7 @@ def _inspect(ds: Dataset, size: int | None, limits: Limits) -> RasterInfo:
     alphas = [i for i, c in enumerate(colours, 1) if c == "alpha"]
     flags = [{f.name for f in band} for band in ds.mask_flag_enums]
     georeference, notes = read_georeference(ds)
-    palette = colours[0] == "palette" and dtype == "uint8"
+    table = _table(ds) if colours[0] == "palette" and dtype == "uint8" else {}
     if ds.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES":
         notes = (*notes, "0 is white in this file (MINISWHITE): it is seen as a negative")
     info = RasterInfo(
@@ -108,8 +108,8 @@ def _inspect(ds: Dataset, size: int | None, limits: Limits) -> RasterInfo:
         alpha=alphas[0] if alphas else None,
         mask="per_dataset" in flags[0] and "alpha" not in flags[0],
         nodata=tuple(_nodata(v, dtype) for v in ds.nodatavals),
-        palette=palette,
-        grey=palette and all(r == g == b for r, g, b, _ in ds.colormap(1).values()),
+        palette=bool(table),
+        grey=bool(table) and all(r == g == b for r, g, b, _ in table.values()),
         colours=colours,
         overviews=tuple(sorted(ds.overviews(1))),
         georeference=georeference,
@@ -124,6 +124,14 @@ def _inspect(ds: Dataset, size: int | None, limits: Limits) -> RasterInfo:
             "Re-tile it, for example with gdal_translate -of COG.",
         )
     return info
+
+
+def _table(ds: Dataset) -> dict[int, tuple[int, int, int, int]]:
+    try:
+        return dict(ds.colormap(1))
+    except ValueError:
+        # it is said to have one, and has none
+        return {}
 
 
 def _name(value: Any) -> str | None:

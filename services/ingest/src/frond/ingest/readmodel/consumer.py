@@ -273,8 +273,6 @@ class Reader:
                     raise _Silent(repr(e)) from e
                 continue
             last = time.monotonic()
-            if self._goal is None:
-                self._goal = dict(ends)
             now = sum(len(self.consumer.partitions_for_topic(t) or ()) for t in self.topics)
             if now > len(self.positions):
                 raise _Silent("topics have more partitions now")
@@ -283,6 +281,8 @@ class Reader:
                 # the cluster is the same by its id, its topics are not: made anew
                 await self._rewind(behind)
                 raise _Silent("topics were made anew")
+            if self._goal is None:
+                self._goal = dict(ends)
 
     async def _rewind(self, partitions: Sequence[TopicPartition]) -> None:
         async with self.ingest.db.write() as c:
