@@ -15,10 +15,12 @@ from onnx import TensorProto, helper, numpy_helper
 from frond.contracts.errors import ModelRejected
 from frond.contracts.modelspec import ModelThresholds
 from frond.contracts.reasons import Reason
+from frond.models import session
 from frond.models.decoders import DECODERS
 from frond.models.session import ModelSession
 from frond.models.testing import MAGENTA, blob_model
 
+CPU = ["CPUExecutionProvider"]
 FIXTURES = Path(__file__).parents[4] / "shared" / "data" / "onnx_fixtures" / "dummy_model"
 
 
@@ -249,3 +251,71 @@ def test_foreign_graphs_are_refused_in_plain_words(tmp_path: Path, decoder: str)
         assert e.value.reason is Reason.BAD_MODEL
         assert "Traceback" not in e.value.detail
         assert "fixture" in e.value.detail
+
+
+class Failing:
+    """ONNX Runtime's session as one on a device whose first run fails."""
+
+    def __init__(self, real: Any) -> None:
+        self.real = real
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.real, name)
+
+    def get_providers(self) -> list[str]:
+        return ["CUDAExecutionProvider", "CPUExecutionProvider"]
+
+    def run(self, *_: Any) -> Any:
+        raise RuntimeError("EPFail: no kernel image is available")
+
+
+@pytest.mark.parametrize("everywhere", [False, True])
+def test_a_provider_that_fails_at_its_first_run_leaves_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, everywhere: bool
+) -> None:
+    """A graph may load where it cannot run; where it cannot run anywhere, that is said."""
+    chains: list[Sequence[str]] = []
+    really = session.open_graph
+
+    def opened(path: Path, providers: Sequence[str], **more: Any) -> Any:
+        chains.append(list(providers))
+        real = really(path, CPU, **more)
+        return Failing(real) if everywhere or "CUDAExecutionProvider" in providers else real
+
+    both = ["CUDAExecutionProvider", *CPU]
+    monkeypatch.setattr(session.ort, "get_available_providers", lambda: both)
+    monkeypatch.setattr(session, "open_graph", opened)
+    folder = blob_model(tmp_path / "m")
+    if everywhere:
+        with pytest.raises(ModelRejected, match="could not be run"):
+            ModelSession(folder)
+    else:
+        assert ModelSession(folder).providers == tuple(CPU)
+    assert chains == [both, CPU]
+
+
+def test_each_version_has_engines_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TensorRT's engines hold weights, and ONNX Runtime tells them apart by names in the graph alone.
+    ONNX Runtime does not go on by itself, either, where a provider fails: it would with other options."""
+    asked: list[dict[str, Any]] = []
+
+    def refused(path: str, options: Any, **how: Any) -> Any:
+        asked.append(how)
+        raise RuntimeError("no device")
+
+    monkeypatch.setattr(
+        session.ort, "get_available_providers", lambda: ["TensorrtExecutionProvider"]
+    )
+    monkeypatch.setattr(session.ort, "InferenceSession", refused)
+    folders = [blob_model(tmp_path / "one"), blob_model(tmp_path / "two", margin=9)]
+    for folder in (*folders, folders[0]):
+        with pytest.raises(ModelRejected):
+            session.open_graph(folder / "model.onnx", cache_dir=tmp_path / "cache")
+    options = [dict(how["providers"])["TensorrtExecutionProvider"] for how in asked]
+    engines = [Path(o["trt_engine_cache_path"]) for o in options]
+    assert engines[0] == engines[2] != engines[1]
+    assert all(e.is_dir() and (tmp_path / "cache") in e.parents for e in engines)
+    assert len({o["trt_timing_cache_path"] for o in options}) == 1
+    assert {how["enable_fallback"] for how in asked} == {0}

@@ -150,6 +150,23 @@ async def test_a_job_that_was_deleted_may_begin_anew(w: world.World) -> None:
     assert snapshot.images.failed == 1
 
 
+async def test_a_job_that_was_deleted_does_not_end_once_more(w: world.World) -> None:
+    """What comes late of it, and would make it whole, is passed over: of a deleted job nothing is
+    left but that it was cancelled."""
+    done = await images_done(w, 1)
+    await w.wipe()
+    await w.store.put(keys.job_cancelled(w.job_id), keys.TOLD)
+    _, stage = stages(w)
+    before = len(await w.every(topics.STATUS))
+    for event in (done[0], done[0].model_copy(update={"job_size": 1})):
+        assert not await stage.handle(told(event))
+    assert not stage.table
+    assert await stage.closing.completed(w.job_id) is None
+    assert len(await w.every(topics.STATUS)) == before
+    assert not await w.every(topics.COMPLETED)
+    assert not await w.store.exists(keys.open_marker(w.job_id))
+
+
 async def test_the_roster_that_is_stored_decides(w: world.World) -> None:
     """Whoever closes a job with other images closes it with those of whoever was first."""
     done = await images_done(w, 3)

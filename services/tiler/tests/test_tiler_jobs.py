@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -78,6 +79,21 @@ async def test_a_job_that_nothing_is_known_of_is_opened(store: Asked) -> None:
     assert await store.get(keys.open_marker(JOB)) == b""
     assert json.loads(await store.get(keys.job_sealed(JOB))) == {"job_size": 3}
     assert await jobs.seal(JOB, 4) == 3
+
+
+async def test_a_deleted_job_is_known_by_what_is_left_of_it(store: Asked) -> None:
+    """Cancelled, and neither open nor ended. One that was never cancelled costs no question more."""
+    for cancelled, is_open, completed in itertools.product((False, True), repeat=3):
+        made = {
+            keys.job_cancelled(JOB): cancelled, keys.open_marker(JOB): is_open,
+            keys.job_completed(JOB): completed,
+        }  # fmt: skip
+        for key, there in made.items():
+            await (store.put(key, b"") if there else store.delete(key))
+        store.times.clear()
+        gone = await Jobs(store, Registry(store)).deleted(JOB)
+        assert gone == (cancelled and not is_open and not completed)
+        assert cancelled or keys.open_marker(JOB) not in store.times
 
 
 async def test_addresses_that_the_job_has_are_not_kept_twice(store: Asked) -> None:

@@ -255,6 +255,26 @@ async def test_sealing_and_cancelling(tiler: Tiler) -> None:
     assert isinstance(late, ImageRejected) and late.reason is Reason.DISMISSED
 
 
+async def test_a_deleted_job_is_not_brought_back(tiler: Tiler) -> None:
+    """Of its images and its seal nothing is said, and nothing is stored, whenever they are read: of a
+    deleted job its cancellation alone is left."""
+    job = "gone"
+    await tiler.store.put(keys.job_cancelled(job), keys.TOLD)
+    hook = "https://hooks.example.org/x"
+    await tiler.upload(job, "late.tif", tiff(), webhook_url=hook, job_size=1)
+    await tiler.send(job_id=job, job_size=1)
+    await tiler.send(job_id=job, image="no address at all", job_size=1)
+    await tiler.upload("here", "other.tif", tiff())
+    events = await tiler.until(lambda got: any(e.job_id == "here" for e in got))
+    # told one after the other, each on its own partition: another round trip for what may be on its way
+    await tiler.upload("here", "next.tif", tiff())
+    events += await tiler.until(lambda got: any(e.job_id == "here" for e in got))
+    assert {e.job_id for e in events} == {"here"}
+    left = [i.key async for i in tiler.store.list(keys.job_prefix(job))]
+    assert left == [keys.job_cancelled(job)]
+    assert not await tiler.store.exists(keys.open_marker(job))
+
+
 async def test_a_message_that_is_no_event_closes_its_image(tiler: Tiler) -> None:
     """The ledger hears of it once, and its job is one to look after; what was sent rightly before
     is not failed by a botched copy."""

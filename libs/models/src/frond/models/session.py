@@ -20,7 +20,7 @@ from frond.models.decoders import (
     decoder_for,
     detections_of,
 )
-from frond.models.folder import MODEL_FILE, bad_model, load_manifest
+from frond.models.folder import MODEL_FILE, bad_model, folder_digest, load_manifest
 from frond.models.load_errors import first_line, load_words
 from frond.models.machine import cores
 from frond.models.remote import RemoteModel, declared_input
@@ -94,9 +94,22 @@ class ModelSession:
     ) -> None:
         self.manifest = manifest or load_manifest(folder)
         self._decoder: Decoder = decoder_for(self.manifest)
+        self.remote = self.manifest.server is not None
+        chain = _offered(providers)
+        while True:
+            self._open = partial(open_graph, folder / MODEL_FILE, chain, cache_dir=cache_dir)
+            try:
+                self._load(threads, batch, servers)
+            except ModelRejected:
+                # a provider may take a graph, and fail at its first run
+                if self.remote or len(chain) == 1:
+                    raise
+                chain = chain[1:]
+            else:
+                return
+
+    def _load(self, threads: int, batch: int, servers: Sequence[str] | None) -> None:
         server = self.manifest.server
-        self.remote = server is not None
-        self._open = partial(open_graph, folder / MODEL_FILE, providers, cache_dir=cache_dir)
         self._graph: Any = (
             RemoteModel(self.manifest.name, server, servers, declared_input(self.manifest))
             if server is not None
@@ -324,28 +337,36 @@ def open_graph(
     options.log_severity_level = 4
     # spinning threads would take the cores from the readers between two runs
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    available = ort.get_available_providers()
-    chain = [p for p in providers if p in available] or ["CPUExecutionProvider"]
+    chain = _offered(providers)
     error: Exception | None = None
     for first in range(len(chain)):
         # a wheel offers providers whose libraries or devices may not be there
-        wanted = [(p, _options(p, cache_dir)) for p in chain[first:]]
+        wanted = [(p, _options(p, path.parent, cache_dir)) for p in chain[first:]]
         try:
-            return ort.InferenceSession(str(path), options, providers=wanted)
+            # its own way of going on knows neither this chain nor these options
+            return ort.InferenceSession(str(path), options, providers=wanted, enable_fallback=0)
         except Exception as e:  # ONNX Runtime's errors have no common base but this
             error = e
     raise bad_model(f"ONNX Runtime cannot load {path.name}: {load_words(path, error)}") from error
 
 
-def _options(provider: str, cache_dir: Path | None) -> dict[str, str]:
+def _offered(providers: Sequence[str]) -> Sequence[str]:
+    available = ort.get_available_providers()
+    return [p for p in providers if p in available] or [PROVIDERS[-1]]
+
+
+def _options(provider: str, folder: Path, cache_dir: Path | None) -> dict[str, str]:
     if provider == "TensorrtExecutionProvider" and cache_dir is not None:
-        engines = cache_dir / "tensorrt"
+        timings = cache_dir / "tensorrt"
+        # ONNX Runtime knows an engine by names in the graph alone, and weights are in it: those of
+        # another version of the model would be taken for this one's
+        engines = timings / folder_digest(folder)
         engines.mkdir(parents=True, exist_ok=True)
         return {
             "trt_engine_cache_enable": "1",
             "trt_timing_cache_enable": "1",
             "trt_engine_cache_path": str(engines),
-            "trt_timing_cache_path": str(engines),
+            "trt_timing_cache_path": str(timings),
         }
     return dict(_OPTIONS.get(provider, {}))
 

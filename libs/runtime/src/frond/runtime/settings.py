@@ -27,6 +27,10 @@ class ServiceSettings(BaseSettings):
 
     kafka_bootstrap: str = "127.0.0.1:9092"
     topic_prefix: str = Field(default="", description="so that installations can share a broker")
+    replication_factor: int = Field(
+        default=1, ge=1,
+        description="of the topics that are made: on how many brokers each event lies",
+    )  # fmt: skip
     s3_endpoint: str = "http://127.0.0.1:9000"
     s3_access_key: str = ""
     s3_secret_key: SecretStr = SecretStr("")

@@ -17,7 +17,7 @@ from frond.aggregator.imaging import Imaging
 from frond.bus import EventProducer, Outgoing
 from frond.contracts import keys, topics
 from frond.contracts.envelope import Envelope
-from frond.contracts.errors import UserError
+from frond.contracts.errors import ObjectMissing, UserError
 from frond.contracts.events import (
     ChunkDetected,
     Event,
@@ -185,7 +185,9 @@ class JobStage:
                 return False
             self.closing.forget(job_id)
         if record is None:
-            record = await self._begin(job_id)
+            record = await self._begin(job_id, event)
+        if record is None:
+            return False
         record = await self._taken(record, event)
         tally = self.tally(job_id)
         if jobs.decide(record, tally.images) is jobs.Next.CLOSE:
@@ -239,10 +241,22 @@ class JobStage:
         # without its marker it has ended and was deleted: a second cancellation is late
         return await self.closing.store.exists(keys.open_marker(job_id))
 
-    async def _begin(self, job_id: str) -> jobs.JobRecord:
-        # whoever began the job made the marker; without one nothing would tell after a crash
-        # that the completed event may not have been sent
-        await self.closing.store.get_or_put(keys.open_marker(job_id), b"{}")
+    async def _begin(self, job_id: str, event: JobEvent) -> jobs.JobRecord | None:
+        """A job's first record; None: it was deleted, and this came late."""
+        store, marker = self.closing.store, keys.open_marker(job_id)
+        try:
+            # whoever began the job made it
+            await store.get(marker)
+        except ObjectMissing:
+            # of a job that was deleted its cancellation alone is left
+            late = not isinstance(event, JobCancelled)
+            if late and await store.exists(keys.job_cancelled(job_id)):
+                metrics.LATE.inc()
+                _log.info("an event of a job that was deleted is ignored", job_id=job_id)
+                return None
+            # without one nothing would tell after a crash that the completed event may not have been
+            # sent
+            await store.put_if_absent(marker, b"{}")
         crash_point("aggregator.job-marked")
         return jobs.JobRecord()
 

@@ -265,7 +265,12 @@ class Aggregator:
         """Prepare topics, connect, and begin to start Faust; False when asked to stop meanwhile."""
         settings = self.settings
         changelogs = [
-            NewTopic(self.changelog(name), source.partitions, 1, topic_configs=_CHANGELOG)
+            NewTopic(
+                self.changelog(name),
+                source.partitions,
+                settings.replication_factor,
+                topic_configs=_CHANGELOG,
+            )
             for name, source in (("images", topics.DETECTED), ("jobs", topics.IMAGED))
         ]
 
@@ -273,7 +278,10 @@ class Aggregator:
             await wait_out(self.store.ensure_bucket, what="looking for the bucket")
             await wait_out(
                 lambda: ensure_topics(
-                    settings.kafka_bootstrap, settings.topic_prefix, extra=changelogs
+                    settings.kafka_bootstrap,
+                    settings.topic_prefix,
+                    extra=changelogs,
+                    replication_factor=settings.replication_factor,
                 ),
                 what="making topics",
             )

@@ -216,7 +216,11 @@ class Inference:
         producer = EventProducer(settings.kafka_bootstrap, settings.topic_prefix, SOURCE)
 
         async def topics_there() -> None:
-            await ensure_topics(settings.kafka_bootstrap, settings.topic_prefix)
+            await ensure_topics(
+                settings.kafka_bootstrap,
+                settings.topic_prefix,
+                replication_factor=settings.replication_factor,
+            )
 
         await wait_out(topics_there, what="making topics")
         await wait_out(producer.start, what="connecting to the broker")

@@ -204,7 +204,11 @@ async def keep_connected(service: Service, ingest: Ingest) -> None:
         await wait_out(ingest.store.ensure_bucket, what="making the bucket")
         service.health.ready("store")
         await wait_out(
-            lambda: ensure_topics(settings.kafka_bootstrap, settings.topic_prefix),
+            lambda: ensure_topics(
+                settings.kafka_bootstrap,
+                settings.topic_prefix,
+                replication_factor=settings.replication_factor,
+            ),
             what="making the topics",
         )
         await wait_out(ingest.producer.start, what="connecting the producer")

@@ -58,7 +58,11 @@ async def notify(service: Service) -> None:
             deadline_s=settings.deadline_s,
             public_url=settings.public_url,
         )
-        await wait_out(lambda: ensure_topics(bootstrap, prefix), what="making topics")
+        replicas = settings.replication_factor
+        await wait_out(
+            lambda: ensure_topics(bootstrap, prefix, replication_factor=replicas),
+            what="making topics",
+        )
         await wait_out(store.ensure_bucket, what="making the bucket")
         await wait_out(producer.start, what="starting the producer")
         stack.push_async_callback(producer.stop)

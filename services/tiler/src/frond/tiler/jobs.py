@@ -75,6 +75,13 @@ class Jobs:
         """Whether the job has ended; may be two seconds late."""
         return await self._marks.there(keys.job_completed(job_id))
 
+    async def deleted(self, job_id: str) -> bool:
+        """Whether the job was deleted: of one that was, its cancellation alone is left, for those who
+        come late. May be two seconds late itself."""
+        if not await self.cancelled(job_id) or await self.completed(job_id):
+            return False
+        return not await self._store.exists(keys.open_marker(job_id))
+
     async def open(self, job_id: str) -> None:
         """Mark the job as not finished, so that the reconciler looks after it."""
         if self._lately("open", job_id):

@@ -83,6 +83,9 @@ class Tiler:
             case ImageUploaded() as event:
                 return await self._image(event, envelope)
             case JobSealed() as event:
+                await self.jobs.look(event.job_id)
+                if await self.jobs.deleted(event.job_id):
+                    return ()
                 await self._keep_open(event.job_id)
                 size = await self.jobs.seal(event.job_id, event.job_size)
                 return _to_detected(event.model_copy(update={"job_size": size}))
@@ -104,7 +107,7 @@ class Tiler:
     ) -> Sequence[Outgoing]:
         """What goes to the ledger for a message of the ingest topic that is no event."""
         no = salvage(value, headers, str(error))
-        if no is None or not await self._keep_open(no.job_id):
+        if no is None or not await self._goes_on(no.job_id):
             return ()
         if (told := addresses(value, no)) is not None:
             await self.jobs.keep_addresses(told)
@@ -127,6 +130,11 @@ class Tiler:
         metrics.IMAGES.labels(Reason.INTERNAL.value).inc()
         return _to_detected(given_up(envelope.event))
 
+    async def _goes_on(self, job_id: str) -> bool:
+        """Whether the job takes images: it is open, or this is its first one."""
+        await self.jobs.look(job_id)
+        return not await self.jobs.deleted(job_id) and await self._keep_open(job_id)
+
     async def _keep_open(self, job_id: str) -> bool:
         await self.jobs.look(job_id)
         if await self.jobs.completed(job_id):
@@ -137,7 +145,7 @@ class Tiler:
     async def _image(self, event: ImageUploaded, envelope: Envelope) -> Sequence[Outgoing]:
         log = _log.bind(job_id=event.job_id, image_id=event.image_id, trace_id=envelope.trace_id)
         is_open, stored, seen = await asyncio.gather(
-            self._keep_open(event.job_id), self.planner.stored(event), self.planner.look(event)
+            self._goes_on(event.job_id), self.planner.stored(event), self.planner.look(event)
         )
         if not is_open:
             log.info("the job has ended: image left out", image=event.image)
