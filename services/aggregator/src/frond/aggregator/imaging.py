@@ -149,7 +149,7 @@ class Imaging:
         if outcome is None:
             manifest = await self.registry.manifest(plan.model)
             masks = manifest.task == "segmentation"
-            # masks take minutes: they keep no others waiting
+            # masks take minutes: they take no place of a merge, only their own partition waits
             async with self.masking.slots if masks else self._slots:
                 began = time.monotonic()
                 outcome = await self._merge(plan, manifest)
