@@ -48,8 +48,12 @@ def summary(failures: int, images: int = 1) -> bytes:
         }
         for n in range(failures)
     ]  # fmt: skip
-    body = {"counts": {}, "failures": told, "images": [{"name": "x" * 64}] * images}
-    return json.dumps(body, separators=(",", ":")).encode()
+    # as it is written: a failure, and an image, a line
+    lists = [
+        ",".join(f"\n{json.dumps(row, separators=(',', ':'))}" for row in rows)
+        for rows in (told, [{"name": "x" * 64}] * images)
+    ]
+    return f'{{"counts":{{}},"failures":[{lists[0]}],"images":[{lists[1]}]}}\n'.encode()
 
 
 async def read(ingest: Ingest, pieces: Sequence[bytes], *reasons: Reason) -> list[str]:

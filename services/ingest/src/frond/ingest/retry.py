@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -35,6 +36,7 @@ _MOST: Final = 1000
 # summary.json: quotes inside a string are escaped, so this ends its failures and nothing else
 _FAILURES: Final = b'"failures":['
 _END: Final = b'],"images":['
+_BETWEEN: Final = re.compile(r"[\s,]*")
 
 
 async def begin(
@@ -209,10 +211,9 @@ def _one_by_one(listed: str) -> Iterator[dict[str, Any]]:
     # a list that is parsed at once lets no other thread run until it is
     decoder = json.JSONDecoder()
     at = 0
-    while at < len(listed):
-        failure, end = decoder.raw_decode(listed, at)
+    while (between := _BETWEEN.match(listed, at)) and between.end() < len(listed):
+        failure, at = decoder.raw_decode(listed, between.end())
         yield failure
-        at = end + len(",")
 
 
 def _is_an_address(uri: str) -> bool:
