@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import shapely
-from artifact_support import JOB, NOWHERE, UTM, detections, image
+from artifact_support import JOB, NOWHERE, UTM, detections, image, job_files
 from hypothesis import given
 from hypothesis import strategies as st
 
-from frond.artifacts.geometry import footprint, lonlat_rings, map_rings, signed_area, split
+from frond.artifacts.geometry import (
+    area_km2,
+    footprint,
+    lonlat_rings,
+    map_rings,
+    signed_area,
+    split,
+)
 from frond.artifacts.stac import item
 from frond.contracts.plan import Georeference
 
@@ -46,6 +55,44 @@ def test_split_covers_the_same_ground_within_the_world(
         assert signed_area(p[:-1]) > 0
         assert shapely.Polygon(p).is_valid
     assert sum(signed_area(p[:-1]) for p in parts) == pytest.approx(2 * w * h, rel=1e-6, abs=1e-9)
+
+
+BEYOND = [
+    # a grid whose outermost pixels' centres lie at the poles, one whose pixel is rounded up, a part
+    # of such a grid, one from 0 to 360
+    ((0.1, 0.0, -180.05, 0.0, -0.1, 90.05), (3601, 1801)),
+    ((0.01666666666667, 0.0, -180.0, 0.0, -0.01666666666667, 90.0), (21600, 10800)),
+    ((0.1, 0.0, 100.0, 0.0, -0.1, 90.05), (100, 100)),
+    ((2.5, 0.0, -1.25, 0.0, -2.5, 91.25), (144, 73)),
+]
+
+
+@pytest.mark.parametrize(("transform", "size"), BEYOND)
+def test_what_reaches_beyond_a_pole_ends_at_it(
+    transform: tuple[float, ...], size: tuple[int, int]
+) -> None:
+    """The image, and the job with its area: no latitude is above 90, no figure is no number."""
+    geo = Georeference(kind="affine", crs="EPSG:4326", transform=transform)  # type: ignore[arg-type]
+    beyond = image("grid.tif", detections(3, side=min(size) - 45.0), geo, size=size)
+    files, _ = job_files([image("a.tif", detections(2)), beyond])
+    area = json.loads(files["summary.json"])["area_km2"]
+    # the Earth has 510,066,000; a grid of 360.1° counts a tenth of a degree twice
+    assert 0 < area <= 510_300_000
+    whole = footprint(geo, *size)
+    assert whole is not None
+    assert np.abs(whole[:, 1]).max() <= 90.0
+
+
+def test_metres_that_are_said_to_be_degrees_are_no_place() -> None:
+    """No latitude is made up for them, and no area: the geometries are null."""
+    geo = Georeference(
+        kind="affine", crs="EPSG:4326", transform=(0.5, 0.0, 5e5, 0.0, -0.5, 4e6)
+    )  # fmt: skip
+    wrong = image("wrong.tif", detections(2), geo)
+    files, _ = job_files([wrong])
+    features = json.loads(files["detections.geojson"])["features"]
+    assert [f["geometry"] for f in features] == [None, None]
+    assert area_km2(geo, 100, 100) is None
 
 
 @pytest.mark.parametrize("west", [-5e5, -2.3e5])

@@ -31,7 +31,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools.coco import COCO
 
-from frond.artifacts import IMAGE_ARTIFACTS, JOB_ARTIFACTS, ImageResult, JobInfo
+from frond.artifacts import IMAGE_ARTIFACTS, JOB_ARTIFACTS, ImageResult, JobInfo, geoparquet
+from frond.artifacts.common import CountingSink
 from frond.artifacts.geojson import FeatureCollection
 from frond.artifacts.geometry import area_km2
 from frond.contracts.plan import Georeference
@@ -243,6 +244,20 @@ class TestGeoParquet:
         meta = pq.read_metadata(io.BytesIO(job_files(many)[0]["detections.parquet"]))
         assert meta.num_rows == 6000
         assert meta.num_row_groups == 1
+
+    def test_tables_that_wait_are_few(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """However many images have one detection each; the file is the same."""
+        many = [image(f"{i:04d}.tif", detections(1, i)) for i in range(100)]
+        whole = job_files(many)[0]["detections.parquet"]
+        monkeypatch.setattr(geoparquet, "_TABLES", 8)
+        assert job_files(many)[0]["detections.parquet"] == whole
+        out = geoparquet.GeoParquet(
+            CountingSink(io.BytesIO()), JOB, geoparquet.FileCrs(lonlat=False, crs=UTM.crs)
+        )
+        for one in many:
+            out.add(one)
+            assert len(out._waiting) < 8
+        assert len(out._packed) == 12
 
 
 class TestSummary:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import signal
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import aggregator_world as world
@@ -22,6 +24,7 @@ from frond.aggregator.imaging import Imaging
 from frond.aggregator.masking import Masking, scratch_in
 from frond.artifacts import write_job_artifacts
 from frond.contracts import keys
+from frond.contracts.errors import StoreUnavailable
 from frond.contracts.jobs import ImageStatus, JobSpec
 from frond.contracts.modelspec import DecoderSpec, ModelManifest
 from frond.contracts.plan import ImagePlan
@@ -31,6 +34,7 @@ from frond.masks.build import Built, build
 from frond.masks.table import from_ipc
 from frond.merge import from_ipc as detections_from_ipc
 from frond.raster.planning import chunks_of
+from frond.raster.sandbox import ReaderFailed
 from support.waiting import until
 
 pytestmark = pytest.mark.stack
@@ -106,6 +110,10 @@ def killed_once(folder: Path, plan: ImagePlan, manifest: ModelManifest) -> Built
 def greedy(folder: Path, plan: ImagePlan, manifest: ModelManifest) -> Built:
     np.ones(1 << 31)
     raise AssertionError
+
+
+def crowded(folder: Path, plan: ImagePlan, manifest: ModelManifest) -> Built:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def endless(folder: Path, plan: ImagePlan, manifest: ModelManifest) -> Built:
@@ -186,6 +194,58 @@ async def test_one_death_is_forgiven(w: world.World, tmp_path: Path) -> None:
     """The kernel may have killed it for somebody else's hunger: it is made again."""
     plan = await planned(w)
     outcome = await finish(w, plan, Masking(w.store, tmp_path, build=killed_once))
+    assert outcome.status is ImageStatus.COMPLETED
+
+
+async def test_images_leave_nothing_in_the_children(w: world.World, tmp_path: Path) -> None:
+    """What a child was told is told once, not once an image and kept for ever."""
+    masking = Masking(w.store, tmp_path)
+    for n in range(3):
+        plan = await planned(w, n)
+        await Imaging(w.store, 2, masking).finish(plan.job_id, plan.image_id)
+    (child,) = masking._children._children
+    assert len(child._known) == 1
+    await asyncio.to_thread(masking.close)
+
+
+def disk(monkeypatch: pytest.MonkeyPatch, total: int, free: int) -> None:
+    usage = SimpleNamespace(total=total, used=total - free, free=free)
+    monkeypatch.setattr("frond.aggregator.masking.shutil.disk_usage", lambda _: usage)
+
+
+async def test_an_image_larger_than_the_disk_fails_with_its_reason(
+    w: world.World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No waiting makes room for it; nothing is fetched."""
+    plan = await planned(w)
+    disk(monkeypatch, 1000, 1000)
+    outcome = await finish(w, plan, Masking(w.store, tmp_path))
+    assert outcome.reason is Reason.MASKS_FAILED
+    assert "FROND_CACHE_DIR" in outcome.detail
+    assert not folders(tmp_path)
+
+
+async def test_a_disk_that_is_full_just_now_is_waited_for(
+    w: world.World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the chunks are fetched, and where what is made of them finds no room: an outage that
+    says what it lacks, until somebody makes some."""
+    plan = await planned(w)
+    disk(monkeypatch, 1 << 40, 0)
+    masking = Masking(w.store, tmp_path)
+    with pytest.raises(StoreUnavailable, match="no room for masks"):
+        await Imaging(w.store, 2, masking).finish(plan.job_id, plan.image_id)
+    await asyncio.to_thread(masking.close)
+    disk(monkeypatch, 1 << 40, 1 << 23)
+    masking = Masking(w.store, tmp_path, build=crowded)
+    with pytest.raises(StoreUnavailable, match="no room for masks"):
+        await Imaging(w.store, 2, masking).finish(plan.job_id, plan.image_id)
+    assert not folders(tmp_path)
+    monkeypatch.undo()
+    with pytest.raises(ReaderFailed, match="No space left"):
+        await Imaging(w.store, 2, masking).finish(plan.job_id, plan.image_id)
+    await asyncio.to_thread(masking.close)
+    outcome = await finish(w, plan, Masking(w.store, tmp_path))
     assert outcome.status is ImageStatus.COMPLETED
 
 

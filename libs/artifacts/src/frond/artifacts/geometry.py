@@ -145,6 +145,8 @@ def area_km2(geo: Georeference, width: int, height: int) -> float | None:
             return None
         lon, lat = outline[:-1].T
         area += abs(pyproj.Geod(ellps="WGS84").polygon_area_perimeter(lon, lat)[0])
+    if not math.isfinite(area):
+        return None
     # ten digits: what is beyond differs between versions of PROJ
     return float(f"{area / 1e6:.10g}")
 

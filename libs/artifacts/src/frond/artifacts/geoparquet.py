@@ -30,6 +30,7 @@ from frond.masks.table import Polygons
 
 ROWS_A_GROUP: Final = 65_536
 POINTS_A_GROUP: Final = 2_097_152
+_TABLES: Final = 512
 CRS84: Final = "OGC:CRS84"
 
 _BOX = pa.struct([(k, pa.float64()) for k in ("xmin", "ymin", "xmax", "ymax")])
@@ -110,6 +111,7 @@ class GeoParquet:
             write_page_index=False,
         )  # fmt: skip
         self._waiting: list[pa.Table] = []
+        self._packed: list[pa.Table] = []
         self._rows = self._points = 0
         self._kinds: set[str] = set()
         self._bounds: list[float] | None = None
@@ -119,16 +121,23 @@ class GeoParquet:
             return
         for part in result.slices():
             self._waiting.append(self._table(result, part))
+            if len(self._waiting) >= _TABLES:
+                self._pack()
             self._rows += len(part.detections)
             self._points += len(part.regions.points) if part.regions is not None else 0
             if self._rows >= ROWS_A_GROUP or self._points >= POINTS_A_GROUP:
                 self._flush()
 
+    def _pack(self) -> None:
+        """Make one table of many: a table of one row takes ten times what is in it."""
+        self._packed.append(pa.concat_tables(self._waiting).combine_chunks())
+        self._waiting = []
+
     def _flush(self) -> None:
         if self._rows:
-            table = pa.concat_tables(self._waiting).combine_chunks()
+            table = pa.concat_tables([*self._packed, *self._waiting]).combine_chunks()
             self._writer.write_table(table, row_group_size=2 * ROWS_A_GROUP)
-        self._waiting, self._rows, self._points = [], 0, 0
+        self._packed, self._waiting, self._rows, self._points = [], [], 0, 0
 
     def _table(self, result: ImageResult, part: Part) -> pa.Table:
         first, d, regions = part

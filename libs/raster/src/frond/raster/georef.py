@@ -35,6 +35,8 @@ Floats = NDArray[np.float64]
 _EARTH_RADIUS_M = 6_378_137.0
 _A_LINE = 1e-6
 """As wide as that, in its length, points are taken to lie on one line."""
+_BEYOND_POLE_DEGREES = 5.0
+"""Half a pixel of a coarse global grid; what lies farther beyond is no latitude."""
 _IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
 
@@ -257,7 +259,8 @@ def pixel_to_lonlat(
 
     Returns:
         Two float64 arrays shaped as the input, inf where the CRS is not defined; longitudes in
-        [-180, 180]. None where there is no georeference, no CRS, or it is not one of the Earth.
+        [-180, 180], latitudes in [-90, 90]. What lies beyond a pole by less than a coarse global
+        grid's pixel is at the pole: such grids have their outermost pixels' centres there. None where there is no georeference, no CRS, or it is not one of the Earth.
     """
     if geo.kind == "none" or geo.crs is None:
         return None
@@ -270,7 +273,8 @@ def pixel_to_lonlat(
     with np.errstate(invalid="ignore"):
         over = np.isfinite(lon) & (np.abs(lon) > 180.0)
         lon = np.where(over, (lon + 180.0) % 360.0 - 180.0, lon)
-    return lon, lat
+        nowhere = np.abs(lat) > 90.0 + _BEYOND_POLE_DEGREES
+    return np.where(nowhere, np.inf, lon), np.where(nowhere, np.inf, np.clip(lat, -90.0, 90.0))
 
 
 @lru_cache(maxsize=256)

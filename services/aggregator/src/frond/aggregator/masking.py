@@ -11,27 +11,28 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Final
 
 from frond.aggregator import metrics
 from frond.artifacts import COG_TYPE
 from frond.contracts import keys
-from frond.contracts.errors import RasterRejected
+from frond.contracts.errors import RasterRejected, StoreUnavailable
 from frond.contracts.ids import chunk_id
 from frond.contracts.modelspec import ModelManifest
 from frond.contracts.plan import ImagePlan
 from frond.contracts.reasons import Reason
 from frond.masks.build import Built, build
 from frond.masks.table import Polygons, from_ipc
-from frond.raster.sandbox import Sandbox
+from frond.raster.sandbox import ReaderFailed, Sandbox
 from frond.store import ObjectStore
 
 Build = Callable[[Path, ImagePlan, ModelManifest], Built]
 
 ARROW_TYPE: Final = "application/vnd.apache.arrow.file"
 _READS: Final = 4
+_NO_ROOM: Final = 16 << 20
+"""Bytes: with fewer left, a failure is the disk's."""
 _HELP: Final = "Cut the image into parts, or ask whoever runs this installation to raise"
 
 
@@ -73,8 +74,9 @@ class Masking:
 
         Raises:
             ObjectMissing: a chunk is not there.
-            RasterRejected: MASKS_FAILED, it takes more time or memory than it may, or kills its
-                process twice; or as :func:`frond.masks.build.build` says.
+            RasterRejected: MASKS_FAILED, it takes more time, memory or disk than it may, or kills
+                its process twice; or as :func:`frond.masks.build.build` says.
+            StoreUnavailable: the store is away, or the disk has no room just now.
         """
         prefix = f"image-{os.getpid()}-"
         folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix=prefix, dir=self._scratch))
@@ -91,7 +93,27 @@ class Masking:
         finally:
             await asyncio.to_thread(shutil.rmtree, folder, True)
 
+    async def _require_room(self, plan: ImagePlan, folder: Path) -> None:
+        """Raises RasterRejected where this disk could never hold the chunks, StoreUnavailable where it
+        cannot now."""
+        prefix = keys.chunks_prefix(plan.job_id, plan.image_id)
+        needed = sum([found.size async for found in self._store.list(prefix)])
+        disk = shutil.disk_usage(folder)
+        if needed > disk.total:
+            raise RasterRejected(
+                Reason.MASKS_FAILED,
+                f"Making the class map of the image takes {_mib(needed)} of disk, and there are "
+                f"{_mib(disk.total)}. Cut the image into parts, or ask whoever runs this "
+                "installation for a larger disk under FROND_CACHE_DIR.",
+            )
+        if needed > disk.free:
+            raise StoreUnavailable(
+                f"no room for masks in {folder.parent}: they take {_mib(needed)}, and "
+                f"{_mib(disk.free)} are free"
+            )
+
     async def _fetch(self, plan: ImagePlan, folder: Path) -> None:
+        await self._require_room(plan, folder)
         digest = plan.plan_digest
         left = iter(range(plan.chunks))
 
@@ -109,12 +131,17 @@ class Masking:
     async def _built(self, plan: ImagePlan, manifest: ModelManifest, folder: Path) -> Built:
         try:
             return await self._children.run(
-                partial(self._build, folder, plan), manifest, self._timeout_s,
+                _built, (self._build, folder, plan, manifest), self._timeout_s,
                 # a child may still write while its caller, cancelled, clears away
                 abandoned=lambda: shutil.rmtree(folder, ignore_errors=True),
             )  # fmt: skip
         except RasterRejected as e:
             raise self._in_words(e) from None
+        except ReaderFailed as e:
+            # as GDAL and Python tell of it, each in its own way
+            if shutil.disk_usage(folder).free < _NO_ROOM:
+                raise StoreUnavailable(f"no room for masks in {folder.parent}") from e
+            raise
 
     def _in_words(self, e: RasterRejected) -> RasterRejected:
         """The sandbox speaks of rasters that are read; here one is made."""
@@ -147,6 +174,16 @@ class Masking:
     def close(self) -> None:
         """End the children, whatever they are doing."""
         self._children.close()
+
+
+def _built(asked: tuple[Build, Path, ImagePlan, ModelManifest]) -> Built:
+    """What a child does: one function for all images, which it is told of once."""
+    build, folder, plan, manifest = asked
+    return build(folder, plan, manifest)
+
+
+def _mib(size: int) -> str:
+    return f"{-(-size >> 20):,} MiB"
 
 
 def scratch_in(cache: Path) -> Path:
