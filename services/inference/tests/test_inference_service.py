@@ -280,6 +280,27 @@ async def test_what_lasts_is_told(bench: Bench) -> None:
     assert (await worker.handle(bench.chunks[0])).reason is None
 
 
+async def test_a_model_that_only_fails_is_not_waited_for(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broken version fails a job of thousands of images soon, and keeps no other job's chunks
+    waiting; once one of its chunks has come through, shortages pass again."""
+    models = Shortage(*(ModelRejected(Reason.BAD_MODEL, "no graph") for _ in range(50)))
+    worker = short_worker(bench, models=models)
+    images = [bench.chunks[0].model_copy(update={"image_id": f"{n:032x}"}) for n in range(4)]
+    assert (await worker.handle(images[0])).reason is Reason.BAD_MODEL
+    assert models.calls == 4
+    monkeypatch.setattr("frond.inference.worker._PASSES_S", 0.0)
+    told = [await worker.handle(chunk) for chunk in images[1:]]
+    assert [t.reason for t in told] == [Reason.BAD_MODEL] * 3
+    assert models.calls == 4 + 3
+    models.errors.clear()
+    monkeypatch.undo()
+    assert (await worker.handle(bench.chunks[0])).reason is None
+    models.errors += [ModelRejected(Reason.BAD_MODEL, "no graph") for _ in range(3)]
+    assert (await worker.handle(bench.chunks[1])).reason is None
+
+
 async def test_too_many_detections_are_told_not_cut(bench: Bench) -> None:
     """A window with more than the limit fails its image, at once and with a sentence, whichever
     worker runs it; with as many as the limit it does not."""

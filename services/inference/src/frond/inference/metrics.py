@@ -17,6 +17,9 @@ STAGE: Final = Histogram(
 CHUNKS: Final = Counter(
     "frond_inference_chunks_total", "Chunks by how they ended: done, repeated, failed", ["outcome"]
 )
+DEATHS: Final = Counter(
+    "frond_inference_deaths_total", "Processes that died, as found by the one that came after"
+)
 WINDOWS: Final = Counter("frond_inference_windows_total", "Windows run")
 DETECTIONS: Final = Counter("frond_inference_detections_total", "Detections before merging")
 READERS_LOST: Final = Counter(

@@ -1,4 +1,4 @@
-"""Chunks take turns at the cores, in the order in which they were read."""
+"""Who runs beside whom: chunks take turns at the cores, and some are alone in the process."""
 
 from __future__ import annotations
 
@@ -40,3 +40,33 @@ class Turns:
                 self._going += 1
                 next_one.set_result(None)
             self._waiting.popleft()
+
+
+class Room:
+    """Any number may be in it beside each other, or one alone; all enter in the order in which they came."""
+
+    def __init__(self) -> None:
+        self._door = asyncio.Lock()
+        self._inside = 0
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    @asynccontextmanager
+    async def beside(self) -> AsyncIterator[None]:
+        """Be in it with others; wait while one is there alone, or waits for that."""
+        async with self._door:
+            self._inside += 1
+            self._empty.clear()
+        try:
+            yield
+        finally:
+            self._inside -= 1
+            if not self._inside:
+                self._empty.set()
+
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator[None]:
+        """Wait until the others have left; those that come meanwhile wait."""
+        async with self._door:
+            await self._empty.wait()
+            yield

@@ -27,6 +27,7 @@ from frond.contracts.reasons import Reason
 from frond.drift import Periods
 from frond.inference import metrics
 from frond.inference.api import Predictor, make_app
+from frond.inference.deaths import Deaths
 from frond.inference.decoding import Decoded, Image, decode, warm_up
 from frond.inference.drifting import Drifting
 from frond.inference.models import ModelCache
@@ -144,6 +145,7 @@ class Inference:
             timeout_s=settings.shadow_timeout_s,
             max_detections=settings.max_detections,
         )
+        self.deaths = Deaths(settings.cache / "inference-deaths")
         self.worker = Worker(
             results,
             self.models,
@@ -155,6 +157,7 @@ class Inference:
             patience_s=settings.model_patience_s,
             watch=self.drifting,
             shadows=self.shadows,
+            deaths=self.deaths,
         )
         gate = Gate(settings, self.store, _log.warning)
         self.predictor = Predictor(
@@ -179,6 +182,7 @@ class Inference:
         """Stop what only chunks need."""
         self.readers.close()
         self.worker.close()
+        self.deaths.close()
         self.shadows.close()
         if self.drifting is not None:
             self.drifting.close()

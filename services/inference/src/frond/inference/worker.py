@@ -24,12 +24,13 @@ from frond.contracts.events import ChunkDetected, ChunkPlanned
 from frond.contracts.jobs import Timings, WindowCounts
 from frond.contracts.reasons import Reason
 from frond.inference import metrics
+from frond.inference.deaths import MOST_ALONE, Deaths, Trial
 from frond.inference.outages import Patience, since
 from frond.inference.pipeline import Runner, at_once
 from frond.inference.ports import Models, ReadBlock, Results, Watch
 from frond.inference.results import RESULT_TYPE, check_fit, detections_in, run
 from frond.inference.shadowing import Layout, Shadowing, kept, share_of
-from frond.inference.turns import Turns
+from frond.inference.turns import Room, Turns
 from frond.models import effective_thresholds
 from frond.models.session import ModelSession
 from frond.raster import DOUBTFUL, JUDGED_BYTES, Block, Limits, WindowPixels
@@ -50,9 +51,19 @@ _FOR_GOOD: Final = {
 _COSTLY: Final = (Reason.READER_DIED, Reason.READ_TIMEOUT)
 # a line may be so slow that reading in place takes too long
 _DOUBTFUL: Final = DOUBTFUL | {Reason.READ_TIMEOUT}
+_PASSES_S: Final = 120.0
+"""A model none of whose chunks has come through for so long will not mend itself while one waits."""
 _REMEMBERED: Final = 1000
 _LONGEST_DETAIL: Final = 2000
 """Characters: a foreign word in it must not make an event that no topic takes."""
+
+
+_DIED: Final = (
+    f"{MOST_ALONE} times a worker's process ended while it ran the model on this job's images, and on "
+    "nothing else. Either memory runs out (give inference more, or set FROND_BATCH and "
+    "FROND_THREADS lower) or the model's graph makes ONNX Runtime crash. When that is mended, send the "
+    "job's failed images once more."
+)
 
 
 class _Gone(ObjectMissing):
@@ -71,6 +82,7 @@ class Worker:
         patience_s: after which chunks fail whose model's server does not answer; 0: never.
         watch: looks on.
         shadows: run after chunks' own results are stored.
+        deaths: what ran when processes died; None: nothing is known of that.
     """
 
     def __init__(
@@ -87,6 +99,7 @@ class Worker:
         patience_s: float = 0.0,
         watch: Watch | None = None,
         shadows: Shadowing | None = None,
+        deaths: Deaths | None = None,
     ) -> None:
         self._results = results
         self._models = models
@@ -97,7 +110,11 @@ class Worker:
         self._patience = Patience(patience_s)
         self._watch = watch
         self._shadows = shadows
+        self._deaths = deaths
+        self._room = Room()
         self._failed_before: OrderedDict[tuple[str, Reason], str] = OrderedDict()
+        # models, by digest, whose runs fail: since when
+        self._failing: dict[str, float] = {}
         self._readers = asyncio.Semaphore(readers)
         # one that runs and one that is finished, or as many as share runs
         self._workers = ThreadPoolExecutor(in_flight + 1, thread_name_prefix="chunk")
@@ -143,14 +160,14 @@ class Worker:
                 if e.reason in _FOR_GOOD:
                     self._remember(event.image_id, e.reason, e.detail)
                     return self._failed(event, e.reason, e.detail)
-                reason, detail = e.reason, e.detail
+                reason, detail, by_model = e.reason, e.detail, isinstance(e, ModelRejected)
                 _log.warning(
                     "a chunk failed for what may pass", job_id=event.job_id,
                     image_id=event.image_id, chunk_id=event.chunk_id, reason=reason.value,
                     detail=detail,
                 )  # fmt: skip
             except Exception as e:
-                reason = Reason.INTERNAL
+                reason, by_model = Reason.INTERNAL, False
                 detail = "Something went wrong on our side; it is in the logs."
                 _log.error(
                     "a chunk failed for a reason of our own", job_id=event.job_id,
@@ -159,9 +176,16 @@ class Worker:
             # one failed chunk fails its image: the others need not wait as long for the same
             if pause is None or (event.image_id, reason) in self._failed_before:
                 break
+            if by_model and self._fails_for_long(event.model.digest):
+                break
             await asyncio.sleep(pause)
         self._remember(event.image_id, reason, detail)
         return self._failed(event, reason, detail)
+
+    def _fails_for_long(self, digest: str) -> bool:
+        """Whether a model that has just failed had done so before, and nothing else for long."""
+        now = time.monotonic()
+        return now - self._failing.setdefault(digest, now) > _PASSES_S
 
     def _remember(self, image_id: str, reason: Reason, detail: str) -> None:
         self._failed_before[image_id, reason] = detail
@@ -177,14 +201,20 @@ class Worker:
         )
         if stored is not None:
             metrics.CHUNKS.labels("repeated").inc()
-            await self._beside(event)
+            async with self._room.beside():
+                await self._beside(event)
             return self._done(event, key, stored, Timings())
         if cancelled:
             return self._failed(event, Reason.DISMISSED, "The job was cancelled.")
-        session = await self._models.get(event.model)
-        told, seen = await self._run(event, session, key, began, waited)
-        if told.result is not None:
-            await self._beside(event, (seen, session.layout))
+        trial = self._deaths.trial(event) if self._deaths else Trial.BESIDE
+        if trial is Trial.NONE:
+            return self._failed(event, Reason.INFERENCE_FAILED, _DIED)
+        async with self._room.alone() if trial is Trial.ALONE else self._room.beside():
+            with self._deaths.running(event, trial) if self._deaths else nullcontext():
+                session = await self._models.get(event.model)
+                told, seen = await self._run(event, session, key, began, waited)
+            if told.result is not None:
+                await self._beside(event, (seen, session.layout))
         return told
 
     async def _run(
@@ -212,6 +242,7 @@ class Worker:
             except ModelRejected as e:
                 raise ModelRejected(Reason.INFERENCE_FAILED, e.detail) from e
         self._patience.answered(event)
+        self._failing.pop(event.model.digest, None)
         started = time.perf_counter()
         result = await loop.run_in_executor(self._workers, finish, self._max_detections)
         detections = result.detections

@@ -1,0 +1,245 @@
+"""What ran when processes died: found by those that come after, and run alone."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from inference_bench import Bench
+
+from frond.contracts.events import ChunkPlanned
+from frond.contracts.reasons import Reason
+from frond.inference import deaths
+from frond.inference.deaths import MOST_ALONE, Deaths, Trial
+from frond.inference.turns import Room
+from frond.models.session import ModelSession
+
+# one process after the other runs some chunks, and is killed or ends of itself
+_LIVES = """
+import json, os, signal, sys
+from contextlib import ExitStack
+from pathlib import Path
+from types import SimpleNamespace
+from frond.inference.deaths import Deaths, Trial
+for life in json.loads(sys.argv[2]):
+    if not (child := os.fork()):
+        stack, deaths = ExitStack(), Deaths(Path(sys.argv[1]))
+        for job, chunk, trial in life["runs"]:
+            event = SimpleNamespace(job_id=job, image_id="1" * 32, chunk_id=chunk)
+            stack.enter_context(deaths.running(event, Trial(trial)))
+        if life.get("killed", True):
+            os.kill(os.getpid(), signal.SIGKILL)
+        deaths.close()
+        os._exit(0)
+    os.waitpid(child, 0)
+"""
+
+
+def live(folder: Path, *lives: list[tuple[str, str, Trial]], killed: bool = True) -> None:
+    told = [{"runs": [(j, c, t.value) for j, c, t in runs], "killed": killed} for runs in lives]
+    subprocess.run([sys.executable, "-c", _LIVES, str(folder), json.dumps(told)], check=True)
+
+
+def of(job: str, chunk: str) -> Any:
+    return ChunkPlanned.model_construct(job_id=job, image_id="1" * 32, chunk_id=chunk)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "deaths"
+
+
+def test_what_ran_at_a_death_runs_alone(folder: Path) -> None:
+    """And nothing else does: neither the job's other chunks, nor what had ended before."""
+    live(folder, [("j", "a", Trial.BESIDE), ("k", "b", Trial.BESIDE)])
+    after = Deaths(folder)
+    assert after.trial(of("j", "a")) is Trial.ALONE
+    assert after.trial(of("k", "b")) is Trial.ALONE
+    assert after.trial(of("j", "b")) is Trial.BESIDE
+    with after.running(of("j", "b"), Trial.BESIDE):
+        pass
+    after.close()
+    assert Deaths(folder).trial(of("j", "b")) is Trial.BESIDE
+
+
+def test_who_ends_of_itself_accuses_nobody(folder: Path) -> None:
+    """Also with chunks that had not ended: they are given to another worker."""
+    live(folder, [("j", "a", Trial.BESIDE)], killed=False)
+    assert Deaths(folder).trial(of("j", "a")) is Trial.BESIDE
+
+
+def test_who_lives_accuses_nobody(folder: Path) -> None:
+    """A worker that begins beside another one on the same disk leaves alone what that one runs."""
+    first = Deaths(folder)
+    with first.running(of("j", "a"), Trial.BESIDE):
+        second = Deaths(folder)
+        assert second.trial(of("j", "a")) is Trial.BESIDE
+        third = Deaths(folder)
+        assert third.trial(of("j", "a")) is Trial.BESIDE
+
+
+def test_a_chunk_at_which_processes_die_is_given_up(folder: Path) -> None:
+    """After so many deaths beside nothing else, and only that chunk."""
+    live(folder, [("j", "a", Trial.BESIDE), ("j", "b", Trial.BESIDE)])
+    live(folder, *[[("j", "a", Trial.ALONE)]] * (MOST_ALONE - 1))
+    assert Deaths(folder).trial(of("j", "a")) is Trial.ALONE
+    live(folder, [("j", "a", Trial.ALONE)])
+    now = Deaths(folder)
+    assert now.trial(of("j", "a")) is Trial.NONE
+    assert now.trial(of("j", "b")) is Trial.ALONE
+    assert now.trial(of("k", "a")) is Trial.BESIDE
+
+
+def test_a_job_none_of_whose_chunks_comes_through_is_given_up(folder: Path) -> None:
+    """A model that needs more memory than there is kills at every chunk: not so many times for each."""
+    live(folder, *[[("j", "a", Trial.ALONE)]] * MOST_ALONE, [("j", "b", Trial.ALONE)])
+    now = Deaths(folder)
+    assert now.trial(of("j", "c")) is Trial.NONE
+    assert now.trial(of("k", "c")) is Trial.BESIDE
+
+
+def test_a_job_of_which_something_came_through_goes_on(folder: Path) -> None:
+    """However often processes died at two of its chunks."""
+    live(folder, *[[("j", c, Trial.ALONE)] for c in "aaaaabbbb"])
+    now = Deaths(folder)
+    with now.running(of("j", "c"), Trial.ALONE):
+        pass
+    assert now.trial(of("j", "d")) is Trial.BESIDE
+    assert now.trial(of("j", "b")) is Trial.ALONE
+    assert now.trial(of("j", "a")) is Trial.NONE
+
+
+def test_a_job_that_dies_only_in_company_runs_alone(folder: Path) -> None:
+    """Memory that is enough for one chunk at a time: after some deaths all of the job's run so."""
+    for n in range(3):
+        assert Deaths(folder).trial(of("j", "z")) is Trial.BESIDE
+        live(folder, [("j", f"{n}a", Trial.BESIDE), ("j", f"{n}b", Trial.BESIDE)])
+    assert Deaths(folder).trial(of("j", "z")) is Trial.ALONE
+
+
+def test_what_is_long_past_is_forgotten(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once, and from the disk when a process begins."""
+    live(folder, *[[("j", "a", Trial.ALONE)]] * MOST_ALONE)
+    now = Deaths(folder)
+    assert now.trial(of("j", "a")) is Trial.NONE
+    later = time.time() + deaths._REMEMBERED_S + 60
+    monkeypatch.setattr("frond.inference.deaths.time.time", lambda: later)
+    assert now.trial(of("j", "a")) is Trial.BESIDE
+    Deaths(folder)
+    assert list((folder / "died").iterdir()) == []
+
+
+def test_a_disk_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
+    """Nothing is known then, and every chunk is run."""
+    blocked = tmp_path / "file"
+    blocked.touch()
+    blind = Deaths(blocked / "deaths")
+    with blind.running(of("j", "a"), blind.trial(of("j", "a"))):
+        assert blind.trial(of("j", "a")) is Trial.BESIDE
+    blind.close()
+
+
+@given(job=st.text(max_size=200), chunk=st.text(max_size=200))
+def test_any_ids_will_do(tmp_path_factory: pytest.TempPathFactory, job: str, chunk: str) -> None:
+    """An id is a name that somebody chose; none leaves the folder, and none is too long."""
+    root = tmp_path_factory.mktemp("ids")
+    mine = Deaths(root / "deaths")
+    with mine.running(of(job, chunk), Trial.BESIDE):
+        assert len([*(root / "deaths/running").rglob("*.beside")]) == 1
+    mine.close()
+    assert [*root.iterdir()] == [root / "deaths"]
+
+
+async def test_whoever_is_alone_is() -> None:
+    """Nobody enters while it waits or is inside, and all come in the order in which they asked."""
+    room, inside, order = Room(), set[int](), list[int]()
+    leave = [asyncio.Event() for _ in range(5)]
+
+    async def one(n: int, alone: bool) -> None:
+        async with room.alone() if alone else room.beside():
+            assert not alone or not inside
+            inside.add(n)
+            order.append(n)
+            await leave[n].wait()
+            inside.discard(n)
+
+    tasks = [asyncio.create_task(one(n, n == 2)) for n in range(5)]
+    for now, gone in (({0, 1}, 0), ({1}, 1), ({2}, 2), ({3, 4}, 3)):
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert inside == now
+        leave[gone].set()
+    leave[4].set()
+    await asyncio.gather(*tasks)
+    assert order == [0, 1, 2, 3, 4]
+
+
+async def test_who_waits_to_be_alone_and_is_stopped_lets_others_in() -> None:
+    """The partition is somebody else's now."""
+    room = Room()
+    async with asyncio.timeout(10), room.beside():
+        waiting = asyncio.create_task(_alone(room))
+        await asyncio.sleep(0)
+        behind = asyncio.create_task(_beside(room))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await behind
+
+
+async def _alone(room: Room) -> None:
+    async with room.alone():
+        pass
+
+
+async def _beside(room: Room) -> None:
+    async with room.beside():
+        pass
+
+
+async def test_the_worker_runs_it_alone_and_in_the_end_tells_of_it(
+    local: Path, scene: Path, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A chunk that was there at a death has the process to itself, one at which five died has its
+    reason; what comes through is as ever."""
+    session = ModelSession(local, threads=1)
+    live(folder, [("j", "1" * 32, Trial.BESIDE)])
+    live(folder, *[[("j", "2" * 32, Trial.ALONE)]] * MOST_ALONE)
+    with ExitStack() as stack:
+        known = Deaths(folder)
+        stack.callback(known.close)
+        bench = Bench(scene, tmp_path, local, deaths=known)
+        stack.callback(bench.close)
+        plain = bench.chunk(local, session)
+        going, most = set[str](), dict[str, int]()
+        get = bench.models.get
+
+        async def watched(ref: Any) -> ModelSession:
+            me = str(id(asyncio.current_task()))
+            going.add(me)
+            for one in going:
+                most[one] = max(most.get(one, 0), len(going))
+            found = await get(ref)
+            for _ in range(20):
+                await asyncio.sleep(0)
+            going.discard(me)
+            return found
+
+        monkeypatch.setattr(bench.models, "get", watched)
+        told = await asyncio.gather(
+            *(
+                bench.worker.handle(plain.model_copy(update={"chunk_id": f"{n}" * 32}))
+                for n in (3, 1, 4, 2, 5)
+            )
+        )
+    assert {t.chunk_id[0]: t.reason for t in told if t.reason} == {"2": Reason.INFERENCE_FAILED}
+    assert "FROND_BATCH" in next(t.detail for t in told if t.reason)
+    assert sorted(most.values()) == [1, 1, 2, 2]
