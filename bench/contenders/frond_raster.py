@@ -1,21 +1,28 @@
-"""Frond's libraries in one process: plan, read one chunk ahead, run, decode, merge."""
+"""Frond's libraries in one process, as the inference service has them: plan, read one chunk ahead, run
+as many chunks beside each other as fill the model's runs, decode, merge."""
 
 from __future__ import annotations
 
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 from frond.contracts.ids import digest
 from frond.contracts.jobs import ModelRef
-from frond.inference.pipeline import Runner
+from frond.contracts.plan import ImagePlan
+from frond.inference.pipeline import Runner, Spent, at_once
+from frond.inference.settings import InferenceSettings
 from frond.merge import Detections, assemble, merge
+from frond.models import WindowDetections
 from frond.models.tuning import tuned
 from frond.raster import (
     PlanRequest,
     RasterReader,
+    WindowPixels,
     chunks_of,
     configure_formats,
     inspect,
@@ -25,7 +32,7 @@ from frond.raster import (
 
 
 def whole(path: str, model: str) -> Callable[[], dict]:
-    configure_formats()
+    configure_formats(cache_mb=InferenceSettings.model_fields["gdal_cache_mb"].default)
     with tempfile.TemporaryDirectory() as cache:
         session = tuned(Path(model), cache_dir=Path(cache))
     manifest, runner = session.manifest, Runner()
@@ -36,17 +43,35 @@ def whole(path: str, model: str) -> Callable[[], dict]:
         manifest=manifest,
     )  # fmt: skip
 
+    def planned() -> ImagePlan:
+        with open_dataset(path) as dataset:
+            return plan_image(dataset, inspect(dataset, size), request)
+
     def work() -> dict[str, object]:
         began = time.perf_counter()
-        with open_dataset(path) as dataset:
-            plan = plan_image(dataset, inspect(dataset, size), request)
-        planned = time.perf_counter() - began
         parts, spent, windows = [], [0.0, 0.0, 0.0], 0
         waiting = 0.0
+        going: deque[tuple[Future[tuple[list[WindowDetections], Spent]], list[WindowPixels]]]
+        going = deque()
+
+        def finish() -> None:
+            run, pixels = going.popleft()
+            found, took = run.result()
+            parts.append(assemble(found, pixels, plan.grid, plan.source))
+            for n, s in enumerate((took.preprocess, took.run, took.decode)):
+                spent[n] += s
+
         with (
-            RasterReader(plan.source, plan.grid, path=path, layout=session.layout) as reader,
             ThreadPoolExecutor(1) as ahead,
+            ThreadPoolExecutor(session.concurrency + 1) as running,
+            ExitStack() as stack,
         ):
+            # in the thread that reads: memory that another one has let go would stay with that one
+            plan = ahead.submit(planned).result()
+            planning = time.perf_counter() - began
+            reader = stack.enter_context(
+                RasterReader(plan.source, plan.grid, path=path, layout=session.layout)
+            )
             chunks = list(chunks_of(plan))
             reading = ahead.submit(reader.read_block, chunks[0].windows)
             for following in [*chunks[1:], None]:
@@ -55,18 +80,19 @@ def whole(path: str, model: str) -> Callable[[], dict]:
                 waiting += time.perf_counter() - at
                 if following is not None:
                     reading = ahead.submit(reader.read_block, following.windows)
-                found, took = runner.detect(session, [p.data for p in pixels], manifest.thresholds)
-                parts.append(assemble(found, pixels, plan.grid, plan.source))
+                if len(going) >= at_once(session, len(pixels)):
+                    finish()
+                data = [p.data for p in pixels]
+                run = running.submit(runner.detect, session, data, manifest.thresholds)
+                going.append((run, pixels))
                 windows += len(pixels)
-                spent = [
-                    a + b
-                    for a, b in zip(spent, (took.preprocess, took.run, took.decode), strict=True)
-                ]
+            while going:
+                finish()
         at = time.perf_counter()
         kept = merge(Detections.concat(parts), plan.grid, manifest.thresholds.merge_iou)
         merging = time.perf_counter() - at
         return {
-            "kept": len(kept), "windows": windows, "plan": planned, "read_wait": waiting,
+            "kept": len(kept), "windows": windows, "plan": planning, "read_wait": waiting,
             "preprocess": spent[0], "run": spent[1], "decode": spent[2], "merge": merging,
         }  # fmt: skip
 
