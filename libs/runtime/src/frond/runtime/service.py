@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import os
 import signal
 import socket
 import sys
@@ -97,7 +98,14 @@ def serve(
         make_app: the service's own HTTP API, to which the operations' routes are added.
     """
     configure_logs(name, settings.log_level)
+    _give_way(settings.nice)
     sys.exit(asyncio.run(_serve(name, settings, parts, make_app)))
+
+
+def _give_way(nice: int) -> None:
+    """No less than whoever started the process had it; its threads and children are to come."""
+    me = os.PRIO_PROCESS, 0
+    os.setpriority(*me, max(nice, os.getpriority(*me)))
 
 
 async def _serve(

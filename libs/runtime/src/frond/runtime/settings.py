@@ -57,6 +57,11 @@ class ServiceSettings(BaseSettings):
     drain_s: float = Field(
         default=25.0, gt=0, description="how long work in hand may take after a SIGTERM"
     )
+    nice: int = Field(
+        default=5, ge=0, le=19,
+        description="of the process: how far it gives way to what somebody waits for, on a machine "
+        "whose cores are all busy",
+    )  # fmt: skip
     http_fd: str = Field(
         default="",
         description="numbers of inherited listening sockets, comma-separated, in place of "

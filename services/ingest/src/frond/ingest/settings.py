@@ -25,6 +25,8 @@ class IngestSettings(ServiceSettings, AuthSettings):
     http_port: int = Field(
         default=8000, validation_alias=AliasChoices("API_PORT", "FROND_HTTP_PORT")
     )
+    # people and programs wait for its answers while everybody else works
+    nice: int = Field(default=0, ge=0, le=19)
     database_path: Path = Field(
         default=Path(".frond/ingest.db"),
         validation_alias=AliasChoices("DATABASE_PATH", "FROND_DATABASE_PATH"),
