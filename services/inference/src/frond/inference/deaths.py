@@ -130,24 +130,26 @@ class Deaths:
         """Note what ran in processes that are no more, and drop what is old."""
         for folder in sorted(self._running.iterdir()):
             if folder != self._mine and not folder.name.startswith("."):
-                self._bury(folder)
+                # another one that begins just now may have found it first
+                with suppress(FileNotFoundError):
+                    self._bury(folder)
         for job in self._died.glob("*"):
-            if all(_is_old(file.stat().st_mtime) for file in job.iterdir()):
-                shutil.rmtree(job, ignore_errors=True)
+            # as above
+            with suppress(FileNotFoundError):
+                if all(_is_old(file.stat().st_mtime) for file in job.iterdir()):
+                    shutil.rmtree(job, ignore_errors=True)
 
     def _bury(self, folder: Path) -> None:
-        # another one that begins just now may have found it first
-        with suppress(FileNotFoundError):
-            lock = os.open(folder / "lock", os.O_RDWR)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return  # it lives
-            else:
-                self._note(folder)
-                shutil.rmtree(folder, ignore_errors=True)
-            finally:
-                os.close(lock)
+        lock = os.open(folder / "lock", os.O_RDWR)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return  # it lives
+        else:
+            self._note(folder)
+            shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            os.close(lock)
 
     def _note(self, folder: Path) -> None:
         metrics.DEATHS.inc()
