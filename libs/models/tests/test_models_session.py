@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 import yaml
+from model_graphs import beside
 from onnx import TensorProto, helper, numpy_helper
 
 from frond.contracts.errors import ModelRejected
@@ -75,7 +76,7 @@ def echo(folder: Path, *, batch: Any = "n", **more: Any) -> Path:
             "box0": np.zeros((1, 1, 4), np.float32), "none": np.array(0, np.float32),
             "box": np.array([[[2, 3, 10, 11]]], np.float32),
         },
-        {"decoder": {"name": "yolo-end2end"},
+        {"decoder": more.pop("decoder", {"name": "yolo-end2end"}),
          "input": {"size": 16, "layout": layout, "dtype": dtype} | more.pop("input", {}), **more},
         kinds[dtype],
     )  # fmt: skip
@@ -179,6 +180,27 @@ def test_a_graph_that_does_not_fit_its_manifest(
 def test_a_fixed_batch_is_taken_from_the_graph(tmp_path: Path) -> None:
     """Unless the manifest contradicts it."""
     assert ModelSession(echo(tmp_path, batch=3)).batch == 3
+
+
+def test_outputs_that_the_decoder_does_not_read_are_left_alone(tmp_path: Path) -> None:
+    """Whatever their shapes: what is read is the same bytes without them."""
+    image, _ = planted()
+    plain = ModelSession(blob_model(tmp_path / "plain")).run([image])
+    more = ModelSession(beside(blob_model(tmp_path / "more"))).run([image])
+    assert {k: v.tobytes() for k, v in more.items()} == {k: v.tobytes() for k, v in plain.items()}
+
+
+def test_of_several_outputs_the_right_one_is_named(tmp_path: Path) -> None:
+    """In decoder.params.outputs; who does not is told so, and not of a shape that nobody reads."""
+    named = {"name": "yolo-end2end", "params": {"outputs": {"output": "out"}}}
+    session = ModelSession(beside(echo(tmp_path / "named", decoder=named)))
+    assert list(session.run([np.zeros((3, 16, 16), np.uint8)])) == ["out"]
+    words = r"needs an output 'output'; the graph has anchors, out, scale\. Name it"
+    with pytest.raises(ModelRejected, match=words):
+        ModelSession(beside(echo(tmp_path / "not")))
+    wrong = {"name": "yolo-end2end", "params": {"outputs": ["out"]}}
+    with pytest.raises(ModelRejected, match="must map roles"):
+        ModelSession(beside(echo(tmp_path / "wrong", decoder=wrong)))
 
 
 def test_what_is_no_graph_is_refused(tmp_path: Path) -> None:

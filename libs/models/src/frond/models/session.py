@@ -19,6 +19,7 @@ from frond.models.decoders import (
     WindowResult,
     decoder_for,
     detections_of,
+    names_read,
 )
 from frond.models.folder import MODEL_FILE, bad_model, folder_digest, load_manifest
 from frond.models.load_errors import first_line, load_words
@@ -125,7 +126,8 @@ class ModelSession:
         self.free_batch = said is None and not self._decoder.per_image
         self.threads = threads or cores()
         self.rows_alike = self.sizes_alike = False
-        self._outputs = [o.name for o in self._graph.get_outputs()]
+        given = [o.name for o in self._graph.get_outputs()]
+        self._outputs = names_read(self._decoder, self.manifest, given)
         size, bands = spec.size, len(self.manifest.bands)
         self._window = (bands, size, size) if self.layout == "CHW" else (size, size, bands)
         self._gain, self._bias = self._affine()
@@ -173,7 +175,7 @@ class ModelSession:
         self.concurrency = concurrency
 
     def infer(self, prepared: NDArray[Any], windows: int, *, beside: bool = False) -> Arrays:
-        """Run the graph; outputs are cut to the first ``windows`` rows.
+        """Run the graph; those of its outputs that the decoder reads, cut to the first ``windows`` rows.
 
         Args:
             beside: other runs go on at the same time.
