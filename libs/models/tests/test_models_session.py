@@ -18,6 +18,7 @@ from frond.contracts.modelspec import ModelThresholds
 from frond.contracts.reasons import Reason
 from frond.models import session
 from frond.models.decoders import DECODERS
+from frond.models.folder import bad_model
 from frond.models.session import ModelSession
 from frond.models.testing import MAGENTA, blob_model
 
@@ -291,29 +292,53 @@ class Failing:
         raise RuntimeError("EPFail: no kernel image is available")
 
 
-@pytest.mark.parametrize("everywhere", [False, True])
-def test_a_provider_that_fails_at_its_first_run_leaves_the_next_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, everywhere: bool
+@pytest.mark.parametrize("how", ["run", "load", "left out", "nowhere"])
+def test_a_provider_that_does_not_run_a_graph_leaves_the_next_one(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    how: str,
 ) -> None:
-    """A graph may load where it cannot run; where it cannot run anywhere, that is said."""
+    """It may fail to load it, at its first run, or be left out by ONNX Runtime without a word: a line
+    in the log says so. Where the graph cannot run anywhere, that is said, and nothing else."""
     chains: list[Sequence[str]] = []
     really = session.open_graph
 
     def opened(path: Path, providers: Sequence[str], **more: Any) -> Any:
         chains.append(list(providers))
         real = really(path, CPU, **more)
-        return Failing(real) if everywhere or "CUDAExecutionProvider" in providers else real
+        there = "CUDAExecutionProvider" in providers
+        if there and how == "load":
+            raise bad_model("there is no device")
+        return Failing(real) if how == "nowhere" or (there and how == "run") else real
 
     both = ["CUDAExecutionProvider", *CPU]
     monkeypatch.setattr(session.ort, "get_available_providers", lambda: both)
     monkeypatch.setattr(session, "open_graph", opened)
     folder = blob_model(tmp_path / "m")
-    if everywhere:
+    if how == "nowhere":
         with pytest.raises(ModelRejected, match="could not be run"):
             ModelSession(folder)
-    else:
-        assert ModelSession(folder).providers == tuple(CPU)
-    assert chains == [both, CPU]
+        assert (chains, caplog.messages) == ([both, CPU], [])
+        return
+    made = ModelSession(folder, threads=2)
+    assert made.providers == tuple(CPU)
+    assert chains == ([both] if how == "left out" else [both, CPU])
+    why = {"run": "no kernel image", "load": "no device", "left out": "left it out"}[how]
+    (line,) = caplog.messages
+    assert "runs with CPUExecutionProvider; CUDAExecutionProvider was asked for" in line
+    assert why in line
+    # on a device that is there after all, what runs beside would give other bytes
+    made.share(2)
+    assert (chains[-1], chains.count(both)) == (CPU, 1)
+
+
+def test_nothing_is_logged_where_the_first_provider_runs_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nor of those that are not installed."""
+    ModelSession(blob_model(tmp_path / "m"))
+    assert caplog.messages == []
 
 
 def test_each_version_has_engines_of_its_own(
