@@ -23,7 +23,7 @@ from frond.client.samples import raster_windows, scene_windows
 from frond.client.scenes import palm_scene
 from frond.contracts.colours import class_colour
 from frond.contracts.errors import RasterRejected
-from frond.models import WindowDetections, WindowPlanes, load_manifest
+from frond.models import WindowDetections, WindowPlanes, folder_digest, load_manifest
 from frond.models.testing import MAGENTA, blob_model, colour_model, tile_model
 
 PALMS = Path(__file__).parents[3] / "models" / "palm-detector"
@@ -108,6 +108,25 @@ def test_check_of_a_good_folder(tmp_path: Path, make: Any) -> None:
     with Image.open(tmp_path / "good-check.png") as drawn:
         assert drawn.width > 128
     assert sorted(p.name for p in folder.iterdir()) == before
+
+
+@pytest.mark.parametrize("words", [(".",), (".", "--out", "docs/seen.png"), ("../good",)])
+def test_check_of_the_folder_one_stands_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    """As init of ./model.onnx suggests it: the picture lies beside it, is no part of the version,
+    and where it lies is told."""
+    folder = blob_model(tmp_path / "good")
+    (folder / "docs").mkdir()
+    monkeypatch.chdir(folder)
+    before = folder_digest(folder)
+    done = run("check", *words)
+    assert done.exit_code == 0, done.output
+    picture = tmp_path / ("seen.png" if "--out" in words else "good-check.png")
+    assert str(picture) in done.stdout
+    assert picture.is_file()
+    assert folder_digest(folder) == before
+    assert sorted(p.name for p in folder.rglob("*")) == ["docs", "model.onnx", "model.yaml"]
 
 
 def test_check_on_a_raster_finds_what_is_in_it(tmp_path: Path) -> None:

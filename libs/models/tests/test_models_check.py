@@ -202,10 +202,10 @@ def test_no_more_than_twenty_classes_are_told(tmp_path: Path) -> None:
 
 
 def simple(path: Path, nodes: list[Any], constants: dict[str, Any]) -> None:
-    """x [n, 3, 16, 16] to ``y`` [n, 1, 6], a yolo-end2end head."""
+    """x [n, 3, 16, 16] to ``y`` [n, k, 6], a yolo-end2end head."""
     graph = helper.make_graph(
         nodes, "t", [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 16, 16])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 1, 6])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", "k", 6])],
         [numpy_helper.from_array(np.asarray(v), k) for k, v in constants.items()],
     )  # fmt: skip
     path.mkdir(parents=True)
@@ -239,6 +239,59 @@ def test_a_batch_that_mixes_its_windows_is_wrong(tmp_path: Path) -> None:
     )
     wrong = told(check(tmp_path / "m", threads=1), "wrong")
     assert "change with the windows beside it" in wrong
+
+
+def selecting(path: Path, rows: float, *, box: bool, found: bool = False) -> Path:
+    """A graph that gives a batch as many rows as its brightest window asks for.
+
+    Args:
+        rows: for a window all white.
+        box: whether one more goes before them.
+        found: whether each of them is a find, else they are zeros.
+    """
+    head = ["first", "rows"] if box else ["rows"]
+    simple(
+        path,
+        [
+            helper.make_node("ReduceMean", ["x"], ["own"], axes=[1, 2, 3], keepdims=0),
+            helper.make_node("ReduceMax", ["own"], ["most"], keepdims=1),
+            helper.make_node("Mul", ["most", "asked"], ["k0"]),
+            helper.make_node("Cast", ["k0"], ["k"], to=TensorProto.INT64),
+            helper.make_node("Shape", ["x"], ["n"], end=1),
+            helper.make_node("Concat", ["n", "k", "six"], ["shape"], axis=0),
+            helper.make_node("Concat", ["n", "one", "six"], ["single"], axis=0),
+            helper.make_node("Expand", ["box", "single"], ["first"]),
+            helper.make_node("Expand", ["row", "shape"], ["rows"]),
+            helper.make_node("Concat", head, ["y"], axis=1),
+        ],
+        {
+            "asked": np.array(rows, "f4"), "six": np.array([6], np.int64),
+            "one": np.array([1], np.int64), "box": BOX, "row": BOX if found else BOX * 0,
+        },
+    )  # fmt: skip
+    return path
+
+
+def test_a_graph_that_finds_no_rows_at_all_is_odd(tmp_path: Path) -> None:
+    """Where their number is free there is not one, and nothing to compare."""
+    report = check(selecting(tmp_path / "m", 0.0, box=False), threads=1)
+    assert report.fits, report.findings
+    assert "Batches of 8 give what single windows give" in told(report, "fine")
+    assert "Not one box" in told(report, "odd")
+
+
+def test_rows_that_are_filled_up_for_others_change_nothing(tmp_path: Path) -> None:
+    """A batch has the rows of the window with the most: what is found counts."""
+    report = check(selecting(tmp_path / "m", 2000.0, box=True), threads=1)
+    assert report.fits, report.findings
+    assert "Batches of 8 give what single windows give" in told(report, "fine")
+
+
+def test_finds_that_come_with_the_windows_beside_are_wrong(tmp_path: Path) -> None:
+    """As many as are found alone and among others are told."""
+    report = check(selecting(tmp_path / "m", 20.0, box=False, found=True), threads=1)
+    wrong = told(report, "wrong")
+    assert "change with the windows beside it in a batch (9 boxes alone, 10 among others)" in wrong
 
 
 def test_a_graph_that_throws_dice_is_wrong(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 import yaml
-from model_graphs import end2end, heatmaps, planes, planted, queries, raw_yolo, torchvision
+from model_graphs import beside, end2end, heatmaps, planes, planted, queries, raw_yolo, torchvision
 
 from frond.contracts.errors import ModelRejected
 from frond.contracts.modelspec import ModelManifest
@@ -256,6 +256,15 @@ def test_nobodys_words_are_overwritten(tmp_path: Path) -> None:
     with pytest.raises(ModelRejected, match="there already"):
         write_folder(path, folder)
     assert (folder / "model.yaml").read_text() == before
+
+
+def test_outputs_that_nobody_reads_say_nothing_of_the_batch(tmp_path: Path) -> None:
+    """The folder runs, and its batch stays free."""
+    graph = beside(blob_model(tmp_path / "blob")) / "model.onnx"
+    found = write_folder(graph, tmp_path / "out")
+    assert found.problem is None
+    assert found.manifest.decoder.name == "centerpoint"
+    assert found.manifest.input.batch is None
 
 
 def test_weights_beside_the_graph_come_along(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from model_graphs import beside
 from remote_bench import LATER, SIZE, remote_of, status, windows
 
 from frond.contracts.errors import ModelRejected, ModelUnavailable
@@ -50,6 +51,25 @@ def test_results_are_those_of_the_local_session_bit_for_bit(
         assert set(server.kinds) == {kind}
         # metadata, trial run and four more on one kept connection
         assert server.connections == 1
+
+
+@pytest.mark.parametrize("metadata", [True, False])
+def test_a_server_is_asked_for_what_the_decoder_reads(local: Path, metadata: bool) -> None:
+    """And for all once, where it does not say what there is."""
+    wanted = ModelSession(local, threads=1).run(windows(3))
+    told = yaml.safe_load((local / "model.yaml").read_text())
+    told["input"]["name"] = "input"
+    (local / "model.yaml").write_text(yaml.safe_dump(told))
+    with model_server(beside(local)) as server:
+        server.metadata = metadata
+        session = ModelSession(remote_of(local, server))
+        given = session.run(windows(3))
+        assert {k: v.tobytes() for k, v in given.items()} == {
+            k: v.tobytes() for k, v in wanted.items()
+        }
+        every = [*wanted, "anchors", "scale"]
+        asked = [sorted(names) for names in server.asked]
+        assert asked == [sorted(every)] * (not metadata) + [sorted(wanted)] * 2
 
 
 def takes_bytes(folder: Path) -> None:

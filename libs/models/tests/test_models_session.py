@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 import yaml
+from model_graphs import beside
 from onnx import TensorProto, helper, numpy_helper
 
 from frond.contracts.errors import ModelRejected
@@ -17,6 +18,7 @@ from frond.contracts.modelspec import ModelThresholds
 from frond.contracts.reasons import Reason
 from frond.models import session
 from frond.models.decoders import DECODERS
+from frond.models.folder import bad_model
 from frond.models.session import ModelSession
 from frond.models.testing import MAGENTA, blob_model
 
@@ -75,7 +77,7 @@ def echo(folder: Path, *, batch: Any = "n", **more: Any) -> Path:
             "box0": np.zeros((1, 1, 4), np.float32), "none": np.array(0, np.float32),
             "box": np.array([[[2, 3, 10, 11]]], np.float32),
         },
-        {"decoder": {"name": "yolo-end2end"},
+        {"decoder": more.pop("decoder", {"name": "yolo-end2end"}),
          "input": {"size": 16, "layout": layout, "dtype": dtype} | more.pop("input", {}), **more},
         kinds[dtype],
     )  # fmt: skip
@@ -181,6 +183,27 @@ def test_a_fixed_batch_is_taken_from_the_graph(tmp_path: Path) -> None:
     assert ModelSession(echo(tmp_path, batch=3)).batch == 3
 
 
+def test_outputs_that_the_decoder_does_not_read_are_left_alone(tmp_path: Path) -> None:
+    """Whatever their shapes: what is read is the same bytes without them."""
+    image, _ = planted()
+    plain = ModelSession(blob_model(tmp_path / "plain")).run([image])
+    more = ModelSession(beside(blob_model(tmp_path / "more"))).run([image])
+    assert {k: v.tobytes() for k, v in more.items()} == {k: v.tobytes() for k, v in plain.items()}
+
+
+def test_of_several_outputs_the_right_one_is_named(tmp_path: Path) -> None:
+    """In decoder.params.outputs; who does not is told so, and not of a shape that nobody reads."""
+    named = {"name": "yolo-end2end", "params": {"outputs": {"output": "out"}}}
+    session = ModelSession(beside(echo(tmp_path / "named", decoder=named)))
+    assert list(session.run([np.zeros((3, 16, 16), np.uint8)])) == ["out"]
+    words = r"needs an output 'output'; the graph has anchors, out, scale\. Name it"
+    with pytest.raises(ModelRejected, match=words):
+        ModelSession(beside(echo(tmp_path / "not")))
+    wrong = {"name": "yolo-end2end", "params": {"outputs": ["out"]}}
+    with pytest.raises(ModelRejected, match="must map roles"):
+        ModelSession(beside(echo(tmp_path / "wrong", decoder=wrong)))
+
+
 def test_what_is_no_graph_is_refused(tmp_path: Path) -> None:
     """Any bytes in model.onnx's place."""
     folder = blob_model(tmp_path)
@@ -269,29 +292,53 @@ class Failing:
         raise RuntimeError("EPFail: no kernel image is available")
 
 
-@pytest.mark.parametrize("everywhere", [False, True])
-def test_a_provider_that_fails_at_its_first_run_leaves_the_next_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, everywhere: bool
+@pytest.mark.parametrize("how", ["run", "load", "left out", "nowhere"])
+def test_a_provider_that_does_not_run_a_graph_leaves_the_next_one(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    how: str,
 ) -> None:
-    """A graph may load where it cannot run; where it cannot run anywhere, that is said."""
+    """It may fail to load it, at its first run, or be left out by ONNX Runtime without a word: a line
+    in the log says so. Where the graph cannot run anywhere, that is said, and nothing else."""
     chains: list[Sequence[str]] = []
     really = session.open_graph
 
     def opened(path: Path, providers: Sequence[str], **more: Any) -> Any:
         chains.append(list(providers))
         real = really(path, CPU, **more)
-        return Failing(real) if everywhere or "CUDAExecutionProvider" in providers else real
+        there = "CUDAExecutionProvider" in providers
+        if there and how == "load":
+            raise bad_model("there is no device")
+        return Failing(real) if how == "nowhere" or (there and how == "run") else real
 
     both = ["CUDAExecutionProvider", *CPU]
     monkeypatch.setattr(session.ort, "get_available_providers", lambda: both)
     monkeypatch.setattr(session, "open_graph", opened)
     folder = blob_model(tmp_path / "m")
-    if everywhere:
+    if how == "nowhere":
         with pytest.raises(ModelRejected, match="could not be run"):
             ModelSession(folder)
-    else:
-        assert ModelSession(folder).providers == tuple(CPU)
-    assert chains == [both, CPU]
+        assert (chains, caplog.messages) == ([both, CPU], [])
+        return
+    made = ModelSession(folder, threads=2)
+    assert made.providers == tuple(CPU)
+    assert chains == ([both] if how == "left out" else [both, CPU])
+    why = {"run": "no kernel image", "load": "no device", "left out": "left it out"}[how]
+    (line,) = caplog.messages
+    assert "runs with CPUExecutionProvider; CUDAExecutionProvider was asked for" in line
+    assert why in line
+    # on a device that is there after all, what runs beside would give other bytes
+    made.share(2)
+    assert (chains[-1], chains.count(both)) == (CPU, 1)
+
+
+def test_nothing_is_logged_where_the_first_provider_runs_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nor of those that are not installed."""
+    ModelSession(blob_model(tmp_path / "m"))
+    assert caplog.messages == []
 
 
 def test_each_version_has_engines_of_its_own(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -111,6 +113,71 @@ def test_what_was_found_is_kept(tmp_path: Path) -> None:
         tuned(folder, providers=CPU, cache_dir=tmp_path / "c")
         anew = json.loads(kept.read_text())
         assert anew["tried"] and anew["concurrency"] >= 1
+
+
+class Elsewhere:
+    """ONNX Runtime's session as one on a device, with memory for so many windows a run."""
+
+    def __init__(self, real: Any, room: int = 64) -> None:
+        self.real, self.room = real, room
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.real, name)
+
+    def get_providers(self) -> list[str]:
+        return ["CUDAExecutionProvider", *CPU]
+
+    def run(self, names: Sequence[str], feeds: dict[str, Any]) -> Any:
+        if len(next(iter(feeds.values()))) > self.room:
+            raise RuntimeError("out of memory")
+        return self.real.run(names, feeds)
+
+
+def test_what_was_found_holds_for_the_providers_that_ran_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A device that was broken when the model was new, and is mended, or the other way about: the same
+    providers are asked for, and what was found with others is measured anew."""
+    works = False
+
+    def opened(path: Path, providers: Sequence[str], **more: int) -> Any:
+        real = open_graph(path, CPU, threads=more["threads"])
+        return Elsewhere(real) if works and "CUDAExecutionProvider" in providers else real
+
+    both = ["CUDAExecutionProvider", *CPU]
+    monkeypatch.setattr(tuning.ort, "get_available_providers", lambda: both)
+    monkeypatch.setattr("frond.models.session.open_graph", opened)
+    folder = blob_model(tmp_path / "m", 64, margin=8)
+    for works, providers in ((False, CPU), (True, tuple(both)), (False, CPU)):
+        caplog.clear()
+        session = tuned(folder, cache_dir=tmp_path / "c", seconds=300)
+        assert session.providers == providers
+        (kept,) = (tmp_path / "c" / "tuning").iterdir()
+        found = json.loads(kept.read_text())
+        assert tuple(found["providers"]) == providers
+        assert found["batch"] == session.batch != 5
+        # of what was kept and of the plain setting, not of each that is tried
+        assert len(caplog.messages) <= (0 if works else 2)
+        kept.write_text(json.dumps(found | {"batch": 5}))
+        assert tuned(folder, cache_dir=tmp_path / "c", seconds=300).batch == 5
+
+
+def test_a_setting_too_large_for_the_device_is_not_tried_on_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However fast that says it is: the device stays, with what it has room for."""
+
+    def opened(path: Path, providers: Sequence[str], **more: int) -> Any:
+        real = open_graph(path, CPU, threads=more["threads"])
+        return Elsewhere(real, 16) if "CUDAExecutionProvider" in providers else real
+
+    both = ["CUDAExecutionProvider", *CPU]
+    monkeypatch.setattr(tuning.ort, "get_available_providers", lambda: both)
+    monkeypatch.setattr("frond.models.session.open_graph", opened)
+    monkeypatch.setattr(tuning, "_ms_a_window", lambda session, _: 100.0 / session.batch)
+    folder = blob_model(tmp_path / "m", 64, margin=8)
+    session = tuned(folder, cache_dir=tmp_path / "c", seconds=300)
+    assert (session.providers, session.batch) == (tuple(both), 16)
 
 
 def test_no_time_no_measuring(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from frond.contracts.errors import ModelRejected, ModelUnavailable
 from frond.contracts.modelspec import ModelManifest, ServerSpec
+from frond.models.decoders import DECODERS
 from frond.models.families import recognise
 from frond.models.family import Family
 from frond.models.family import count as count_of
@@ -94,7 +95,7 @@ def _described(graph: Graph, name: str, server: ServerSpec | None = None) -> Gue
         and len(port.shape) == 4
         and family.decoder != "torchvision"
     ):
-        _batch(graph, port, layout, samples, sheet)
+        _batch(graph, port, layout, samples, family, sheet)
     if server is not None:
         _server(server, graph, sheet)
     text = _text(name, graph, port, family, layout, bands, size, sheet)
@@ -228,12 +229,19 @@ def _size(graph: Graph, port: Port, layout: str, bands: int, sheet: _Sheet) -> i
 
 
 def _batch(
-    graph: Graph, port: Port, layout: str, samples: Sequence[NDArray[np.uint8]], sheet: _Sheet
-) -> None:
+    graph: Graph, port: Port, layout: str, samples: Sequence[NDArray[np.uint8]], family: Family,
+    sheet: _Sheet,
+) -> None:  # fmt: skip
     """Graphs are often exported with a free batch and one baked into a reshape within."""
     try:
         outputs = graph.run(batch_of([*samples, *samples], port, layout))
-        follows = all(o.first.ndim and len(o.first) == 2 for o in outputs)
+        names = family.params.get("outputs", {})
+        read = {names.get(role, role) for role in DECODERS[family.decoder].roles}
+        follows = all(
+            o.first.ndim and len(o.first) == 2
+            for o in outputs
+            if len(outputs) == 1 or o.name in read
+        )
     except ModelRejected:
         follows = False
     if not follows:

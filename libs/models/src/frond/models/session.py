@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ from frond.models.decoders import (
     WindowResult,
     decoder_for,
     detections_of,
+    names_read,
 )
 from frond.models.folder import MODEL_FILE, bad_model, folder_digest, load_manifest
 from frond.models.load_errors import first_line, load_words
@@ -26,6 +28,8 @@ from frond.models.machine import cores
 from frond.models.remote import RemoteModel, declared_input
 
 Arrays = dict[str, NDArray[Any]]
+
+_log = logging.getLogger(__name__)
 
 PROVIDERS: Final = ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider")
 """Tried in this order, as far as the installed ONNX Runtime has them."""
@@ -69,7 +73,8 @@ class ModelSession:
     Args:
         folder: holds ``model.onnx``, unless a server runs the model.
         manifest: the folder's own where None.
-        providers: ONNX Runtime's names, in order of preference; those not available are left out.
+        providers: ONNX Runtime's names, in order of preference; those not available are left out. The
+            first ones are passed over, with a warning in the log, where they do not run the graph.
         threads: of one run; 0 takes one for each core that this process may use.
         batch: where neither manifest nor graph says.
         cache_dir: where TensorRT keeps its engines, so that one machine builds each only once.
@@ -95,18 +100,29 @@ class ModelSession:
         self.manifest = manifest or load_manifest(folder)
         self._decoder: Decoder = decoder_for(self.manifest)
         self.remote = self.manifest.server is not None
-        chain = _offered(providers)
+        chain = offered = _offered(providers)
+        why = "ONNX Runtime left it out"
         while True:
             self._open = partial(open_graph, folder / MODEL_FILE, chain, cache_dir=cache_dir)
             try:
                 self._load(threads, batch, servers)
-            except ModelRejected:
-                # a provider may take a graph, and fail at its first run
+            except ModelRejected as e:
+                # a wheel offers providers whose libraries or devices may not be there, and one may
+                # take a graph, and fail at its first run
                 if self.remote or len(chain) == 1:
                     raise
-                chain = chain[1:]
+                chain, why = chain[1:], e.detail
             else:
-                return
+                break
+        if self.remote:
+            return
+        # what is loaded beside it, see share, is to give the same bytes
+        self._open = partial(open_graph, folder / MODEL_FILE, self.providers, cache_dir=cache_dir)
+        if passed_over := [p for p in offered if p not in self.providers]:
+            _log.warning(
+                "the model %s runs with %s; %s was asked for and does not run it: %s",
+                self.manifest.name, self.providers[0], ", ".join(passed_over), why,
+            )  # fmt: skip
 
     def _load(self, threads: int, batch: int, servers: Sequence[str] | None) -> None:
         server = self.manifest.server
@@ -125,7 +141,8 @@ class ModelSession:
         self.free_batch = said is None and not self._decoder.per_image
         self.threads = threads or cores()
         self.rows_alike = self.sizes_alike = False
-        self._outputs = [o.name for o in self._graph.get_outputs()]
+        given = [o.name for o in self._graph.get_outputs()]
+        self._outputs = names_read(self._decoder, self.manifest, given)
         size, bands = spec.size, len(self.manifest.bands)
         self._window = (bands, size, size) if self.layout == "CHW" else (size, size, bands)
         self._gain, self._bias = self._affine()
@@ -173,7 +190,7 @@ class ModelSession:
         self.concurrency = concurrency
 
     def infer(self, prepared: NDArray[Any], windows: int, *, beside: bool = False) -> Arrays:
-        """Run the graph; outputs are cut to the first ``windows`` rows.
+        """Run the graph; those of its outputs that the decoder reads, cut to the first ``windows`` rows.
 
         Args:
             beside: other runs go on at the same time.
@@ -327,7 +344,7 @@ def open_graph(
     """ONNX Runtime's session of a file, whatever it holds; arguments as of :class:`ModelSession`.
 
     Raises:
-        ModelRejected: BAD_MODEL: no provider can load it.
+        ModelRejected: BAD_MODEL: it cannot be loaded with these providers.
     """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads or cores()
@@ -337,17 +354,12 @@ def open_graph(
     options.log_severity_level = 4
     # spinning threads would take the cores from the readers between two runs
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    chain = _offered(providers)
-    error: Exception | None = None
-    for first in range(len(chain)):
-        # a wheel offers providers whose libraries or devices may not be there
-        wanted = [(p, _options(p, path.parent, cache_dir)) for p in chain[first:]]
-        try:
-            # its own way of going on knows neither this chain nor these options
-            return ort.InferenceSession(str(path), options, providers=wanted, enable_fallback=0)
-        except Exception as e:  # ONNX Runtime's errors have no common base but this
-            error = e
-    raise bad_model(f"ONNX Runtime cannot load {path.name}: {load_words(path, error)}") from error
+    wanted = [(p, _options(p, path.parent, cache_dir)) for p in _offered(providers)]
+    try:
+        # its own way of going on knows neither the session's chain nor these options
+        return ort.InferenceSession(str(path), options, providers=wanted, enable_fallback=0)
+    except Exception as e:  # ONNX Runtime's errors have no common base but this
+        raise bad_model(f"ONNX Runtime cannot load {path.name}: {load_words(path, e)}") from e
 
 
 def _offered(providers: Sequence[str]) -> Sequence[str]:

@@ -40,6 +40,7 @@ class ModelServer(ThreadingHTTPServer):
         url: where it listens.
         seen: method and path of each request, in order.
         kinds: content type of each inference request.
+        asked: names of the outputs that each inference request is answered with.
         script: what is answered instead, each once, to the first request with that in its path.
         version: that it says it ran, where none is asked for.
         metadata: whether it says what inputs and outputs the model has.
@@ -59,6 +60,7 @@ class ModelServer(ThreadingHTTPServer):
         self.metadata = True
         self.seen: list[tuple[str, str]] = []
         self.kinds: list[str] = []
+        self.asked: list[list[str]] = []
         self.connections = 0
         self.script: list[tuple[str, Answer]] = []
         self._lock = threading.Lock()
@@ -168,6 +170,7 @@ class Handler(BaseHTTPRequestHandler):
             {"name": o.name, "parameters": {"binary_data": every}}
             for o in served.session.get_outputs()
         ]
+        served.asked.append([o["name"] for o in wanted])
         try:
             given = served.session.run([o["name"] for o in wanted], feeds)
         except Exception as e:

@@ -65,6 +65,7 @@ class Tuning(BaseModel):
     """What was found.
 
     Attributes:
+        providers: that it was measured with, the first one first: not always those asked for.
         threads: of a run that is alone.
         concurrency: runs at once, which share the cores; 1: one after another.
         rows_alike: a window's outputs do not depend on its row in a batch, nor on the others in it,
@@ -75,6 +76,7 @@ class Tuning(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
+    providers: tuple[str, ...]
     threads: int = Field(ge=1)
     batch: int = Field(ge=1)
     concurrency: int = Field(default=1, ge=1)
@@ -111,9 +113,11 @@ def tuned(
         # what a stopwatch sees is the server's load, and what a sample shows may change with it
         return ModelSession(folder, batch=batch or DEFAULT_BATCH, servers=servers)
 
+    chain = providers
+
     def opened(threads: int, batch: int, concurrency: int = 1) -> ModelSession:
         session = ModelSession(
-            folder, providers=providers, threads=threads, batch=batch, cache_dir=cache_dir
+            folder, providers=chain, threads=threads, batch=batch, cache_dir=cache_dir
         )
         session.share(concurrency)
         return session
@@ -122,12 +126,12 @@ def tuned(
     asked = [str(threads), str(batch), f"{seconds:g}", *offered]
     key = digest("tuning", str(_VERSION), folder_digest(folder), ort.__version__, *words(), *asked)
     place = cache_dir / "tuning" / f"{key}.json"
-    if seconds and (found := _kept(place)) is not None:
-        # the device may have less room than it had
-        with contextlib.suppress(ModelRejected):
-            return _as_found(opened(found.threads, found.batch, found.concurrency), found)
+    if seconds and (session := _as_before(place, opened)) is not None:
+        return session
     before = resident()
     plain = opened(threads, batch or (GPU_BATCH if _CPU not in offered[:1] else CPU_BATCH))
+    # what cannot run it now is not asked again, and complained of, for each setting
+    chain = [p for p in providers if p in plain.providers]
     on_cpu = plain.providers[0] == _CPU
     if on_cpu and not batch and plain.free_batch and plain.batch != CPU_BATCH:
         # a wheel for devices that are not there
@@ -154,11 +158,25 @@ def tuned(
     # a GPU's kernels depend on how many windows there are
     sizes = rows and on_cpu and session.free_batch and _sizes_alike(session, until)
     found = Tuning(
-        threads=session.threads, batch=session.batch, concurrency=session.concurrency,
+        providers=session.providers, threads=session.threads, batch=session.batch, concurrency=session.concurrency,
         rows_alike=rows, sizes_alike=sizes, tried=tuple(tried),
     )  # fmt: skip
     _keep(place, found)
     return _as_found(session, found)
+
+
+def _as_before(place: Path, opened: Callable[[int, int, int], ModelSession]) -> ModelSession | None:
+    """A session as it was found best; None where nothing is kept that holds for the providers that
+    run it now."""
+    found = _kept(place)
+    # the device may have less room than it had
+    with contextlib.suppress(ModelRejected):
+        if found is not None:
+            session = opened(found.threads, found.batch, found.concurrency)
+            # a device that is mended, or broken since: bytes and speed are others there
+            if session.providers == found.providers:
+                return _as_found(session, found)
+    return None
 
 
 def _as_found(session: ModelSession, found: Tuning) -> ModelSession:
@@ -233,6 +251,9 @@ def _try(
             return None
         try:
             session = plain if first else opened(threads, batch, concurrency)
+            if session.providers != plain.providers:
+                # too large for the device, and on the next one: what that takes says nothing here
+                return None
             # a full run, and one that is not, where there is such a thing
             windows = _windows(session, max(_SAMPLES, batch + 1))
             wanted = _rows(plain, windows)

@@ -112,7 +112,10 @@ def check(
         typer.Option(help="A GeoTIFF, PNG or JPEG to look at; else scenes are drawn."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="The picture; by default FOLDER-check.png, here.")
+        Path | None,
+        typer.Option(
+            help="The picture; by default FOLDER-check.png, here. Never in FOLDER, but beside."
+        ),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -141,8 +144,7 @@ def check(
         _tell_scale(report, plans[0])
     drawn = None
     if report.results and report.manifest is not None:
-        # not into the folder: it would become part of the version
-        drawn = out or Path(f"{folder.resolve().name}-check.png")
+        drawn = _outside(folder, out or Path(f"{folder.resolve().name}-check.png"))
         picture(report.windows, report.results, report.manifest).save(drawn, format="PNG")
     if json:
         show.as_json(
@@ -153,6 +155,13 @@ def check(
         _tell(report, folder, drawn)
     if not report.fits:
         raise typer.Exit(1)
+
+
+def _outside(folder: Path, target: Path) -> Path:
+    """Where a file may be written: beside the folder, not into it, where it would become part of the
+    version."""
+    inside = target.resolve().is_relative_to(folder.resolve())
+    return folder.resolve().parent / target.name if inside else target
 
 
 def _tell_scale(report: Report, plan: ImagePlan) -> None:

@@ -15,6 +15,7 @@ from frond.models.decoders.base import (
     WindowResult,
     detections_of,
     effective_thresholds,
+    names_read,
     planes_of,
 )
 from frond.models.decoders.centerpoint import CenterPoint
@@ -35,6 +36,7 @@ __all__ = [
     "decoder_for",
     "detections_of",
     "effective_thresholds",
+    "names_read",
     "planes_of",
 ]
 

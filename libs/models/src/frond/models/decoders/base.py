@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -67,12 +67,15 @@ class Decoder(Protocol):
         name: as ``decoder.name`` of a manifest.
         task: of the models that it reads, and thereby the type of its results.
         params: the parameters it takes.
+        roles: of the outputs that it reads; by these names, or by those that ``params.outputs`` gives
+            them. A graph's only output may have any name.
         per_image: whether the graph takes one image a run, and its outputs have no batch axis.
     """
 
     name: str
     task: str
     params: frozenset[str]
+    roles: tuple[str, ...]
     per_image: bool
 
     def decode(
@@ -122,19 +125,29 @@ def output(outputs: Outputs, role: str, manifest: ModelManifest, *, alone: bool 
     Args:
         alone: take the graph's only output, whatever its name.
     """
-    names = manifest.decoder.params.get("outputs") or {}
-    if not isinstance(names, dict):
-        raise bad(manifest, "decoder.params.outputs must map roles to output names.")
+    names = _names(manifest)
     name = str(names.get(role, role))
     if name not in outputs and alone and role not in names and len(outputs) == 1:
         name = next(iter(outputs))
     if name not in outputs:
-        raise bad(
-            manifest,
-            f"the decoder {manifest.decoder.name} needs an output {name!r}; the graph has "
-            f"{', '.join(sorted(outputs)) or 'none'}. Name it in decoder.params.outputs.",
-        )
+        raise _lacks(manifest, name, outputs)
     return finite(outputs[name], name, manifest)
+
+
+def names_read(decoder: Decoder, manifest: ModelManifest, given: Sequence[str]) -> Sequence[str]:
+    """Of a graph's outputs those that the decoder reads; what else it gives is nobody's concern.
+
+    Raises:
+        ModelRejected: BAD_MODEL: one of them is not there.
+    """
+    if len(given) == 1:
+        return given
+    names = _names(manifest)
+    read = list(dict.fromkeys(str(names.get(role, role)) for role in decoder.roles))
+    for name in read:
+        if name not in given:
+            raise _lacks(manifest, name, given)
+    return read
 
 
 def class_scores(outputs: Outputs, manifest: ModelManifest, activation: str) -> Floats:
@@ -153,6 +166,22 @@ def class_scores(outputs: Outputs, manifest: ModelManifest, activation: str) -> 
             f"argmax, of which {activation} makes nothing. Export the scores of all classes.",
         )
     return scores
+
+
+def _names(manifest: ModelManifest) -> dict[str, Any]:
+    """The graph's names of roles that have others there."""
+    names = manifest.decoder.params.get("outputs") or {}
+    if not isinstance(names, dict):
+        raise bad(manifest, "decoder.params.outputs must map roles to output names.")
+    return names
+
+
+def _lacks(manifest: ModelManifest, name: str, given: Iterable[str]) -> ModelRejected:
+    return bad(
+        manifest,
+        f"the decoder {manifest.decoder.name} needs an output {name!r}; the graph has "
+        f"{', '.join(sorted(given)) or 'none'}. Name it in decoder.params.outputs.",
+    )
 
 
 def finite(values: NDArray[Any], name: str, manifest: ModelManifest) -> Floats:

@@ -34,6 +34,7 @@ class CenterPoint:
     name = "centerpoint"
     task = "detection"
     params = frozenset({"sizes", "peaks_suppressed", "peaks_done", "stride", "outputs"})
+    roles: tuple[str, ...] = ("heatmap", "size", "offset")
     per_image = False
 
     def decode(

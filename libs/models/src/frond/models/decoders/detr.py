@@ -32,6 +32,7 @@ class Detr:
     name = "detr"
     task = "detection"
     params = frozenset({"activation", "nms", "outputs"})
+    roles: tuple[str, ...] = ("logits", "pred_boxes")
     per_image = False
 
     def decode(

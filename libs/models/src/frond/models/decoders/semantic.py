@@ -60,6 +60,7 @@ class Semantic:
     name = "semantic"
     task = "segmentation"
     params = frozenset({"activation", "background", "min_area", "layout", "outputs"})
+    roles: tuple[str, ...] = ("scores",)
     per_image = False
 
     def decode(

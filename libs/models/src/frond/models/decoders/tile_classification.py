@@ -31,6 +31,7 @@ class TileClassification:
     name = "tile-classification"
     task = "classification"
     params = frozenset({"activation", "background", "outputs"})
+    roles: tuple[str, ...] = ("scores",)
     per_image = False
 
     def decode(

@@ -26,6 +26,7 @@ class Torchvision:
     name = "torchvision"
     task = "detection"
     params = frozenset({"label_offset", "nms", "outputs"})
+    roles: tuple[str, ...] = ("boxes", "labels", "scores")
     per_image = True
 
     def decode(

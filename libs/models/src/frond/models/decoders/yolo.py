@@ -30,6 +30,7 @@ class Yolo:
     name = "yolo"
     task = "detection"
     params = frozenset({"version", "outputs"})
+    roles: tuple[str, ...] = ("output",)
     per_image = False
 
     def decode(

@@ -29,6 +29,7 @@ class YoloEnd2End:
     name = "yolo-end2end"
     task = "detection"
     params = frozenset({"boxes", "nms", "outputs"})
+    roles: tuple[str, ...] = ("output",)
     per_image = False
 
     def decode(
