@@ -99,7 +99,8 @@ def test_nothing_works() -> None:
 
 
 def test_what_was_found_is_kept(tmp_path: Path) -> None:
-    """The second time nothing is measured; a file that cannot be read is written anew."""
+    """The second time nothing is measured; a file that cannot be read, or does not tell its providers,
+    is written anew."""
     folder = blob_model(tmp_path / "m", 64, margin=8)
     first = tuned(folder, providers=CPU, cache_dir=tmp_path / "c")
     (kept,) = (tmp_path / "c" / "tuning").iterdir()
@@ -108,11 +109,13 @@ def test_what_was_found_is_kept(tmp_path: Path) -> None:
     kept.write_text(json.dumps(found | {"batch": 4, "rows_alike": True}))
     second = tuned(folder, providers=CPU, cache_dir=tmp_path / "c")
     assert (second.batch, second.rows_alike) == (4, True)
-    for unreadable in ("{", json.dumps(found | {"concurrency": 0})):
+    before = {k: v for k, v in found.items() if k != "providers"}
+    for unreadable in ("{", json.dumps(found | {"concurrency": 0}), json.dumps(before)):
         kept.write_text(unreadable)
         tuned(folder, providers=CPU, cache_dir=tmp_path / "c")
         anew = json.loads(kept.read_text())
         assert anew["tried"] and anew["concurrency"] >= 1
+        assert anew["providers"] == list(CPU)
 
 
 class Elsewhere:
