@@ -22,7 +22,8 @@ from frond.client.errors import FrondClientError
 from frond.contracts.errors import UserError
 from frond.models import folder_digest
 from frond.models.session import ModelSession
-from frond.training import cli, run
+from frond.training import cli, run, tracking
+from frond.training.config import bad
 from frond.training.palm.config import Settings
 
 TRAINING = Path(__file__).parents[1]
@@ -58,10 +59,7 @@ def test_same_seed_same_data_same_weights(data: Path, tmp_path: Path) -> None:
     assert session.manifest.metrics == one["metrics"]
     assert session.manifest.reference is not None
     assert session.manifest.reference.images > 0
-    labels = data / "train" / "labels.json"
-    told = json.loads(labels.read_text())
-    told["annotations"][0]["bbox"][0] += 8
-    labels.write_text(json.dumps(told))
+    shift_a_label(data)
     assert run.full("palm", settings(data, tmp_path / "two"))["weights"] != one["weights"]
 
 
@@ -75,6 +73,62 @@ def test_started_again_when_all_was_done(data: Path, tmp_path: Path) -> None:
     (tmp_path / "m" / "MODEL_CARD.md").write_text("changed")
     assert run.full("palm", config, resume=True)["weights"] == first["weights"]
     assert (tmp_path / "m").stat().st_ino != before
+
+
+def shift_a_label(data: Path) -> None:
+    labels = data / "train" / "labels.json"
+    told = json.loads(labels.read_text())
+    told["annotations"][0]["bbox"][0] += 8
+    labels.write_text(json.dumps(told))
+
+
+@pytest.mark.parametrize("changed", ["data", "config", "checkpoint", "nothing"])
+def test_taken_over_when_something_has_changed(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], changed: str
+) -> None:
+    """Labels that came meanwhile, another rate, or a damaged checkpoint: a worker begins anew, says
+    so, and has the weights of a run that began then; a person with --resume is told. Where nothing
+    has changed, it goes on."""
+    run.full("palm", settings(data, tmp_path / "m"))
+    # killed before its end
+    (tmp_path / "m.run" / "done.json").unlink()
+    more: dict[str, Any] = {}
+    if changed == "data":
+        shift_a_label(data)
+    elif changed == "config":
+        more = {"rate": 0.001}
+    elif changed == "checkpoint":
+        (tmp_path / "m.run" / "checkpoint.pt").write_bytes(b"cut sh")
+    config = settings(data, tmp_path / "m", **more)
+    if changed != "nothing":
+        with pytest.raises(UserError, match="without --resume"):
+            run.full("palm", config, resume=True)
+    capsys.readouterr()
+    again = run.full("palm", config, resume=True, or_anew=True)
+    assert ("begins anew" in capsys.readouterr().err) == (changed != "nothing")
+    assert again["weights"] == run.full("palm", settings(data, tmp_path / "w", **more))["weights"]
+    began = [json.loads(x) for x in (tmp_path / "m.run" / "log.jsonl").read_text().splitlines()]
+    assert began[-1] == {"ended": "FINISHED"}
+
+
+def test_a_tracker_that_is_away_costs_no_checkpoint(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only what is wrong with the checkpoint lets a worker begin anew."""
+    run.full("palm", settings(data, tmp_path / "m"))
+    (tmp_path / "m.run" / "done.json").unlink()
+    asked: list[object] = []
+
+    def away(*_: object) -> None:
+        asked.append(_)
+        raise bad("MLflow does not take the run.")
+
+    monkeypatch.setattr(tracking, "tracker", away)
+    before = (tmp_path / "m.run" / "checkpoint.pt").read_bytes()
+    with pytest.raises(UserError, match="MLflow"):
+        run.full("palm", settings(data, tmp_path / "m"), resume=True, or_anew=True)
+    assert len(asked) == 1
+    assert (tmp_path / "m.run" / "checkpoint.pt").read_bytes() == before
 
 
 def test_nothing_is_trained_for_a_push_that_cannot_be(
@@ -256,8 +310,5 @@ def test_the_pipeline_redoes_what_changed(data: Path, tmp_path: Path) -> None:
     assert "f1_val" in figures["metrics"]
     assert (here / "runs/palm-detector/model/model.onnx").is_file()
     assert "Running stage" not in dvc("repro", "evaluate-palm")
-    labels = data / "train" / "labels.json"
-    told = json.loads(labels.read_text())
-    told["annotations"][0]["bbox"][0] += 8
-    labels.write_text(json.dumps(told))
+    shift_a_label(data)
     assert dvc("repro", "evaluate-palm").count("Running stage") == 3

@@ -167,7 +167,7 @@ def test_the_command() -> None:
     assert words == [
         "trainer", "--x", "palm", "--config", "/c/palm-night.yaml", "--data", "/d", "--out",
         "/o/model", "--push", "staging", "--progress-file", "/o/progress", "--minutes", "1.5",
-        "--steps", "9", "--seed", "0", "--track", "file:///t", "--resume",
+        "--steps", "9", "--seed", "0", "--track", "file:///t", "--resume", "--or-anew",
     ]  # fmt: skip
     sly = a_run().model_copy(update={"alias": "production"})
     with pytest.raises(ValueError, match="production"):

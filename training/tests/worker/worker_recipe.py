@@ -41,6 +41,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--or-anew", action="store_true")
     args = parser.parse_args()
     wanted = json.loads(Path(args.config).read_text())
     checkpoint = Path("checkpoint")

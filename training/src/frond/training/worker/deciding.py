@@ -168,7 +168,8 @@ def command(
             words += [f"--{name}", str(value)]
     if track:
         words += ["--track", track]
-    return words + (["--resume"] if resume else [])
+    # data or config may have changed since; who would drop --resume then is not there to be asked
+    return words + (["--resume", "--or-anew"] if resume else [])
 
 
 def ending_of(run: TrainingRun, code: int, last: bytes, said: str) -> Ending:
