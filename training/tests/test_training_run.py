@@ -176,13 +176,25 @@ def test_one_at_a_time(data: Path, tmp_path: Path) -> None:
         run.full("palm", settings(data, tmp_path / "m"))
 
 
-def test_as_a_worker_calls_it(data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("folders", "store"),
+    [
+        ({"--out": "m"}, "m.run"),
+        # a worker's: the folder r goes in the end
+        ({"--run": "r", "--out": "r/m"}, "."),
+    ],
+)
+def test_as_a_program_calls_it(
+    data: Path, tmp_path: Path, folders: dict[str, str], store: str
+) -> None:
     """Exit code 0, one line of JSON on stdout, progress in its file, the run in MLflow."""
     mlflow = pytest.importorskip("mlflow")
-    file, out, progress = tmp_path / "c.yaml", tmp_path / "m", tmp_path / "progress.json"
+    file, progress = tmp_path / "c.yaml", tmp_path / "progress.json"
+    out = tmp_path / folders["--out"]
+    places = [w for name, folder in folders.items() for w in (name, tmp_path / folder)]
     file.write_text(yaml.safe_dump(SMALL))
     done = subprocess.run(
-        command(file, "--data", data, "--out", out, "--seed", 3, "--progress-file", progress),
+        command(file, "--data", data, *places, "--seed", 3, "--progress-file", progress),
         capture_output=True, text=True, cwd=tmp_path, env=environment(), timeout=240,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -194,7 +206,7 @@ def test_as_a_worker_calls_it(data: Path, tmp_path: Path) -> None:
     assert (shown["step"], shown["steps"]) == (6, 6)
     assert shown["metrics"].keys() >= {"loss", "score"}
 
-    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'm.run' / 'mlflow.db'}")
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{tmp_path / store / 'mlflow.db'}")
     (version,) = client.search_model_versions("name='palm-detector'")
     kept = client.get_run(version.run_id)
     assert kept.info.status == "FINISHED"
@@ -206,6 +218,7 @@ def test_as_a_worker_calls_it(data: Path, tmp_path: Path) -> None:
     assert {f.path for f in client.list_artifacts(version.run_id, "model")} == {
         "model/MODEL_CARD.md", "model/model.onnx", "model/model.yaml",
     }  # fmt: skip
+    assert (tmp_path / store / "mlartifacts").is_dir()
 
 
 def test_stdout_has_one_line_whoever_prints(
