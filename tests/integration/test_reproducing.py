@@ -44,11 +44,12 @@ async def test_a_job_run_again(frond: Any, store: ObjectStore) -> None:
         event = await completed(frond.env, "first")
         assert event["images"] == {"expected": 3, "completed": 2, "failed": 1}
 
-        done = await asyncio.to_thread(reproduce, frond, "first", "--as", "first-again", "--json")
+        # part of the images' addresses, too
+        done = await asyncio.to_thread(reproduce, frond, "first", "--as", "again", "--json")
         assert done.returncode == 0, (done.stdout, done.stderr)
         told = json.loads(done.stdout)
         assert (told["images"], told["files"], told["differences"]) == (3, 8, [])
-        assert (await http.get("/jobs/first-again")).status_code == 404
+        assert (await http.get("/jobs/again")).status_code == 404
 
         await store.put("again/a.tif", planted("a.tif", 3).data)
         mine = await http.post("/jobs", json={"job_id": "mine"})

@@ -22,7 +22,8 @@ from frond.client.errors import FrondClientError
 from frond.contracts.errors import UserError
 from frond.models import folder_digest
 from frond.models.session import ModelSession
-from frond.training import cli, run
+from frond.training import cli, run, tracking
+from frond.training.config import bad
 from frond.training.palm.config import Settings
 
 TRAINING = Path(__file__).parents[1]
@@ -58,10 +59,7 @@ def test_same_seed_same_data_same_weights(data: Path, tmp_path: Path) -> None:
     assert session.manifest.metrics == one["metrics"]
     assert session.manifest.reference is not None
     assert session.manifest.reference.images > 0
-    labels = data / "train" / "labels.json"
-    told = json.loads(labels.read_text())
-    told["annotations"][0]["bbox"][0] += 8
-    labels.write_text(json.dumps(told))
+    shift_a_label(data)
     assert run.full("palm", settings(data, tmp_path / "two"))["weights"] != one["weights"]
 
 
@@ -75,6 +73,62 @@ def test_started_again_when_all_was_done(data: Path, tmp_path: Path) -> None:
     (tmp_path / "m" / "MODEL_CARD.md").write_text("changed")
     assert run.full("palm", config, resume=True)["weights"] == first["weights"]
     assert (tmp_path / "m").stat().st_ino != before
+
+
+def shift_a_label(data: Path) -> None:
+    labels = data / "train" / "labels.json"
+    told = json.loads(labels.read_text())
+    told["annotations"][0]["bbox"][0] += 8
+    labels.write_text(json.dumps(told))
+
+
+@pytest.mark.parametrize("changed", ["data", "config", "checkpoint", "nothing"])
+def test_taken_over_when_something_has_changed(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], changed: str
+) -> None:
+    """Labels that came meanwhile, another rate, or a damaged checkpoint: a worker begins anew, says
+    so, and has the weights of a run that began then; a person with --resume is told. Where nothing
+    has changed, it goes on."""
+    run.full("palm", settings(data, tmp_path / "m"))
+    # killed before its end
+    (tmp_path / "m.run" / "done.json").unlink()
+    more: dict[str, Any] = {}
+    if changed == "data":
+        shift_a_label(data)
+    elif changed == "config":
+        more = {"rate": 0.001}
+    elif changed == "checkpoint":
+        (tmp_path / "m.run" / "checkpoint.pt").write_bytes(b"cut sh")
+    config = settings(data, tmp_path / "m", **more)
+    if changed != "nothing":
+        with pytest.raises(UserError, match="without --resume"):
+            run.full("palm", config, resume=True)
+    capsys.readouterr()
+    again = run.full("palm", config, resume=True, or_anew=True)
+    assert ("begins anew" in capsys.readouterr().err) == (changed != "nothing")
+    assert again["weights"] == run.full("palm", settings(data, tmp_path / "w", **more))["weights"]
+    began = [json.loads(x) for x in (tmp_path / "m.run" / "log.jsonl").read_text().splitlines()]
+    assert began[-1] == {"ended": "FINISHED"}
+
+
+def test_a_tracker_that_is_away_costs_no_checkpoint(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only what is wrong with the checkpoint lets a worker begin anew."""
+    run.full("palm", settings(data, tmp_path / "m"))
+    (tmp_path / "m.run" / "done.json").unlink()
+    asked: list[object] = []
+
+    def away(*_: object) -> None:
+        asked.append(_)
+        raise bad("MLflow does not take the run.")
+
+    monkeypatch.setattr(tracking, "tracker", away)
+    before = (tmp_path / "m.run" / "checkpoint.pt").read_bytes()
+    with pytest.raises(UserError, match="MLflow"):
+        run.full("palm", settings(data, tmp_path / "m"), resume=True, or_anew=True)
+    assert len(asked) == 1
+    assert (tmp_path / "m.run" / "checkpoint.pt").read_bytes() == before
 
 
 def test_nothing_is_trained_for_a_push_that_cannot_be(
@@ -122,13 +176,25 @@ def test_one_at_a_time(data: Path, tmp_path: Path) -> None:
         run.full("palm", settings(data, tmp_path / "m"))
 
 
-def test_as_a_worker_calls_it(data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("folders", "store"),
+    [
+        ({"--out": "m"}, "m.run"),
+        # a worker's: the folder r goes in the end
+        ({"--run": "r", "--out": "r/m"}, "."),
+    ],
+)
+def test_as_a_program_calls_it(
+    data: Path, tmp_path: Path, folders: dict[str, str], store: str
+) -> None:
     """Exit code 0, one line of JSON on stdout, progress in its file, the run in MLflow."""
     mlflow = pytest.importorskip("mlflow")
-    file, out, progress = tmp_path / "c.yaml", tmp_path / "m", tmp_path / "progress.json"
+    file, progress = tmp_path / "c.yaml", tmp_path / "progress.json"
+    out = tmp_path / folders["--out"]
+    places = [w for name, folder in folders.items() for w in (name, tmp_path / folder)]
     file.write_text(yaml.safe_dump(SMALL))
     done = subprocess.run(
-        command(file, "--data", data, "--out", out, "--seed", 3, "--progress-file", progress),
+        command(file, "--data", data, *places, "--seed", 3, "--progress-file", progress),
         capture_output=True, text=True, cwd=tmp_path, env=environment(), timeout=240,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -140,7 +206,7 @@ def test_as_a_worker_calls_it(data: Path, tmp_path: Path) -> None:
     assert (shown["step"], shown["steps"]) == (6, 6)
     assert shown["metrics"].keys() >= {"loss", "score"}
 
-    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'm.run' / 'mlflow.db'}")
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{tmp_path / store / 'mlflow.db'}")
     (version,) = client.search_model_versions("name='palm-detector'")
     kept = client.get_run(version.run_id)
     assert kept.info.status == "FINISHED"
@@ -152,6 +218,7 @@ def test_as_a_worker_calls_it(data: Path, tmp_path: Path) -> None:
     assert {f.path for f in client.list_artifacts(version.run_id, "model")} == {
         "model/MODEL_CARD.md", "model/model.onnx", "model/model.yaml",
     }  # fmt: skip
+    assert (tmp_path / store / "mlartifacts").is_dir()
 
 
 def test_stdout_has_one_line_whoever_prints(
@@ -256,8 +323,5 @@ def test_the_pipeline_redoes_what_changed(data: Path, tmp_path: Path) -> None:
     assert "f1_val" in figures["metrics"]
     assert (here / "runs/palm-detector/model/model.onnx").is_file()
     assert "Running stage" not in dvc("repro", "evaluate-palm")
-    labels = data / "train" / "labels.json"
-    told = json.loads(labels.read_text())
-    told["annotations"][0]["bbox"][0] += 8
-    labels.write_text(json.dumps(told))
+    shift_a_label(data)
     assert dvc("repro", "evaluate-palm").count("Running stage") == 3

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +47,30 @@ def test_no_run_goes_on_for_ever(tmp_path: Path) -> None:
     begun(ours, resumed=True, track=f"sqlite:///{elsewhere}")
     assert states(store) == ["RUNNING", "KILLED", "FINISHED", "KILLED"]
     assert states(elsewhere) == ["RUNNING"]
+
+
+def test_two_that_begin_at_the_same_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither finds the model's experiment, and one of them makes it: both are kept in it."""
+    begun(tmp_path / "one")
+    found = mlflow.MlflowClient.get_experiment_by_name
+    answers = [lambda *_: None, found]
+    monkeypatch.setattr(
+        mlflow.MlflowClient, "get_experiment_by_name", lambda *a: answers.pop(0)(*a)
+    )
+    begun(tmp_path / "other")
+    monkeypatch.undo()
+    assert states(tmp_path / "mlflow.db") == ["RUNNING", "RUNNING"]
+
+
+def test_runs_that_make_their_store_together(tmp_path: Path) -> None:
+    """Workers that share a folder begin at once where nothing is yet: all are kept."""
+    code = "import sys, test_training_tracking as t; t.begun(t.Path(sys.argv[1]))"
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    every = [
+        subprocess.Popen([sys.executable, "-c", code, tmp_path / str(n)], env=env) for n in range(3)
+    ]
+    assert [p.wait(120) for p in every] == [0, 0, 0]
+    assert states(tmp_path / "mlflow.db") == ["RUNNING"] * 3
 
 
 def test_a_store_that_is_gone(tmp_path: Path) -> None:

@@ -11,16 +11,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from frond.client import reproducing
-from frond.client.reproducing import differing_bytes, differing_rows
+from frond.client.reproducing import differing_bytes, differing_rows, renamed
 
-OLD, NEW = b"job-1", b"job-1-again"
-IDS = {NEW: OLD, b"b" * 32: b"a" * 32}
+
+def ids_of(old: str, new: str) -> dict[bytes, bytes]:
+    return renamed(
+        ({"job_id": old, "generator": "frond 1.1"}, {"image_id": "a" * 32}),
+        ({"job_id": new, "generator": "frond 1.10"}, {"image_id": "b" * 32}),
+    )
+
+
+IDS = ids_of("job-1", "job-1-again")
 
 
 @settings(deadline=None)
 @given(
     parts=st.lists(
-        st.sampled_from([b"job-1", b"a" * 32, b"aaaa", b"{", b"-again", b"bbb", b"\n", b"job"])
+        st.sampled_from(
+            [b'"job-1"', b"a" * 32, b"aaaa", b"{", b"-again", b"bbb", b'"', b"job", b"job-1", b'1"']
+        )
         | st.binary(max_size=9)
     ),
     piece=st.integers(1, 40),
@@ -62,6 +71,29 @@ def test_the_first_byte_that_differs_is_told(
     assert found.startswith(told) and bool(found) == bool(told)
 
 
+FILE = """{"info":{"description":"Detections of job JOB","frond":{"generator":"frond VERSION",
+"job_id":"JOB"}},"images":[{"id":1,"file_name":"survey","uri":"s3://frond/uploads/survey-2026/a.tif",
+"frond:id":"IMAGE"}],"categories":[{"id":1,"name":"palm"}],"annotations":[{"id":1,"bbox":[1,2,3,4]},
+{"id":2,"bbox":[1,survey,3,4]}],"model":"frond 1.10","of":"IMAGE/2"}"""
+
+
+@pytest.mark.parametrize("old", ["survey-2026", "survey", "palm", "1", "a", "job", "bbox"])
+@pytest.mark.parametrize("new", ["survey", "survey-2026", "palm", "2", "a", "job", "survey-2026-2"])
+def test_a_job_may_be_called_anything(tmp_path: Path, old: str, new: str) -> None:
+    """As a part of an image's address, its name, a class or a number: whatever is the same stays so,
+    and a number that changed is told."""
+    if old == new:
+        return
+    before, after = tmp_path / "old", tmp_path / "new"
+    text = FILE.replace("JOB", old).replace("VERSION", "1.1").replace("IMAGE", "a" * 32)
+    again = FILE.replace("JOB", new).replace("VERSION", "1.10").replace("IMAGE", "b" * 32)
+    before.write_text(text)
+    after.write_text(again)
+    assert differing_bytes(before, after, ids_of(old, new)) == ""
+    after.write_text(again.replace("[1,2,3,4]", "[2,2,3,4]"))
+    assert "bbox" in differing_bytes(before, after, ids_of(old, new))
+
+
 def parquet(path: Path, image: str, scores: list[float], head: str = "v") -> Path:
     table = pa.table({"id": [f"{image}/{n}" for n in range(len(scores))], "score": scores})
     pq.write_table(table.replace_schema_metadata({"k": f"{head} {image}"}), path)
@@ -79,5 +111,8 @@ def test_rows_of_parquet(tmp_path: Path) -> None:
     )
     told = differing_rows(old, parquet(tmp_path / "4", "b" * 32, [0.5, 0.25], "w"), IDS)
     assert told == "their heads differ"
+    # a new job that is called as a word of the head
+    named = ids_of("job-1", "v")
+    assert differing_rows(old, parquet(tmp_path / "6", "b" * 32, [0.5, 0.25]), named) == ""
     assert "row 0, id" in differing_rows(old, parquet(tmp_path / "5", "c" * 32, [0.5, 0.25], "v"),
                                          {**IDS, b"v " + b"c" * 32: b"v " + b"a" * 32})  # fmt: skip

@@ -12,7 +12,9 @@ from pydantic import ValidationError
 
 from frond.contracts.reasons import Reason
 from frond.contracts.training import TrainingOverrides, TrainingRun, TrainingStatus
-from frond.training.worker import deciding
+from frond.training import tracking
+from frond.training.config import Config
+from frond.training.worker import deciding, trainer
 from frond.training.worker.deciding import CANCELLED, Ending, Progress
 from frond.training.worker.settings import TrainingSettings
 
@@ -165,13 +167,32 @@ def test_the_command() -> None:
         track="file:///t",
     )  # fmt: skip
     assert words == [
-        "trainer", "--x", "palm", "--config", "/c/palm-night.yaml", "--data", "/d", "--out",
-        "/o/model", "--push", "staging", "--progress-file", "/o/progress", "--minutes", "1.5",
-        "--steps", "9", "--seed", "0", "--track", "file:///t", "--resume",
+        "trainer", "--x", "palm", "--config", "/c/palm-night.yaml", "--data", "/d", "--run", "/o",
+        "--out", "/o/model", "--push", "staging", "--progress-file", "/o/progress", "--minutes", "1.5",
+        "--steps", "9", "--seed", "0", "--track", "file:///t", "--resume", "--or-anew",
     ]  # fmt: skip
     sly = a_run().model_copy(update={"alias": "production"})
     with pytest.raises(ValueError, match="production"):
         deciding.command(sly, ("x",), Path(), Path(), Path(), resume=False)
+
+
+def test_what_is_tracked_outlives_its_run(tmp_path: Path) -> None:
+    """Where neither worker nor config say where, MLflow's store is in the folder of all runs: that of
+    the run goes when it has ended."""
+    run = a_run()
+    folder = tmp_path / run.training_id
+    words = deciding.command(run, (), Path("/c"), Path("/d"), folder, resume=False)
+    told = dict(zip(words[1::2], words[2::2], strict=True))
+    config = Config(
+        name="m", description="m", steps=1, batch=1, rate=1, run=Path(told["--run"]),
+        out=Path(told["--out"]),
+    )  # fmt: skip
+    store = tracking._store(config)
+    assert store == tmp_path
+    (store / "mlflow.db").touch()
+    (config.run_folder / "prepared").mkdir(parents=True)
+    trainer._clear(tmp_path, run.training_id)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["logs", "mlflow.db"]
 
 
 @pytest.mark.parametrize(
@@ -200,3 +221,9 @@ def test_settings() -> None:
     near = TrainingSettings(training_program="training/.venv/bin/python -m x")
     assert near.program == (str(Path("training/.venv/bin/python").absolute()), "-m", "x")
     assert TrainingSettings().program[1:] == ("-m", "frond.training")
+    for given, track in (
+        ("", ""), ("off", "off"), ("http://mlflow:5000", "http://mlflow:5000"),
+        ("sqlite:////srv/x.db", "sqlite:////srv/x.db"),
+        ("sqlite:///x.db", f"sqlite:///{Path('x.db').absolute()}"),
+    ):  # fmt: skip
+        assert TrainingSettings(training_track=given).track == track

@@ -36,11 +36,12 @@ async def push(folder: Path, name: str, version: str, alias: str) -> dict[str, s
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("recipe", choices=["palm", "landcover"])
-    for name in ("config", "data", "out", "push", "progress-file"):
+    for name in ("config", "data", "run", "out", "push", "progress-file"):
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--or-anew", action="store_true")
     args = parser.parse_args()
     wanted = json.loads(Path(args.config).read_text())
     checkpoint = Path("checkpoint")

@@ -52,6 +52,14 @@ Minutes = Annotated[
 Resume = Annotated[
     bool, typer.Option("--resume", help="Go on from the checkpoint, if there is one.")
 ]
+OrAnew = Annotated[
+    bool,
+    typer.Option(
+        "--or-anew",
+        help="With --resume: begin anew where the checkpoint is of other data, another config or "
+        "damaged.",
+    ),
+]
 Track = Annotated[
     str | None, typer.Option(help="MLflow's tracking URI; off: a log of JSON lines alone.")
 ]
@@ -71,6 +79,7 @@ def _trains(kind: str) -> None:
         minutes: Minutes = None,
         seed: Seed = None,
         resume: Resume = False,
+        or_anew: OrAnew = False,
         push: Annotated[
             str | None, typer.Option(metavar="ALIAS", help="Into the registry: staging.")
         ] = None,
@@ -84,7 +93,12 @@ def _trains(kind: str) -> None:
         _with_torch()
         _ends(
             lambda: run.full(
-                kind, told, resume=resume, alias=push or None, progress_file=progress_file
+                kind,
+                told,
+                resume=resume,
+                or_anew=or_anew,
+                alias=push or None,
+                progress_file=progress_file,
             )
         )
 

@@ -9,12 +9,13 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
-from frond.contracts.errors import ModelRejected
+from frond.contracts.errors import ModelRejected, UserError
 from frond.models import folder_digest
 from frond.training import kinds
 from frond.training.config import Config, bad
@@ -36,6 +37,7 @@ def full(
     config: Config,
     *,
     resume: bool = False,
+    or_anew: bool = False,
     alias: str | None = None,
     progress_file: Path | None = None,
 ) -> dict[str, Any]:
@@ -43,6 +45,10 @@ def full(
 
     Killed anywhere it may be started again, with ``resume`` at the last checkpoint, or at the push
     where all else was done: the same folder pushed twice is one version.
+
+    Args:
+        or_anew: with ``resume``: where the checkpoint cannot be gone on from, since data or config
+            have changed or it is damaged, begin anew and say so.
 
     Raises:
         UserError: what was asked for cannot be, or another process trains in this folder or makes
@@ -59,7 +65,7 @@ def full(
         about = _done(config, data) if resume else None
         if about is None:
             (config.run_folder / DONE).unlink(missing_ok=True)
-            about = _train(kind, config, resume, progress_file, evaluating=True)
+            about = _train(kind, config, resume, progress_file, or_anew=or_anew, evaluating=True)
             write_json(config.run_folder / DONE, about)
     ref = {"model": config.name, "digest": about["digest"], "version": config.version}
     if alias is not None:
@@ -129,6 +135,7 @@ def _train(
     progress_file: Path | None,
     *,
     evaluating: bool,
+    or_anew: bool = False,
 ) -> dict[str, Any]:
     # torch takes seconds to come, and whoever prepares data needs none
     from frond.training import loop
@@ -142,9 +149,11 @@ def _train(
     task = kinds.task(kind, config, config.prepared_folder)
     kept: Tracker | None = None
     bar: Bar | None = None
+    watched = False
 
     def watchers() -> list[loop.Watcher]:
-        nonlocal kept, bar
+        nonlocal kept, bar, watched
+        watched = True
         at = steps_done(checkpoint) if resume else None
         kept = tracker(kind, config, tags, at)
         bar = Bar(config.name)
@@ -154,9 +163,21 @@ def _train(
     status = "FAILED"
     try:
         with stopping() as stop:
-            trained = loop.train(
-                task, config, data, checkpoint, watchers=watchers, resume=resume, stop=stop
+            begin = partial(
+                loop.train, task, config, data, checkpoint, watchers=watchers, stop=stop
             )
+            try:
+                trained = begin(resume=resume)
+            except UserError:
+                # what is refused before anybody watches is the checkpoint
+                if watched or not (resume and or_anew):
+                    raise
+                say(
+                    f"{config.name}: training begins anew. {checkpoint} is damaged, or of other data "
+                    "or another config."
+                )
+                resume = False
+                trained = begin(resume=False)
         if bar is not None:
             bar.close()
         with replaced(run / TRAINED, MANIFEST) as fresh:

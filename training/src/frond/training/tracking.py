@@ -6,11 +6,13 @@ MLflow's store is ``mlflow.db`` beside the runs' folders (``training/runs``) unl
 
 from __future__ import annotations
 
+import fcntl
 import importlib.util
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -135,8 +137,9 @@ class MLflow:
 
         note = config.run_folder / _RUN_FILE
         try:
-            self._client: MlflowClient = MlflowClient(tracking_uri=uri)
-            self._run = self._id(kind, uri, root, note, resumed)
+            with _opening(uri):
+                self._client: MlflowClient = MlflowClient(tracking_uri=uri)
+                self._run = self._id(kind, uri, root, note, resumed)
             # from now on whoever comes next knows of it
             fresh = note.with_name(f".{_RUN_FILE}.{os.getpid()}")
             fresh.write_text(f"{uri}\n{self._run}\n")
@@ -164,11 +167,23 @@ class MLflow:
         if found is None:
             # a server knows where its artifacts are; a file of ours does not
             place = (root / "mlartifacts").as_uri() if uri.startswith("sqlite:") else None
-            experiment = self._client.create_experiment(self._name, artifact_location=place)
+            experiment = self._created(place)
         else:
             experiment = found.experiment_id
         name = f"{kind} {time.strftime('%Y-%m-%d %H:%M', time.gmtime())}"
         return str(self._client.create_run(experiment, run_name=name).info.run_id)
+
+    def _created(self, place: str | None) -> str:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return str(self._client.create_experiment(self._name, artifact_location=place))
+        except MlflowException as e:
+            # another worker began to train this model at the same moment
+            found = self._client.get_experiment_by_name(self._name)
+            if e.error_code != "RESOURCE_ALREADY_EXISTS" or found is None:
+                raise
+            return str(found.experiment_id)
 
     def step(self, step: int, steps: int, metrics: Mapping[str, float]) -> None:
         self._hold(step, metrics)
@@ -226,6 +241,19 @@ class MLflow:
         if not self._failed:
             say(f"MLflow takes no more of this run: {' '.join(str(error).split())[:300]}")
         self._failed = True
+
+
+@contextmanager
+def _opening(uri: str) -> Iterator[None]:
+    """A store in a file is made, and brought up to date, by who opens it: two at once would fail."""
+    if not uri.startswith(_FILE):
+        yield
+        return
+    file = Path(uri.removeprefix(_FILE))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.with_name(f".{file.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _end_former(uri: str, run: str) -> None:

@@ -1,8 +1,9 @@
 """A job, run again and compared: the same images, the same model, and what differs.
 
 The new job has an id of its own, and so have its images. Before two files are compared, the new ids in
-the new one are replaced by the old, and so is the version of Frond; all other bytes must be the same. Parquet is compressed: its
-rows are compared instead, and what its head says.
+both are replaced by the old, and so is the version of Frond; all other bytes must be the same. In both: a class, or an
+image, may be called as the new job is, and stays the same then. Parquet is compressed: its rows are compared instead, and
+what its head says.
 """
 
 from __future__ import annotations
@@ -122,7 +123,6 @@ def _require_own(client: Client, job: Mapping[str, Any], uris: Collection[str]) 
 def compare(client: Client, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Compared]:
     """Image by image, in the order of the old summary."""
     again = {o["uri"]: o for o in new["images"]}
-    software = {new["generator"].encode(): old["generator"].encode()}
     for one in sent_again(old):
         other = again.get(one["uri"])
         if other is None:
@@ -131,14 +131,30 @@ def compare(client: Client, old: Mapping[str, Any], new: Mapping[str, Any]) -> I
         told = [*_told(one, other)]
         files: Sequence[str] = ()
         if one["status"] == other["status"] == "completed":
-            ids = {
-                other["image_id"].encode(): one["image_id"].encode(),
-                new["job_id"].encode(): old["job_id"].encode(),
-                **software,
-            }
+            ids = renamed((old, one), (new, other))
             files = _files(client, old["job_id"], one, new["job_id"], other)
             told += _in_files(client, files, (old["job_id"], one), (new["job_id"], other), ids)
         yield Compared(one["name"], len(files), tuple(told))
+
+
+def renamed(
+    one: tuple[Mapping[str, Any], Mapping[str, Any]],
+    other: tuple[Mapping[str, Any], Mapping[str, Any]],
+) -> dict[bytes, bytes]:
+    """What stands for what in the files of an image, new for old, of (summary, image) of both jobs.
+
+    People choose a job's id: it may be a part of an address, or a number. It stands for the job only
+    where it is a whole string of JSON, or ends a description.
+    """
+    (old, image), (new, again) = one, other
+    job, job_again = old["job_id"], new["job_id"]
+    told = {
+        again["image_id"]: image["image_id"],
+        f'"{job_again}"': f'"{job}"',
+        f' job {job_again}"': f' job {job}"',
+        f'"{new["generator"]}"': f'"{old["generator"]}"',
+    }
+    return {k.encode(): v.encode() for k, v in told.items()}
 
 
 def _told(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -193,10 +209,10 @@ def _in_files(
 
 
 def differing_bytes(old: Path, new: Path, ids: Mapping[bytes, bytes]) -> str:
-    """Where two files begin to differ once the new ids are replaced; "" when they do not."""
+    """Where two files begin to differ once the new ids are replaced in both; "" when they do not."""
     offset = 0
     a, b = b"", b""
-    for more_a, more_b in zip_longest(_pieces(old), _replaced(new, ids), fillvalue=b""):
+    for more_a, more_b in zip_longest(_replaced(old, ids), _replaced(new, ids), fillvalue=b""):
         a, b = a + more_a, b + more_b
         both = min(len(a), len(b))
         if a[:both] != b[:both]:
@@ -257,12 +273,13 @@ def differing_rows(old: Path, new: Path, ids: Mapping[bytes, bytes]) -> str:
                 if was.equals(is_):
                     continue
                 for n, (x, y) in enumerate(zip(was.to_pylist(), is_.to_pylist(), strict=True)):
-                    y = _sub(y.encode(), ids).decode() if isinstance(y, str) else y
+                    if isinstance(x, str) and isinstance(y, str):
+                        x, y = (_sub(v.encode(), ids).decode() for v in (x, y))
                     # NaN is not itself
                     if x != y and not (x != x and y != y):
                         return f"row {row + n}, {name}: was {_short(str(x))}, is {_short(str(y))}"
             row += one.num_rows
-        if _meta(a) != _sub(_meta(b), ids):
+        if _sub(_meta(a), ids) != _sub(_meta(b), ids):
             return "their heads differ"
     return ""
 
@@ -277,5 +294,5 @@ def _sub(data: bytes, ids: Mapping[bytes, bytes]) -> bytes:
 
 
 def _pattern(ids: Mapping[bytes, bytes]) -> re.Pattern[bytes]:
-    # the longest first: a job's id may begin with another's
+    # the longest first: what is told may begin with another one
     return re.compile(b"|".join(map(re.escape, sorted(ids, key=len, reverse=True))))

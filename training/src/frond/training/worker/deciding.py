@@ -151,6 +151,9 @@ def command(
 ) -> list[str]:  # fmt: skip
     """The whole command that trains a run.
 
+    Args:
+        folder: the run's own, in that of all runs; it goes when the run has ended.
+
     Raises:
         ValueError: it would move ``production``; no contract lets such a run through.
     """
@@ -159,7 +162,8 @@ def command(
     recipe = run.recipe.partition("-")[0]
     words = [
         *program, recipe, "--config", str(config), "--data", str(data),
-        "--out", str(folder / "model"), "--push", run.alias,
+        # what lies beside the runs, as MLflow's store does, outlives them
+        "--run", str(folder), "--out", str(folder / "model"), "--push", run.alias,
         "--progress-file", str(folder / "progress"),
     ]  # fmt: skip
     for name in ("minutes", "steps", "seed"):
@@ -168,7 +172,8 @@ def command(
             words += [f"--{name}", str(value)]
     if track:
         words += ["--track", track]
-    return words + (["--resume"] if resume else [])
+    # data or config may have changed since; who would drop --resume then is not there to be asked
+    return words + (["--resume", "--or-anew"] if resume else [])
 
 
 def ending_of(run: TrainingRun, code: int, last: bytes, said: str) -> Ending:

@@ -15,6 +15,7 @@ from frond.contracts.training import RECIPE_PATTERN
 from frond.runtime import ServiceSettings
 
 _DAY_S: Final = 24 * 3600.0
+_FILE: Final = "sqlite:///"
 
 
 class TrainingSettings(ServiceSettings):
@@ -35,7 +36,9 @@ class TrainingSettings(ServiceSettings):
         default="", description="the command that trains; empty: python -m frond.training"
     )
     training_track: str = Field(
-        default="", description="where experiments are tracked; empty: as the config says"
+        default="",
+        description="where experiments are tracked; empty: as the config says, and where that says "
+        "nothing, mlflow.db and mlartifacts in the folder of all runs",
     )
     training_max_s: float = Field(
         default=_DAY_S, gt=0, description="how long one process may train; then its run has failed"
@@ -98,6 +101,12 @@ class TrainingSettings(ServiceSettings):
         # it begins in the run's folder, from where a relative path leads nowhere
         program = str(Path(words[0]).absolute()) if "/" in words[0] else words[0]
         return program, *words[1:]
+
+    @property
+    def track(self) -> str:
+        """FROND_TRAINING_TRACK; a file's relative path is one from here, for the same reason."""
+        scheme, found, path = self.training_track.partition(_FILE)
+        return f"{_FILE}{Path(path).absolute()}" if found and not scheme else self.training_track
 
     @property
     def on_drift(self) -> dict[str, str]:

@@ -59,7 +59,7 @@ async def work(service: Service) -> None:
 def _policy(settings: TrainingSettings) -> Policy:
     return Policy(
         program=settings.program, data=settings.training_data, configs=settings.training_configs,
-        out=settings.training_out, track=settings.training_track, max_s=settings.training_max_s,
+        out=settings.training_out, track=settings.track, max_s=settings.training_max_s,
         attempts=settings.training_attempts, lease_s=settings.training_lease_s,
         progress_s=settings.training_progress_s, look_s=settings.training_look_s,
         stop_s=settings.training_stop_s,
