@@ -6,6 +6,7 @@ import asyncio
 import json
 import subprocess
 import sys
+import threading
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from inference_bench import Bench
 
+from frond.contracts.errors import ModelRejected
 from frond.contracts.events import ChunkPlanned
 from frond.contracts.reasons import Reason
 from frond.inference import deaths
@@ -26,16 +28,16 @@ from frond.models.session import ModelSession
 # one process after the other runs some chunks, and is killed or ends of itself
 _LIVES = """
 import json, os, signal, sys
-from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 from frond.inference.deaths import Deaths, Trial
 for life in json.loads(sys.argv[2]):
     if not (child := os.fork()):
-        stack, deaths = ExitStack(), Deaths(Path(sys.argv[1]))
+        deaths = Deaths(Path(sys.argv[1]))
         for job, chunk, trial in life["runs"]:
-            event = SimpleNamespace(job_id=job, image_id="1" * 32, chunk_id=chunk)
-            stack.enter_context(deaths.running(event, Trial(trial)))
+            # a chunk "a1" is of the image "a"
+            event = SimpleNamespace(job_id=job, image_id=chunk[0] * 32, chunk_id=chunk)
+            deaths.begin(event, Trial(trial))
         if life.get("killed", True):
             os.kill(os.getpid(), signal.SIGKILL)
         deaths.close()
@@ -50,7 +52,7 @@ def live(folder: Path, *lives: list[tuple[str, str, Trial]], killed: bool = True
 
 
 def of(job: str, chunk: str) -> Any:
-    return ChunkPlanned.model_construct(job_id=job, image_id="1" * 32, chunk_id=chunk)
+    return ChunkPlanned.model_construct(job_id=job, image_id=chunk[0] * 32, chunk_id=chunk)
 
 
 @pytest.fixture
@@ -65,8 +67,7 @@ def test_what_ran_at_a_death_runs_alone(folder: Path) -> None:
     assert after.trial(of("j", "a")) is Trial.ALONE
     assert after.trial(of("k", "b")) is Trial.ALONE
     assert after.trial(of("j", "b")) is Trial.BESIDE
-    with after.running(of("j", "b"), Trial.BESIDE):
-        pass
+    after.begin(of("j", "b"), Trial.BESIDE).end()
     after.close()
     assert Deaths(folder).trial(of("j", "b")) is Trial.BESIDE
 
@@ -80,23 +81,38 @@ def test_who_ends_of_itself_accuses_nobody(folder: Path) -> None:
 def test_who_lives_accuses_nobody(folder: Path) -> None:
     """A worker that begins beside another one on the same disk leaves alone what that one runs."""
     first = Deaths(folder)
-    with first.running(of("j", "a"), Trial.BESIDE):
-        second = Deaths(folder)
-        assert second.trial(of("j", "a")) is Trial.BESIDE
-        third = Deaths(folder)
-        assert third.trial(of("j", "a")) is Trial.BESIDE
+    first.begin(of("j", "a"), Trial.BESIDE)
+    second = Deaths(folder)
+    assert second.trial(of("j", "a")) is Trial.BESIDE
+    third = Deaths(folder)
+    assert third.trial(of("j", "a")) is Trial.BESIDE
 
 
 def test_a_chunk_at_which_processes_die_is_given_up(folder: Path) -> None:
     """After so many deaths beside nothing else, and only that chunk."""
-    live(folder, [("j", "a", Trial.BESIDE), ("j", "b", Trial.BESIDE)])
     live(folder, *[[("j", "a", Trial.ALONE)]] * (MOST_ALONE - 1))
     assert Deaths(folder).trial(of("j", "a")) is Trial.ALONE
     live(folder, [("j", "a", Trial.ALONE)])
     now = Deaths(folder)
     assert now.trial(of("j", "a")) is Trial.NONE
-    assert now.trial(of("j", "b")) is Trial.ALONE
+    assert now.trial(of("j", "a2")) is Trial.BESIDE
+    assert now.trial(of("j", "b")) is Trial.BESIDE
     assert now.trial(of("k", "a")) is Trial.BESIDE
+
+
+def test_whoever_dies_alone_clears_those_that_were_beside_it(folder: Path) -> None:
+    """Of its job and of others: the deaths at which they were there are explained."""
+    together = [(job, chunk, Trial.BESIDE) for job, chunk in (("j", "a"), ("j", "b"), ("k", "c"))]
+    live(folder, *[together] * 3)
+    assert {Deaths(folder).trial(of(j, c)) for j, c in (("j", "b"), ("k", "c"), ("k", "z"))} == {
+        Trial.ALONE
+    }
+    live(folder, [("j", "a", Trial.ALONE)])
+    now = Deaths(folder)
+    assert now.trial(of("j", "a")) is Trial.ALONE
+    assert {now.trial(of(j, c)) for j, c in (("k", "c"), ("k", "z"))} == {Trial.BESIDE}
+    # the job that has a killer among its chunks is watched still
+    assert now.trial(of("j", "b")) is Trial.ALONE
 
 
 def test_a_job_none_of_whose_chunks_comes_through_is_given_up(folder: Path) -> None:
@@ -109,13 +125,31 @@ def test_a_job_none_of_whose_chunks_comes_through_is_given_up(folder: Path) -> N
 
 def test_a_job_of_which_something_came_through_goes_on(folder: Path) -> None:
     """However often processes died at two of its chunks."""
+    before = Deaths(folder)
+    before.came_through(of("j", "z"))
+    before.close()
     live(folder, *[[("j", c, Trial.ALONE)] for c in "aaaaabbbb"])
     now = Deaths(folder)
-    with now.running(of("j", "c"), Trial.ALONE):
-        pass
     assert now.trial(of("j", "d")) is Trial.BESIDE
     assert now.trial(of("j", "b")) is Trial.ALONE
     assert now.trial(of("j", "a")) is Trial.NONE
+
+
+def test_one_image_does_not_condemn_its_job(folder: Path) -> None:
+    """However many of its chunks kill, and though nothing else has run yet."""
+    live(folder, *[[("j", f"a{n}", Trial.ALONE)] for n in (0, 0, 0, 0, 0, 1, 1)])
+    now = Deaths(folder)
+    assert now.trial(of("j", "a0")) is Trial.NONE
+    assert now.trial(of("j", "b")) is Trial.BESIDE
+
+
+def test_where_chunks_were_given_up_the_next_costs_fewer_deaths(folder: Path) -> None:
+    """A job of a thousand bad images does not kill five times for each."""
+    Deaths(folder).came_through(of("j", "z"))
+    live(folder, *[[("j", c, Trial.ALONE)] for c in "aaaaabbbbbc"])
+    now = Deaths(folder)
+    assert now.trial(of("j", "c")) is Trial.NONE
+    assert now.trial(of("j", "d")) is Trial.BESIDE
 
 
 def test_a_job_that_dies_only_in_company_runs_alone(folder: Path) -> None:
@@ -134,8 +168,9 @@ def test_what_is_long_past_is_forgotten(folder: Path, monkeypatch: pytest.Monkey
     later = time.time() + deaths._REMEMBERED_S + 60
     monkeypatch.setattr("frond.inference.deaths.time.time", lambda: later)
     assert now.trial(of("j", "a")) is Trial.BESIDE
+    now.came_through(of("j", "b"))
     Deaths(folder)
-    assert list((folder / "died").iterdir()) == []
+    assert list((folder / "died").iterdir()) == list((folder / "well").iterdir()) == []
 
 
 def test_a_disk_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
@@ -143,8 +178,10 @@ def test_a_disk_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.touch()
     blind = Deaths(blocked / "deaths")
-    with blind.running(of("j", "a"), blind.trial(of("j", "a"))):
-        assert blind.trial(of("j", "a")) is Trial.BESIDE
+    run = blind.begin(of("j", "a"), blind.trial(of("j", "a")))
+    assert blind.trial(of("j", "a")) is Trial.BESIDE
+    run.end()
+    blind.came_through(of("j", "a"))
     blind.close()
 
 
@@ -153,8 +190,11 @@ def test_any_ids_will_do(tmp_path_factory: pytest.TempPathFactory, job: str, chu
     """An id is a name that somebody chose; none leaves the folder, and none is too long."""
     root = tmp_path_factory.mktemp("ids")
     mine = Deaths(root / "deaths")
-    with mine.running(of(job, chunk), Trial.BESIDE):
-        assert len([*(root / "deaths/running").rglob("*.beside")]) == 1
+    event = ChunkPlanned.model_construct(job_id=job, image_id=job, chunk_id=chunk)
+    run = mine.begin(event, Trial.BESIDE)
+    assert len([*(root / "deaths/running").rglob("*.beside")]) == 1
+    run.end()
+    assert [*(root / "deaths/running").rglob("*.beside")] == []
     mine.close()
     assert [*root.iterdir()] == [root / "deaths"]
 
@@ -213,6 +253,7 @@ async def test_the_worker_runs_it_alone_and_in_the_end_tells_of_it(
     session = ModelSession(local, threads=1)
     live(folder, [("j", "1" * 32, Trial.BESIDE)])
     live(folder, *[[("j", "2" * 32, Trial.ALONE)]] * MOST_ALONE)
+    image = {n: {"image_id": n * 32, "chunk_id": n * 32} for n in "12345"}
     with ExitStack() as stack:
         known = Deaths(folder)
         stack.callback(known.close)
@@ -235,11 +276,51 @@ async def test_the_worker_runs_it_alone_and_in_the_end_tells_of_it(
 
         monkeypatch.setattr(bench.models, "get", watched)
         told = await asyncio.gather(
-            *(
-                bench.worker.handle(plain.model_copy(update={"chunk_id": f"{n}" * 32}))
-                for n in (3, 1, 4, 2, 5)
-            )
+            *(bench.worker.handle(plain.model_copy(update=image[n])) for n in "31425")
         )
     assert {t.chunk_id[0]: t.reason for t in told if t.reason} == {"2": Reason.INFERENCE_FAILED}
     assert "FROND_BATCH" in next(t.detail for t in told if t.reason)
     assert sorted(most.values()) == [1, 1, 2, 2]
+
+
+async def test_a_run_that_nobody_waits_for_is_still_said_to_run(
+    local: Path, scene: Path, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The partition is somebody else's, and the thread goes on: it may yet end the process, and
+    nobody is alone beside it."""
+    session = ModelSession(local, threads=1)
+    live(folder, [("j", "2" * 32, Trial.BESIDE)])
+    begun, may_end = threading.Event(), threading.Event()
+
+    def slow(*args: Any) -> Any:
+        begun.set()
+        assert may_end.wait(60)
+        raise ModelRejected(Reason.INFERENCE_FAILED, "nobody hears of it")
+
+    known = Deaths(folder)
+    bench = Bench(scene, tmp_path, local, deaths=known)
+    plain = bench.chunk(local, session)
+    running = folder / "running"
+    with monkeypatch.context() as patched:
+        patched.setattr("frond.inference.worker.run", slow)
+        first = asyncio.create_task(
+            bench.worker.handle(
+                plain.model_copy(update={"image_id": "1" * 32, "chunk_id": "1" * 32})
+            )
+        )
+        await asyncio.to_thread(begun.wait, 60)
+    first.cancel()
+    await asyncio.wait({first})
+    assert len([*running.glob("*/*.beside")]) == 1
+    alone = asyncio.create_task(
+        bench.worker.handle(plain.model_copy(update={"image_id": "2" * 32, "chunk_id": "2" * 32}))
+    )
+    async with asyncio.timeout(60):
+        while not bench.worker._room._door.locked():
+            await asyncio.sleep(0)
+    assert not alone.done()
+    may_end.set()
+    assert (await asyncio.wait_for(alone, 60)).reason is None
+    assert [*running.glob("*/*.*ide")] == [*running.glob("*/*.alone")] == []
+    bench.close()
+    known.close()

@@ -280,23 +280,23 @@ async def test_what_lasts_is_told(bench: Bench) -> None:
     assert (await worker.handle(bench.chunks[0])).reason is None
 
 
-async def test_a_model_that_only_fails_is_not_waited_for(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_model_that_only_fails_is_not_waited_for(bench: Bench) -> None:
     """A broken version fails a job of thousands of images soon, and keeps no other job's chunks
     waiting; once one of its chunks has come through, shortages pass again."""
     models = Shortage(*(ModelRejected(Reason.BAD_MODEL, "no graph") for _ in range(50)))
     worker = short_worker(bench, models=models)
-    images = [bench.chunks[0].model_copy(update={"image_id": f"{n:032x}"}) for n in range(4)]
+    images = [bench.chunks[0].model_copy(update={"image_id": f"{n:032x}"}) for n in range(5)]
     assert (await worker.handle(images[0])).reason is Reason.BAD_MODEL
     assert models.calls == 4
-    monkeypatch.setattr("frond.inference.worker._PASSES_S", 0.0)
-    told = [await worker.handle(chunk) for chunk in images[1:]]
+    since, last = worker._failing[images[0].model.digest]
+    worker._failing[images[0].model.digest] = since - 121, last
+    told = [await worker.handle(chunk) for chunk in images[1:4]]
     assert [t.reason for t in told] == [Reason.BAD_MODEL] * 3
     assert models.calls == 4 + 3
-    models.errors.clear()
-    monkeypatch.undo()
-    assert (await worker.handle(bench.chunks[0])).reason is None
+    # after an idle time nobody knows whether it would
+    worker._failing[images[0].model.digest] = since - 7200, last - 3600
+    models.errors[3:] = []
+    assert (await worker.handle(images[4])).reason is None
     models.errors += [ModelRejected(Reason.BAD_MODEL, "no graph") for _ in range(3)]
     assert (await worker.handle(bench.chunks[1])).reason is None
 

@@ -30,7 +30,8 @@ _CACHE_BYTES: Final = 32 << 20
 class ClassRaster:
     """A raster of classes that grows from the top, then becomes a COG at ``path``.
 
-    The same values give the same bytes. Whoever is killed leaves ``path`` whole or not there.
+    The same values give the same bytes. Whoever is killed leaves ``path`` whole or not there. After an
+    error its drafts stay beside it: whether the disk was full shows only while they are there.
 
     Args:
         classes: their names; value n + 1 is the n-th.
@@ -74,8 +75,9 @@ class ClassRaster:
         self, kind: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None
     ) -> None:
         self._out.close()
-        for path in (self._draft, self._partial):
-            path.unlink(missing_ok=True)
+        if kind is None:
+            for path in (self._draft, self._partial):
+                path.unlink(missing_ok=True)
 
     def add(self, values: Planes) -> None:
         """The next rows."""

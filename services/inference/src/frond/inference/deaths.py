@@ -16,8 +16,9 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections import Counter, OrderedDict
+from contextlib import suppress
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Final
@@ -31,8 +32,11 @@ MOST_ALONE: Final = 5
 not tried again: fewer may be somebody's kills."""
 _TOGETHER: Final = 3
 """Deaths beside other chunks after which all of a job's run alone."""
+_GIVEN_UP: Final = 2
+"""Chunks of a job given up, after which one death alone is enough."""
 _REMEMBERED_S: Final = 6 * 3600.0
-_WELL: Final = "well"
+_WELL_S: Final = 3600.0
+_KNOWN: Final = 1000
 _log = get_logger(__name__)
 
 
@@ -47,6 +51,24 @@ class Trial(Enum):
     """Not at all: processes die of it."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Death:
+    """Of a process, at a chunk; as the name of a file in its job's folder."""
+
+    image: str
+    chunk: str
+    process: str
+    how: str
+
+    @classmethod
+    def of(cls, name: str) -> _Death:
+        return cls(*name.split("."))
+
+    @property
+    def alone(self) -> bool:
+        return self.how == Trial.ALONE.value
+
+
 class Deaths:
     """Of processes that share a folder on one machine's disk. A disk that fails forgets, and stops nothing.
 
@@ -57,9 +79,12 @@ class Deaths:
     def __init__(self, folder: Path) -> None:
         self._running = folder / "running"
         self._died = folder / "died"
+        self._well = folder / "well"
         self._me = uuid.uuid4().hex
         self._mine = self._running / self._me
         self._lock: int | None = None
+        # jobs, and when it was last noted that a chunk of theirs came through
+        self._noted: OrderedDict[str, float] = OrderedDict()
         try:
             self._enter()
             self._find()
@@ -75,51 +100,57 @@ class Deaths:
 
     def trial(self, event: ChunkPlanned) -> Trial:
         """How to run a chunk, by what is known just now."""
-        chunk = _name(event.image_id, event.chunk_id)
         known = self._known(event.job_id)
-        alone = [c for c, _, how in known if how == Trial.ALONE.value]
-        if alone.count(chunk) >= MOST_ALONE:
+        if not known:
+            return Trial.BESIDE
+        chunk = _name(event.image_id, event.chunk_id)
+        alone = Counter(death.chunk for death in known if death.alone)
+        given_up = sum(deaths >= MOST_ALONE for deaths in alone.values())
+        if alone[chunk] >= (1 if given_up >= _GIVEN_UP else MOST_ALONE):
             return Trial.NONE
-        # one chunk's deaths say nothing of the others
-        if len(alone) >= MOST_ALONE and len(set(alone)) > 1 and not self._is_well(event.job_id):
+        # one image's deaths say nothing of the others
+        images = {death.image for death in known if death.alone}
+        if alone.total() >= MOST_ALONE and len(images) > 1 and not self._is_well(event.job_id):
             return Trial.NONE
-        together = {process for _, process, how in known if how == Trial.BESIDE.value}
-        if len(together) >= _TOGETHER or any(c == chunk for c, _, _ in known):
+        together = {death.process for death in known if not death.alone}
+        if len(together) >= _TOGETHER or any(death.chunk == chunk for death in known):
             return Trial.ALONE
         return Trial.BESIDE
 
-    @contextmanager
-    def running(self, event: ChunkPlanned, trial: Trial) -> Iterator[None]:
-        """While a chunk runs: one that ends, be it with an error, has killed nobody."""
-        job, chunk = _name(event.job_id), _name(event.image_id, event.chunk_id)
-        file = self._mine / f"{job}.{chunk}.{trial.value}"
-        with suppress(OSError):
-            file.touch()
-        try:
-            yield
-        finally:
-            with suppress(OSError):
-                file.unlink()
-        # where nobody died there is no such folder
-        with suppress(OSError):
-            (self._died / job / _WELL).touch()
+    def begin(self, event: ChunkPlanned, trial: Trial) -> Run:
+        """A chunk runs from now on, until it is said to have ended."""
+        image, chunk = _name(event.image_id), _name(event.image_id, event.chunk_id)
+        return Run(self._mine / f"{_name(event.job_id)}.{image}.{chunk}.{trial.value}")
 
-    def _known(self, job_id: str) -> list[tuple[str, str, str]]:
-        """A job's deaths of late: of which chunk, of which process, and how it ran."""
+    def came_through(self, event: ChunkPlanned) -> None:
+        """A chunk of the job has its result: not every one of them kills."""
+        job, now = event.job_id, time.monotonic()
+        if now - self._noted.get(job, -_WELL_S) < _WELL_S:
+            return
+        self._noted[job] = now
+        while len(self._noted) > _KNOWN:
+            self._noted.popitem(last=False)
+        with suppress(OSError):
+            (self._well / _name(job)).touch()
+
+    def _known(self, job_id: str) -> list[_Death]:
+        """A job's deaths of late."""
         known = []
         with suppress(OSError), os.scandir(self._died / _name(job_id)) as files:
             for file in files:
-                if file.name != _WELL and not _is_old(file.stat().st_mtime):
-                    chunk, process, how = file.name.split(".")
-                    known.append((chunk, process, how))
+                if not _is_old(file.stat().st_mtime):
+                    known.append(_Death.of(file.name))
         return known
 
     def _is_well(self, job_id: str) -> bool:
-        return (self._died / _name(job_id) / _WELL).exists()
+        with suppress(OSError):
+            return not _is_old((self._well / _name(job_id)).stat().st_mtime)
+        return False
 
     def _enter(self) -> None:
         """Take a folder of this process's own, locked before anybody can see it."""
         self._running.mkdir(parents=True, exist_ok=True)
+        self._well.mkdir(exist_ok=True)
         hidden = self._running / f".{self._me}"
         hidden.mkdir()
         self._lock = os.open(hidden / "lock", os.O_CREAT | os.O_RDWR, 0o600)
@@ -133,11 +164,14 @@ class Deaths:
                 # another one that begins just now may have found it first
                 with suppress(FileNotFoundError):
                     self._bury(folder)
-        for job in self._died.glob("*"):
-            # as above
+        for noted in [*self._died.glob("*/*"), *self._well.iterdir()]:
             with suppress(FileNotFoundError):
-                if all(_is_old(file.stat().st_mtime) for file in job.iterdir()):
-                    shutil.rmtree(job, ignore_errors=True)
+                if _is_old(noted.stat().st_mtime):
+                    noted.unlink()
+        for job in self._died.glob("*"):
+            # those that hold something stay
+            with suppress(OSError):
+                job.rmdir()
 
     def _bury(self, folder: Path) -> None:
         lock = os.open(folder / "lock", os.O_RDWR)
@@ -152,13 +186,44 @@ class Deaths:
             os.close(lock)
 
     def _note(self, folder: Path) -> None:
-        metrics.DEATHS.inc()
         ran = sorted(file for file in folder.iterdir() if file.name != "lock")
         for file in ran:
-            job, chunk, how = file.name.split(".")
+            job, what, how = _split(file.name)
             (self._died / job).mkdir(parents=True, exist_ok=True)
-            file.rename(self._died / job / f"{chunk}.{folder.name}.{how}")
-        _log.warning("a worker's process died", chunks_running=len(ran))
+            file.rename(self._died / job / f"{what}.{folder.name}.{how}")
+            if how == Trial.ALONE.value:
+                self._clear_others(job, what)
+        if ran:
+            metrics.DEATHS.inc()
+            _log.warning("a worker's process died", chunks_running=len(ran))
+
+    def _clear_others(self, job: str, what: str) -> None:
+        """A chunk at which a process died alone explains the deaths at which it was one of several."""
+        for mine in self._died.glob(f"{job}/{what}.*.{Trial.BESIDE.value}"):
+            for other in self._died.glob(f"*/*.{_Death.of(mine.name).process}.*"):
+                if other != mine:
+                    other.unlink(missing_ok=True)
+
+
+class Run:
+    """A chunk that runs: a file, for as long as it does."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        with suppress(OSError):
+            file.touch()
+
+    def end(self) -> None:
+        """Be it with a result or with an error: it has killed nobody. May be said again."""
+        with suppress(OSError):
+            self._file.unlink(missing_ok=True)
+
+
+def _split(name: str) -> tuple[str, str, str]:
+    """Of a file of a run: the job, image and chunk together, and how it ran."""
+    job, _, rest = name.partition(".")
+    what, _, how = rest.rpartition(".")
+    return job, what, how
 
 
 def _is_old(moment: float) -> bool:

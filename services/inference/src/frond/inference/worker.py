@@ -6,10 +6,10 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AsyncExitStack, nullcontext, suppress
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 from frond.contracts import keys
 from frond.contracts.errors import (
@@ -113,8 +113,8 @@ class Worker:
         self._deaths = deaths
         self._room = Room()
         self._failed_before: OrderedDict[tuple[str, Reason], str] = OrderedDict()
-        # models, by digest, whose runs fail: since when
-        self._failing: dict[str, float] = {}
+        # models, by digest, whose runs fail: since when, and when last
+        self._failing: dict[str, tuple[float, float]] = {}
         self._readers = asyncio.Semaphore(readers)
         # one that runs and one that is finished, or as many as share runs
         self._workers = ThreadPoolExecutor(in_flight + 1, thread_name_prefix="chunk")
@@ -183,9 +183,14 @@ class Worker:
         return self._failed(event, reason, detail)
 
     def _fails_for_long(self, digest: str) -> bool:
-        """Whether a model that has just failed had done so before, and nothing else for long."""
+        """Whether a model that has just failed has done so time and again, and nothing else, for long."""
         now = time.monotonic()
-        return now - self._failing.setdefault(digest, now) > _PASSES_S
+        since, last = self._failing.get(digest, (now, now))
+        if now - last > _PASSES_S:
+            # nobody knows how it was meanwhile
+            since = now
+        self._failing[digest] = since, now
+        return now - since > _PASSES_S
 
     def _remember(self, image_id: str, reason: Reason, detail: str) -> None:
         self._failed_before[image_id, reason] = detail
@@ -201,6 +206,7 @@ class Worker:
         )
         if stored is not None:
             metrics.CHUNKS.labels("repeated").inc()
+            self._came_through(event)
             async with self._room.beside():
                 await self._beside(event)
             return self._done(event, key, stored, Timings())
@@ -209,18 +215,33 @@ class Worker:
         trial = self._deaths.trial(event) if self._deaths else Trial.BESIDE
         if trial is Trial.NONE:
             return self._failed(event, Reason.INFERENCE_FAILED, _DIED)
-        async with self._room.alone() if trial is Trial.ALONE else self._room.beside():
-            with self._deaths.running(event, trial) if self._deaths else nullcontext():
-                session = await self._models.get(event.model)
-                told, seen = await self._run(event, session, key, began, waited)
+        async with AsyncExitStack() as held:
+            alone = trial is Trial.ALONE
+            await held.enter_async_context(self._room.alone() if alone else self._room.beside())
+            runs = self._deaths.begin(event, trial) if self._deaths else None
+            if runs is not None:
+                held.callback(runs.end)
+            session = await self._models.get(event.model)
+            told, seen = await self._run(event, session, key, began, waited, held)
+            if runs is not None:
+                runs.end()
             if told.result is not None:
+                self._came_through(event)
                 await self._beside(event, (seen, session.layout))
         return told
 
+    def _came_through(self, event: ChunkPlanned) -> None:
+        if self._deaths is not None:
+            self._deaths.came_through(event)
+
     async def _run(
-        self, event: ChunkPlanned, session: ModelSession, key: str, began: float, waited: float
-    ) -> tuple[ChunkDetected, list[WindowPixels]]:
-        """Also the windows that the job's shadow sees: the others' memory is let go with this."""
+        self, event: ChunkPlanned, session: ModelSession, key: str, began: float, waited: float,
+        held: AsyncExitStack,
+    ) -> tuple[ChunkDetected, list[WindowPixels]]:  # fmt: skip
+        """Also the windows that the job's shadow sees: the others' memory is let go with this.
+
+        ``held`` is held for as long as the model runs, also where nobody waits for it any more.
+        """
         windows, read = await self._read(event, session)
         thresholds = effective_thresholds(session.manifest, event.thresholds)
         look = self._watch and self._watch.look(event, session.manifest, thresholds)
@@ -235,12 +256,16 @@ class Worker:
             waited += time.perf_counter() - queued
             if await self._results.is_cancelled(event.job_id):
                 return self._failed(event, Reason.DISMISSED, "The job was cancelled."), []
+            going = self._workers.submit(
+                run, self._runner, session, event, windows, thresholds, saw
+            )
             try:
-                finish, spent = await loop.run_in_executor(
-                    self._workers, run, self._runner, session, event, windows, thresholds, saw
-                )
+                finish, spent = await asyncio.wrap_future(going)
             except ModelRejected as e:
                 raise ModelRejected(Reason.INFERENCE_FAILED, e.detail) from e
+            except asyncio.CancelledError:
+                _outlive(going, held)
+                raise
         self._patience.answered(event)
         self._failing.pop(event.model.digest, None)
         started = time.perf_counter()
@@ -389,3 +414,17 @@ class Worker:
             windows_skipped=event.windows_skipped,
             model=event.model,
         )
+
+
+def _outlive(going: Future[Any], held: AsyncExitStack) -> None:
+    """Let go what is held when a thread, which nobody can stop, has ended; at once if it never began."""
+    if going.cancel() or going.done():
+        return
+    loop, later = asyncio.get_running_loop(), held.pop_all()
+
+    def ended(_: Future[Any]) -> None:
+        # a loop that is closed ends with its process, which is said to do so of itself
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(lambda: loop.create_task(later.aclose()))
+
+    going.add_done_callback(ended)
