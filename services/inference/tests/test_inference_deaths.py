@@ -24,6 +24,7 @@ from frond.inference import deaths
 from frond.inference.deaths import MOST_ALONE, Deaths, Trial
 from frond.inference.turns import Room
 from frond.models.session import ModelSession
+from support.waiting import until
 
 # one process after the other runs some chunks, and is killed or ends of itself
 _LIVES = """
@@ -315,9 +316,7 @@ async def test_a_run_that_nobody_waits_for_is_still_said_to_run(
     alone = asyncio.create_task(
         bench.worker.handle(plain.model_copy(update={"image_id": "2" * 32, "chunk_id": "2" * 32}))
     )
-    async with asyncio.timeout(60):
-        while not bench.worker._room._door.locked():
-            await asyncio.sleep(0)
+    await asyncio.to_thread(until, bench.worker._room._door.locked, 60)
     assert not alone.done()
     may_end.set()
     assert (await asyncio.wait_for(alone, 60)).reason is None

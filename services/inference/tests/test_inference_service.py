@@ -288,13 +288,13 @@ async def test_a_model_that_only_fails_is_not_waited_for(bench: Bench) -> None:
     images = [bench.chunks[0].model_copy(update={"image_id": f"{n:032x}"}) for n in range(5)]
     assert (await worker.handle(images[0])).reason is Reason.BAD_MODEL
     assert models.calls == 4
-    since, last = worker._failing[images[0].model.digest]
-    worker._failing[images[0].model.digest] = since - 121, last
+    since, last = worker._failing._models[images[0].model.digest]
+    worker._failing._models[images[0].model.digest] = since - 121, last
     told = [await worker.handle(chunk) for chunk in images[1:4]]
     assert [t.reason for t in told] == [Reason.BAD_MODEL] * 3
     assert models.calls == 4 + 3
     # after an idle time nobody knows whether it would
-    worker._failing[images[0].model.digest] = since - 7200, last - 3600
+    worker._failing._models[images[0].model.digest] = since - 7200, last - 3600
     models.errors[3:] = []
     assert (await worker.handle(images[4])).reason is None
     models.errors += [ModelRejected(Reason.BAD_MODEL, "no graph") for _ in range(3)]

@@ -1,4 +1,4 @@
-"""How long chunks wait for their model's server. Deciding code: it waits for nothing itself."""
+"""How long chunks wait for their model, or its server. Deciding code: it waits for nothing itself."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Final
 from frond.contracts.events import ChunkPlanned
 
 _REMEMBERED: Final = 1000
+_PASSES_S: Final = 120.0
+"""A model none of whose chunks has come through for so long will not mend itself while one waits."""
 
 
 class Patience:
@@ -48,6 +50,28 @@ class Patience:
     def forget(self, event: ChunkPlanned) -> None:
         """The chunk waits no more."""
         self._waiting.pop(event.chunk_id, None)
+
+
+class Failing:
+    """Models of one process, by digest, of which every chunk fails."""
+
+    def __init__(self) -> None:
+        # since when, and when last
+        self._models: dict[str, tuple[float, float]] = {}
+
+    def for_long(self, digest: str) -> bool:
+        """Whether a model that has just failed has done so time and again, and nothing else, for long."""
+        now = time.monotonic()
+        since, last = self._models.get(digest, (now, now))
+        if now - last > _PASSES_S:
+            # nobody knows how it was meanwhile
+            since = now
+        self._models[digest] = since, now
+        return now - since > _PASSES_S
+
+    def ended(self, digest: str) -> None:
+        """A chunk of it came through."""
+        self._models.pop(digest, None)
 
 
 def aware(moment: datetime) -> datetime:

@@ -25,7 +25,7 @@ from frond.contracts.jobs import Timings, WindowCounts
 from frond.contracts.reasons import Reason
 from frond.inference import metrics
 from frond.inference.deaths import MOST_ALONE, Deaths, Trial
-from frond.inference.outages import Patience, since
+from frond.inference.outages import Failing, Patience, since
 from frond.inference.pipeline import Runner, at_once
 from frond.inference.ports import Models, ReadBlock, Results, Watch
 from frond.inference.results import RESULT_TYPE, check_fit, detections_in, run
@@ -51,8 +51,6 @@ _FOR_GOOD: Final = {
 _COSTLY: Final = (Reason.READER_DIED, Reason.READ_TIMEOUT)
 # a line may be so slow that reading in place takes too long
 _DOUBTFUL: Final = DOUBTFUL | {Reason.READ_TIMEOUT}
-_PASSES_S: Final = 120.0
-"""A model none of whose chunks has come through for so long will not mend itself while one waits."""
 _REMEMBERED: Final = 1000
 _LONGEST_DETAIL: Final = 2000
 """Characters: a foreign word in it must not make an event that no topic takes."""
@@ -113,8 +111,7 @@ class Worker:
         self._deaths = deaths
         self._room = Room()
         self._failed_before: OrderedDict[tuple[str, Reason], str] = OrderedDict()
-        # models, by digest, whose runs fail: since when, and when last
-        self._failing: dict[str, tuple[float, float]] = {}
+        self._failing = Failing()
         self._readers = asyncio.Semaphore(readers)
         # one that runs and one that is finished, or as many as share runs
         self._workers = ThreadPoolExecutor(in_flight + 1, thread_name_prefix="chunk")
@@ -176,21 +173,11 @@ class Worker:
             # one failed chunk fails its image: the others need not wait as long for the same
             if pause is None or (event.image_id, reason) in self._failed_before:
                 break
-            if by_model and self._fails_for_long(event.model.digest):
+            if by_model and self._failing.for_long(event.model.digest):
                 break
             await asyncio.sleep(pause)
         self._remember(event.image_id, reason, detail)
         return self._failed(event, reason, detail)
-
-    def _fails_for_long(self, digest: str) -> bool:
-        """Whether a model that has just failed has done so time and again, and nothing else, for long."""
-        now = time.monotonic()
-        since, last = self._failing.get(digest, (now, now))
-        if now - last > _PASSES_S:
-            # nobody knows how it was meanwhile
-            since = now
-        self._failing[digest] = since, now
-        return now - since > _PASSES_S
 
     def _remember(self, image_id: str, reason: Reason, detail: str) -> None:
         self._failed_before[image_id, reason] = detail
@@ -267,7 +254,7 @@ class Worker:
                 _outlive(going, held)
                 raise
         self._patience.answered(event)
-        self._failing.pop(event.model.digest, None)
+        self._failing.ended(event.model.digest)
         started = time.perf_counter()
         result = await loop.run_in_executor(self._workers, finish, self._max_detections)
         detections = result.detections
