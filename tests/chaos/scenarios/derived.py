@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -228,20 +228,28 @@ async def _jobs(world: World) -> Answers:
 
 
 async def _told(world: World, job_ids: set[str]) -> Answers:
-    """What REST says of jobs that have ended, once it knows that they have."""
+    """What REST says of jobs that have ended, once it knows that they and their images have: it is told
+    of each by another topic."""
 
     async def one(job_id: str) -> Any:
         while True:
             job = (await world.feeder.ask("GET", f"/jobs/{job_id}")).json()
-            if job["status"] in ("successful", "failed", "dismissed"):
+            images = (await world.feeder.ask("GET", f"/jobs/{job_id}/images?limit=1000")).json()
+            if _ended(job, images["images"]):
                 break
             await world.watch.any_change(0.5)
-        images = (await world.feeder.ask("GET", f"/jobs/{job_id}/images?limit=1000")).json()
         results = (await world.feeder.ask("GET", f"/jobs/{job_id}/results")).json()
         return {"job": job, "images": images["images"], "results": results["results"]}
 
     async with asyncio.timeout(120):
         return {job_id: await one(job_id) for job_id in sorted(job_ids)}
+
+
+def _ended(job: Mapping[str, Any], images: Sequence[Mapping[str, Any]]) -> bool:
+    if job["status"] == "dismissed":
+        return True
+    ended = sum(image["status"] in ("completed", "failed") for image in images)
+    return job["status"] in ("successful", "failed") and ended == job["images"]["expected"]
 
 
 async def _the_same(world: World, before: Answers) -> None:
