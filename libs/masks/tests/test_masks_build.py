@@ -220,7 +220,7 @@ def test_what_cannot_be_built_says_so(tmp_path: Path) -> None:
     with pytest.raises(RasterRejected) as e:
         build(tmp_path, plan, manifest_of(2), most_corners=10)
     assert e.value.reason is Reason.TOO_MANY
-    assert not list(tmp_path.glob("*.tif*"))
+    assert not list(tmp_path.glob("*.tif"))
     for manifest in (manifest_of(255), manifest_of(2, min_area="16"), manifest_of(2, min_area=-1)):
         with pytest.raises(ModelRejected):
             build(tmp_path, plan, manifest)

@@ -71,6 +71,20 @@ async def test_the_first_writer_wins(store: ObjectStore) -> None:
     assert await store.get("jobs/x/job.json") == told[0]
 
 
+async def test_what_is_deleted_meanwhile_is_put(store: ObjectStore) -> None:
+    """Refused because it was there, gone when it is read: no error, and somebody's bytes."""
+
+    async def putting(me: bytes) -> list[bytes]:
+        return [await store.put_if_absent("deliveries/x", me) for _ in range(100)]
+
+    async def deleting() -> None:
+        for _ in range(100):
+            await store.delete("deliveries/x")
+
+    *told, _, _ = await asyncio.gather(putting(b"a"), putting(b"b"), deleting(), deleting())
+    assert {one for some in told if some for one in some} <= {b"a", b"b"}
+
+
 async def test_what_is_there_is_read_and_what_is_not_is_put(store: ObjectStore) -> None:
     """Of many at once one puts it, all are told the same, and later ones, too."""
     told = await asyncio.gather(

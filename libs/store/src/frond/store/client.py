@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -186,9 +187,11 @@ class ObjectStore:
                 raise
             return True
 
-        if await self._run(f"writing {key}", write):
-            return data
-        return await self.get(key)
+        while not await self._run(f"writing {key}", write):
+            # gone between the two: somebody deleted it, so that it may be written after all
+            with suppress(ObjectMissing):
+                return await self.get(key)
+        return data
 
     async def get_or_put(
         self, key: str, data: bytes, content_type: str = "application/json"
