@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import socket
 import threading
 from collections.abc import Awaitable, Callable, Iterator
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from frond.contracts.errors import StoreUnavailable
+from frond.contracts.errors import ObjectMissing, StoreUnavailable
 from frond.store import ObjectStore, StoreSettings
 
 BODY = b"pixels" * 3
@@ -49,6 +50,10 @@ class Line:
                 asked = b""
                 while b"\r\n\r\n" not in asked:
                     asked += caller.recv(65536)
+                head, _, body = asked.partition(b"\r\n\r\n")
+                length = re.search(rb"(?i)content-length: (\d+)", head)
+                while length and len(body) < int(length[1]):
+                    body += caller.recv(65536)
                 # a HEAD's answer has no body
                 caller.sendall(self.says[: len(HEADERS)] if asked[:4] == b"HEAD" else self.says)
 
@@ -113,3 +118,53 @@ async def test_an_answer_that_breaks_off_is_an_outage(
         for cut in cuts:
             await ask(cut)
     assert taken == {}
+
+
+def whole(status: str, body: bytes, *headers: str) -> bytes:
+    """An answer with all its headers."""
+    every = (
+        f"HTTP/1.1 {status}", *headers, "Content-Type: application/xml",
+        f"Content-Length: {len(body)}", "Connection: close", "", "",
+    )  # fmt: skip
+    return "\r\n".join(every).encode() + body
+
+
+def error(code: str) -> bytes:
+    return f"<Error><Code>{code}</Code><Message>as it says</Message></Error>".encode()
+
+
+async def test_a_store_that_asks_for_patience_is_asked_again_soon(
+    store: ObjectStore, line: Line
+) -> None:
+    """MinIO says "in a minute" with every 503, at its start above all, and is ready in a second."""
+    line.says = whole("503 Service Unavailable", error("SlowDown"), "Retry-After: 60")
+    async with asyncio.timeout(30):
+        with pytest.raises(StoreUnavailable):
+            await store.get("a.tif")
+
+
+async def test_an_upload_that_was_not_completed_is_none(store: ObjectStore, line: Line) -> None:
+    """S3 says 200 before it knows how it ends."""
+    line.says = whole("200 OK", error("InternalError"))
+    with pytest.raises(StoreUnavailable, match=r"b\.bin"):
+        await store.in_thread(lambda: store.s3.end_multipart("bucket", "b.bin", "upload", []))
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        ("403 Forbidden", "AccessDenied"),
+        ("403 Forbidden", "InvalidObjectState"),
+        ("400 Bad Request", "InvalidRequest"),
+        ("400 Bad Request", "KMS.DisabledException"),
+    ],
+)
+async def test_what_will_never_be_read_is_not_waited_for(
+    store: ObjectStore, line: Line, status: str, code: str
+) -> None:
+    """Another's archived or encrypted object is missing; in our own bucket all is well some day."""
+    line.says = whole(status, error(code))
+    with pytest.raises(ObjectMissing, match=code):
+        await store.get("a.tif", bucket="another")
+    with pytest.raises(StoreUnavailable, match=code):
+        await store.get("a.tif")

@@ -47,15 +47,24 @@ async def _open(stack: NativeStack) -> ObjectStore:
     return opened
 
 
+@pytest.mark.parametrize("streamed", [False, True])
 async def test_a_large_part_gets_through_a_slow_line(
-    store: ObjectStore, faulty: NativeStack
+    store: ObjectStore, faulty: NativeStack, streamed: bool
 ) -> None:
     """Slow is fine: a part takes longer than a connection's deadline, and arrives."""
     faulty.proxies["s3"].add("bandwidth", "upstream", rate=1100)
     data = secrets.token_bytes(8 * _MIB)
     # a connection that is new has the shortest deadline of all
     fresh = await _open(faulty)
-    await fresh.put("slow", data)
+    if streamed:
+
+        def write() -> None:
+            with fresh.writer("slow") as out:
+                out.write(data)
+
+        await fresh.in_thread(write)
+    else:
+        await fresh.put("slow", data)
     faulty.proxies["s3"].reset()
     assert await fresh.get("slow") == data
     fresh.close()

@@ -6,7 +6,6 @@ requests themselves are there under names with an underscore, and the version is
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +26,11 @@ CONNECT_TIMEOUT_S: Final = 5.0
 READ_TIMEOUT_S: Final = 30.0
 _SEND_AT_ONCE: Final = 1 << 17
 _FULL: Final = {"XMinioStorageFull", "XMinioDiskFull", "InsufficientStorage", "QuotaExceeded"}
+# of another's bucket: what will be so however often one asks. An archived object is seen by HEAD alone
+_CLOSED: Final = {
+    "AccessDenied", "AllAccessDisabled", "AuthorizationHeaderMalformed", "InvalidObjectState",
+    "InvalidRequest", "PermanentRedirect",
+}  # fmt: skip
 _MISSING: Final = {
     "NoSuchKey", "NoSuchBucket", "NoSuchUpload",
     # names that the store would never hold: nothing is there, however often one asks
@@ -103,6 +107,28 @@ class _Tls(urllib3.HTTPSConnectionPool):
     ConnectionCls = _TlsConnection
 
 
+class _Pieces:
+    """Bytes as a file that urllib3 reads by its block size, and from its beginning where it sends them
+    again; nothing is copied."""
+
+    def __init__(self, data: bytes | bytearray) -> None:
+        self._data = memoryview(data)
+        self._at = 0
+
+    def read(self, size: int = -1) -> memoryview:
+        end = len(self._data) if size < 0 else self._at + size
+        piece = self._data[self._at : end]
+        self._at += len(piece)
+        return piece
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, to: int) -> int:
+        self._at = to
+        return to
+
+
 class _Pool(urllib3.PoolManager):
     """Takes no answer that broke off for a whole one, and sends large bodies piece by piece: a
     socket's deadline is for a whole ``sendall``, and on a slow line a part of an upload would never
@@ -114,8 +140,8 @@ class _Pool(urllib3.PoolManager):
 
     def urlopen(self, method: str, url: str, redirect: bool = True, **kw: Any) -> Any:  # type: ignore[override]
         body = kw.get("body")
-        if isinstance(body, bytes) and len(body) > _SEND_AT_ONCE:
-            kw["body"] = io.BytesIO(body)
+        if isinstance(body, bytes | bytearray) and len(body) > _SEND_AT_ONCE:
+            kw["body"] = _Pieces(body)
         return super().urlopen(method, url, redirect=redirect, **kw)
 
 
@@ -166,7 +192,10 @@ class S3(Minio):
     def end_multipart(self, bucket: str, key: str, upload_id: str, parts: list[Any]) -> str:
         """Complete a multipart upload; returns the object's ETag."""
         done = self._complete_multipart_upload(bucket, key, upload_id, parts)
-        return str(done.etag or "").strip('"')
+        if not done.etag:
+            # S3 says 200 before it knows, and the error in the answer's body
+            raise StoreUnavailable(f"completing {key}: the store did not say that it is whole")
+        return str(done.etag).strip('"')
 
     def abort_multipart(self, bucket: str, key: str, upload_id: str) -> None:
         """Drop a multipart upload and its parts."""
@@ -182,7 +211,13 @@ def connect(settings: StoreSettings) -> S3:
         blocksize=_SEND_AT_ONCE,
         # of connections that are silent one further is tried: whoever asked is waiting
         retries=urllib3.Retry(
-            total=2, read=1, backoff_factor=0.1, status_forcelist=(502, 503, 504)
+            total=2,
+            read=1,
+            backoff_factor=0.1,
+            status_forcelist=(502, 503, 504),
+            # MinIO asks for a minute with every 503, and is ready in a second after a start;
+            # whoever called waits an outage out by a rhythm of its own
+            respect_retry_after_header=False,
         ),
     )
     return S3(
@@ -205,6 +240,10 @@ def _full(error: S3Error) -> bool:
     return status == 507 or error.code in _FULL or "no space left" in str(error.message).lower()
 
 
+def _closed(error: S3Error) -> bool:
+    return error.code in _CLOSED or str(error.code).startswith("KMS.")
+
+
 @contextmanager
 def translated(what: str, *, foreign: bool = False, writing: bool = False) -> Iterator[None]:
     """Turn minio-py's and urllib3's errors into ObjectMissing, StoreFull or StoreUnavailable.
@@ -222,7 +261,7 @@ def translated(what: str, *, foreign: bool = False, writing: bool = False) -> It
             raise StoreFull(f"{what}: {e.code}: {e.message}") from e
         if writing and e.code == "NoSuchUpload":
             raise StoreUnavailable(f"{what}: the upload is gone") from e
-        if e.code in _MISSING or (e.code == "AccessDenied" and foreign):
+        if e.code in _MISSING or (foreign and _closed(e)):
             raise ObjectMissing(f"{what}: {e.code}") from e
         if e.code == "PreconditionFailed":
             raise
