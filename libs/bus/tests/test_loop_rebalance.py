@@ -51,6 +51,28 @@ class Consumer:
         self.committed = offsets[PARTITION]
 
 
+def loop_of(consumer: Consumer, take: Any) -> _Loop:
+    """A consumer loop around it, not assigned anything."""
+    service = SimpleNamespace(
+        name="notifier", settings=SimpleNamespace(lookahead=100), stop=asyncio.Event(),
+        health=SimpleNamespace(ready=lambda _: None, fatal=None),
+    )  # fmt: skip
+    handling = SimpleNamespace(take=take)
+    loop = _Loop(service, topics.COMPLETED, handling, 2, lambda _: False)  # type: ignore[arg-type]
+    loop.consumer = consumer
+    consumer.listener = _Rebalance(loop)
+    return loop
+
+
+async def test_a_consumer_without_partitions_still_asks() -> None:
+    """aiokafka takes one that does not for dead, and tells it of no error: a standby would be out of its
+    group for good after a day, and say that it is ready."""
+    consumer = Consumer()
+    consumer.tells = False
+    await loop_of(consumer, None)._read()
+    assert consumer.rebalances == 0
+
+
 @pytest.mark.parametrize("told", [True, False], ids=["told", "told later"])
 async def test_a_message_read_across_a_rebalance_is_handled(told: bool) -> None:
     """Dropping it would lose it: aiokafka has moved its position on."""
@@ -61,14 +83,7 @@ async def test_a_message_read_across_a_rebalance_is_handled(told: bool) -> None:
     async def take(message: Any) -> None:
         handled.append(message.offset)
 
-    service = SimpleNamespace(
-        name="notifier", settings=SimpleNamespace(lookahead=100), stop=asyncio.Event(),
-        health=SimpleNamespace(ready=lambda _: None, fatal=None),
-    )  # fmt: skip
-    handling = SimpleNamespace(take=take)
-    loop = _Loop(service, topics.COMPLETED, handling, 2, lambda _: False)  # type: ignore[arg-type]
-    loop.consumer = consumer
-    consumer.listener = _Rebalance(loop)
+    loop = loop_of(consumer, take)
     await consumer.listener.on_partitions_assigned([PARTITION])
     await loop._read()
     if not told:

@@ -161,11 +161,13 @@ class _Loop:
     async def _read(self) -> None:
         """Read what there is room for; returns within a second."""
         room = self.ahead.room(self.trackers)
-        if not room:
+        if self.trackers and not room:
             # what is not asked for stays with aiokafka: one fetched batch a partition, no more
             await asyncio.sleep(_WAIT_S / 5)
             return
         most = self.ahead.batch(len(self.trackers))
+        # without a partition, too: a consumer that never asks is taken for dead by aiokafka, which
+        # would leave the group for good, and hears of no error in joining it
         try:
             got = await self.consumer.getmany(
                 *room, timeout_ms=int(_WAIT_S * 1000), max_records=most
