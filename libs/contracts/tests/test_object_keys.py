@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from frond.contracts import keys
@@ -24,7 +24,17 @@ def test_two_names_are_two_objects(one: str, other: str) -> None:
         assert (keys.safe_name(one) == keys.safe_name(second)) == (one == second)
 
 
+@given(st.text(st.sampled_from("a.é航林🌴\u0301 "), min_size=1, max_size=300))
+@example("航" * 90 + ".tif")
+@example("п" * 130 + ".tif")
+def test_every_name_fits(name: str) -> None:
+    """Stores and disks take 255 bytes, and a form puts seven before it; what it ends in stays."""
+    made = keys.safe_name(name)
+    assert 0 < len(made.encode()) <= 248 - len("000001-")
+    assert made.endswith(name[-4:]) or not name.endswith(".tif")
+
+
 def test_plain_names_stay() -> None:
     """What needs no change is stored as it is called."""
-    for name in ("scene.tif", "0123456789.tif", "0123456789-.tif"[1:], "пальма (2).tif"):
+    for name in ("scene.tif", "0123456789.tif", "0123456789-.tif"[1:], "пальма (2).tif", "п" * 110):
         assert keys.safe_name(name) == name
