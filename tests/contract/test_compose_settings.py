@@ -67,6 +67,13 @@ def test_every_setting_of_drift_can_be_set_in_compose(given: dict[str, dict[str,
         assert given["inference"].get(name) == f"${{{name}:-}}", name
 
 
+def test_what_readmes_tell_to_set_can_be_set_in_compose(given: dict[str, dict[str, Any]]) -> None:
+    """Who sends e-mails and which model jobs have that name none, where it is read."""
+    assert given["notifier"].get("FROND_MAIL_FROM") == "${FROND_MAIL_FROM:-}"
+    for service in KINDS:
+        assert given[service].get("FROND_DEFAULT_MODEL") == "${FROND_DEFAULT_MODEL:-}", service
+
+
 @pytest.mark.parametrize("service", KINDS)
 def test_what_is_not_set_in_compose_is_the_default(
     service: str, given: dict[str, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
@@ -87,9 +94,11 @@ def test_an_empty_number_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     """Texts may be empty, and what is no number is told."""
     monkeypatch.setenv("FROND_DATABASE_PATH", "")
     monkeypatch.setenv("FROND_JWT_TENANT_CLAIM", "")
+    monkeypatch.setenv("FROND_DEFAULT_MODEL", "")
     made = IngestSettings()
     assert made.database_path == IngestSettings.model_fields["database_path"].default
     assert made.jwt_tenant_claim == ""
+    assert made.default_model == "palm-detector"
     monkeypatch.setenv("FROND_MAX_FILES", "many")
     with pytest.raises(ValueError, match="max_files"):
         IngestSettings()

@@ -12,6 +12,8 @@ from frond.contracts.ids import digest
 
 _UNSAFE = re.compile(r"[^\w.\- ()+,=@]+", re.UNICODE)
 _TAGGED = re.compile(r"[0-9a-f]{10}-")
+# what a form puts before a name must fit in besides
+_LONGEST: Final = 240
 
 OPEN = "open/"
 UPLOADS = "uploads/"
@@ -32,17 +34,24 @@ def safe_name(name: str) -> str:
     """A file's name as the last part of an object key.
 
     Other scripts stay; path separators, control characters and ``..`` go. Names are cut to 150
-    characters; whatever was changed leaves a hash of the original, so that two names never
-    become one. So does a name that begins as if it had such a hash.
+    characters and 240 bytes of UTF-8 (stores and disks take 255); whatever was changed leaves a
+    hash of the original, so that two names never become one. So does a name that begins as if it
+    had such a hash.
     """
     base = unicodedata.normalize("NFC", name).replace("\\", "/").rsplit("/", 1)[-1]
     clean = _UNSAFE.sub("_", base).strip(" .")
     tagged = _TAGGED.match(clean)
-    if clean == name and 0 < len(clean) <= 150 and ".." not in clean and not tagged:
+    fits = 0 < len(clean) <= 150 and len(clean.encode("utf-8", "replace")) <= _LONGEST
+    if clean == name and fits and ".." not in clean and not tagged:
         return clean
     tag = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:10]
-    stem = clean.replace("..", "_")[-130:].lstrip(" .") or "image"
+    stem = _last(clean.replace("..", "_")[-130:], _LONGEST - len(tag) - 1).lstrip(" .") or "image"
     return f"{tag}-{stem}"
+
+
+def _last(text: str, most: int) -> str:
+    """As many of the last characters as fit into so many bytes."""
+    return text.encode("utf-8", "replace")[-most:].decode("utf-8", "ignore")
 
 
 def job_prefix(job_id: str) -> str:
@@ -83,6 +92,16 @@ def job_inputs(job_id: str) -> str:
 def job_input_record(job_id: str, image_id: str) -> str:
     """The stored ImageUploaded event: the outbox that a sweeper re-publishes from."""
     return f"{job_inputs(job_id)}{image_id}.json"
+
+
+def job_refused(job_id: str) -> str:
+    """Prefix of what was listed and can be no image: a record each, counted like inputs."""
+    return f"{job_prefix(job_id)}refused/"
+
+
+def job_refused_record(job_id: str, image_id: str) -> str:
+    """The stored ImageRejected event."""
+    return f"{job_refused(job_id)}{image_id}.json"
 
 
 def job_upload(job_id: str, name: str) -> str:

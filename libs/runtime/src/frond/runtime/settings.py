@@ -69,16 +69,20 @@ class ServiceSettings(BaseSettings):
     )
     log_level: str = Field(default="INFO", description=f"one of {', '.join(_LEVELS)}")
     cache_dir: Path = Field(default=Path("~/.cache/frond"), description="models, temporary files")
-    default_model: str = "palm-detector"
+    default_model: str = Field(
+        default="palm-detector", min_length=1, description="of jobs that name none"
+    )
 
     @field_validator("*", mode="before")
     @classmethod
     def _empty_is_not_set(cls, value: object, info: ValidationInfo) -> object:
-        """No number and no path is empty: Compose hands on so what nobody has set."""
+        """No number, no path and no text of a least length is empty: Compose hands on so what
+        nobody has set."""
         if value == "" and info.field_name is not None:
-            default = cls.model_fields[info.field_name].default
-            if isinstance(default, int | float | Path):
-                return default
+            field = cls.model_fields[info.field_name]
+            some = any(getattr(m, "min_length", 0) for m in field.metadata)
+            if some or isinstance(field.default, int | float | Path):
+                return field.default
         return value
 
     @property

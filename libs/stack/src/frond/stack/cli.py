@@ -278,10 +278,11 @@ def prepare(models: Models = Path("models")) -> None:
         env["FROND_S3_SECRET_KEY"],
     )
     bucket, prefix = env.get("FROND_S3_BUCKET", "frond"), env.get("FROND_TOPIC_PREFIX", "")
+    replicas = int(env.get("FROND_REPLICATION_FACTOR") or 1)
     end = time.monotonic() + 120
     while True:
         try:
-            steps.prepare(endpoints, bucket, prefix)
+            steps.prepare(endpoints, bucket, prefix, replication_factor=replicas)
             break
         except FrondError as e:
             if time.monotonic() > end:

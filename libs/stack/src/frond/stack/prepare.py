@@ -12,11 +12,15 @@ from frond.stack.endpoints import Endpoints
 from frond.store import ObjectStore, StoreSettings
 
 
-def prepare(endpoints: Endpoints, bucket: str, prefix: str = "") -> None:
-    """Make every declared topic and the bucket, where they are not there yet."""
+def prepare(
+    endpoints: Endpoints, bucket: str, prefix: str = "", *, replication_factor: int = 1
+) -> None:
+    """Make every declared topic, with so many replicas, and the bucket, where they are not there yet."""
 
     async def make() -> None:
-        await ensure_topics(endpoints.kafka_bootstrap, prefix)
+        await ensure_topics(
+            endpoints.kafka_bootstrap, prefix, replication_factor=replication_factor
+        )
         store = _store(endpoints, bucket)
         try:
             await store.ensure_bucket()

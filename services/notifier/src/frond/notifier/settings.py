@@ -37,7 +37,9 @@ class NotifierSettings(ServiceSettings):
     smtp_url: SecretStr = Field(
         default=SecretStr(""), description="smtp://user:password@host:port, smtps:// for TLS"
     )
-    mail_from: str = "frond@localhost"
+    mail_from: str = Field(
+        default="frond@localhost", min_length=1, description="whom e-mails come from"
+    )
     public_url: str = Field(default="", description="how people reach the REST service, for links")
     deadline_s: float = Field(default=15.0, gt=0, description="of one attempt")
     lease_s: float = Field(
