@@ -35,6 +35,7 @@ from frond.masks.table import from_ipc
 from frond.merge import from_ipc as detections_from_ipc
 from frond.raster.planning import chunks_of
 from frond.raster.sandbox import ReaderFailed
+from frond.store import Marks
 from support.waiting import until
 
 pytestmark = pytest.mark.stack
@@ -258,6 +259,33 @@ async def test_a_missing_chunk_is_no_failure(w: world.World, tmp_path: Path) -> 
     imaging = Imaging(w.store, 1, masking)
     assert await imaging.finish(plan.job_id, plan.image_id, seen=plan.plan_digest) is None
     assert not await w.store.exists(keys.image_classes(plan.job_id, plan.image_id))
+    assert not folders(tmp_path)
+
+
+async def test_an_image_whose_job_was_cancelled_before_its_turn_is_not_made(
+    w: world.World, tmp_path: Path
+) -> None:
+    """Others' masks take long: what was not cancelled when it began to wait may be by then."""
+    plan = await planned(w)
+    asked = asyncio.Event()
+
+    class Seen(Marks):
+        async def there(self, key: str) -> bool:
+            found = await super().there(key)
+            asked.set()
+            return found
+
+    masking = Masking(w.store, tmp_path, build=endless)
+    imaging = Imaging(w.store, 1, masking)
+    imaging._marks = Seen(w.store, keep_s=0)
+    async with asyncio.timeout(60):
+        async with masking.slots:
+            finishing = asyncio.create_task(
+                imaging.finish(plan.job_id, plan.image_id, unless_cancelled=True)
+            )
+            await asked.wait()
+            await w.store.put(keys.job_cancelled(plan.job_id), keys.TOLD)
+        assert await finishing is None
     assert not folders(tmp_path)
 
 

@@ -128,8 +128,10 @@ def test_outcomes_are_paged_without_loss() -> None:
 
 
 async def test_a_survey_tells_where_each_image_stands() -> None:
-    """Finished, planned with its chunks, or sent and never planned; from names alone."""
+    """Finished, planned with its chunks, sent and never planned, or refused and never counted; from
+    names alone."""
     done, half, sent, broken = "0a" * 16, "0b" * 16, "0c" * 16, "0d" * 16
+    refused, told = "0e" * 16, "0f" * 16
     names = [
         keys.job_spec("j"),
         keys.image_outcome("j", done),
@@ -140,6 +142,8 @@ async def test_a_survey_tells_where_each_image_stands() -> None:
         failure_key("j", half, "c2"),
         keys.image_outcome("j", broken),
         *(keys.job_input_record("j", i) for i in (done, half, sent, broken)),
+        keys.image_outcome("j", told),
+        *(keys.job_refused_record("j", i) for i in (refused, told)),
     ]
     at = datetime.now(UTC)
 
@@ -148,9 +152,9 @@ async def test_a_survey_tells_where_each_image_stands() -> None:
             yield Listed(name, 1, "", at)
 
     found = await survey("j", listing())
-    assert found.finished == {bytes.fromhex(done), bytes.fromhex(broken)}
+    assert found.finished == {bytes.fromhex(i) for i in (done, broken, told)}
     assert found.planned == {half: {"c1", "c2"}}
-    assert found.inputs == [sent]
+    assert (found.inputs, found.refused) == ([sent], [refused])
     assert (found.completed, found.cancelled) == (False, False)
     assert found.fingerprint == (len(names), at)
 

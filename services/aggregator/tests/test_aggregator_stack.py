@@ -155,7 +155,8 @@ async def _delete_changelogs(w: world.World) -> None:
 async def test_what_was_lost_before_the_aggregator_is_sent_again(
     service_env: dict[str, str], tmp_path: Path
 ) -> None:
-    """An input without a plan is uploaded again; a plan without results is tiled again."""
+    """An input without a plan is uploaded again; a plan without results is tiled again; an image that
+    was refused when it was listed is counted."""
     async with world.World(service_env) as w:
         ident, uri, name = w.image(0)
         upload = ImageUploaded(job_id=w.job_id, image=uri, name=name)
@@ -164,9 +165,13 @@ async def test_what_was_lost_before_the_aggregator_is_sent_again(
         events = await w.detect(1)
         gone = events[2]
         await w.store.delete(gone.result)
+        refused = w.rejected(2)
+        key = keys.job_refused_record(w.job_id, refused.image_id)
+        await w.store.put(key, refused.model_dump_json().encode())
         with world.aggregator(service_env, tmp_path / "log") as process:
             uploaded = await w.first(topics.UPLOADED)
             tiled = await w.first(topics.TILED)
+            await _until(lambda: w.store.exists(keys.image_outcome(w.job_id, refused.image_id)))
             assert process.stop() == 0
         assert decode(topics.UPLOADED, uploaded.value, uploaded.headers).event == upload
         chunk = decode(topics.TILED, tiled.value, tiled.headers).event

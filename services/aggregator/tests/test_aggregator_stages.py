@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from typing import Any
 
 import aggregator_world as world
 import pytest
@@ -16,10 +17,17 @@ from frond.aggregator.imaging import Imaging, dismissal_key
 from frond.aggregator.jobs import record_key
 from frond.aggregator.reconcile import Reconciler
 from frond.aggregator.settings import AggregatorSettings
+from frond.aggregator.status import StatusBoard
 from frond.bus.offsets import Offsets
 from frond.contracts import keys, topics
 from frond.contracts.envelope import Envelope, decode, new_traceparent
-from frond.contracts.events import ChunkDetected, Event, ImageFinished, JobStatusChanged
+from frond.contracts.events import (
+    ChunkDetected,
+    Event,
+    ImageFinished,
+    JobCancelled,
+    JobStatusChanged,
+)
 from frond.contracts.jobs import ImageStatus, JobStatus
 from frond.contracts.reasons import Reason
 
@@ -167,6 +175,30 @@ async def test_a_job_that_was_deleted_does_not_end_once_more(w: world.World) -> 
     assert not await w.store.exists(keys.open_marker(w.job_id))
 
 
+async def test_a_job_that_is_deleted_while_its_events_wait_is_forgotten(w: world.World) -> None:
+    """Its images are counted after it was deleted, then the cancellation comes: the last that the topic
+    of statuses says is that it is gone, and it does not end."""
+    done = await images_done(w, 2)
+    _, stage = stages(w)
+    board = StatusBoard(stage.snapshot, w.producer.send)
+    stage.closing.quiet = board.quiet
+    assert await stage.handle(told(done[0]))
+    await w.wipe()
+    await w.store.put(keys.job_cancelled(w.job_id), keys.TOLD)
+    assert await stage.handle(told(done[1]))
+    board.changed(w.job_id)
+    await board.publish()
+    assert await last_status(w) is JobStatus.RUNNING
+    board.changed(w.job_id)
+    assert not await stage.handle(told(JobCancelled(job_id=w.job_id)))
+    await board.publish()
+    last = (await w.every(topics.STATUS))[-1]
+    assert (last.key, last.value) == (w.job_id.encode(), None)
+    assert not stage.table
+    assert not await w.every(topics.COMPLETED)
+    assert not await w.store.exists(keys.job_completed(w.job_id))
+
+
 async def test_the_roster_that_is_stored_decides(w: world.World) -> None:
     """Whoever closes a job with other images closes it with those of whoever was first."""
     done = await images_done(w, 3)
@@ -258,6 +290,13 @@ async def test_an_image_of_which_nothing_comes_fails_in_the_end(
     )  # fmt: skip
     plan = w.plan(0)
     await w.store_plan(plan)
+    listed, real = [], w.store.list
+
+    def listing(prefix: str, **more: Any) -> Any:
+        listed.append(prefix)
+        return real(prefix, **more)
+
+    monkeypatch.setattr(w.store, "list", listing)
     try:
         await reconciler.round()
         for n in range(1, 6):
@@ -266,9 +305,12 @@ async def test_an_image_of_which_nothing_comes_fails_in_the_end(
             await reconciler.round()
             assert len(await w.every(topics.TILED)) == n * plan.chunks
             assert await finished(w) == []
-        # what was sent has not been handled yet: that is waiting, not standing still
+        # what was sent has not been handled yet: that is waiting, not standing still, and as long as it
+        # waits its objects, a million maybe, are not listed
         _due_now(reconciler)
+        listed.clear()
         await reconciler.round()
+        assert listed == [keys.OPEN]
         assert await finished(w) == []
         await _all_handled(w, settings, offsets)
         _due_now(reconciler)

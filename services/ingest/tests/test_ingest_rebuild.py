@@ -124,7 +124,7 @@ async def open_job(store: ObjectStore, job_id: str) -> None:
         "job_id": job_id, "image_id": image_id(job_id, "odd"), "image": "odd", "name": "odd",
         "reason": Reason.BAD_IMAGE_URI.value, "detail": "no",
     }  # fmt: skip
-    await put(store, places.refused_record(job_id, str(no["image_id"])), no)
+    await put(store, keys.job_refused_record(job_id, str(no["image_id"])), no)
 
 
 def wipe(door: Any) -> None:

@@ -218,6 +218,11 @@ class Closing:
         """Send a stored completed event as it is stored, and the final status."""
         await self._deliver(await self._stored(job_id), traceparent)
 
+    async def tell_deleted(self, job_id: str) -> None:
+        """Say of a job that was deleted that it is gone, after whatever was said of it since."""
+        await self._quiet(job_id)
+        await self.producer.send_raw(topics.STATUS, job_id.encode(), None, [])
+
     async def _stored(self, job_id: str) -> _Ended:
         raw, spec = await asyncio.gather(
             self.store.get(keys.job_completed(job_id)), self._spec(job_id)

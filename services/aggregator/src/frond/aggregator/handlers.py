@@ -172,16 +172,15 @@ class JobStage:
         job_id = event.job_id
         record = self.record(job_id)
         # a record may outlive its job: the reconciler closes jobs too, here or where the partition
-        # was before
-        if record is None or job_id not in self._tallies or self.closing.has_ended(job_id):
+        # was before; and who deletes one waits for us only so long
+        doubtful = record is None or job_id not in self._tallies or self.closing.has_ended(job_id)
+        if doubtful or isinstance(event, JobCancelled):
             if await self._over(event, envelope.traceparent):
                 self._drop(job_id)
                 return False
-            if (
-                isinstance(event, JobCancelled)
-                and record is None
-                and not await self._is_open(job_id)
-            ):
+            if isinstance(event, JobCancelled) and not await self._is_open(job_id):
+                self._drop(job_id)
+                await self.closing.tell_deleted(job_id)
                 return False
             self.closing.forget(job_id)
         if record is None:

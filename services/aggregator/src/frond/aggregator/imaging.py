@@ -151,6 +151,9 @@ class Imaging:
             masks = manifest.task == "segmentation"
             # masks take minutes: they take no place of a merge, only their own partition waits
             async with self.masking.slots if masks else self._slots:
+                # others' masks may have taken an hour before it was this one's turn
+                if await self._cancelled(job_id, unless_cancelled):
+                    return None
                 began = time.monotonic()
                 outcome = await self._merge(plan, manifest)
                 took = time.monotonic() - began

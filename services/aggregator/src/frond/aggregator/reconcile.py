@@ -24,7 +24,7 @@ from frond.bus import EventProducer, Outgoing
 from frond.bus.offsets import Ends, Offsets, behind
 from frond.contracts import keys, topics
 from frond.contracts.errors import BrokerUnavailable, ObjectMissing, StoreUnavailable
-from frond.contracts.events import Event, ImageUploaded
+from frond.contracts.events import Event, ImageRejected, ImageUploaded
 from frond.contracts.jobs import Timings
 from frond.contracts.reasons import Reason
 from frond.contracts.topics import Topic
@@ -125,7 +125,8 @@ class Reconciler:
     async def _look(self, job_id: str) -> None:
         before = self._looks.get(job_id)
         began = time.monotonic()
-        if before is not None and began < before.due:
+        # before all its objects are listed: a job may wait its turn for hours, and so may hundreds
+        if before is not None and (began < before.due or await self._waiting(before.ends)):
             return
         ends = await self._ends()
         found = await survey(job_id, self.store.list(keys.job_prefix(job_id)))
@@ -133,8 +134,6 @@ class Reconciler:
         pause = max(self.stall_s, 10 * (time.monotonic() - began))
         if before is None or before.fingerprint != found.fingerprint:
             self._looks[job_id] = _Look(found.fingerprint, ends, time.monotonic() + pause, pause)
-            return
-        if await self._waiting(before.ends):
             return
         again = min(before.pause * 2, _LONGEST_S)
         drives = before.drives + 1
@@ -177,6 +176,8 @@ class Reconciler:
                 job_id, found.finished, size=size, cancelled=found.cancelled, timings=Timings()
             )
             return
+        for image_id in found.refused:
+            await self._refused_again(job_id, image_id)
         for image_id in found.inputs:
             await self._upload_again(job_id, image_id, give_up)
         for image_id, chunks in found.planned.items():
@@ -196,6 +197,17 @@ class Reconciler:
             await self._fail(job_id, image_id, event.image, name, event.job_size)
             return
         await self._send("uploaded", topics.UPLOADED, [event])
+
+    async def _refused_again(self, job_id: str, image_id: str) -> None:
+        try:
+            raw = await self.store.get(keys.job_refused_record(job_id, image_id))
+            event = ImageRejected.model_validate_json(raw)
+        except (ObjectMissing, ValidationError) as e:
+            _log.error(
+                "a refusal's record cannot be read", job_id=job_id, image_id=image_id, error=str(e)
+            )
+            return
+        await self._send("refused", topics.DETECTED, [event])
 
     async def _image_again(
         self, job_id: str, image_id: str, there: set[str], give_up: bool

@@ -19,6 +19,7 @@ class Survey:
         planned: the images that have a plan and no outcome: image id → ids of the chunks that
             are done or failed.
         inputs: ids of images that were sent and have neither plan nor outcome.
+        refused: ids of images that ingest refused and that have no outcome.
         completed: whether the completed event is stored.
         cancelled: whether the job was cancelled.
         objects: how many there are.
@@ -28,6 +29,7 @@ class Survey:
     finished: set[bytes] = field(default_factory=set)
     planned: dict[str, set[str]] = field(default_factory=dict)
     inputs: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
     completed: bool = False
     cancelled: bool = False
     objects: int = 0
@@ -37,6 +39,11 @@ class Survey:
     def fingerprint(self) -> tuple[int, datetime | None]:
         """Changes when anything is written."""
         return self.objects, self.newest
+
+    def lacks(self, image_id: str) -> bool:
+        """Whether this is an image's id, and there is no outcome of it."""
+        packed = _packed(image_id)
+        return packed is not None and packed not in self.finished
 
 
 async def survey(job_id: str, listing: AsyncIterator[Listed]) -> Survey:
@@ -57,15 +64,14 @@ async def survey(job_id: str, listing: AsyncIterator[Listed]) -> Survey:
             image.take(rest)
         elif folder == "inputs":
             found.inputs.append(rest.removesuffix(".json"))
+        elif folder == "refused":
+            found.refused.append(rest.removesuffix(".json"))
         elif not rest:
             found.completed |= folder == "completed.json"
             found.cancelled |= folder == "cancelled"
     image.settle(found)
-    found.inputs = [
-        i
-        for i in found.inputs
-        if i not in found.planned and (p := _packed(i)) is not None and p not in found.finished
-    ]
+    found.inputs = [i for i in found.inputs if i not in found.planned and found.lacks(i)]
+    found.refused = [i for i in found.refused if found.lacks(i)]
     return found
 
 

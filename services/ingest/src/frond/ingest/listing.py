@@ -217,7 +217,7 @@ async def _all(ingest: Ingest, spec: JobSpec, listing: Listing, traceparent: str
     await _publish(ingest, spec, page, traceparent)
     # a listing that was taken up again may see other objects than the first time: count records
     total = 0
-    for prefix in (keys.job_inputs(spec.job_id), places.refused(spec.job_id)):
+    for prefix in (keys.job_inputs(spec.job_id), keys.job_refused(spec.job_id)):
         async for _ in ingest.store.list(prefix):
             total += 1
     return total
@@ -239,7 +239,7 @@ async def _publish(ingest: Ingest, spec: JobSpec, page: Sequence[File], tracepar
         return
 
     async def keep(event: ImageRejected) -> None:
-        key = places.refused_record(spec.job_id, event.image_id)
+        key = keys.job_refused_record(spec.job_id, event.image_id)
         await ingest.store.put(key, event.model_dump_json().encode(), "application/json")
         crash_point("ingest.refusal-recorded")
 

@@ -45,15 +45,6 @@ def listing(job_id: str) -> str:
     return f"{keys.job_prefix(job_id)}listing.json"
 
 
-def refused(job_id: str) -> str:
-    """Prefix of what was listed and can be no image: a record each, counted like inputs."""
-    return f"{keys.job_prefix(job_id)}refused/"
-
-
-def refused_record(job_id: str, image_id: str) -> str:
-    return f"{refused(job_id)}{image_id}.json"
-
-
 def sealing(job_id: str) -> str:
     """Prefix of the marks of those who count the job's images in order to seal it: no name is claimed
     meanwhile."""

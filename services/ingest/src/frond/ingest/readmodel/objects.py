@@ -31,7 +31,7 @@ from frond.contracts.events import (
 from frond.contracts.ids import chunk_id
 from frond.contracts.jobs import ImageOutcome, JobSpec, WindowCounts
 from frond.contracts.plan import ImagePlan
-from frond.ingest import intake, places
+from frond.ingest import intake
 from frond.ingest.readmodel.apply import ImageRecorded
 from frond.runtime import get_logger
 from frond.store import Listed, ObjectStore
@@ -122,7 +122,7 @@ async def images(store: ObjectStore, job_id: str) -> AsyncIterator[list[Dated]]:
             yield await _finished(store, job_id, page)
             page = []
     yield await _finished(store, job_id, page)
-    async for refused in records(store, places.refused(job_id)):
+    async for refused in records(store, keys.job_refused(job_id)):
         yield await _records(store, refused, ImageRejected)
 
 
