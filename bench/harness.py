@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from neighbours import Neighbours
+from proc import cpu_s, memory_mib
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 WORK: Final = ROOT / ".frond" / "bench"
@@ -48,6 +49,8 @@ class Contender:
     over: str | None = None
     burnt: float = 0.0
     """CPU seconds that it had taken when it was stopped."""
+    held: float = 0.0
+    """MB that it had added at most by then; it would have come to that, or more."""
     others: list[float] = field(default_factory=list)
     """What other programs took of the processors, by round, starting included."""
 
@@ -115,7 +118,7 @@ def _run(one: Contender, cap_s: float) -> None:
 
 def _watch(process: subprocess.Popen[str], one: Contender, cap_s: float) -> dict[str, Any] | None:
     assert process.stdout is not None
-    deadline, started, idle_cpu = time.monotonic() + _START_S, False, 0.0
+    deadline, started, idle_cpu, idle_mb = time.monotonic() + _START_S, False, 0.0, 0.0
     with selectors.DefaultSelector() as selector:
         selector.register(process.stdout, selectors.EVENT_READ)
         while True:
@@ -127,32 +130,18 @@ def _watch(process: subprocess.Popen[str], one: Contender, cap_s: float) -> dict
                     return dict(json.loads(line))
                 if line.strip() == "ready":
                     deadline, started = time.monotonic() + cap_s, True
-                    idle_cpu = _cpu_s(process.pid)
+                    idle_cpu, idle_mb = cpu_s(process.pid), memory_mib(process.pid, "VmRSS")
             elif time.monotonic() > deadline:
                 one.over = "did not start"
                 if started:
-                    one.burnt = _cpu_s(process.pid) - idle_cpu
+                    one.burnt = cpu_s(process.pid) - idle_cpu
+                    # since it was ready: the worker begins its high-water mark anew then
+                    one.held = memory_mib(process.pid, "VmHWM") - idle_mb
                     one.over = f"> {cap_s:.0f} s ({one.burnt:.0f} s of CPU)"
                 return None
-            elif started and _rss_mb(process.pid) > CAP_MB:
+            elif started and memory_mib(process.pid, "VmRSS") > CAP_MB:
                 one.over = f"> {CAP_MB / 1024:.0f} GB"
                 return None
-
-
-def _rss_mb(pid: int) -> float:
-    try:
-        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    except (OSError, IndexError):
-        return 0.0
-    return pages * resource.getpagesize() / 2**20
-
-
-def _cpu_s(pid: int) -> float:
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return 0.0
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def limit(
@@ -179,12 +168,16 @@ def entry(
     elif mine and figure == "seconds" and theirs.burnt:
         # on a busy machine only the CPU time that it got says what it cannot do better than
         met = theirs.burnt / (ours.median("cpu") or mine) > target
+    elif mine and figure == "added" and theirs.held / mine > target:
+        # what it would have come to is not known, only that it is no less
+        met = True
+    stopped = f"> {theirs.held:.0f} {unit}" if figure == "added" and theirs.held else theirs.over
     mine_cpu, other_cpu = ours.median("cpu"), theirs.median("cpu") or theirs.burnt
     return {
         "name": name,
         "case": case,
         "ours": mine if mine is not None else ours.over,
-        "theirs": other if other is not None else theirs.over,
+        "theirs": other if other is not None else stopped,
         "unit": unit,
         "ratio": ratio,
         "target": f"> {target:g}",

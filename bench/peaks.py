@@ -8,18 +8,9 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from system import families
+from proc import families, memory_mib
 
 _EVERY_S = 0.2
-
-
-def memory_mib(pid: int, field: str) -> float:
-    """VmRSS or VmHWM of one process; 0 where it has ended."""
-    with contextlib.suppress(OSError):
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith(field + ":"):
-                return int(line.split()[1]) / 1024
-    return 0.0
 
 
 def idle_mib(roots: Mapping[str, int]) -> dict[str, float]:

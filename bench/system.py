@@ -5,11 +5,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import shutil
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +24,7 @@ from frond.models.registry import Registry
 from frond.stack import NativeStack
 from frond.store import ObjectStore
 from harness import WORK, Contender
+from proc import cpu_s, families
 from support.services import NAMES, Services, open_store
 
 API_KEY = "bench-key"
@@ -221,31 +221,6 @@ class Running:
         roots = {name: p.pid for name, p in self.services.processes.items()}
         roots |= self.system.stack.pids()
         return {name: sum(map(cpu_s, pids)) for name, pids in families(roots).items()}
-
-
-def families(roots: Mapping[str, int]) -> dict[str, list[int]]:
-    """Of each process, itself and all that descend from it and live."""
-    children: dict[int, list[int]] = defaultdict(list)
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            told = (folder / "stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        children[int(told[1])].append(int(folder.name))
-    found = {name: [pid] for name, pid in roots.items()}
-    for family in found.values():
-        for pid in family:
-            family += children[pid]
-    return found
-
-
-def cpu_s(pid: int) -> float:
-    """CPU seconds of a process and of its children that have ended."""
-    try:
-        told = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return 0.0
-    return sum(map(int, told[11:15])) / os.sysconf("SC_CLK_TCK")
 
 
 def contender(name: str, work: Callable[[], Coroutine[Any, Any, dict[str, Any]]]) -> Contender:

@@ -13,12 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-
-def memory_mb(field: str) -> float:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field + ":"):
-            return int(line.split()[1]) / 1024
-    raise LookupError(field)
+from proc import memory_mib
 
 
 def main() -> None:
@@ -29,13 +24,13 @@ def main() -> None:
     work = getattr(importlib.import_module(f"contenders.{module}"), function)(
         **json.loads(sys.argv[2])
     )
-    before = memory_mb("VmRSS")
+    before = memory_mib("self", "VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
     print("ready", flush=True)
     wall, cpu = time.perf_counter(), time.process_time()
     figures = work()
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    peak = memory_mb("VmHWM")
+    peak = memory_mib("self", "VmHWM")
     figures |= {"seconds": wall, "cpu": cpu, "peak": peak, "added": max(peak - before, 0.1)}
     print(json.dumps(figures), flush=True)
 

@@ -18,7 +18,8 @@ from frond.bus import ensure_topics
 from frond.contracts.envelope import encode
 from frond.stack.testing import delete_topics
 from harness import ROOT, Contender, entry, interleave
-from system import System, contender, cpu_s
+from proc import cpu_s
+from system import System, contender
 
 OWN = ("aiokafka", "pydantic", "numpy")
 _EVENTS, _WARM, _TARGET, _CAP_S = 20_000, 500, 0.5, 300.0

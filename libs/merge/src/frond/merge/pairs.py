@@ -22,7 +22,10 @@ import numpy.typing as npt
 from frond.merge.table import SUBPIXEL, Detections, FloatArray, IntArray
 
 CANDIDATES_A_SLICE: Final = 16_384
-"""Rows, and pairs of rows, looked at together: what a core's cache holds."""
+"""Rows, and pairs of rows, looked at together at most: what a core's cache holds."""
+# of few rows a share is looked at together, so that a slice is no more than they are themselves
+_SLICES: Final = 4
+_LEAST_A_SLICE: Final = 2_048
 _RATIO = 4.0
 # outliers this much larger than the bulk get levels of their own
 _OUTLIER = 1.25
@@ -79,6 +82,8 @@ class Overlaps:
         # where each level begins, and the end
         self._starts = np.searchsorted(level[order], np.arange(len(self._strip) + 1))
         self._place: IntArray | None = None
+        self.slice = min(CANDIDATES_A_SLICE, max(len(rows) // _SLICES, _LEAST_A_SLICE))
+        """Rows, and pairs of rows, looked at together."""
 
     def __len__(self) -> int:
         return len(self.rank)
@@ -218,9 +223,13 @@ class _Strips:
             raise ValueError("coordinates span too far to be indexed")
         self._ids = ids
         self._keys = np.empty(len(ids), dtype=np.int64)
-        for block in _blocks(len(ids)):
+        for block in self._blocks(len(ids)):
             some = ids[block]
             self._keys[block] = self._key(some, self._row(of.y0[some])) + of.x0[some]
+
+    def _blocks(self, n: int) -> Iterator[slice]:
+        for start in range(0, n, self._of.slice):
+            yield slice(start, min(start + self._of.slice, n))
 
     def _row(self, y: npt.NDArray[Any]) -> IntArray:
         return np.asarray(y // self._height, dtype=np.int64)
@@ -231,7 +240,7 @@ class _Strips:
 
     def among_themselves(self) -> Iterator[_Found]:
         of = self._of
-        for block in _blocks(len(self._ids)):
+        for block in self._blocks(len(self._ids)):
             ids = self._ids[block]
             row = self._row(of.y0[ids])
             stop = self._find(self._key(ids, row) + of.x1[ids])
@@ -241,7 +250,7 @@ class _Strips:
 
     def hit_by(self, others: IntArray) -> Iterator[_Found]:
         of = self._of
-        for block in _blocks(len(others)):
+        for block in self._blocks(len(others)):
             some = others[block]
             row = self._row(of.y0[some])
             yield from self._in_row(some, row - 1)
@@ -277,7 +286,7 @@ class _Strips:
         k = 0
         while k < len(others):
             done = int(total[k - 1]) if k else 0
-            end = max(k + 1, int(np.searchsorted(total, done + CANDIDATES_A_SLICE, "right")))
+            end = max(k + 1, int(np.searchsorted(total, done + self._of.slice, "right")))
             yield self._overlapping(others[k:end], start[k:end], count[k:end])
             k = end
 
@@ -294,8 +303,3 @@ class _Strips:
         wide = np.minimum(of.x1[one], of.x1[two]) - np.maximum(of.x0[one], of.x0[two])
         inside = np.flatnonzero(wide > 0)
         return one[inside], two[inside], wide[inside].astype(np.float64) * high[inside]
-
-
-def _blocks(n: int) -> Iterator[slice]:
-    for start in range(0, n, CANDIDATES_A_SLICE):
-        yield slice(start, min(start + CANDIDATES_A_SLICE, n))
