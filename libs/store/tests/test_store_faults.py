@@ -52,7 +52,7 @@ async def test_a_large_part_gets_through_a_slow_line(
     store: ObjectStore, faulty: NativeStack, streamed: bool
 ) -> None:
     """Slow is fine: a part takes longer than a connection's deadline, and arrives."""
-    faulty.proxies["s3"].add("bandwidth", "upstream", rate=1100)
+    faulty.proxies["s3"].add("bandwidth", "upstream", rate=800)
     data = secrets.token_bytes(8 * _MIB)
     # a connection that is new has the shortest deadline of all
     fresh = await _open(faulty)
