@@ -135,14 +135,9 @@ class Worker:
         try:
             return await self._tried(event)
         except ModelUnavailable as e:
-            if waits := self._patience.lasts(event):
+            if waits := self._patience.lasts(event, e.told):
                 raise
-            said = f" ({e.told})" if e.told else ""
-            return self._failed(
-                event, Reason.UNAVAILABLE,
-                f"The server that runs the model {event.model.name} has given no result for a long "
-                f"time{said}. When it is well again, send the job's failed images once more.",
-            )  # fmt: skip
+            return self._unavailable(event, e.told)
         finally:
             if not waits:
                 self._patience.forget(event)
@@ -160,6 +155,9 @@ class Worker:
                     self._remember(event.image_id, e.reason, e.detail)
                     return self._failed(event, e.reason, e.detail)
                 reason, detail, by_model = e.reason, e.detail, isinstance(e, ModelRejected)
+                if by_model:
+                    # a server that refuses is there, and each chunk is to have its own reason
+                    self._patience.answered(event)
                 _log.warning(
                     "a chunk failed for what may pass", job_id=event.job_id,
                     image_id=event.image_id, chunk_id=event.chunk_id, reason=reason.value,
@@ -201,6 +199,8 @@ class Worker:
             return self._done(event, key, stored, Timings())
         if cancelled:
             return self._failed(event, Reason.DISMISSED, "The job was cancelled.")
+        if (told := self._patience.spent(event)) is not None:
+            return self._unavailable(event, told)
         trial = self._deaths.trial(event) if self._deaths else Trial.BESIDE
         if trial is Trial.NONE:
             return self._failed(event, Reason.INFERENCE_FAILED, _DIED)
@@ -211,11 +211,11 @@ class Worker:
             if runs is not None:
                 held.callback(runs.end)
             session = await self._models.get(event.model)
-            told, seen = await self._run(event, session, key, began, waited, held, runs)
-            if told.result is not None:
+            done, seen = await self._run(event, session, key, began, waited, held, runs)
+            if done.result is not None:
                 self._came_through(event)
                 await self._beside(event, (seen, session.layout))
-        return told
+        return done
 
     def _came_through(self, event: ChunkPlanned) -> None:
         if self._deaths is not None:
@@ -392,6 +392,14 @@ class Worker:
                 "timings": timings,
             }
         )
+
+    def _unavailable(self, event: ChunkPlanned, told: str) -> ChunkDetected:
+        said = f" ({told})" if told else ""
+        return self._failed(
+            event, Reason.UNAVAILABLE,
+            f"The server that runs the model {event.model.name} has given no result for a long "
+            f"time{said}. When it is well again, send the job's failed images once more.",
+        )  # fmt: skip
 
     def _failed(self, event: ChunkPlanned, reason: Reason, detail: str) -> ChunkDetected:
         metrics.CHUNKS.labels("failed").inc()
