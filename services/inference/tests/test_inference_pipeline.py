@@ -278,8 +278,14 @@ def test_a_request_does_not_wait_behind_chunks(tmp_path: Path) -> None:
     runner.close()
 
 
-def test_a_run_takes_requests_before_what_chunks_have_left(tmp_path: Path) -> None:
-    """In the order in which they came; chunks' fill up what is free."""
+@pytest.mark.parametrize(
+    ("requests", "expected"),
+    [(True, [[2, 3, 0], [1, 4], []]), (False, [[0, 1, 4], [2, 3], []])],
+)
+def test_a_run_takes_first_what_it_was_submitted_for(
+    tmp_path: Path, requests: bool, expected: list[list[int]]
+) -> None:
+    """Of requests or of chunks, in the order in which they came; the others' fill up what is free."""
     session = ModelSession(blob_model(tmp_path / "m"), batch=3)
     windows = [np.full((3, 256, 256), n, np.uint8) for n in range(5)]
     runner = Runner()
@@ -287,8 +293,34 @@ def test_a_run_takes_requests_before_what_chunks_have_left(tmp_path: Path) -> No
     lane = runner._lane(session)
     for n, request in enumerate((False, False, True, True, False)):
         (lane.asked if request else lane.left).append(_Asked(windows[n], request))
-    taken = [[int(a.window.max()) for a in lane.take(3)] for _ in range(3)]
-    assert taken == [[2, 3, 0], [1, 4], []]
+    taken = [[int(a.window.max()) for a in lane.take(3, request=requests)] for _ in range(3)]
+    assert taken == expected
+
+
+def test_requests_keep_no_chunk_waiting_for_ever(tmp_path: Path) -> None:
+    """What a chunk has left is run, also where more requests wait at any time than a run takes."""
+    session = ModelSession(blob_model(tmp_path / "m"), batch=2)
+    session.rows_alike = True
+    thresholds = session.manifest.thresholds
+    dark, bright = (np.full((3, 256, 256), v, np.uint8) for v in (0, 255))
+    runner, ended = Runner(), threading.Event()
+    infer = session.infer
+
+    def sought_after(prepared: np.ndarray, n: int, *, beside: bool) -> dict[str, np.ndarray]:
+        if not ended.is_set():
+            runner._ask(session, [bright] * 2, request=True)
+        return infer(prepared, n, beside=beside)
+
+    session.infer = sought_after  # type: ignore[method-assign]
+    with ThreadPoolExecutor(1) as threads:
+        try:
+            for _ in range(4):
+                runner._ask(session, [bright] * 2, request=True)
+            chunk = threads.submit(runner.detect, session, [dark] * 3, thresholds)
+            assert len(chunk.result(20)[0]) == 3
+        finally:
+            ended.set()
+    runner.close()
 
 
 def test_as_many_chunks_as_fill_the_runs_and_one_more(tmp_path: Path) -> None:

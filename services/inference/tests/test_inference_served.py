@@ -17,6 +17,7 @@ from pydantic import SecretStr, ValidationError
 from frond.contracts.errors import ModelRejected, ModelUnavailable
 from frond.contracts.jobs import ModelRef
 from frond.contracts.reasons import Reason
+from frond.inference import outages
 from frond.inference.api import make_app
 from frond.inference.settings import InferenceSettings
 from frond.inference.wiring import Inference
@@ -85,22 +86,56 @@ async def test_a_server_that_stays_away_fails_its_chunks_in_the_end(
     assert "once more" in (told.detail or "")
     assert server.url not in (told.detail or "")
     assert "(HTTP 503: busy)" in (told.detail or "")
-    # those behind it need not wait as long for the same; who asks once more has all the time again
+    # those behind it are not even tried, whenever they were planned; who asks once more has all the
+    # time again
     now = datetime.now(UTC)
     bench.worker._patience.seconds = 60.0
-    for n in range(3):
-        more = {"chunk_id": f"{n:032x}", "planned_at": now - timedelta(minutes=5)}
+    asked = len(server.seen)
+    for n, planned in enumerate((now - timedelta(minutes=5), now, None)):
+        more = {"chunk_id": f"{n:032x}", "planned_at": planned}
         behind = await bench.worker.handle(chunk.model_copy(update=more))
         assert behind.reason is Reason.UNAVAILABLE
-    more = {"chunk_id": "a" * 32, "planned_at": now}
+        assert "(HTTP 503: busy)" in (behind.detail or "")
+    assert len(server.seen) == asked
+    later = chunk.model_copy(update={"job_id": "j-retry-1", "planned_at": now})
     with pytest.raises(ModelUnavailable):
-        await bench.worker.handle(chunk.model_copy(update=more))
+        await bench.worker.handle(later)
     server.script.clear()
-    assert (await bench.worker.handle(chunk)).reason is None
+    for one in (later, chunk):
+        assert (await bench.worker.handle(one)).reason is None
     bench.results.kept.clear()
     server.script += [("/infer", busy)]
     with pytest.raises(ModelUnavailable):
         await bench.worker.handle(chunk)
+    bench.close()
+
+
+@pytest.mark.parametrize("answer", ["well", "refuses"])
+async def test_a_job_that_was_given_up_goes_on_when_its_server_answers(
+    local: Path, server: ModelServer, scene: Path, tmp_path: Path, answer: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """One of its chunks is tried now and then; if it gets an answer, all that come after are tried.
+    What was done before is told of, whatever the server does."""
+    folder = served_folder(local, tmp_path / "served", server.url)
+    bench = Bench(scene, tmp_path, folder, servers=(server.url,), patience_s=0.01)
+    done = bench.chunk(folder, ModelSession(local))
+    assert (await bench.worker.handle(done)).reason is None
+    first, second = (done.model_copy(update={"chunk_id": c * 32}) for c in "ab")
+    server.script += [("/infer", busy)] * 100
+    given_up = await wait_out(lambda: bench.worker.handle(first))
+    assert given_up.reason is Reason.UNAVAILABLE
+    assert (await bench.worker.handle(done)).reason is None
+    server.script.clear()
+    assert (await bench.worker.handle(second)).reason is Reason.UNAVAILABLE
+    monkeypatch.setattr(outages, "_TRIED_S", 0.0)
+    expected = None
+    if answer == "refuses":
+        server.script += [("/infer", lambda h: h.answer(400, {"error": "no"}))] * 2
+        expected = Reason.INFERENCE_FAILED
+    assert (await bench.worker.handle(first)).reason is expected
+    monkeypatch.undo()
+    assert (await bench.worker.handle(second)).reason is expected
     bench.close()
 
 

@@ -74,7 +74,7 @@ async def test_when_none_is_run(made: Made) -> None:
     await made.handle(none)
     assert made.results.kept.keys() == {made.key()}
     made.results.kept.clear()
-    answers = iter((False, False, True))
+    answers = iter((False, False, False, True))
 
     async def cancelled(job_id: str) -> bool:
         return next(answers)

@@ -61,9 +61,10 @@ class _Lane:
     asked: deque[_Asked] = field(default_factory=deque)
     left: deque[_Asked] = field(default_factory=deque)
 
-    def take(self, most: int) -> Iterator[_Asked]:
-        """Windows for a run, those of requests first: somebody waits for them."""
-        for waiting in (self.asked, self.left):
+    def take(self, most: int, *, request: bool) -> Iterator[_Asked]:
+        """Windows for a run, first of those that it was submitted for: neither requests nor chunks,
+        however many come, have the runs of the others, which therefore are enough."""
+        for waiting in (self.asked, self.left) if request else (self.left, self.asked):
             while waiting and most > 0:
                 most -= 1
                 yield waiting.popleft()
@@ -167,7 +168,7 @@ class Runner:
         with self._lock:
             (lane.asked if request else lane.left).extend(asked)
         for _ in range(0, len(asked), session.batch):
-            run = self._submit(session, self._run_waiting, request=request)
+            run = self._submit(session, self._run_waiting, request, request=request)
             run.add_done_callback(lambda run: _drop(asked) if run.cancelled() else None)
         return asked
 
@@ -191,13 +192,12 @@ class Runner:
             spent.run += took
             yield from _decoded(spent, session, outputs, thresholds)
 
-    def _run_waiting(self, session: ModelSession) -> None:
+    def _run_waiting(self, session: ModelSession, request: bool) -> None:
         """One run of what waits for this model, if it was not taken by a run before."""
         lane = self._lane(session)
         with self._lock:
-            taken = [
-                a for a in lane.take(session.batch) if a.outputs.set_running_or_notify_cancel()
-            ]
+            waited = lane.take(session.batch, request=request)
+            taken = [a for a in waited if a.outputs.set_running_or_notify_cancel()]
         if not taken:
             return
         try:

@@ -24,7 +24,7 @@ from frond.contracts.events import ChunkDetected, ChunkPlanned
 from frond.contracts.jobs import Timings, WindowCounts
 from frond.contracts.reasons import Reason
 from frond.inference import metrics
-from frond.inference.deaths import MOST_ALONE, Deaths, Trial
+from frond.inference.deaths import MOST_ALONE, Deaths, Run, Trial
 from frond.inference.outages import Failing, Patience, since
 from frond.inference.pipeline import Runner, at_once
 from frond.inference.ports import Models, ReadBlock, Results, Watch
@@ -34,7 +34,7 @@ from frond.inference.turns import Room, Turns
 from frond.models import effective_thresholds
 from frond.models.session import ModelSession
 from frond.raster import DOUBTFUL, JUDGED_BYTES, Block, Limits, WindowPixels
-from frond.runtime import crash_point, get_logger
+from frond.runtime import crash_point, get_logger, wait_out
 
 _log = get_logger(__name__)
 
@@ -126,6 +126,8 @@ class Worker:
         A chunk that cannot be run is told of all the same, with its reason: the ledger closes.
         What may be a passing shortage is tried again, after longer and longer pauses.
 
+        A store that does not take the result is waited for: nothing is run again for that.
+
         Raises:
             Outage: the store, or the model's server, is away: call again; nothing is lost.
         """
@@ -133,14 +135,9 @@ class Worker:
         try:
             return await self._tried(event)
         except ModelUnavailable as e:
-            if waits := self._patience.lasts(event):
+            if waits := self._patience.lasts(event, e.told):
                 raise
-            said = f" ({e.told})" if e.told else ""
-            return self._failed(
-                event, Reason.UNAVAILABLE,
-                f"The server that runs the model {event.model.name} has given no result for a long "
-                f"time{said}. When it is well again, send the job's failed images once more.",
-            )  # fmt: skip
+            return self._unavailable(event, e.told)
         finally:
             if not waits:
                 self._patience.forget(event)
@@ -158,6 +155,9 @@ class Worker:
                     self._remember(event.image_id, e.reason, e.detail)
                     return self._failed(event, e.reason, e.detail)
                 reason, detail, by_model = e.reason, e.detail, isinstance(e, ModelRejected)
+                if by_model:
+                    # a server that refuses is there, and each chunk is to have its own reason
+                    self._patience.answered(event)
                 _log.warning(
                     "a chunk failed for what may pass", job_id=event.job_id,
                     image_id=event.image_id, chunk_id=event.chunk_id, reason=reason.value,
@@ -199,6 +199,8 @@ class Worker:
             return self._done(event, key, stored, Timings())
         if cancelled:
             return self._failed(event, Reason.DISMISSED, "The job was cancelled.")
+        if (told := self._patience.spent(event)) is not None:
+            return self._unavailable(event, told)
         trial = self._deaths.trial(event) if self._deaths else Trial.BESIDE
         if trial is Trial.NONE:
             return self._failed(event, Reason.INFERENCE_FAILED, _DIED)
@@ -209,13 +211,11 @@ class Worker:
             if runs is not None:
                 held.callback(runs.end)
             session = await self._models.get(event.model)
-            told, seen = await self._run(event, session, key, began, waited, held)
-            if runs is not None:
-                runs.end()
-            if told.result is not None:
+            done, seen = await self._run(event, session, key, began, waited, held, runs)
+            if done.result is not None:
                 self._came_through(event)
                 await self._beside(event, (seen, session.layout))
-        return told
+        return done
 
     def _came_through(self, event: ChunkPlanned) -> None:
         if self._deaths is not None:
@@ -223,11 +223,12 @@ class Worker:
 
     async def _run(
         self, event: ChunkPlanned, session: ModelSession, key: str, began: float, waited: float,
-        held: AsyncExitStack,
+        held: AsyncExitStack, runs: Run | None,
     ) -> tuple[ChunkDetected, list[WindowPixels]]:  # fmt: skip
         """Also the windows that the job's shadow sees: the others' memory is let go with this.
 
-        ``held`` is held for as long as the model runs, also where nobody waits for it any more.
+        ``held`` is held for as long as the model runs, also where nobody waits for it any more;
+        ``runs`` is ended before the result is stored.
         """
         windows, read = await self._read(event, session)
         thresholds = effective_thresholds(session.manifest, event.thresholds)
@@ -259,8 +260,13 @@ class Worker:
         result = await loop.run_in_executor(self._workers, finish, self._max_detections)
         detections = result.detections
         decode = spent.decode + time.perf_counter() - started
+        # storing kills nobody, and a full store may take hours
+        if runs is not None:
+            runs.end()
         started = time.perf_counter()
-        stored = await self._results.put_if_absent(key, result.data, RESULT_TYPE)
+        stored = await self._put(event, key, result.data)
+        if stored is None:
+            return self._failed(event, Reason.DISMISSED, "The job was cancelled."), []
         crash_point("inference.result-stored")
         if self._watch and look:
             self._watch.seen(event, session, look, windows)
@@ -298,6 +304,19 @@ class Worker:
 
         if self._shadows is not None:
             await self._shadows.beside(event, windows, again=seen is None)
+
+    async def _put(self, event: ChunkPlanned, key: str, data: bytes) -> bytes | None:
+        """What is stored for the chunk from now on; None: its job was cancelled.
+
+        Waits here for a store that is full or away: whoever called anew would run the model anew.
+        """
+
+        async def once() -> bytes | None:
+            if await self._results.is_cancelled(event.job_id):
+                return None
+            return await self._results.put_if_absent(key, data, RESULT_TYPE)
+
+        return await wait_out(once, what="storing a chunk's result")
 
     async def _stored(self, key: str) -> int | None:
         """What the chunk's stored result counts, if there is one."""
@@ -373,6 +392,14 @@ class Worker:
                 "timings": timings,
             }
         )
+
+    def _unavailable(self, event: ChunkPlanned, told: str) -> ChunkDetected:
+        said = f" ({told})" if told else ""
+        return self._failed(
+            event, Reason.UNAVAILABLE,
+            f"The server that runs the model {event.model.name} has given no result for a long "
+            f"time{said}. When it is well again, send the job's failed images once more.",
+        )  # fmt: skip
 
     def _failed(self, event: ChunkPlanned, reason: Reason, detail: str) -> ChunkDetected:
         metrics.CHUNKS.labels("failed").inc()
