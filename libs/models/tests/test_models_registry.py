@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import time
@@ -13,7 +14,7 @@ import pytest
 import pytest_asyncio
 
 from frond.contracts import keys
-from frond.contracts.errors import ModelRejected
+from frond.contracts.errors import ModelRejected, StoreUnavailable
 from frond.contracts.reasons import Reason
 from frond.models.folder import folder_digest
 from frond.models.registry import Registry
@@ -177,6 +178,43 @@ async def test_what_a_killed_fetch_left_is_cleared(registry: Registry, tmp_path:
             os.utime(path, (then, then))
     await registry.fetch(ref, tmp_path / "cache")
     assert [p.name for p in versions.iterdir()] == [".live00000000-b"]
+
+
+async def test_old_versions_make_room_on_a_full_disk(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that nobody fetched for an hour, the oldest first and no more than need be; where there
+    is none, or its going is not enough, the disk is full."""
+    cache = tmp_path / "cache"
+    versions = cache / "models" / "another"
+    oldest, old, fresh = (versions / (c * 64) for c in "abc")
+    for path, age in ((oldest, 9000), (old, 3700), (fresh, 3500)):
+        path.mkdir(parents=True)
+        os.utime(path, (time.time() - age,) * 2)
+    ref = await registry.push(blob_model(tmp_path / "m"))
+    real, in_the_way = registry._store.get_file, [oldest]
+
+    async def get_file(key: str, path: Path) -> None:
+        if any(p.exists() for p in in_the_way):
+            try:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError as e:
+                raise StoreUnavailable("reading") from e
+        await real(key, path)
+
+    monkeypatch.setattr(registry._store, "get_file", get_file)
+    folder = await registry.fetch(ref, cache)
+    assert folder_digest(folder) == ref.digest
+    assert sorted(versions.iterdir()) == [old, fresh]
+    # one that is fetched again is not old
+    os.utime(folder, (0, 0))
+    await registry.fetch(ref, cache)
+    in_the_way.append(fresh)
+    other = await registry.push(blob_model(tmp_path / "n", version="2"))
+    with pytest.raises(OSError, match="No space left"):
+        await registry.fetch(other, cache)
+    assert sorted(versions.iterdir()) == [fresh]
+    assert folder.exists()
 
 
 async def test_a_damaged_cache_is_replaced(registry: Registry, tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ import logging
 import re
 import shutil
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -21,10 +20,11 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict, Field
 
 from frond.contracts import keys
-from frond.contracts.errors import ModelRejected, ObjectMissing
+from frond.contracts.errors import ModelRejected, ObjectMissing, StoreUnavailable
 from frond.contracts.jobs import ModelRef
 from frond.contracts.modelspec import DIGEST_PREFIX_PATTERN, NAME_PATTERN, ModelManifest
 from frond.contracts.reasons import Reason
+from frond.models import cached
 from frond.models.aliases import Alias, Aliases
 from frond.models.folder import (
     MANIFEST_FILE,
@@ -44,7 +44,6 @@ _log = logging.getLogger(__name__)
 _NAME = re.compile(NAME_PATTERN)
 _DIGEST = re.compile(r"^[0-9a-f]{64}$")
 _PREFIX = re.compile(DIGEST_PREFIX_PATTERN)
-_ABANDONED_S: Final = 3600.0
 _TYPES: Final = {".yaml": "application/yaml", ".md": "text/markdown"}
 
 
@@ -189,17 +188,33 @@ class Registry:
         """A version's folder on local disk, its digest verified.
 
         May run in several processes at once on one cache directory: a folder appears whole, by
-        a rename.
+        a rename. Where the disk has no room for it, versions that nobody fetched for an hour go, the
+        oldest first: they are not needed once they are loaded, and can be fetched again.
 
         Raises:
             ModelRejected: UNKNOWN_MODEL: there is none; BAD_MODEL: the stored files are not those
                 of the digest.
+            OSError: the disk has no room, or cannot be written to.
         """
         await self._check(ref)
-        target = cache_dir / "models" / ref.name / ref.digest
-        await asyncio.to_thread(_clear_abandoned, cache_dir / "models")
-        if await asyncio.to_thread(_is_whole, target, ref.digest):
+        models = cache_dir / "models"
+        target = models / ref.name / ref.digest
+        await asyncio.to_thread(cached.clear_abandoned, models)
+        if await asyncio.to_thread(cached.is_whole, target, ref.digest):
+            await asyncio.to_thread(cached.touch, target)
             return target
+        while True:
+            try:
+                await self._download(ref, target)
+                return target
+            except (OSError, StoreUnavailable) as e:
+                full = cached.no_room(e)
+                if full is None:
+                    raise
+                if not await asyncio.to_thread(cached.drop_oldest, models):
+                    raise full from e
+
+    async def _download(self, ref: ModelRef, target: Path) -> None:
         prefix = keys.model_version(ref.name, ref.digest)
         names = await self.files(ref)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -211,15 +226,14 @@ class Registry:
                     raise bad_model(f"{ref.name} holds a file with the unusable name {name!r}.")
                 path.parent.mkdir(parents=True, exist_ok=True)
                 await self._store.get_file(prefix + name, path)
-            if not await asyncio.to_thread(_is_whole, fresh, ref.digest):
+            if not await asyncio.to_thread(cached.is_whole, fresh, ref.digest):
                 raise bad_model(
                     f"The stored files of {ref.name}@{ref.digest[:12]} are not those that were "
                     "pushed: their digest differs. Delete them and push the model again."
                 )
-            await asyncio.to_thread(_take_place, fresh, target, ref.digest)
+            await asyncio.to_thread(cached.take_place, fresh, target, ref.digest)
         finally:
             await asyncio.to_thread(shutil.rmtree, fresh, True)
-        return target
 
     async def promote(
         self, name: str, alias: str, digest: str, *, who: str = "", why: str = ""
@@ -330,32 +344,3 @@ def check_alias(alias: str) -> None:
             f"{alias[:100]!r} cannot be an alias. Use lower-case letters, digits and dashes, and "
             "nothing that looks like a digest.",
         )
-
-
-def _is_whole(folder: Path, digest: str) -> bool:
-    try:
-        return folder.is_dir() and folder_digest(folder) == digest
-    except (ModelRejected, OSError):
-        return False
-
-
-def _clear_abandoned(models: Path) -> None:
-    """Remove what fetches left that were killed."""
-    for left in models.glob("*/.*-*"):
-        try:
-            touched = max(p.stat().st_mtime for p in (left, *left.rglob("*")))
-        except OSError:
-            continue  # taken its place, or cleared by another process
-        if time.time() - touched > _ABANDONED_S:
-            shutil.rmtree(left, ignore_errors=True)
-
-
-def _take_place(fresh: Path, target: Path, digest: str) -> None:
-    try:
-        fresh.rename(target)
-    except OSError:
-        # another process was faster, or a damaged folder is in the way
-        if _is_whole(target, digest):
-            return
-        shutil.rmtree(target, ignore_errors=True)
-        fresh.rename(target)
