@@ -325,7 +325,9 @@ def to_ipc(detections: Detections, metadata: Mapping[str, str] | None = None) ->
 def from_ipc(data: bytes | memoryview) -> tuple[Detections, dict[str, str]]:
     """What :func:`to_ipc` wrote, and its metadata. Raises ValueError for anything else."""
     try:
-        with pa.ipc.open_file(pa.BufferReader(data)) as reader:
+        # of a few thousand rows threads cost more than they do
+        options = pa.ipc.IpcReadOptions(use_threads=False)
+        with pa.ipc.open_file(pa.BufferReader(data), options=options) as reader:
             schema = reader.schema
             table = reader.read_all()
             # what is not sound here would be read past its end below
