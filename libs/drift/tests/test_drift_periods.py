@@ -165,19 +165,50 @@ def test_what_looks_like_the_training_data_is_stable_and_else_it_is_not() -> Non
     assert event.verdict is DriftVerdict.DRIFTED
 
 
-@pytest.mark.parametrize(("windows", "scores", "observed"), [(400, 10, 10), (20, 900, 20)])
-def test_scores_are_judged_by_windows_and_by_scores(
-    windows: int, scores: int, observed: int
-) -> None:
-    """Windows without a find are no observations, nor are the many finds of one window."""
+def found(windows: int, with_finds: int, finds: int) -> Tally:
+    """Pixels as in training; in so many windows so many finds in all, of scores that training had not."""
     seen = tally(windows)
     seen.scores[:] = 0
-    seen.scores[90] = scores
-    periods = periods_of(Clock(), Length(60, 1))
-    (event,) = periods.saw(ref(0), manifest(value=7, score=30), seen)
+    seen.scores[90] = finds
+    return Tally(seen.bands, seen.scores, windows, 4 * windows, windows, with_finds)
+
+
+@pytest.mark.parametrize(
+    ("windows", "with_finds", "finds"), [(400, 10, 10), (20, 20, 900), (2000, 6, 360)]
+)
+@pytest.mark.parametrize(("known", "observed_reference"), [(480, 480), (None, 500), (6, 6)])
+def test_scores_are_judged_by_windows_with_finds(
+    windows: int, with_finds: int, finds: int, known: int | None, observed_reference: int
+) -> None:
+    """Windows without a find are no observations of a score, nor are the many finds of one window; the
+    same of the training data, as far as its manifest tells."""
+    (event,) = periods_of(Clock(), Length(60, 1)).saw(
+        ref(0), manifest(value=7, score=30, with_finds=known), found(windows, with_finds, finds)
+    )
     assert event.scores is not None
-    assert (event.scores.observed, event.scores.observed_reference) == (observed, 500)
+    assert event.scores.observed == with_finds
+    assert event.scores.observed_reference == observed_reference
     assert (event.scores.psi or 0) > 1 and event.scores.verdict is DriftVerdict.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("known", "verdict"), [(480, "drifted"), (None, "drifted"), (6, "unknown")]
+)
+def test_scores_of_enough_windows_have_a_verdict(known: int | None, verdict: str) -> None:
+    """On both sides: a few windows of the training data are too few, however much was found in them."""
+    (event,) = periods_of(Clock(), Length(60, 1)).saw(
+        ref(0), manifest(value=7, score=30, with_finds=known), found(2000, 60, 360)
+    )
+    assert event.scores is not None and event.scores.verdict.value == verdict
+
+
+def test_scores_of_a_segmentation_are_of_every_window() -> None:
+    """Each has them in every pixel, and none has finds."""
+    known = manifest(value=7, score=30).model_copy(update={"task": "segmentation"})
+    (event,) = periods_of(Clock(), Length(60, 1)).saw(ref(0), known, found(60, 0, 60 * 4096))
+    assert event.scores is not None
+    assert (event.scores.observed, event.scores.observed_reference) == (60, 500)
+    assert event.scores.verdict is DriftVerdict.DRIFTED
 
 
 def blind(windows: int, with_finds: int) -> Tally:

@@ -68,6 +68,47 @@ async def test_a_reader_that_dies_takes_nothing_with_it(tmp_path: Path) -> None:
     await asyncio.to_thread(sandbox.close)
 
 
+def _killed(asked: tuple[str, int]) -> int:
+    """Is killed so many times, as by the kernel where memory runs out."""
+    journal, deaths = Path(asked[0]), asked[1]
+    lives = journal.read_text() if journal.exists() else ""
+    if len(lives) < deaths:
+        journal.write_text(lives + "x")
+        os.kill(os.getpid(), signal.SIGKILL)
+    return len(lives)
+
+
+async def test_a_reader_that_is_killed_has_not_crashed(tmp_path: Path) -> None:
+    """Somebody else did it: the call is made again, after pauses, as long as there are any; then it
+    fails for what may pass, and tells of memory."""
+    journal, lost = tmp_path / "lives", list[str]()
+    sandbox = Sandbox(1, pauses_s=(0.0, 0.1, 0.2), lost=lost.append)
+    assert await sandbox.run(_killed, (str(journal), 3), 60) == 3
+    assert lost == ["killed"] * 3
+    journal.unlink()
+    began = time.monotonic()
+    with pytest.raises(RasterRejected, match="memory") as e:
+        await sandbox.run(_killed, (str(journal), 9), 60)
+    assert e.value.reason is Reason.UNAVAILABLE
+    assert journal.read_text() == "xxxx"
+    assert time.monotonic() - began > 0.3
+    assert await sandbox.run(abs, -3, 60) == 3
+    await asyncio.to_thread(sandbox.close)
+
+
+async def test_closing_waits_for_no_pause(tmp_path: Path) -> None:
+    """Whoever waits for the call hears that there is no sandbox any more, and of no shortage."""
+    lost = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    sandbox = Sandbox(1, pauses_s=(600.0,), lost=lambda _: loop.call_soon_threadsafe(lost.set))
+    running = asyncio.create_task(sandbox.run(_killed, (str(tmp_path / "lives"), 9), 60))
+    async with asyncio.timeout(60):
+        await lost.wait()
+        await asyncio.to_thread(sandbox.close)
+    with pytest.raises((ReaderFailed, asyncio.CancelledError)):
+        await running
+
+
 async def test_an_image_is_not_blamed_for_a_reader_that_died_before(sandbox: Sandbox) -> None:
     """Readers that are killed while they wait cost the next call nothing but time."""
     for child in [await sandbox.run(os.getpgid, 0, 60) and c for c in sandbox._children]:
@@ -247,9 +288,12 @@ def _for_ever(path: str) -> None:
         pass
 
 
-async def test_an_abandoned_call_is_cleared_up_after(sandbox: Sandbox, tmp_path: Path) -> None:
+async def test_an_abandoned_call_is_cleared_up_after(tmp_path: Path) -> None:
     """Nobody waits for it, so its process ends at once, even in an endless loop; what it leaves is
-    removed once it has ended, and not before; the reader is there for the next call."""
+    removed once it has ended, and not before; the reader is there for the next call, without a pause:
+    we have killed it ourselves."""
+    lost = list[str]()
+    sandbox = Sandbox(1, pauses_s=(600.0,), lost=lost.append)
     await sandbox.run(abs, 1, 60)
     left, ended = tmp_path / "copy.tif", asyncio.Event()
     seen: list[bool] = []
@@ -273,4 +317,6 @@ async def test_an_abandoned_call_is_cleared_up_after(sandbox: Sandbox, tmp_path:
     assert seen == [True]
     assert not left.exists()
     assert not alive({pid})
-    assert await sandbox.run(abs, -3, 60) == 3
+    assert await asyncio.wait_for(sandbox.run(abs, -3, 60), 120) == 3
+    assert lost == ["died"]
+    await asyncio.to_thread(sandbox.close)

@@ -102,6 +102,12 @@ def killed(folder: Path, plan: ImagePlan, manifest: ModelManifest) -> Built:
     raise AssertionError
 
 
+def crashes(folder: Path, plan: ImagePlan, manifest: ModelManifest) -> Built:
+    with (folder.parent / "deaths").open("a") as deaths:
+        deaths.write("x")
+    os.abort()
+
+
 def killed_once(folder: Path, plan: ImagePlan, manifest: ModelManifest) -> Built:
     if not (folder.parent / "deaths").exists():
         killed(folder, plan, manifest)
@@ -171,7 +177,8 @@ async def test_chunks_become_a_raster_and_regions(w: world.World, tmp_path: Path
 @pytest.mark.parametrize(
     ("build", "limits", "said"),
     [
-        (killed, {}, "killed twice"),
+        (killed, {}, "again and again"),
+        (crashes, {}, "again and again"),
         (greedy, {"memory_mb": 1500}, "FROND_MASKS_MEMORY_MB"),
         (endless, {"timeout_s": 1}, "FROND_MASKS_TIMEOUT_S"),
     ],
@@ -179,14 +186,16 @@ async def test_chunks_become_a_raster_and_regions(w: world.World, tmp_path: Path
 async def test_what_cannot_be_made_fails_the_image_once(
     w: world.World, tmp_path: Path, build: Any, limits: Any, said: str
 ) -> None:
-    """A child that dies, swells or hangs: the image fails with a reason and what to do, is not
-    begun a third time, and leaves nothing on disk."""
+    """A child that is killed, crashes, swells or hangs: the image fails with a reason and what to do,
+    is not begun for ever, and leaves nothing on disk."""
     plan = await planned(w)
-    outcome = await finish(w, plan, Masking(w.store, tmp_path, build=build, **limits))
+    masking = Masking(w.store, tmp_path, build=build, **limits)
+    masking._children._pauses_s = (0.0,)
+    outcome = await finish(w, plan, masking)
     assert (outcome.status, outcome.reason) == (ImageStatus.FAILED, Reason.MASKS_FAILED)
     assert said in outcome.detail
     assert outcome.windows.failed == plan.grid.count - plan.windows_skipped
-    if build is killed:
+    if build in (killed, crashes):
         assert (tmp_path / "deaths").read_text() == "xx"
     assert not folders(tmp_path)
 

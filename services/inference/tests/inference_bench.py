@@ -11,10 +11,11 @@ from typing import Any
 from frond.contracts.errors import ObjectMissing
 from frond.contracts.events import ChunkPlanned
 from frond.contracts.jobs import ModelRef
+from frond.contracts.modelspec import ModelManifest
 from frond.inference.models import ModelCache
 from frond.inference.pipeline import Runner
 from frond.inference.worker import Worker
-from frond.models import folder_digest
+from frond.models import folder_digest, load_manifest
 from frond.models.session import ModelSession
 from frond.models.testing_server import Handler
 from frond.raster import (
@@ -72,6 +73,9 @@ class Folders:
     async def resolve(self, text: str | None) -> ModelRef:
         digest = (text or "").partition("@")[2]
         return self.ref(self._folders[digest])
+
+    async def manifest(self, ref: ModelRef) -> ModelManifest:
+        return load_manifest(self._folders[ref.digest])
 
     async def fetch(self, ref: ModelRef, _: Path) -> Path:
         return self._folders[ref.digest]

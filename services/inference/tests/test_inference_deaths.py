@@ -90,13 +90,16 @@ def test_who_lives_accuses_nobody(folder: Path) -> None:
 
 
 def test_a_chunk_at_which_processes_die_is_given_up(folder: Path) -> None:
-    """After so many deaths beside nothing else, and only that chunk."""
-    live(folder, *[[("j", "a", Trial.ALONE)]] * (MOST_ALONE - 1))
-    assert Deaths(folder).trial(of("j", "a")) is Trial.ALONE
+    """After so many deaths beside nothing else, and with it its image's others: the image has failed,
+    and each of hundreds of chunks would cost as many deaths. No other image is."""
+    live(folder, *[[("j", "a", Trial.ALONE)]] * (MOST_ALONE - 1), [("j", "a2", Trial.ALONE)])
+    before = Deaths(folder)
+    assert before.trial(of("j", "a")) is Trial.ALONE
+    assert before.trial(of("j", "a2")) is Trial.ALONE
+    assert before.trial(of("j", "a3")) is Trial.BESIDE
     live(folder, [("j", "a", Trial.ALONE)])
     now = Deaths(folder)
-    assert now.trial(of("j", "a")) is Trial.NONE
-    assert now.trial(of("j", "a2")) is Trial.BESIDE
+    assert {now.trial(of("j", c)) for c in ("a", "a2", "a3")} == {Trial.NONE}
     assert now.trial(of("j", "b")) is Trial.BESIDE
     assert now.trial(of("k", "a")) is Trial.BESIDE
 
@@ -149,8 +152,22 @@ def test_where_chunks_were_given_up_the_next_costs_fewer_deaths(folder: Path) ->
     Deaths(folder).came_through(of("j", "z"))
     live(folder, *[[("j", c, Trial.ALONE)] for c in "aaaaabbbbbc"])
     now = Deaths(folder)
-    assert now.trial(of("j", "c")) is Trial.NONE
+    assert {now.trial(of("j", c)) for c in ("c", "c2")} == {Trial.NONE}
     assert now.trial(of("j", "d")) is Trial.BESIDE
+
+
+def test_many_chunks_of_one_image_are_not_many_images(folder: Path) -> None:
+    """Workers beside each other may die at two of its chunks before either is given up: another
+    image's chunk has all of its trials all the same."""
+    Deaths(folder).came_through(of("j", "z"))
+    live(
+        folder,
+        *[[("j", c, Trial.ALONE)] for c in ("a1", "a2") * MOST_ALONE],
+        [("j", "b", Trial.ALONE)],
+    )
+    now = Deaths(folder)
+    assert now.trial(of("j", "a3")) is Trial.NONE
+    assert now.trial(of("j", "b")) is Trial.ALONE
 
 
 def test_a_job_that_dies_only_in_company_runs_alone(folder: Path) -> None:

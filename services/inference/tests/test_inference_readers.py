@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import io
+import os
+import signal
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -41,13 +43,15 @@ pytestmark = pytest.mark.stack
 AUTH = {"Authorization": "Bearer secret"}
 
 
-WIDTHS = {"plain": 800, "segfault": 801, "endless": 802, "greedy": 803}
+WIDTHS = {"plain": 800, "segfault": 801, "endless": 802, "greedy": 803, "killed": 804}
 
 
 def _harm(width: int) -> None:
     """What a raster of this width does to its reader."""
     if width == WIDTHS["segfault"]:
         ctypes.string_at(0)
+    if width == WIDTHS["killed"]:
+        os.kill(os.getpid(), signal.SIGKILL)
     if width == WIDTHS["endless"]:
         while True:
             pass
@@ -86,7 +90,8 @@ def png(harm: str = "plain") -> bytes:
 
 def lost(what: str) -> dict[str, float]:
     """Readers lost, by why."""
-    return {why: metrics.READERS_LOST.labels(what, why)._value.get() for why in ("died", "timeout")}
+    whys = ("died", "killed", "timeout")
+    return {why: metrics.READERS_LOST.labels(what, why)._value.get() for why in whys}
 
 
 @pytest_asyncio.fixture
@@ -148,19 +153,26 @@ async def test_windows_read_apart_give_the_same_bytes(inference: Inference, tmp_
 
 @pytest.mark.parametrize(
     ("harm", "reason", "why"),
-    [("segfault", Reason.READER_DIED, "died"), ("endless", Reason.READ_TIMEOUT, "timeout")],
+    [
+        ("segfault", Reason.READER_DIED, "died"),
+        ("killed", Reason.UNAVAILABLE, "killed"),
+        ("endless", Reason.READ_TIMEOUT, "timeout"),
+    ],
 )
 async def test_an_image_that_costs_readers_costs_few(
     inference: Inference, tmp_path: Path, harm: str, reason: Reason, why: str
 ) -> None:
     """All of its chunks fail for that reason, though only those that were being read when it became
     clear cost a reader; the image beside it is not touched, and its readers go on."""
+    # what was killed has been read again after pauses: the worker makes none of its own
+    inference.readers._pauses_s, inference.worker._pauses_s = (0.0,), (600.0,)
     before = lost("chunk")
     bad = await chunks(inference, harm, tmp_path)
     good = await chunks(inference, "good", tmp_path)
     assert len(bad) > 4
     order = [c for pair in zip(bad, good, strict=True) for c in pair]
-    told = await asyncio.gather(*(inference.worker.handle(c) for c in order))
+    async with asyncio.timeout(300):
+        told = await asyncio.gather(*(inference.worker.handle(c) for c in order))
     assert {t.reason for t in told[0::2]} == {reason}
     assert len({t.detail for t in told[0::2]}) == 1
     assert all(t.windows.failed == t.windows.total for t in told[0::2])
@@ -209,6 +221,7 @@ async def test_copies_stand_side_by_side(inference: Inference, tmp_path: Path) -
     ("harm", "status", "reason"),
     [
         ("segfault", 422, "reader-died"),
+        ("killed", 503, "unavailable"),
         ("endless", 422, "read-timeout"),
         ("greedy", 413, "too-large"),
     ],

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import io
 import threading
+import weakref
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
@@ -21,8 +24,9 @@ from frond.inference.pipeline import Runner
 from frond.inference.predict import Prediction
 from frond.inference.settings import InferenceSettings
 from frond.models.session import ModelSession
-from frond.models.testing import MAGENTA
+from frond.models.testing import MAGENTA, blob_model
 from frond.models.testing_server import Handler, ModelServer, model_server, served_folder
+from support.waiting import until
 
 
 def image() -> bytes:
@@ -44,9 +48,18 @@ class Desk:
             InferenceSettings(), bench.models, bench.runner, gate, decode
         )  # fmt: skip
         self.close = self._predictor.close
+        self.room = self._predictor._rooms[False].places
 
-    async def ask(self, folder: Path) -> Prediction:
+    async def ask(
+        self, folder: Path, send: Callable[[], Awaitable[object]] | None = None
+    ) -> Prediction:
+        """Args:
+        send: awaited for the image's bytes.
+        """
+
         async def body(_: int) -> IO[bytes]:
+            if send is not None:
+                await send()
             return io.BytesIO(image())
 
         ref = self._bench.folders.ref(folder)
@@ -96,6 +109,41 @@ async def test_one_server_that_hangs_keeps_no_other_model_waiting(
         assert all(isinstance(e, ModelUnavailable) for e in ended)
         server.script.clear()
         assert len((await desk.ask(sick)).detections) == len(PLACES)
+    desk.close()
+    bench.close()
+
+
+async def test_whoever_waits_holds_no_model(local: Path, scene: Path, tmp_path: Path) -> None:
+    """Whose sender is slow, or for whom there is no room yet: no more models are in memory than may be."""
+    other = blob_model(tmp_path / "other", size=SIZE, margin=8, version="2")
+    bench = Bench(scene, tmp_path, local, other)
+    bench.models._capacity = 1
+    desk, places = Desk(bench), InferenceSettings().predict_at_once
+    wanted, begun, go_on = bench.folders.ref(local), asyncio.Event(), asyncio.Event()
+
+    async def slowly() -> None:
+        begun.set()
+        await go_on.wait()
+
+    async def others_model() -> None:
+        await bench.models.get(bench.folders.ref(other))
+        gc.collect()
+
+    session = weakref.ref(await bench.models.get(wanted))
+    asked = asyncio.create_task(desk.ask(local, slowly))
+    await begun.wait()
+    await others_model()
+    assert session() is None
+    for _ in range(places):
+        await desk.room.acquire()
+    go_on.set()
+    await asyncio.to_thread(until, lambda: wanted.digest in bench.models._sessions, 60)
+    session = weakref.ref(await bench.models.get(wanted))
+    await others_model()
+    assert session() is None
+    for _ in range(places):
+        desk.room.release()
+    assert len((await asked).detections) == len(PLACES)
     desk.close()
     bench.close()
 

@@ -253,9 +253,7 @@ async def test_an_answer_that_broke_off_is_no_damage(bench: Bench) -> None:
     assert list(bench.inference.settings.cache.glob("inference-copy-*")) == []
 
 
-@pytest.mark.parametrize(
-    "reason", [Reason.TOO_LARGE, Reason.OBJECT_MISSING, Reason.NOT_A_RASTER, Reason.UNAVAILABLE]
-)
+@pytest.mark.parametrize("reason", [Reason.TOO_LARGE, Reason.OBJECT_MISSING, Reason.NOT_A_RASTER])
 async def test_a_passing_shortage_fails_nothing(bench: Bench, reason: Reason) -> None:
     """Too little memory, a model that would not load, a store that restarts: tried again."""
     reading = Shortage(RasterRejected(reason, "x"), RasterRejected(reason, "x"), MemoryError())

@@ -86,11 +86,14 @@ def task() -> Task:
     return Task(request, "s3://b/k", None, None)
 
 
-@pytest.mark.parametrize("reason", [Reason.READER_DIED, Reason.TOO_LARGE, Reason.READ_TIMEOUT])
+@pytest.mark.parametrize(
+    "reason", [Reason.READER_DIED, Reason.UNAVAILABLE, Reason.TOO_LARGE, Reason.READ_TIMEOUT]
+)
 async def test_a_model_that_brings_its_reader_down_costs_no_image(
     tmp_path: Path, reason: Reason
 ) -> None:
-    """It crashes, or needs more memory or time than a reader has: the image is planned without it."""
+    """It crashes, or needs more memory or time than a reader or the machine has: the image is planned
+    without it."""
     readers = Readers(RasterRejected(reason, "…"))
     assert await planner(tmp_path, readers)._read(task(), 1.0, last=True) == PLAN
     assert [t.not_asked for t in readers.asked] == [None, None, reason.value]

@@ -71,11 +71,13 @@ def compare_scores(tally: Tally, manifest: ModelManifest, bounds: DriftBounds) -
     known = manifest.reference
     reference = known.scores if known and known.scores else None
     live = tally.scores.tolist()
-    # a window without a find is no observation of a score
-    observed = (
-        min(sum(live), tally.scored),
-        min(known.found, known.windows) if known else 0,
-    )
+    windows, known_windows = tally.scored, known.windows if known else 0
+    if manifest.task != "segmentation":
+        # a window without a find is no observation of a score, and one with many is one
+        windows = tally.with_finds
+        if known is not None and known.windows_with_finds is not None:
+            known_windows = known.windows_with_finds
+    observed = (min(sum(live), windows), min(known.found, known_windows) if known else 0)
     return compare(live, reference, observed, bounds)
 
 

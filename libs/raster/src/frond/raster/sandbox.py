@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -25,10 +25,14 @@ from frond.raster import overheard, parcels
 A = TypeVar("A")
 R = TypeVar("R")
 
-# a reader may be killed for no fault of the raster's, by the kernel or by an operator: once
+PAUSES_S: Final = (1.0, 5.0, 15.0)
+"""After which a killed reader's call is made again: where memory runs out the kernel kills readers
+first, whoever takes it."""
+# a reader may crash for no fault of the raster's: once
 _LIVES: Final = 2
 _STARTS: Final = 3
 _START_S: Final = 120.0
+_GONE_S: Final = 5.0
 _PR_SET_PDEATHSIG: Final = 1
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _KEPT_BYTES: Final = 16 << 20
@@ -65,23 +69,30 @@ class Sandbox:
 
     Args:
         memory_mb: what each may allocate; 0: as much as there is.
-        lost: told why, whenever a child was lost: ``died`` or ``timeout``.
+        pauses_s: before each new attempt at a call whose child was killed from outside.
+        lost: told why, whenever a child was lost: ``died``, ``killed`` (from outside) or ``timeout``.
 
     Children are spawned when first needed and reused. They end with this process, however it
     ends, and whatever they are doing. Calls are begun in the order in which they were made.
     """
 
     def __init__(
-        self, readers: int, *, memory_mb: int = 0, lost: Callable[[str], None] = lambda _: None
+        self,
+        readers: int,
+        *,
+        memory_mb: int = 0,
+        pauses_s: Sequence[float] = PAUSES_S,
+        lost: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.readers = readers
         self._memory_mb = memory_mb
+        self._pauses_s = tuple(pauses_s)
         self._lost = lost
         self._pool = ThreadPoolExecutor(readers, thread_name_prefix="reader")
         self._local = threading.local()
         self._lock = threading.Lock()
         self._children: set[_Child] = set()
-        self._closing = False
+        self._closing = threading.Event()
 
     async def run(
         self,
@@ -101,7 +112,8 @@ class Sandbox:
                 meanwhile; clears away what the call has left.
 
         Raises:
-            RasterRejected: as the call says; READ_TIMEOUT; READER_DIED after the second death.
+            RasterRejected: as the call says; READ_TIMEOUT; READER_DIED after the second crash;
+                UNAVAILABLE: its child was killed from outside, and again after each pause.
             StoreUnavailable: as the call says.
             ReaderFailed: the call raised anything else.
         """
@@ -128,7 +140,7 @@ class Sandbox:
 
     def close(self) -> None:
         """End the children, whatever they are doing."""
-        self._closing = True
+        self._closing.set()
         with self._lock:
             children = set(self._children)
         for child in children:
@@ -146,9 +158,9 @@ class Sandbox:
         return self._pool.submit(self._run, call, argument, timeout_s, hold)
 
     def _run(self, call: Callable[[A], R], argument: A, timeout_s: float, hold: _Hold) -> R:
-        lives, starts = _LIVES, _STARTS
+        lives, starts, pauses = _LIVES, _STARTS, iter(self._pauses_s)
         while lives and starts:
-            if self._closing:
+            if self._closing.is_set():
                 raise ReaderFailed("the sandbox is closed")
             child = self._child()
             try:
@@ -165,8 +177,14 @@ class Sandbox:
                     "Re-tile it, for example with gdal_translate -of COG.",
                 ) from None
             except (EOFError, OSError):
-                self._lose(child, "died")
-                lives -= 1
+                # a decoder that crashes ends by another signal; those that end a child here say so first
+                ours = hold.over or self._closing.is_set()
+                if ours or child.exit_code() != -signal.SIGKILL:
+                    self._lose(child, "died")
+                    lives -= 1
+                else:
+                    self._lose(child, "killed")
+                    self._pause(pauses)
             else:
                 return cast(R, _opened(answer))
         if lives:
@@ -177,12 +195,24 @@ class Sandbox:
             "gdal_translate -of COG.",
         )
 
+    def _pause(self, pauses: Iterator[float]) -> None:
+        """Leave a killed child's memory to others, for the next of its call's pauses."""
+        pause = next(pauses, None)
+        if pause is None:
+            raise RasterRejected(
+                Reason.UNAVAILABLE,
+                "The program that reads the image was killed several times, most likely because memory "
+                "runs out here. Send the image again when there is less to do; if it fails by itself, "
+                "too, re-tile it, for example with gdal_translate -of COG.",
+            )
+        self._closing.wait(pause)
+
     def _child(self) -> _Child:
         child: _Child | None = getattr(self._local, "child", None)
         if child is None:
             child = _Child(self._memory_mb)
             with self._lock:
-                if not self._closing:
+                if not self._closing.is_set():
                     self._children.add(child)
                     self._local.child = child
                     return child
@@ -196,7 +226,7 @@ class Sandbox:
         with self._lock:
             self._children.discard(child)
         child.end()
-        if not self._closing:
+        if not self._closing.is_set():
             # it starts while nobody waits for it; what keeps it from starting is the next call's
             with contextlib.suppress(OSError, ReaderFailed):
                 self._child()
@@ -209,12 +239,12 @@ class _Hold:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._child: _Child | None = None
-        self._over = False
+        self.over = False
 
     @contextlib.contextmanager
     def on(self, child: _Child) -> Iterator[None]:
         with self._lock:
-            if self._over:
+            if self.over:
                 raise ReaderFailed("given up")
             self._child = child
         try:
@@ -225,7 +255,7 @@ class _Hold:
 
     def let_go(self) -> None:
         with self._lock:
-            self._over = True
+            self.over = True
             if self._child is not None:
                 self._child.process.kill()
 
@@ -280,6 +310,12 @@ class _Child:
                 return answer
             timeout_s += answer[1]
         raise TimeoutError(f"{timeout_s:.0f}")
+
+    def exit_code(self) -> int | None:
+        """Of a child whose pipe has ended; None where it lives all the same."""
+        with contextlib.suppress(OSError, ValueError, AssertionError):
+            self.process.join(_GONE_S)
+        return self.process.exitcode
 
     def end(self) -> None:
         with contextlib.suppress(OSError, ValueError):

@@ -75,7 +75,7 @@ class Masking:
         Raises:
             ObjectMissing: a chunk is not there.
             RasterRejected: MASKS_FAILED, it takes more time, memory or disk than it may, or kills
-                its process twice; or as :func:`frond.masks.build.build` says.
+                its process again and again; or as :func:`frond.masks.build.build` says.
             StoreUnavailable: the store is away, or the disk has no room just now.
         """
         prefix = f"image-{os.getpid()}-"
@@ -156,9 +156,9 @@ class Masking:
                     "Making the class map of the image takes more memory than one process may "
                     f"have ({self._memory_mb} MiB). {_HELP} FROND_MASKS_MEMORY_MB."
                 )
-            case Reason.READER_DIED:
+            case Reason.READER_DIED | Reason.UNAVAILABLE:
                 why = (
-                    "The process that makes the image's class map was killed twice, most likely "
+                    "The process that makes the image's class map ended again and again, most likely "
                     "because the machine had no memory left. Cut the image into parts, or send it "
                     "again when the machine has less to do."
                 )

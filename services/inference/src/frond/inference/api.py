@@ -115,17 +115,21 @@ class Predictor:
                 stands at its end.
         """
         ref = await self._meant(model)
-        session = await self._models.get(ref)
-        if session.manifest.task == "segmentation":
+        manifest = await self._models.registry.manifest(ref)
+        if manifest.task == "segmentation":
             raise ModelRejected(
                 Reason.BAD_MODEL,
-                f"{ref.name} is a model for {session.manifest.task}, and this door answers with "
+                f"{ref.name} is a model for {manifest.task}, and this door answers with "
                 "boxes. Upload the image as a job.",
             )
-        # before there is room: a sender may be slow, and must not keep others waiting
+        # before there is room: a sender may be slow, and must not keep others waiting, nor a model
+        # in memory that others have taken the place of
         with await read_body(self._settings.predict_max_bytes) as body:
-            room = self._rooms[session.remote]
+            # a model that has to be loaded takes no place meanwhile; nor is it held for want of one
+            await self._models.get(ref)
+            room = self._rooms[manifest.server is not None]
             async with room.places:
+                session = await self._models.get(ref)
                 body.seek(0)
                 data = body.read()
                 loop = asyncio.get_running_loop()

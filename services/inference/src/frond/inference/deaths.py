@@ -3,7 +3,7 @@
 A chunk is told of to the broker when it is done: whose run ends the process, by a crash in a kernel
 or because memory runs out, would be given to one worker after the other, for ever. What runs has a
 file, which a process takes away with it unless it dies. The next one finds those files, runs these
-chunks alone, and in the end tells of the one at which processes keep dying.
+chunks alone, and in the end tells of the one at which processes keep dying, and of its image's others.
 
 Files are named, not written to: what is known is a set of names, and a rename is all that moves one.
 """
@@ -28,12 +28,12 @@ from frond.inference import metrics
 from frond.runtime import get_logger
 
 MOST_ALONE: Final = 5
-"""Deaths beside nothing else after which a chunk, or a job none of whose chunks came through, is
-not tried again: fewer may be somebody's kills."""
+"""Deaths beside nothing else after which a chunk and its image, or a job none of whose chunks came
+through, are not tried again: fewer may be somebody's kills."""
 _TOGETHER: Final = 3
 """Deaths beside other chunks after which all of a job's run alone."""
 _GIVEN_UP: Final = 2
-"""Chunks of a job given up, after which one death alone is enough."""
+"""Images of a job given up, after which one death alone is enough."""
 _REMEMBERED_S: Final = 6 * 3600.0
 _WELL_S: Final = 3600.0
 _KNOWN: Final = 1000
@@ -48,7 +48,7 @@ class Trial(Enum):
     ALONE = "alone"
     """While nothing else runs: it, or its job, was there when a process died."""
     NONE = "none"
-    """Not at all: processes die of it."""
+    """Not at all: processes die of it, of its image or of its job."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,14 +103,17 @@ class Deaths:
         known = self._known(event.job_id)
         if not known:
             return Trial.BESIDE
-        chunk = _name(event.image_id, event.chunk_id)
-        alone = Counter(death.chunk for death in known if death.alone)
-        given_up = sum(deaths >= MOST_ALONE for deaths in alone.values())
-        if alone[chunk] >= (1 if given_up >= _GIVEN_UP else MOST_ALONE):
+        image, chunk = _name(event.image_id), _name(event.image_id, event.chunk_id)
+        alone = Counter((death.image, death.chunk) for death in known if death.alone)
+        # of each image, the most at one of its chunks: with the first that is given up it has failed
+        most = Counter[str]()
+        for (of, _), deaths in alone.items():
+            most[of] = max(most[of], deaths)
+        given_up = sum(deaths >= MOST_ALONE for deaths in most.values())
+        if most[image] >= (1 if given_up >= _GIVEN_UP else MOST_ALONE):
             return Trial.NONE
         # one image's deaths say nothing of the others
-        images = {death.image for death in known if death.alone}
-        if alone.total() >= MOST_ALONE and len(images) > 1 and not self._is_well(event.job_id):
+        if alone.total() >= MOST_ALONE and len(most) > 1 and not self._is_well(event.job_id):
             return Trial.NONE
         together = {death.process for death in known if not death.alone}
         if len(together) >= _TOGETHER or any(death.chunk == chunk for death in known):

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,7 +38,7 @@ from frond.inference.worker import Worker
 from frond.merge import warm_up as warm_up_rows
 from frond.models import Registry
 from frond.raster import Block, WindowPixels, configure_gdal, read_block
-from frond.raster.sandbox import Sandbox
+from frond.raster.sandbox import PAUSES_S, Sandbox
 from frond.runtime import Service, get_logger, wait_out
 from frond.store import Marks, ObjectStore, StoreSettings
 
@@ -132,8 +132,8 @@ class Inference:
         self.models = self._cache(capacity=settings.models_loaded, tuning_s=settings.tuning_s)
         self.runner = Runner(settings.chunks_in_flight + settings.predict_at_once)
         self.readers = _sandbox(settings, settings.inference_readers, "chunk")
-        # of their own: a request is not kept waiting by a job's chunks
-        self.decoders = _sandbox(settings, settings.predict_readers, "predict")
+        # of their own: a request is not kept waiting by a job's chunks, nor for long by a shortage
+        self.decoders = _sandbox(settings, settings.predict_readers, "predict", (1.0,))
         self.drifting = _drifting(settings)
         timeout = settings.inference_read_timeout_s
         results = StoreResults(self.store, settings.buckets, settings.cache)
@@ -289,10 +289,13 @@ def _drifting(settings: InferenceSettings) -> Drifting | None:
     return Drifting(periods, share=settings.drift_share, without_reference=settings.drift == "all")
 
 
-def _sandbox(settings: InferenceSettings, readers: int, what: str) -> Sandbox:
+def _sandbox(
+    settings: InferenceSettings, readers: int, what: str, pauses_s: Sequence[float] = PAUSES_S
+) -> Sandbox:
     return Sandbox(
         readers,
         memory_mb=settings.inference_reader_memory_mb,
+        pauses_s=pauses_s,
         lost=lambda why: metrics.READERS_LOST.labels(what, why).inc(),
     )
 

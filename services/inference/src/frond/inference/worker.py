@@ -46,9 +46,11 @@ _FOR_GOOD: Final = {
     Reason.TRUNCATED, Reason.CORRUPT, Reason.OBJECT_CHANGED, Reason.BAD_REQUEST,
     Reason.BAD_IMAGE_URI, Reason.BUCKET_NOT_ALLOWED, Reason.UNKNOWN_MODEL, Reason.DISMISSED,
     Reason.READER_DIED, Reason.READ_TIMEOUT, Reason.TOO_MANY,
+    # of a reader that was killed: it may pass, and whoever reads has paused for that
+    Reason.UNAVAILABLE,
 }  # fmt: skip
-# what costs a reader, or its time: an image's other chunks are not given to another one
-_COSTLY: Final = (Reason.READER_DIED, Reason.READ_TIMEOUT)
+# what costs readers, or their time: an image's other chunks are not given to another one
+_COSTLY: Final = (Reason.READER_DIED, Reason.READ_TIMEOUT, Reason.UNAVAILABLE)
 # a line may be so slow that reading in place takes too long
 _DOUBTFUL: Final = DOUBTFUL | {Reason.READ_TIMEOUT}
 _REMEMBERED: Final = 1000

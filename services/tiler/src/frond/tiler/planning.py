@@ -40,7 +40,9 @@ _DOUBTFUL: Final = DOUBTFUL | {Reason.OBJECT_MISSING, Reason.NOT_A_RASTER}
 # a line that crawls takes as long as a raster that never ends
 _AGAIN: Final = _DOUBTFUL | {Reason.OBJECT_CHANGED, Reason.READ_TIMEOUT}
 # a model that brings its reader down, or is too large or too slow for it, does the same
-_MAYBE_THE_MODEL: Final = {Reason.READER_DIED, Reason.TOO_LARGE, Reason.READ_TIMEOUT}
+_MAYBE_THE_MODEL: Final = {
+    Reason.READER_DIED, Reason.UNAVAILABLE, Reason.TOO_LARGE, Reason.READ_TIMEOUT
+}  # fmt: skip
 _log = get_logger(__name__)
 
 Seen = tuple[Stat, bytes]
