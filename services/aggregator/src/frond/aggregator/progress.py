@@ -12,6 +12,7 @@ from frond.contracts import topics
 from frond.contracts.errors import BrokerUnavailable, FrondError
 from frond.runtime import get_logger
 
+_TOPICS: Final = (topics.DETECTED, topics.IMAGED)
 _PATIENCE_S: Final = 90.0
 _log = get_logger(__name__)
 
@@ -50,7 +51,7 @@ class Progress:
         self._lags = Lags()
         self._moved_at = time.monotonic()
         self._answered_at = time.monotonic()
-        self._committed: dict[Any, int] = {}
+        self._done: dict[Any, int] = {}
         self.away: str | None = None
 
     async def probe(self) -> None:
@@ -61,8 +62,8 @@ class Progress:
             BrokerUnavailable: no answer for 90 s.
         """
         try:
-            ends = await self._offsets.ends((topics.DETECTED, topics.IMAGED))
-            committed = await self._offsets.committed(self._group)
+            ends = await self._offsets.ends(_TOPICS)
+            done = await self._offsets.done(self._group, _TOPICS)
         except BrokerUnavailable as e:
             _log.warning("the broker does not answer", error=repr(e))
             self.away = "the broker does not answer"
@@ -74,12 +75,12 @@ class Progress:
         assigned = {(p.topic, p.partition) for p in self._assigned()}
         mine = {p: end for p, end in ends.items() if (p.topic, p.partition) in assigned}
         self._lags.show({
-            (p.topic.removeprefix(self._prefix), p.partition): end - committed.get(p, 0)
+            (p.topic.removeprefix(self._prefix), p.partition): end - done[p]
             for p, end in mine.items()
         })  # fmt: skip
-        of_mine = {p: n for p, n in committed.items() if p in mine}
-        if of_mine != self._committed or self._busy() or not behind(mine, committed):
-            self._committed = of_mine
+        of_mine = {p: done[p] for p in mine}
+        if of_mine != self._done or self._busy() or not behind(mine, done):
+            self._done = of_mine
             self._moved_at = self._answered_at
         still = self._answered_at - self._moved_at
         if still > self._stuck_s:
