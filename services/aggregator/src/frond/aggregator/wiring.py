@@ -43,7 +43,12 @@ from frond.runtime import Service, crash_point, get_logger, wait_out
 from frond.store import ObjectStore, StoreSettings
 
 _PART: Final = "aggregating"
-_QUEUED: Final = 2048
+# a partition is read while its lane has fewer messages than this; a long one counts as several, so that
+# no lane holds much more than 2 MiB, whatever is on the topic
+_QUEUED: Final = 256
+_LONG: Final = 8 << 10
+# what a poll brings that began just before comes on top
+_POLLED: Final = 256
 _DRAIN_S: Final = 8.0
 _STOP_S: Final = 8.0
 # recovering the tables of many large jobs takes its time; nothing takes this long
@@ -77,6 +82,12 @@ async def aggregate(service: Service) -> None:
         patience_s = _DRAIN_S
     finally:
         await aggregator.stop(patience_s)
+
+
+def _weight(message: Any) -> int:
+    """What a message counts in its lane."""
+    headers = sum(len(name) + len(value or b"") for name, value in message.headers or ())
+    return 1 + (len(message.key or b"") + len(message.value or b"") + headers) // _LONG
 
 
 class _Monitor(faust.Monitor):
@@ -158,6 +169,7 @@ class Aggregator:
             broker_heartbeat_interval=self.settings.session_timeout_s / 4,
             # work has its own limits, and heartbeats do not wait for it
             broker_max_poll_interval=24 * 3600.0,
+            broker_max_poll_records=_POLLED,
             consumer_metadata_max_age_ms=METADATA_MAX_AGE_MS,
             stream_wait_empty=False,
             stream_buffer_maxsize=1024,
@@ -165,7 +177,8 @@ class Aggregator:
             value_serializer="raw",
         )
         # Faust takes the class from its transport, and offers no setting for it
-        setattr(app.transport, "Consumer", GaplessConsumer)  # noqa: B010
+        consumer = partial(GaplessConsumer, full=lambda: self.lanes.full)
+        setattr(app.transport, "Consumer", consumer)  # noqa: B010
         app.on_partitions_revoked.connect(self._on_moved, weak=False)
         return app
 
@@ -195,7 +208,7 @@ class Aggregator:
             async for event in stream.noack().events():
                 if await self._admitted(event.message):
                     one = partial(self._one, stream, deliver, event)
-                    await self.lanes.put(event.message.tp, one)
+                    self.lanes.put(event.message.tp, one, _weight(event.message))
 
         self.app.agent(source, name=f"{self.group}.{topic.name}", concurrency=1)(take)
 
