@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import pytest
 from aiokafka import TopicPartition
 from prometheus_client import REGISTRY
 
-from frond.aggregator.progress import FaustCrashed, Progress
+from frond.aggregator.progress import FaustCrashed, Progress, Still
 from frond.aggregator.reconcile import Reconciler
 from frond.bus.offsets import Offsets
 from frond.contracts import topics
@@ -41,10 +41,15 @@ class _Offsets(Offsets):
         return dict(self.said[2])
 
 
-def _progress(offsets: Offsets, assigned: list[TopicPartition], stuck_s: float) -> Progress:
+def _progress(
+    offsets: Offsets,
+    assigned: list[TopicPartition],
+    stuck_s: float,
+    recovered: Callable[[], Mapping[TopicPartition, int]] = dict,
+) -> Progress:
     return Progress(
         offsets, "frond.aggregator", PREFIX, stuck_s=stuck_s, assigned=lambda: assigned,
-        busy=lambda: False,
+        busy=lambda: False, recovered=recovered,
     )  # fmt: skip
 
 
@@ -94,3 +99,28 @@ async def test_a_message_that_is_there_and_that_nobody_commits_is_a_standstill()
     assert _lag(FIRST) == 1
     with pytest.raises(FaustCrashed, match="offsets have not moved"):
         await progress.probe()
+
+
+async def test_who_recovers_tables_gets_on() -> None:
+    """However long it takes, and nothing is committed meanwhile; unless recovery stands still, too."""
+    changelog = {TopicPartition("changelog", 0): 0}
+    progress = _progress(_Offsets({FIRST: 10}, {}, {}), [FIRST], 0, lambda: changelog)
+    for offset in range(5):
+        changelog[TopicPartition("changelog", 0)] = offset
+        await progress.probe()
+    with pytest.raises(FaustCrashed, match="offsets have not moved"):
+        await progress.probe()
+
+
+def test_what_moves_or_need_not_is_not_still() -> None:
+    """Seconds count from the last move."""
+    now = 100.0
+    still = Still(lambda: now)
+    assert still.seconds("a") == 0
+    now = 110.0
+    assert still.seconds("a") == 10
+    assert still.seconds("b") == 0
+    now = 115.0
+    assert still.seconds("b", need_not=True) == 0
+    now = 116.0
+    assert still.seconds("b") == 1

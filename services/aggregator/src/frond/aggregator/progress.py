@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from frond.bus.metrics import Lags
@@ -21,12 +21,38 @@ class FaustCrashed(FrondError):
     """Faust has ended by itself, or gets nowhere: nothing but a new process mends that."""
 
 
+class Still:
+    """For how long something stands still.
+
+    Args:
+        clock: seconds that go on.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._at: object = None
+        self._since = clock()
+
+    def seconds(self, at: object, *, need_not: bool = False) -> float:
+        """For how long it has been where it is now.
+
+        Args:
+            need_not: it has no reason to move now: seconds count from here.
+        """
+        now = self._clock()
+        if at != self._at or need_not:
+            self._at, self._since = at, now
+        return now - self._since
+
+
 class Progress:
     """Whether the offsets of our partitions move while there is something to read.
 
     Args:
         assigned: this worker's partitions.
         busy: whether an event is in hand: long work is no standstill.
+        recovered: up to where the tables' changelogs were read: nothing else is, while tables are
+            recovered, and that may take as long as it gets on.
 
     Attributes:
         away: what is wrong with the broker, as of the last probe; anybody may read it.
@@ -41,6 +67,7 @@ class Progress:
         stuck_s: float,
         assigned: Callable[[], Iterable[Any]],
         busy: Callable[[], bool],
+        recovered: Callable[[], Mapping[Any, int]],
     ) -> None:
         self._offsets = offsets
         self._group = group
@@ -48,17 +75,18 @@ class Progress:
         self._stuck_s = stuck_s
         self._assigned = assigned
         self._busy = busy
+        self._recovered = recovered
         self._lags = Lags()
-        self._moved_at = time.monotonic()
+        self._still = Still()
         self._answered_at = time.monotonic()
-        self._done: dict[Any, int] = {}
         self.away: str | None = None
 
     async def probe(self) -> None:
         """Look once.
 
         Raises:
-            FaustCrashed: behind the end, nothing in hand, and no offset moved for too long.
+            FaustCrashed: behind the end, nothing in hand, and no offset moved for too long, nor was
+                anything recovered.
             BrokerUnavailable: no answer for 90 s.
         """
         try:
@@ -78,10 +106,9 @@ class Progress:
             (p.topic.removeprefix(self._prefix), p.partition): end - done[p]
             for p, end in mine.items()
         })  # fmt: skip
-        of_mine = {p: done[p] for p in mine}
-        if of_mine != self._done or self._busy() or not behind(mine, done):
-            self._done = of_mine
-            self._moved_at = self._answered_at
-        still = self._answered_at - self._moved_at
+        still = self._still.seconds(
+            ({p: done[p] for p in mine}, dict(self._recovered())),
+            need_not=self._busy() or not behind(mine, done),
+        )
         if still > self._stuck_s:
             raise FaustCrashed(f"offsets have not moved for {still:.0f} s, behind the end")

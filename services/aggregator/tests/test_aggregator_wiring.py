@@ -1,13 +1,19 @@
-"""The whole aggregator in this process, with a partition in which something takes long."""
+"""The whole aggregator, in this process: a partition in which something takes long, and its start."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import aggregator_world as world
 import pytest
+from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
+from frond.aggregator import wiring
+from frond.aggregator.progress import FaustCrashed
 from frond.aggregator.settings import AggregatorSettings
 from frond.aggregator.wiring import Aggregator
 from frond.bus.offsets import behind
@@ -20,6 +26,7 @@ from frond.runtime import Service
 pytestmark = pytest.mark.stack
 READ = (topics.DETECTED, topics.IMAGED)
 MANY = 6000
+WRITES = 3000
 
 
 class Held:
@@ -56,14 +63,17 @@ async def w(service_env: dict[str, str]) -> AsyncIterator[world.World]:
         yield made
 
 
-@pytest.fixture
-async def held(
-    w: world.World, service_env: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[Held]:
-    """Started on the world's topics."""
+@pytest.fixture(autouse=True)
+def environment(service_env: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a service on the world's topics finds around it."""
     for name, value in service_env.items():
         if name.startswith("FROND_"):
             monkeypatch.setenv(name, value)
+
+
+@asynccontextmanager
+async def running() -> AsyncIterator[Held]:
+    """Started, and stopped in the end."""
     made = Held()
     await made.aggregator.start()
     try:
@@ -71,6 +81,12 @@ async def held(
     finally:
         made.gate.set()
         await made.aggregator.stop(8)
+
+
+@pytest.fixture
+async def held(w: world.World) -> AsyncIterator[Held]:
+    async with running() as made:
+        yield made
 
 
 def _partition(job_id: str) -> int:
@@ -103,3 +119,57 @@ async def test_a_partition_in_which_something_takes_long_stops_no_other(
     async with asyncio.timeout(60):
         while behind(ends, await offsets.done(group, READ)):  # noqa: ASYNC110 # nobody tells
             await asyncio.sleep(0.2)
+
+
+async def test_a_table_is_recovered_from_a_changelog_that_is_compacted_soon(w: world.World) -> None:
+    """So that a start replays the writes of minutes, and not of a day; and it can be seen that it gets on."""
+    async with running() as before:
+        changelog = before.aggregator.changelog("images")
+        settings = await _settings(w, changelog)
+    assert int(settings["segment.ms"]) <= 3600_000
+    assert int(settings["segment.bytes"]) <= 64 << 20
+    assert float(settings["min.cleanable.dirty.ratio"]) <= 0.2
+    assert int(settings["delete.retention.ms"]) <= 3600_000
+    producer = AIOKafkaProducer(bootstrap_servers=w.bootstrap)
+    await producer.start()
+    for n in range(WRITES):
+        await producer.send(changelog, b"state", f"{n}".encode(), partition=0)
+    await producer.stop()
+    seen: list[dict[object, int]] = []
+    async with running() as after, asyncio.timeout(120):
+        aggregator = after.aggregator
+        while not aggregator.app.tables.actives_ready:
+            seen.append(aggregator._recovered())
+            await asyncio.sleep(0.01)
+        assert len(aggregator.image_stage.table) == WRITES
+    at = [now.get(TopicPartition(changelog, 0)) for now in seen]
+    assert at[-1] == WRITES - 1
+    assert len(set(at)) > 3
+
+
+async def _settings(w: world.World, topic: str) -> dict[str, str]:
+    admin = AIOKafkaAdminClient(bootstrap_servers=w.bootstrap)
+    await admin.start()
+    try:
+        (said,) = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)])
+    finally:
+        await admin.close()
+    ((_, _, _, _, entries),) = said.resources
+    return {name: value for name, value, *_ in entries}
+
+
+async def test_a_start_is_given_up_when_it_gets_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not while tables are recovered, however many there are."""
+    monkeypatch.setattr(wiring, "_START_S", 1.2)
+    aggregator, read = Held().aggregator, [0]
+    monkeypatch.setattr(aggregator, "_recovered", lambda: {"changelog": read[0]})
+    watching = asyncio.create_task(aggregator.watch())
+    try:
+        for _ in range(8):
+            await asyncio.sleep(0.4)
+            read[0] += 1
+        assert not watching.done()
+        with pytest.raises(FaustCrashed, match="did not start"):
+            await asyncio.wait_for(watching, 30)
+    finally:
+        await aggregator.stop(1)
