@@ -114,9 +114,38 @@ async def test_a_partition_in_which_something_takes_long_stops_no_other(
     held.gate.set()
     await held.until_heard("busy", MANY)
     assert held.heard["busy"] == list(range(1, MANY + 1))
+    await _all_committed(held)
+
+
+async def test_what_waits_behind_a_full_lane_survives_a_rebalance(
+    w: world.World, held: Held
+) -> None:
+    """What was read and waits is read again by whoever has the partition then, and so is what was not."""
+    lanes = held.aggregator.lanes
+    await w.send([JobSealed(job_id="busy", job_size=n + 1) for n in range(MANY)], topics.IMAGED)
+    while not lanes.full:  # noqa: ASYNC110 # nobody tells
+        await asyncio.sleep(0.1)
+    async with running() as other:
+        async with asyncio.timeout(120):
+            while not (_owned(held) and _owned(other)):  # noqa: ASYNC110 # nobody tells
+                await asyncio.sleep(0.1)
+        held.gate.set()
+        other.gate.set()
+        await _all_committed(held)
+    taken = held.heard.get("busy", []) + other.heard.get("busy", [])
+    assert set(taken) == set(range(1, MANY + 1))
+
+
+def _owned(held: Held) -> bool:
+    """Whether it has partitions, and reads them."""
+    consumer = held.aggregator.app.consumer
+    return 0 < len(consumer.begins) < len(READ) * topics.IMAGED.partitions
+
+
+async def _all_committed(held: Held) -> None:
     offsets, group = held.aggregator.offsets, held.aggregator.group
     ends = await offsets.ends(READ)
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         while behind(ends, await offsets.done(group, READ)):  # noqa: ASYNC110 # nobody tells
             await asyncio.sleep(0.2)
 
