@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import faust
 import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from faust.types import TP
 
 from frond.aggregator.gapless import GaplessConsumer
 from frond.stack import Endpoints
@@ -40,6 +43,11 @@ class Reader:
         """The offsets of the next messages."""
         return [await self._seen.get() for _ in range(count)]
 
+    @property
+    def nothing(self) -> bool:
+        """Whether all that was taken has been told."""
+        return self._seen.empty()
+
 
 @pytest.fixture
 async def producer(stack: Endpoints) -> AsyncIterator[AIOKafkaProducer]:
@@ -51,11 +59,18 @@ async def producer(stack: Endpoints) -> AsyncIterator[AIOKafkaProducer]:
 
 
 @asynccontextmanager
-async def reader(bootstrap: str, name: str, folder: Path) -> AsyncIterator[Reader]:
+async def reader(
+    bootstrap: str,
+    name: str,
+    folder: Path,
+    *,
+    partitions: int = 1,
+    full: Callable[[], AbstractSet[Any]] = frozenset,
+) -> AsyncIterator[Reader]:
     """A running app with the consumer, set as the aggregator sets it."""
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
     await admin.start()
-    await admin.create_topics([NewTopic(name, 1, 1)])
+    await admin.create_topics([NewTopic(name, partitions, 1)])
     await admin.close()
     app = faust.App(
         f"{name}-group", broker=f"kafka://{bootstrap}", store="memory://", datadir=str(folder),
@@ -63,7 +78,7 @@ async def reader(bootstrap: str, name: str, folder: Path) -> AsyncIterator[Reade
         consumer_auto_offset_reset="earliest", stream_wait_empty=False, key_serializer="raw",
         value_serializer="raw",
     )  # fmt: skip
-    app.transport.Consumer = GaplessConsumer
+    app.transport.Consumer = partial(GaplessConsumer, full=full)
     found = Reader(app, name)
     starting = asyncio.create_task(app.start())
     try:
@@ -139,3 +154,31 @@ async def test_a_queue_that_drains_resumes_no_partition_that_is_paused(
         assert tp not in consumer.begins
         consumer.on_buffer_drop(tp)
         assert tp not in consumer._get_active_partitions()
+
+
+async def test_a_full_partition_is_left_alone_and_loses_nothing(
+    stack: Endpoints, topic_prefix: str, producer: AIOKafkaProducer, tmp_path: Path
+) -> None:
+    """The others are read meanwhile. What it holds is read in order once there is room, also when
+    partitions were sought in between. When all are full, nothing is read, least of all everything."""
+    name = f"{topic_prefix}full"
+    first, second = TP(name, 0), TP(name, 1)
+    full = {first, second}
+    async with reader(
+        stack.kafka_bootstrap, name, tmp_path, partitions=2, full=lambda: full
+    ) as found:
+        for value in (b"a", b"b", b"c"):
+            for tp in (first, second):
+                await producer.send_and_wait(name, value, partition=tp.partition)
+        while len(found.app.consumer.begins) < 2:  # noqa: ASYNC110 # Faust does not tell
+            await asyncio.sleep(0.1)
+        await asyncio.sleep(1.5)
+        assert found.nothing
+        full.discard(second)
+        assert await found.next(3) == [0, 1, 2]
+        await found.app.consumer.perform_seek()
+        assert await found.next(3) == [0, 1, 2]
+        await asyncio.sleep(1.5)
+        assert found.nothing
+        full.discard(first)
+        assert await found.next(3) == [0, 1, 2]

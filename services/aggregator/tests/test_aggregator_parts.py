@@ -37,10 +37,28 @@ async def test_a_lane_keeps_its_order_while_others_go_on() -> None:
 
     for n in range(5):
         for lane in ("a", "b"):
-            await lanes.put(lane, lambda lane=lane, n=n: work(lane, n))
+            lanes.put(lane, lambda lane=lane, n=n: work(lane, n))
     await lanes.idle()
     assert [x for x in done if x[0] == "a"] == [("a", n) for n in range(5)]
     assert done[:5] == [("b", n) for n in range(5)]
+
+
+async def test_whoever_puts_never_waits_and_is_told_which_lanes_are_full() -> None:
+    """A full lane takes more still, for who has read it must leave it somewhere; it is full until
+    some of it is done. Large work counts as much as it is said to."""
+    lanes, gate = Lanes(3), asyncio.Event()
+
+    async def work() -> None:
+        await gate.wait()
+
+    for _ in range(5):
+        lanes.put("a", work)
+    lanes.put("b", work)
+    lanes.put("c", work, 3)
+    assert lanes.full == {"a", "c"}
+    gate.set()
+    await lanes.idle()
+    assert lanes.full == set()
 
 
 async def test_draining_finishes_what_runs_and_starts_nothing_more() -> None:
@@ -54,7 +72,7 @@ async def test_draining_finishes_what_runs_and_starts_nothing_more() -> None:
         await asyncio.sleep(0.01)
 
     for n in range(3):
-        await lanes.put("a", lambda n=n: work(n))
+        lanes.put("a", lambda n=n: work(n))
     await running.wait()
     await lanes.drain(5)
     assert began == [0]
@@ -71,8 +89,8 @@ async def test_a_bug_in_work_closes_the_lanes() -> None:
     async def next_one() -> None:
         began.append(1)
 
-    await lanes.put("a", bug)
-    await lanes.put("a", next_one)
+    lanes.put("a", bug)
+    lanes.put("a", next_one)
     await lanes.idle()
     assert isinstance(lanes.broken, ZeroDivisionError)
     assert began == []
@@ -88,8 +106,8 @@ async def test_work_that_nobody_cancelled_breaks_its_lanes() -> None:
     async def after() -> None:
         began.append(1)
 
-    await lanes.put("a", betrayed)
-    await lanes.put("a", after)
+    lanes.put("a", betrayed)
+    lanes.put("a", after)
     await lanes.idle()
     assert (began, type(lanes.broken)) == ([], RuntimeError)
 

@@ -109,17 +109,23 @@ class Offsets:
         finally:
             await consumer.stop()
 
-    async def lag(self, group: str, topic: Topic) -> tuple[int, dict[int, int]]:
-        """How many messages a group has not committed, and by partition up to where it has.
-
-        What retention has removed counts as done.
+    async def done(self, group: str, topics: Iterable[Topic]) -> dict[TopicPartition, int]:
+        """Up to where nothing is left for a group in each partition: what it has committed, and what
+        retention has removed, which nobody will ever commit.
 
         Raises:
             BrokerUnavailable: no answer within 15 s.
         """
-        ends, begins = await self.ends([topic]), await self.begins([topic])
-        committed = await self.committed(group)
-        done = {p: max(begins[p], committed.get(p, 0)) for p in ends}
+        begins, committed = await self.begins(topics), await self.committed(group)
+        return {p: max(begin, committed.get(p, 0)) for p, begin in begins.items()}
+
+    async def lag(self, group: str, topic: Topic) -> tuple[int, dict[int, int]]:
+        """How many messages a group has not done, and by partition up to where it has.
+
+        Raises:
+            BrokerUnavailable: no answer within 15 s.
+        """
+        ends, done = await self.ends([topic]), await self.done(group, [topic])
         lag = sum(max(0, end - done[p]) for p, end in ends.items())
         return lag, {p.partition: at for p, at in done.items()}
 
@@ -137,6 +143,6 @@ class Offsets:
                 await asyncio.wait_for(ending, 5)
 
 
-def behind(ends: Ends, committed: Mapping[TopicPartition, int]) -> list[TopicPartition]:
-    """Partitions that hold messages up to ``ends`` which are not committed."""
-    return [p for p, end in ends.items() if end > committed.get(p, 0)]
+def behind(ends: Ends, done: Mapping[TopicPartition, int]) -> list[TopicPartition]:
+    """Partitions that hold messages up to ``ends`` which are not done."""
+    return [p for p, end in ends.items() if end > done.get(p, 0)]

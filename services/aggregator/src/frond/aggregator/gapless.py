@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from typing import Any, Final
 
 from faust.transport.drivers.aiokafka import Consumer
 
 # below broker_request_timeout, 90 s by default
 _SEEK_S: Final = 30.0
+# how soon it is seen that a partition is not full any more
+_AGAIN_S: Final = 0.1
 
 
 class GaplessConsumer(Consumer):
@@ -28,12 +31,23 @@ class GaplessConsumer(Consumer):
     So here partitions are resumed last, nothing is fetched while positions change, and a partition
     without a committed offset is read from its beginning.
 
+    A partition that is full is not read, and the others are. This is left to none of Faust's own ways:
+    what has been fetched of a partition is dropped when it is paused meanwhile (``getmany``), a paused
+    partition is resumed by the next rebalance, and a queue that is full stops every partition. What is
+    not asked for stays in aiokafka's fetcher, and positions do not move.
+
+    Args:
+        full: the partitions that nothing is to be read of now.
+
     Attributes:
         begins: where reading began in this generation, by partition of a source topic.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, full: Callable[[], AbstractSet[Any]] = frozenset, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
+        self._full = full
         self.begins: dict[Any, int] = {}
         self._positions = asyncio.Lock()
         self._resuming: set[Any] = set()
@@ -79,8 +93,15 @@ class GaplessConsumer(Consumer):
         self._buffered_partitions.clear()
 
     async def _getmany(self, active_partitions: set[Any] | None, timeout: float) -> Any:
-        # Faust's set changes under aiokafka's hands, which takes an empty one for "all"
-        active = None if active_partitions is None else set(active_partitions)
+        active = active_partitions
+        if active is not None:
+            # Faust's set changes under aiokafka's hands, which takes an empty one for "all"
+            active = active - self._full()
+            if active != active_partitions:
+                timeout = min(timeout, _AGAIN_S)
+            if not active:
+                await asyncio.sleep(timeout)
+                return {}
         async with self._positions:
             return await super()._getmany(active, timeout)
 

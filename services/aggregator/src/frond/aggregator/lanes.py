@@ -1,10 +1,13 @@
-"""Work in lanes: in order within a lane, side by side between lanes, bounded in all."""
+"""Work in lanes: in order within a lane, side by side between lanes, each bounded for itself."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Hashable
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
 
 Work = Callable[[], Awaitable[None]]
 
@@ -15,11 +18,15 @@ class Lanes:
     Faust commits past a gap when the first offset after the committed one is missing
     (``Consumer._new_offset`` compares with ``> 1``), so within a partition acknowledgements must
     never overtake each other.
+
+    Args:
+        limit: the weight of what is queued from which on a lane is full.
     """
 
     def __init__(self, limit: int) -> None:
-        self._room = asyncio.Semaphore(limit)
-        self._locks: dict[Hashable, asyncio.Lock] = {}
+        self._limit = limit
+        self._queued: Counter[Any] = Counter()
+        self._locks: dict[Any, asyncio.Lock] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._running: dict[asyncio.Task[None], float] = {}
         self._closed = False
@@ -30,16 +37,22 @@ class Lanes:
         """Whether any work is being done now."""
         return bool(self._running)
 
-    async def put(self, lane: Hashable, work: Work) -> None:
-        """Queue work behind all that is in its lane; waits while too much is queued in all.
+    @property
+    def full(self) -> set[Any]:
+        """Lanes that nothing should be read for until some of what they have is done."""
+        return {lane for lane, weight in self._queued.items() if weight >= self._limit}
+
+    def put(self, lane: Any, work: Work, weight: int = 1) -> None:
+        """Queue work behind all that is in its lane, also when that is full: to wait here for one
+        lane would keep from all others what is theirs.
 
         The work runs in a copy of the caller's context.
         """
-        await self._room.acquire()
+        self._queued[lane] += weight
         lock = self._locks.setdefault(lane, asyncio.Lock())
         task = asyncio.create_task(self._run(lock, work))
         self._tasks.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(partial(self._ended, lane, weight))
 
     async def _run(self, lock: asyncio.Lock, work: Work) -> None:
         async with lock:
@@ -64,8 +77,8 @@ class Lanes:
             finally:
                 del self._running[task]
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._room.release()
+    def _ended(self, lane: Any, weight: int, task: asyncio.Task[None]) -> None:
+        self._queued[lane] -= weight
         self._tasks.discard(task)
 
     async def idle(self) -> None:

@@ -149,9 +149,8 @@ class Reconciler:
     async def _waiting(self, ends: Ends) -> bool:
         """Whether an event that was there at the former look has not been handled."""
         for service, read in _READERS.items():
-            names = {t.named(self.settings.topic_prefix) for t in read}
-            committed = await self.offsets.committed(self.settings.group(service))
-            if behind({p: n for p, n in ends.items() if p.topic in names}, committed):
+            done = await self.offsets.done(self.settings.group(service), read)
+            if behind({p: n for p, n in ends.items() if p in done}, done):
                 return True
         return False
 

@@ -25,7 +25,7 @@ from frond.aggregator.handlers import ImageStage, JobStage
 from frond.aggregator.imaging import Imaging
 from frond.aggregator.lanes import Lanes
 from frond.aggregator.masking import Masking, scratch_in
-from frond.aggregator.progress import FaustCrashed, Progress
+from frond.aggregator.progress import FaustCrashed, Progress, Still
 from frond.aggregator.pulse import Pulse
 from frond.aggregator.reconcile import Reconciler
 from frond.aggregator.settings import AggregatorSettings
@@ -43,19 +43,30 @@ from frond.runtime import Service, crash_point, get_logger, wait_out
 from frond.store import ObjectStore, StoreSettings
 
 _PART: Final = "aggregating"
-_QUEUED: Final = 2048
+# a partition is read while its lane has fewer messages than this; a long one counts as several, so that
+# no lane holds much more than 2 MiB, whatever is on the topic
+_QUEUED: Final = 256
+_LONG: Final = 8 << 10
+# what a poll brings that began just before comes on top
+_POLLED: Final = 256
 _DRAIN_S: Final = 8.0
 _STOP_S: Final = 8.0
-# recovering the tables of many large jobs takes its time; nothing takes this long
+# for so long nothing may happen at the start; recovering tables may take longer, while it gets on
 _START_S: Final = 600.0
 _CRASHED_S: Final = 2.0
 _PROBE_EVERY_S: Final = 10.0
 _ACTIVITIES: Final = 10_000
-# a record nobody asked for in a month belongs to a job that was deleted or cancelled
 _CHANGELOG: Final = {
     "cleanup.policy": "compact,delete",
+    # a record nobody asked for in a month belongs to a job that was deleted or cancelled
     "retention.ms": str(30 * 24 * 3600 * 1000),
-    "segment.ms": str(24 * 3600 * 1000),
+    # every write is replayed that is not compacted: those of minutes, and of no whole day. A segment
+    # that is written to is not compacted, nor are few new ones beside much that is
+    "segment.ms": str(10 * 60 * 1000),
+    "segment.bytes": str(32 << 20),
+    "min.cleanable.dirty.ratio": "0.1",
+    # each image that is finished leaves a tombstone
+    "delete.retention.ms": str(3600 * 1000),
     "max.message.bytes": str(1 << 20),
 }
 _log = get_logger(__name__)
@@ -77,6 +88,12 @@ async def aggregate(service: Service) -> None:
         patience_s = _DRAIN_S
     finally:
         await aggregator.stop(patience_s)
+
+
+def _weight(message: Any) -> int:
+    """What a message counts in its lane."""
+    headers = sum(len(name) + len(value or b"") for name, value in message.headers or ())
+    return 1 + (len(message.key or b"") + len(message.value or b"") + headers) // _LONG
 
 
 class _Monitor(faust.Monitor):
@@ -158,6 +175,7 @@ class Aggregator:
             broker_heartbeat_interval=self.settings.session_timeout_s / 4,
             # work has its own limits, and heartbeats do not wait for it
             broker_max_poll_interval=24 * 3600.0,
+            broker_max_poll_records=_POLLED,
             consumer_metadata_max_age_ms=METADATA_MAX_AGE_MS,
             stream_wait_empty=False,
             stream_buffer_maxsize=1024,
@@ -165,7 +183,8 @@ class Aggregator:
             value_serializer="raw",
         )
         # Faust takes the class from its transport, and offers no setting for it
-        setattr(app.transport, "Consumer", GaplessConsumer)  # noqa: B010
+        consumer = partial(GaplessConsumer, full=lambda: self.lanes.full)
+        setattr(app.transport, "Consumer", consumer)  # noqa: B010
         app.on_partitions_revoked.connect(self._on_moved, weak=False)
         return app
 
@@ -195,7 +214,7 @@ class Aggregator:
             async for event in stream.noack().events():
                 if await self._admitted(event.message):
                     one = partial(self._one, stream, deliver, event)
-                    await self.lanes.put(event.message.tp, one)
+                    self.lanes.put(event.message.tp, one, _weight(event.message))
 
         self.app.agent(source, name=f"{self.group}.{topic.name}", concurrency=1)(take)
 
@@ -311,13 +330,14 @@ class Aggregator:
         progress = Progress(
             self.offsets, self.group, self.settings.topic_prefix, stuck_s=self.settings.stuck_s,
             assigned=self.app.consumer.assignment, busy=lambda: self.lanes.busy,
+            recovered=self._recovered,
         )  # fmt: skip
-        began = time.monotonic()
-        probe_at = began + _PROBE_EVERY_S
+        starting = Still()
+        probe_at = time.monotonic() + _PROBE_EVERY_S
         while not self.service.stop.is_set():
             self._check()
             self._tell_health(progress.away)
-            if not self._background and time.monotonic() - began > _START_S:
+            if not self._background and starting.seconds(self._recovered()) > _START_S:
                 raise FaustCrashed("Faust did not start in time")
             if self._background and time.monotonic() >= probe_at:
                 await progress.probe()
@@ -344,6 +364,10 @@ class Aggregator:
         for task in self._background:
             if task.done():
                 task.result()
+
+    def _recovered(self) -> dict[Any, int]:
+        """Up to where each changelog was read; moves while tables are recovered."""
+        return dict(self.app.tables.recovery.active_offsets)
 
     def _tell_health(self, away: str | None) -> None:
         if away is not None:
