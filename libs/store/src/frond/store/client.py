@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -356,16 +356,3 @@ class ObjectStore:
     async def in_thread(self, call: Callable[[], T]) -> T:
         """Run blocking work on the store's threads, without a deadline of its own."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, call)
-
-    async def presign(
-        self, method: str, key: str, expires: timedelta, query: dict[str, str] | None = None
-    ) -> str:
-        """A URL that lets its holder do one request on one object until it expires."""
-        return str(
-            await self._run(
-                f"signing {key}",
-                lambda: self.s3.get_presigned_url(
-                    method, self.bucket, key, expires, extra_query_params=dict(query or {})
-                ),
-            )
-        )

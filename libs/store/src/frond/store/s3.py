@@ -6,6 +6,7 @@ requests themselves are there under names with an underscore, and the version is
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,11 +17,12 @@ from urllib.parse import urlsplit
 
 import urllib3
 from minio import Minio
+from minio.credentials.providers import AssumeRoleProvider, Provider
 from minio.error import InvalidResponseError, S3Error, ServerError
 from minio.helpers import ObjectWriteResult
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
-from frond.contracts.errors import ObjectMissing, StoreFull, StoreUnavailable
+from frond.contracts.errors import FrondError, ObjectMissing, StoreFull, StoreUnavailable
 
 CONNECT_TIMEOUT_S: Final = 5.0
 READ_TIMEOUT_S: Final = 30.0
@@ -202,10 +204,66 @@ class S3(Minio):
         self._abort_multipart_upload(bucket, key, upload_id)
 
 
-def connect(settings: StoreSettings) -> S3:
-    """A client with deadlines on connecting and reading, and a pool that threads may share."""
+def connect(settings: StoreSettings, credentials: Provider | None = None) -> S3:
+    """A client with deadlines on connecting and reading, and a pool that threads may share.
+
+    Args:
+        credentials: in place of the settings' keys.
+    """
     url = urlsplit(settings.endpoint)
-    pool = _Pool(
+    own = credentials is None
+    return S3(
+        endpoint=url.netloc,
+        access_key=settings.access_key if own else None,
+        secret_key=settings.secret_key if own else None,
+        credentials=credentials,
+        secure=url.scheme == "https",
+        region=settings.region,
+        http_client=_pool(),
+    )
+
+
+def keys_for_writing(settings: StoreSettings, key: str, seconds: int) -> Provider:
+    """Temporary keys (STS AssumeRole) that can write this one object, for an hour at least.
+
+    A URL that is signed with an installation's own keys lets its holder do more than it says: MinIO
+    takes headers that nobody signed, so that a part may be "copied" from any object
+    (``x-amz-copy-source``), and with an access key's name, which each URL tells, it takes some writes
+    without any signature (CVE-2026-40344, CVE-2026-41145). With these it is this object alone.
+
+    Raises:
+        StoreUnavailable: no answer.
+        NoTemporaryKeys: the store gives none.
+    """
+    # names of objects hold nothing that is a pattern: see frond.contracts.keys.safe_name
+    policy = {
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Effect": "Allow", "Action": ["s3:PutObject"],
+                "Resource": [f"arn:aws:s3:::{settings.bucket}/{key}"],
+            }
+        ],
+    }  # fmt: skip
+    provider = AssumeRoleProvider(
+        sts_endpoint=settings.endpoint, access_key=settings.access_key,
+        secret_key=settings.secret_key, duration_seconds=seconds, policy=json.dumps(policy),
+        region=settings.region, http_client=_pool(),
+    )  # fmt: skip
+    with translated("asking for temporary keys"):
+        try:
+            provider.retrieve()
+        except ValueError as e:
+            raise NoTemporaryKeys(str(e)) from e
+    return provider
+
+
+class NoTemporaryKeys(FrondError):
+    """The object store lends no keys."""
+
+
+def _pool() -> _Pool:
+    return _Pool(
         timeout=urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=READ_TIMEOUT_S),
         maxsize=64,
         blocksize=_SEND_AT_ONCE,
@@ -219,14 +277,6 @@ def connect(settings: StoreSettings) -> S3:
             # whoever called waits an outage out by a rhythm of its own
             respect_retry_after_header=False,
         ),
-    )
-    return S3(
-        endpoint=url.netloc,
-        access_key=settings.access_key,
-        secret_key=settings.secret_key,
-        secure=url.scheme == "https",
-        region=settings.region,
-        http_client=pool,
     )
 
 

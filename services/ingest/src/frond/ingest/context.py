@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable, Hashable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar, cast
 
@@ -27,7 +27,6 @@ from frond.models.trainings import Trainings
 from frond.runtime import Service, get_logger, wait_out
 from frond.store import Listed, ObjectStore, StoreSettings
 from frond.store.client import Stat
-from frond.store.s3 import S3, connect
 
 SOURCE: Final = "/frond/ingest"
 _KNOCK_S: Final = 2.0
@@ -70,11 +69,6 @@ class Ingest:
                 settings.s3_secret_key.get_secret_value(), settings.s3_bucket, settings.s3_region,
             )
         )  # fmt: skip
-        public = replace(
-            self.store.settings, endpoint=settings.s3_public_endpoint or settings.s3_endpoint
-        )
-        self.signer: S3 = connect(public)
-        """Signs URLs for clients, who may reach the store by another name than we do."""
         self.gate = Gate(settings, self.store, _log.warning)
         self.rates = Rates(settings.request_rate, settings.upload_rate)
         self.beginning: dict[str | None, int] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Final
 
@@ -14,10 +15,11 @@ from frond.contracts.reasons import Reason
 from frond.ingest import places
 from frond.ingest.context import Ingest, age
 from frond.ingest.problems import Refused
-from frond.runtime import crash_point
+from frond.runtime import crash_point, get_logger
 from frond.store import ObjectStore
-from frond.store.s3 import S3, code_of, translated
+from frond.store.s3 import NoTemporaryKeys, code_of, connect, keys_for_writing, translated
 
+_log = get_logger(__name__)
 _SENDERS_FAULT: Final = {"InvalidPart", "InvalidPartOrder", "EntityTooSmall", "MalformedXML"}
 
 
@@ -84,16 +86,24 @@ def no_such_upload() -> Refused:
 
 
 async def begin_parts(
-    store: ObjectStore, signer: S3, key: str, count: int, expires: timedelta
+    store: ObjectStore, public: str, key: str, count: int, expires: timedelta, *, own_keys: bool
 ) -> tuple[str, list[str]]:
     """Begin an upload of so many parts: its id, and a URL to PUT each part to, in order.
 
-    ``signer``: a client of the address that the sender reaches the store at; a URL is signed for
-    one address.
+    Args:
+        public: the address that the sender reaches the store at; a URL is signed for one address.
+        own_keys: sign with the installation's own keys, in place of some that can do nothing else.
+
+    Raises:
+        Refused: the store has no such keys to lend.
     """
 
     def begin() -> tuple[str, list[str]]:
         headers = {"Content-Type": "application/octet-stream"}
+        lent = None
+        if not own_keys:
+            lent = keys_for_writing(store.settings, key, int(expires.total_seconds()))
+        signer = connect(replace(store.settings, endpoint=public), lent)
         with translated(f"beginning {key}"):
             upload_id = store.s3.begin_multipart(store.bucket, key, headers)
             urls = [
@@ -105,7 +115,16 @@ async def begin_parts(
             ]  # fmt: skip
         return upload_id, urls
 
-    return await store.in_thread(begin)
+    try:
+        return await store.in_thread(begin)
+    except NoTemporaryKeys as e:
+        _log.warning("no temporary keys: see FROND_PRESIGN_WITH", error=str(e)[:300])
+        raise Refused(
+            Reason.BAD_REQUEST,
+            "The object store here lends no keys to senders. PUT the image to the job in place of "
+            "its parts to the store.",
+            status=422,
+        ) from None
 
 
 async def finish_parts(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import AliasChoices, Field, field_validator
 
@@ -54,6 +55,12 @@ class IngestSettings(ServiceSettings, AuthSettings):
     max_file_bytes: int = Field(default=250 * GIB, ge=1, description="bytes of one image")
     max_model_bytes: int = Field(default=4 * GIB, ge=1, description="bytes of a pushed model")
     presign_seconds: int = Field(default=6 * 3600, ge=60, le=7 * 24 * 3600)
+    presign_with: Literal["sts", "own"] = Field(
+        default="sts",
+        description="what signs the addresses of parts: temporary keys for one object, as MinIO lends "
+        "them, or this installation's own, for a store that refuses headers that nobody signed, as "
+        "AWS S3 does",
+    )
     sweep_seconds: float = Field(default=60.0, gt=0)
     sweep_after_seconds: float = Field(
         default=30.0, ge=0, description="how old an unseen input record is when it is sent again"

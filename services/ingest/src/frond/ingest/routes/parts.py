@@ -172,8 +172,9 @@ async def begin_multipart(
     key = keys.job_upload(job_id, name)
     expires = timedelta(seconds=settings.presign_seconds)
     upload_id, urls = await begin_parts(
-        ingest.store, ingest.signer, key, -(-body.size // size), expires
-    )
+        ingest.store, settings.s3_public_endpoint or settings.s3_endpoint, key,
+        -(-body.size // size), expires, own_keys=settings.presign_with == "own",
+    )  # fmt: skip
     crash_point("ingest.parts-begun")
     coming = presigned.Coming(key=key, upload_id=upload_id, size=body.size)
     await presigned.note(ingest, job_id, coming)
