@@ -24,7 +24,7 @@ from frond.merge.table import SUBPIXEL, Detections, FloatArray, IntArray
 CANDIDATES_A_SLICE: Final = 16_384
 """Rows, and pairs of rows, looked at together at most: what a core's cache holds."""
 # of few rows a share is looked at together, so that a slice is no more than they are themselves
-_SLICES: Final = 4
+_SLICES: Final = 8
 _LEAST_A_SLICE: Final = 2_048
 _RATIO = 4.0
 # outliers this much larger than the bulk get levels of their own
