@@ -310,3 +310,25 @@ def test_bodies_that_stop_coming_are_given_up(
             assert slow.result(30).status_code == 201
         assert api.put(f"/jobs/{job}/images/silent.tif", content=b"x").status_code == 201
         assert api.put(f"/jobs/{job}/images/a.tif", content=b"x").status_code == 201
+
+
+def test_event_streams_are_counted_a_key(
+    stack: Endpoints, start_door: Callable[..., AbstractContextManager[Any]], tmp_path: Path
+) -> None:
+    """One more is told to come later; one that its client has left makes room."""
+    with start_door(stack, tmp_path, FROND_STREAMS_AT_ONCE="2") as door, door.client() as api:
+        path = f"/jobs/{new_job(api)}/events"
+        with api.stream("GET", path) as first, contextlib.ExitStack() as left:
+            second = left.enter_context(api.stream("GET", path))
+            assert {first.status_code, second.status_code} == {200}
+            assert first.headers["content-type"].startswith("text/event-stream")
+            above = api.get(path)
+            assert "2 event streams" in refused(above, 429, "rate-limited")
+            assert int(above.headers["retry-after"]) > 0
+            left.close()
+
+            def again() -> bool:
+                with api.stream("GET", path) as third:
+                    return third.status_code == 200
+
+            until(again)
