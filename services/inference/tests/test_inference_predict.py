@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from rasterio.io import MemoryFile
 from rasterio.transform import Affine
 
-from frond.auth import KeyStore, Scope
+from frond.auth import Bodies, KeyStore, Scope
 from frond.inference import api
 from frond.inference.settings import InferenceSettings
 from frond.inference.wiring import Inference
@@ -291,6 +291,31 @@ async def test_slow_senders_keep_nobody_waiting(client: httpx.AsyncClient) -> No
         go_on.set()
         for answer in await asyncio.gather(*slow):
             assert len(boxes(answer)) == len(PLACES)
+
+
+async def test_senders_that_say_nothing_more_are_given_up(
+    client: httpx.AsyncClient, inference: Inference, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are told to send it again; one more than a key may have is told to wait."""
+    monkeypatch.setattr(inference.predictor, "_bodies", Bodies(1, 2.0))
+    data = encoded("png", picture())
+    begun = asyncio.Event()
+
+    async def stopping() -> AsyncIterator[bytes]:
+        yield data[:100]
+        begun.set()
+        await asyncio.Event().wait()
+        yield data[100:]
+
+    async with asyncio.timeout(60):
+        silent = asyncio.create_task(client.post("/predict", content=stopping()))
+        await begun.wait()
+        above = await client.post("/predict", content=data)
+        assert above.status_code == 429 and int(above.headers["retry-after"]) > 0
+        given_up = await silent
+        assert given_up.status_code == 503 and "Send it again" in given_up.json()["detail"]
+        assert int(given_up.headers["retry-after"]) > 0
+        assert len(boxes(await client.post("/predict", content=data))) == len(PLACES)
 
 
 async def test_requests_are_answered_while_the_service_drains(

@@ -9,7 +9,7 @@ import json
 import secrets
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from functools import partial
@@ -278,3 +278,57 @@ def test_limits_hold_when_requests_meet(
         assert {a.status_code for a in answers} == {200, 201}
         # a second's worth is let in at once
         assert time.monotonic() - began > 1.9
+
+
+def test_bodies_that_stop_coming_are_given_up(
+    stack: Endpoints, start_door: Callable[..., AbstractContextManager[Any]], tmp_path: Path
+) -> None:
+    """Answered, so that the client sends it again; a slow one is none. Of one key, as many come in at
+    once as may."""
+    limits = {"FROND_BODIES_AT_ONCE": "2", "FROND_BODY_SILENCE_S": "2"}
+    with start_door(stack, tmp_path, **limits) as door, door.client() as api:
+        job = new_job(api)
+
+        def put(name: str, pause_s: float, pieces: int) -> httpx.Response:
+            def body() -> Iterator[bytes]:
+                for _ in range(pieces):
+                    yield b"x"
+                    time.sleep(pause_s)
+
+            return api.put(f"/jobs/{job}/images/{name}.tif", content=body())
+
+        with ThreadPoolExecutor(3) as pool:
+            silent = pool.submit(put, "silent", 8, 2)
+            slow = pool.submit(put, "slow", 1, 5)
+            time.sleep(1)
+            above = api.put(f"/jobs/{job}/images/a.tif", content=b"x")
+            assert "2 bodies" in refused(above, 429, "rate-limited")
+            assert int(above.headers["retry-after"]) > 0
+            given_up = silent.result(30)
+            assert "Send it again" in refused(given_up, 503, "unavailable")
+            assert int(given_up.headers["retry-after"]) > 0
+            assert slow.result(30).status_code == 201
+        assert api.put(f"/jobs/{job}/images/silent.tif", content=b"x").status_code == 201
+        assert api.put(f"/jobs/{job}/images/a.tif", content=b"x").status_code == 201
+
+
+def test_event_streams_are_counted_a_key(
+    stack: Endpoints, start_door: Callable[..., AbstractContextManager[Any]], tmp_path: Path
+) -> None:
+    """One more is told to come later; one that its client has left makes room."""
+    with start_door(stack, tmp_path, FROND_STREAMS_AT_ONCE="2") as door, door.client() as api:
+        path = f"/jobs/{new_job(api)}/events"
+        with api.stream("GET", path) as first, contextlib.ExitStack() as left:
+            second = left.enter_context(api.stream("GET", path))
+            assert {first.status_code, second.status_code} == {200}
+            assert first.headers["content-type"].startswith("text/event-stream")
+            above = api.get(path)
+            assert "2 event streams" in refused(above, 429, "rate-limited")
+            assert int(above.headers["retry-after"]) > 0
+            left.close()
+
+            def again() -> bool:
+                with api.stream("GET", path) as third:
+                    return third.status_code == 200
+
+            until(again)

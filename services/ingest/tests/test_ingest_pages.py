@@ -10,10 +10,21 @@ from typing import Any
 import pytest
 from sqlalchemy import event
 
-from frond.contracts.jobs import ImageStatus, JobStatus
+from frond.contracts.events import ImageUploaded, JobCompleted
+from frond.contracts.jobs import (
+    ImageCounts,
+    ImageFailure,
+    ImageStatus,
+    JobOutcome,
+    JobStatus,
+    WindowCounts,
+)
+from frond.contracts.reasons import Reason
 from frond.ingest.readmodel import queries, tables
+from frond.ingest.readmodel.changes import apply_all
 from frond.ingest.readmodel.database import Database
 from frond.ingest.readmodel.rows import ImageRow, JobRow
+from frond.ingest.readmodel.summary import summary
 
 NAMES = [f"{n // 3}.tif" for n in range(9)]
 
@@ -48,6 +59,34 @@ async def test_pages_leave_nothing_out(db: Database) -> None:
     assert jobs == [f"page-{n}" for n in reversed(range(9))]
 
 
+async def test_a_list_has_the_figures_of_jobs_that_ended_and_not_their_failures(
+    db: Database,
+) -> None:
+    """The same as of the job alone, also once more images have come; all failures' details are not
+    read for it."""
+    done = JobCompleted(
+        job_id="page-4", status=JobStatus.SUCCESSFUL, outcome=JobOutcome.COMPLETED_WITH_ERRORS,
+        images=ImageCounts(expected=3, completed=2, failed=1),
+        windows=WindowCounts(total=9, done=7, skipped=2), detections={"palm": 6},
+        failures=(
+            ImageFailure(name="a.tif", image="s3://bkt/a.tif", reason=Reason.TRUNCATED, detail="x" * 999),
+        ),
+    )  # fmt: skip
+    late = [
+        ImageUploaded(job_id="page-4", image=f"s3://bkt/{n}.tif", name=f"{n}.tif") for n in range(5)
+    ]
+    async with db.write() as c:
+        for events in ([done], late):
+            await apply_all(db, c, [(e, 5) for e in events])
+    alone = await queries.job(db, "page-4")
+    (listed,) = [j for j in await queries.jobs(db) if j.job_id == "page-4"]
+    assert alone is not None and summary(listed) == summary(alone)
+    assert summary(listed)["images"] == {
+        "expected": 3, "received": 5, "running": 0, "completed": 2, "failed": 1,
+    }  # fmt: skip
+    assert listed.completion is not None and "xxx" not in listed.completion
+
+
 async def test_a_page_is_entered_by_an_index(db: Database) -> None:
     """What SQLite plans for a page far into a list: a search from its place on, and no sorting."""
     if not db.sqlite:
@@ -71,12 +110,13 @@ async def test_a_page_is_entered_by_an_index(db: Database) -> None:
         await page
         (query,) = asked
         plans.append(await plan_of(db, *query))
+    told = "CORRELATED SCALAR SUBQUERY 1; SEARCH events USING INDEX events_by_type (job_id=? AND type=?)"
     assert plans == [
         "SEARCH images USING INDEX images_by_name (job_id=? AND (name,image_id)>(?,?))",
         "SEARCH images USING INDEX images_by_status (job_id=? AND status=? AND (name,image_id)>(?,?))",
-        "SEARCH jobs USING INDEX jobs_by_time ((created,job_id)<(?,?))",
-        "SEARCH jobs USING INDEX jobs_by_tenant (tenant=? AND (created,job_id)<(?,?))",
-        "SEARCH jobs USING INDEX jobs_by_status (status=? AND (created,job_id)<(?,?))",
+        f"SEARCH jobs USING INDEX jobs_by_time ((created,job_id)<(?,?)); {told}",
+        f"SEARCH jobs USING INDEX jobs_by_tenant (tenant=? AND (created,job_id)<(?,?)); {told}",
+        f"SEARCH jobs USING INDEX jobs_by_status (status=? AND (created,job_id)<(?,?)); {told}",
     ]
 
 

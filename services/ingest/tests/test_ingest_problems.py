@@ -1,10 +1,11 @@
-"""What clients are told while the store or the broker is away, or full."""
+"""What clients are told while the store, the broker or the database is away, or full."""
 
 from __future__ import annotations
 
 import httpx
 import pytest
 from fastapi import FastAPI
+from sqlalchemy.exc import TimeoutError as NoConnection
 
 from frond.contracts.errors import BrokerUnavailable, StoreFull, StoreUnavailable
 from frond.ingest.problems import add_problems
@@ -15,6 +16,7 @@ from frond.ingest.problems import add_problems
     [
         (StoreUnavailable("s3: no route"), 503, "object store"),
         (BrokerUnavailable("127.0.0.1:9092"), 503, "message broker"),
+        (NoConnection("QueuePool limit of size 10"), 503, "database"),
         (StoreFull("writing x: XMinioStorageFull"), 507, "object store is full"),
     ],
 )

@@ -270,7 +270,7 @@ def test_bad_input_gets_problems(door: Any, api: httpx.Client) -> None:
     )
     for url in ("http://x/y.tif", "s3://", "s3://UPPER/x", "s3:///x"):
         is_problem(api.post("/start-job", json={"s3_url": url}), 422, Reason.BAD_IMAGE_URI)
-    huge = b'{"model": "' + b"x" * (9 << 20) + b'"}'
+    huge = b'{"model": "' + b"x" * (65 << 10) + b'"}'
     json_type = {"Content-Type": "application/json"}
     is_problem(api.post("/jobs", content=huge, headers=json_type), 413, Reason.TOO_LARGE)
     away = api.post("/start-job", json={"s3_url": "s3://not-ours/x.tif"})

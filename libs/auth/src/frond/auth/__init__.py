@@ -1,5 +1,6 @@
 """Who may come in: API keys, JSON Web Tokens, tenants, limits a key."""
 
+from frond.auth.bodies import AtOnce, Bodies
 from frond.auth.gate import FIRST_KEY, Gate
 from frond.auth.keys import KeyRecord, KeyStore
 from frond.auth.limits import Rates, Throttled
@@ -19,7 +20,9 @@ __all__ = [
     "DEFAULT_TENANT",
     "FIRST_KEY",
     "INSTALLATION",
+    "AtOnce",
     "AuthSettings",
+    "Bodies",
     "Gate",
     "KeyRecord",
     "KeyStore",

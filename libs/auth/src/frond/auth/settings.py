@@ -66,6 +66,12 @@ class AuthSettings(BaseModel):
     upload_rate: int = Field(
         default=0, ge=0, description="bytes/s that a key's bodies are taken at; 0: no limit"
     )
+    bodies_at_once: int = Field(
+        default=64, ge=0, description="bodies of a key that come in at once; 0: no limit"
+    )
+    body_silence_s: float = Field(
+        default=60.0, gt=0, description="how long nothing may come of a body"
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

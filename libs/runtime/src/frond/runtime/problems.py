@@ -15,6 +15,8 @@ from frond.contracts.reasons import Reason
 MEDIA_TYPE: Final = "application/problem+json"
 RETRY_AFTER_S: Final = 5
 _MOST_TOLD: Final = 5
+MOST_FIELDS: Final = 20
+"""Of how many fields an answer tells that they are wrong."""
 STATUS: Final[Mapping[Reason, int]] = {
     Reason.BAD_REQUEST: 400,
     Reason.UNAUTHORIZED: 401,
@@ -71,7 +73,7 @@ def fields_of(e: RequestValidationError) -> list[dict[str, str]]:
     """What is wrong with a request, field by field."""
     return [
         {"field": ".".join(str(p) for p in err["loc"][1:]) or "body", "message": err["msg"]}
-        for err in e.errors()[:20]
+        for err in e.errors()[:MOST_FIELDS]
     ]
 
 

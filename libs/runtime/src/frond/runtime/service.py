@@ -22,6 +22,7 @@ from fastapi import FastAPI, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from frond.runtime.connections import Connection
 from frond.runtime.draining import Draining
 from frond.runtime.health import Health
 from frond.runtime.logs import configure_logs, get_logger
@@ -196,7 +197,7 @@ class _Server(uvicorn.Server):
             uvicorn.Config(
                 self.draining, host=settings.http_host, port=settings.http_port, log_config=None,
                 access_log=False, timeout_graceful_shutdown=3, lifespan="on",
-                timeout_keep_alive=_KEEP_ALIVE_S,
+                timeout_keep_alive=_KEEP_ALIVE_S, http=Connection,
             )
         )  # fmt: skip
 

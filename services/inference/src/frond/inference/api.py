@@ -12,7 +12,7 @@ from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.types import Lifespan
 
-from frond.auth import Gate, Rates, Scope
+from frond.auth import Bodies, Gate, Rates, Scope
 from frond.contracts.errors import JobRejected, ModelRejected, RasterRejected
 from frond.contracts.jobs import ModelRef
 from frond.contracts.reasons import Reason
@@ -70,6 +70,7 @@ class Predictor:
         self._settings = settings
         self._gate = gate
         self._rates = Rates(settings.request_rate, settings.upload_rate)
+        self._bodies = Bodies(settings.bodies_at_once, settings.body_silence_s)
         self._models = models
         self._runner = runner
         self._predict = partial(predict, decode=decode)
@@ -89,8 +90,8 @@ class Predictor:
         for room in self._rooms.values():
             room.threads.shutdown(wait=False, cancel_futures=True)
 
-    async def admit(self, authorization: str | None) -> Callable[[int], Awaitable[None]]:
-        """Let a request in; the result is to be awaited for each piece of its body.
+    async def admit(self, authorization: str | None) -> str:
+        """Let a request in; the result is whose it is, for :meth:`body`.
 
         Raises:
             JobRejected: UNAUTHORIZED, FORBIDDEN without the scope ``submit``, RATE_LIMITED.
@@ -99,7 +100,20 @@ class Predictor:
         who.require(Scope.SUBMIT)
         self._rates.admit(who.subject)
         self._rates.admit_body(who.subject)
-        return lambda count: self._rates.pace(who.subject, count)
+        return who.subject
+
+    async def body(self, request: Request, subject: str, most: int) -> IO[bytes]:
+        """A request's body, at its sender's pace and at most as many bytes, in a file that stands at
+        its end.
+
+        Raises:
+            RasterRejected: it has more bytes.
+            JobRejected: it is a form; RATE_LIMITED: too many of the sender's come in; UNAVAILABLE:
+                nothing more comes of it.
+        """
+        with self._bodies.of(subject, request.receive) as receive:
+            coming = Request(request.scope, receive)
+            return await _body(coming, most, lambda count: self._rates.pace(subject, count))
 
     async def answer(
         self,
@@ -236,8 +250,10 @@ def make_app(find: Callable[[], Predictor], lifespan: Lifespan[FastAPI] | None =
         """The image (GeoTIFF, PNG, JPEG or npy) is the request's body. Any size up to the limits:
         it is seen in windows, as in a job, and merged. Nothing is stored."""
         predictor = find()
-        pace = await predictor.admit(request.headers.get("authorization"))
-        found = await predictor.answer(lambda most: _body(request, most, pace), model, score, gsd_m)
+        whose = await predictor.admit(request.headers.get("authorization"))
+        found = await predictor.answer(
+            lambda most: predictor.body(request, whose, most), model, score, gsd_m
+        )
         metrics.PREDICTIONS.labels("200").inc()
         return Response(found.model_dump_json(by_alias=True), media_type="application/json")
 

@@ -59,7 +59,7 @@ async def still_good(connection: HTTPConnection) -> bool:
 
 
 class Door:
-    """ASGI middleware: identifies the caller, counts the request, paces its body."""
+    """ASGI middleware: identifies the caller, counts the request and its body, paces that one."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -85,7 +85,7 @@ class Door:
 
         async def paced() -> Message:
             nonlocal checked
-            message = await receive()
+            message = await received()
             if message["type"] == "http.request":
                 if loop.time() - checked >= RECHECK_S:
                     checked = loop.time()
@@ -97,7 +97,10 @@ class Door:
                 await ingest.rates.pace(who.subject, len(message.get("body", b"")))
             return message
 
-        with structlog.contextvars.bound_contextvars(who=who.subject):
+        with (
+            ingest.bodies.of(who.subject, receive) as received,
+            structlog.contextvars.bound_contextvars(who=who.subject),
+        ):
             await self.app(scope, paced, send)
 
 

@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar, cast
 from sqlalchemy.exc import InterfaceError, OperationalError
 from starlette.requests import HTTPConnection
 
-from frond.auth import Gate, Rates
+from frond.auth import AtOnce, Bodies, Gate, Rates
 from frond.bus import EventProducer, ensure_topics
 from frond.contracts.errors import BrokerUnavailable, StoreUnavailable
 from frond.contracts.jobs import JobSpec
@@ -71,6 +71,10 @@ class Ingest:
         )  # fmt: skip
         self.gate = Gate(settings, self.store, _log.warning)
         self.rates = Rates(settings.request_rate, settings.upload_rate)
+        self.bodies = Bodies(settings.bodies_at_once, settings.body_silence_s)
+        self.streams = AtOnce(
+            settings.streams_at_once, "event streams", "FROND_STREAMS_AT_ONCE", 15
+        )
         self.beginning: dict[str | None, int] = {}
         """How many jobs of a tenant this process is making right now."""
         self.admitting = asyncio.Lock()

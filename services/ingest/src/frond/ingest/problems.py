@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from sqlalchemy.exc import DataError, DBAPIError
+from sqlalchemy.exc import TimeoutError as NoConnection
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import compile_path
@@ -140,6 +141,7 @@ def add_problems(app: FastAPI) -> None:
     @app.exception_handler(StoreUnavailable)
     @app.exception_handler(BrokerUnavailable)
     @app.exception_handler(DBAPIError)
+    @app.exception_handler(NoConnection)
     async def away(request: Request, e: Exception) -> JSONResponse:
         return answer_of(request, e)
 

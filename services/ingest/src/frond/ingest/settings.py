@@ -68,6 +68,9 @@ class IngestSettings(ServiceSettings, AuthSettings):
     abandoned_seconds: float = Field(
         default=24 * 3600.0, gt=0, description="how old an unanswered form is when it is removed"
     )
+    streams_at_once: int = Field(
+        default=100, ge=0, description="event streams of a key; 0: no limit"
+    )
     heartbeat_seconds: float = Field(default=15.0, gt=0, description="on event streams")
 
     @field_validator("tenant_places")

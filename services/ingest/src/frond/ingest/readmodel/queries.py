@@ -58,9 +58,11 @@ async def jobs(
 ) -> list[JobRow]:
     """Jobs, the newest first. ``since`` ≤ created < ``until``, in ms; ``after``: a row's key.
 
-    ``tenant``: only this tenant's; None: everybody's.
+    ``tenant``: only this tenant's; None: everybody's. A row's ``completion`` is what the job's stream
+    told of it, with the figures of the completed event, and without its failures and artifacts: those
+    of one job may be hundreds of kB.
     """
-    j = tables.jobs.c
+    j, e = tables.jobs.c, tables.events.c
     where: list[ColumnElement[bool]] = [j.deleted.is_(False)]
     if tenant is not None:
         where.append(j.tenant == tenant)
@@ -73,7 +75,16 @@ async def jobs(
     if after is not None:
         # row values: an index is entered at them, and not at what or_ makes of the same
         where.append(tuple_(j.created, j.job_id) < after)
-    query = select(tables.jobs).where(*where).order_by(j.created.desc(), j.job_id.desc())
+    told = (
+        select(e.data)
+        .where(e.job_id == j.job_id, e.type == "completed")
+        .order_by(e.seq)
+        .limit(1)
+        .scalar_subquery()
+    )
+    columns = [c for c in j if c.name != "completion"]
+    query = select(*columns, told.label("completion")).where(*where)
+    query = query.order_by(j.created.desc(), j.job_id.desc())
     return await db.ask(lambda c: [JobRow(**r._mapping) for r in c.execute(query.limit(limit))])
 
 

@@ -12,7 +12,7 @@ from frond.ingest.readmodel.rows import JobRow
 def summary(job: JobRow) -> dict[str, Any]:
     """Status, progress, images, windows and detections of a job, as JSON values.
 
-    The completed event's figures where it is there. Until then the larger of our own sums and the
+    The completed event's figures where it, or what the stream told of it, is there. Until then the larger of our own sums and the
     aggregator's snapshot: both only grow, and either may be behind.
     """
     if job.completion is not None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from frond.ingest import desk
-from frond.ingest.auth import still_good
+from frond.ingest.auth import still_good, who_asks
 from frond.ingest.context import Ingest, ingest_of
 from frond.ingest.readmodel import queries
 from frond.ingest.routes.answers import PROBLEMS, JobId
@@ -45,10 +47,23 @@ async def follow(
         after = 0  # numbered by a database that is no more
     if after and after == row.last_seq and row.completion is not None:
         return Response(status_code=204)  # tells an EventSource not to come back
-    return StreamingResponse(
-        _stream(request, ingest, job_id, after), media_type="text/event-stream",
-        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
-    )  # fmt: skip
+    return _Stream(
+        _stream(request, ingest, job_id, after), ingest.streams.one(who_asks(request).subject)
+    )
+
+
+class _Stream(StreamingResponse):
+    """Holds its place among its key's streams from before its first byte until it has ended."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, text: AsyncIterator[str], place: AbstractContextManager[None]) -> None:
+        super().__init__(text, headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+        self._place = place
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._place:
+            await super().__call__(scope, receive, send)
 
 
 def event_text(seq: int, kind: str, data: str) -> str:

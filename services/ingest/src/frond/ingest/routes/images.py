@@ -7,7 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, FailFast, Field
 
 from frond.contracts import keys
 from frond.contracts.ids import image_id
@@ -22,7 +22,8 @@ from frond.ingest.listing import named_object
 from frond.ingest.problems import Refused
 from frond.ingest.readmodel import queries
 from frond.ingest.rooms import make_room
-from frond.ingest.routes.answers import PROBLEMS, JobId, JsonRoute, S3Url
+from frond.ingest.routes.answers import PROBLEMS, JobId, LongJsonRoute, S3Url
+from frond.ingest.routes.bodies import Body
 from frond.ingest.sinks import ObjectSink
 from frond.ingest.tracing import traceparent
 from frond.runtime import crash_point
@@ -31,7 +32,7 @@ router = APIRouter(tags=["images"], responses=PROBLEMS)  # type: ignore[arg-type
 described = APIRouter(
     tags=["images"],
     responses=PROBLEMS,  # type: ignore[arg-type] # keys are strings
-    route_class=JsonRoute,
+    route_class=LongJsonRoute,
 )
 
 
@@ -47,21 +48,19 @@ class Added(BaseModel):
     created: bool = Field(description="false when the job had it already")
 
 
-class NamedObject(BaseModel):
+class NamedObject(Body):
     """An object in a bucket that rasters may be read from."""
-
-    model_config = ConfigDict(extra="forbid")
 
     image: S3Url = Field(description="s3://bucket/key.tif")
     name: str | None = None
 
 
-class NamedObjects(BaseModel):
+class NamedObjects(Body):
     """Objects to add to a job."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    images: list[NamedObject | S3Url] = Field(min_length=1, max_length=10_000)
+    images: Annotated[list[NamedObject | S3Url], FailFast()] = Field(
+        min_length=1, max_length=10_000
+    )
 
 
 class AddedList(BaseModel):

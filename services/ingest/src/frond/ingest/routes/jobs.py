@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import ConfigDict, Field, field_validator
 
 from frond.contracts import keys
 from frond.contracts.errors import ObjectMissing
@@ -32,6 +32,7 @@ from frond.ingest.routes.answers import (
     job_detail,
     make_once,
 )
+from frond.ingest.routes.bodies import Body
 from frond.ingest.tracing import traceparent
 from frond.ingest.wishes import Wish
 
@@ -42,10 +43,7 @@ router = APIRouter(
 )
 
 
-class _Body(BaseModel):
-    # a misspelt field must not pass in silence
-    model_config = ConfigDict(extra="forbid")
-
+class _Body(Body):
     @field_validator("*", mode="before")
     @classmethod
     def _no_truth_value(cls, value: object) -> object:
@@ -102,7 +100,7 @@ class Seal(_Body):
         default=None, ge=0, le=MOST_IMAGES, alias="job_size",
         description="how many; by default as many as were added",
     )  # fmt: skip
-    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(populate_by_name=True)
 
 
 def _content(body: NewJob | StartJob) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Request
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, Field
 
 from frond.auth import DEFAULT_TENANT, KeyRecord, Scope
 from frond.contracts.errors import ObjectMissing
@@ -15,6 +15,7 @@ from frond.ingest.auth import who_asks
 from frond.ingest.context import ingest_of
 from frond.ingest.problems import Refused
 from frond.ingest.routes.answers import PROBLEMS, JsonRoute
+from frond.ingest.routes.bodies import Body
 from frond.runtime import get_logger
 
 router = APIRouter(
@@ -25,10 +26,8 @@ router = APIRouter(
 _log = get_logger(__name__)
 
 
-class NewKey(BaseModel):
+class NewKey(Body):
     """A key to be made."""
-
-    model_config = ConfigDict(extra="forbid")
 
     name: str = Field(min_length=1, max_length=200, description="for people: who or what has it")
     tenant: str | None = Field(

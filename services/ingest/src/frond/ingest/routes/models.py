@@ -9,7 +9,7 @@ from pathlib import Path as LocalPath
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Path, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, Field, field_validator
 
 from frond.auth import Principal
 from frond.contracts import keys
@@ -23,6 +23,7 @@ from frond.ingest.context import ingest_of
 from frond.ingest.multipart import boundary_of
 from frond.ingest.problems import Refused
 from frond.ingest.routes.answers import PROBLEMS, JsonRoute, drain
+from frond.ingest.routes.bodies import Body
 from frond.ingest.routes.serving import serve
 from frond.ingest.scratch import folder_on_disk
 from frond.models.registry import DEFAULT_ALIAS, ModelListing
@@ -81,19 +82,15 @@ class ModelVersion(ModelRef):
     files: dict[str, int] = Field(description="bytes by name")
 
 
-class MoveTo(BaseModel):
+class MoveTo(Body):
     """Where an alias is to point."""
-
-    model_config = ConfigDict(extra="forbid")
 
     digest: str = Field(description="the version; 8 digits do")
     why: _Why = ""
 
 
-class ShadowTo(BaseModel):
+class ShadowTo(Body):
     """What is to run beside a model's ``production``."""
-
-    model_config = ConfigDict(extra="forbid")
 
     version: str = Field(max_length=200, description="an alias, a digest, or 8 digits of one")
     share: float = Field(default=0.1, gt=0, le=1, description="of the windows, chosen by hash")
@@ -108,10 +105,8 @@ class ShadowTo(BaseModel):
         return value
 
 
-class MoveBack(BaseModel):
+class MoveBack(Body):
     """Why, and from where, an alias is to go back."""
-
-    model_config = ConfigDict(extra="forbid")
 
     now: str = Field(description="the digest it points to: asked twice, it goes back once")
     why: _Why = ""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from datetime import timedelta
+from typing import Annotated
 from urllib.parse import quote
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, FailFast, Field
 
 from frond.contracts import keys
 from frond.contracts.reasons import Reason
@@ -19,7 +20,8 @@ from frond.ingest.intake import File
 from frond.ingest.presigned import begin_parts, finish_parts
 from frond.ingest.problems import Refused
 from frond.ingest.rooms import Room, make_room
-from frond.ingest.routes.answers import PROBLEMS, JobId, JsonRoute
+from frond.ingest.routes.answers import PROBLEMS, JobId, LongJsonRoute
+from frond.ingest.routes.bodies import Body
 from frond.ingest.routes.images import Added, added
 from frond.ingest.tracing import traceparent
 from frond.runtime import crash_point
@@ -27,17 +29,15 @@ from frond.runtime import crash_point
 router = APIRouter(
     tags=["images"],
     responses=PROBLEMS,  # type: ignore[arg-type] # keys are strings
-    route_class=JsonRoute,
+    route_class=LongJsonRoute,
 )
 
 _MIB = 1 << 20
 _MAX_PARTS = 10_000
 
 
-class BeginMultipart(BaseModel):
+class BeginMultipart(Body):
     """An image that its sender will put into the store directly, in parts."""
-
-    model_config = ConfigDict(extra="forbid")
 
     size: int = Field(ge=1, description="bytes of the whole image")
     part_size: int = Field(default=64 * _MIB, ge=5 * _MIB, le=5 * 1024 * _MIB)
@@ -60,13 +60,11 @@ class PartDone(BaseModel):
     etag: str
 
 
-class CompleteMultipart(BaseModel):
+class CompleteMultipart(Body):
     """All parts were put."""
 
-    model_config = ConfigDict(extra="forbid")
-
     upload_id: str
-    parts: list[PartDone] = Field(min_length=1, max_length=_MAX_PARTS)
+    parts: Annotated[list[PartDone], FailFast()] = Field(min_length=1, max_length=_MAX_PARTS)
 
 
 @router.post(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from frond.contracts.jobs import JobSpec
 from frond.contracts.reasons import Reason
@@ -13,6 +13,7 @@ from frond.ingest import retry, views
 from frond.ingest.auth import who_asks
 from frond.ingest.context import Ingest
 from frond.ingest.routes.answers import PROBLEMS, IdempotencyKey, JobId, JsonRoute, make_once
+from frond.ingest.routes.bodies import Body
 from frond.ingest.tracing import traceparent
 
 router = APIRouter(
@@ -22,11 +23,8 @@ router = APIRouter(
 )
 
 
-class Retry(BaseModel):
+class Retry(Body):
     """Which of the failed images."""
-
-    # a misspelt field must not pass in silence
-    model_config = ConfigDict(extra="forbid")
 
     reasons: list[Reason] = Field(
         default=[], max_length=100, description="only what failed for one of these; empty: all"

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, Field, WithJsonSchema
 
 from frond.contracts.modelspec import NAME_PATTERN
 from frond.contracts.reasons import Reason
@@ -28,6 +28,7 @@ from frond.ingest.idempotency import check_key
 from frond.ingest.names import clean_text
 from frond.ingest.problems import Refused
 from frond.ingest.routes.answers import PROBLEMS, IdempotencyKey, JsonRoute
+from frond.ingest.routes.bodies import Body
 from frond.ingest.tracing import traceparent
 from frond.runtime import get_logger
 
@@ -42,17 +43,12 @@ _log = get_logger(__name__)
 TrainingId = Annotated[str, WithJsonSchema({"type": "string", "pattern": TRAINING_ID_PATTERN})]
 
 
-class Overrides(TrainingOverrides):
+class Overrides(TrainingOverrides, Body):
     """What overrides the recipe's config; what is left out is the config's."""
 
-    # a misspelt field must not pass in silence
-    model_config = ConfigDict(extra="forbid")
 
-
-class NewTraining(BaseModel):
+class NewTraining(Body):
     """A training run to be made."""
-
-    model_config = ConfigDict(extra="forbid")
 
     model: str = Field(pattern=NAME_PATTERN, description="the model that gets a version by it")
     recipe: str = Field(
