@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -10,6 +13,7 @@ import aggregator_world as world
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from frond.aggregator import imaging as imaging_module
 from frond.aggregator.closing import Closing, roster_key
 from frond.aggregator.ending import Roster
 from frond.aggregator.handlers import ImageStage, JobStage
@@ -358,3 +362,61 @@ async def test_an_empty_image_that_was_never_planned_is_ignored(w: world.World) 
     assert [o async for o in w.store.list(keys.image_prefix(w.job_id, event.image_id))] == []
     await stage.handle(told(planned))
     assert [f.outcome.image_id for f in await finished(w)] == [planned.image_id]
+
+
+def found(events: list[Event]) -> int:
+    return sum(e.detections for e in events if isinstance(e, ChunkDetected))
+
+
+async def test_an_image_of_too_many_detections_is_turned_down_before_they_are_loaded(
+    w: world.World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With as many as there may be it is done; with one more it fails, and what is left is not
+    read: neither as an image among others nor as one alone."""
+    monkeypatch.setattr(imaging_module, "_READS", 1)
+    few, many = found(await w.detect(0)), found(await w.detect(1))
+    ids = [w.image(n)[0] for n in range(2)]
+    done = await Imaging(w.store, 2, max_detections=few).finish(w.job_id, ids[0])
+    assert done is not None and done.outcome.status is ImageStatus.COMPLETED
+    done = await Imaging(w.store, 2, max_detections=many - 1).finish(w.job_id, ids[1])
+    assert done is not None and done.outcome.reason is Reason.TOO_MANY
+    assert str(many - 1) in (done.outcome.detail or "")
+
+    chunks = len(await w.detect(2))
+    read = list[str]()
+    get = w.store.get
+
+    async def reading(key: str) -> bytes:
+        read.append(key)
+        return await get(key)
+
+    monkeypatch.setattr(w.store, "get", reading)
+    done = await Imaging(w.store, 2, max_detections=1).finish(w.job_id, w.image(2)[0])
+    assert done is not None and done.outcome.reason is Reason.TOO_MANY
+    assert chunks > 2
+    assert sum(key.endswith(".arrow") for key in read) == 2
+
+
+async def test_images_of_many_detections_are_merged_one_by_one(
+    w: world.World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many slots there are: what they take together is bounded."""
+    merging, most, lock = 0, 0, threading.Lock()
+    merged = imaging_module._merged
+
+    def counted(*args: Any) -> Any:
+        nonlocal merging, most
+        with lock:
+            merging += 1
+            most = max(most, merging)
+        time.sleep(0.2)
+        with lock:
+            merging -= 1
+        return merged(*args)
+
+    monkeypatch.setattr(imaging_module, "_merged", counted)
+    limit = max([found(await w.detect(n)) for n in range(3)])
+    imaging = Imaging(w.store, 3, max_detections=limit)
+    done = await asyncio.gather(*(imaging.finish(w.job_id, w.image(n)[0]) for n in range(3)))
+    assert [d and d.outcome.status for d in done] == [ImageStatus.COMPLETED] * 3
+    assert most == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pytest
@@ -31,7 +32,9 @@ def test_the_shipped_model_finds_drawn_palms() -> None:
     np.save(body, pixels)
     session = ModelSession(MODEL, batch=1)
     ref = ModelRef(name=session.manifest.name, digest=folder_digest(MODEL))
-    answer = predict(body.getvalue(), ref, session, Runner(), Limits(), decode=decode)
+    answer = predict(
+        body.getvalue(), ref, session, Runner(), Limits(), decode=decode, most=1000, stop=Event()
+    )
     found = np.array([d.bbox for d in answer.detections]).reshape(-1, 4)
     middles = found[:, :2] + found[:, 2:] / 2
     centres = (truth[:, :2] + truth[:, 2:]) / 2

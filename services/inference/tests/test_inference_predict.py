@@ -6,6 +6,7 @@ import asyncio
 import io
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -177,6 +178,45 @@ async def test_a_scale_that_is_given_counts(
     plain = await client.post("/predict?model=scaled", content=image)
     assert plain.json()["gsd_m"] is None
     assert plain.json()["windows"] > answer.json()["windows"] == 1
+
+
+async def test_an_image_that_is_to_be_more_windows_than_are_taken_is_refused(
+    client: httpx.AsyncClient, inference: Inference, tmp_path: Path
+) -> None:
+    """A scale that makes many pixels of few is; as many pixels as are taken are not too many windows."""
+    await inference.registry.push(blob_model(tmp_path / "scaled", name="scaled", gsd_m=0.5))
+    answer = await client.post("/predict?model=scaled&gsd_m=4", content=encoded("png", picture()))
+    assert (answer.status_code, answer.json()["reason"]) == (413, "too-many")
+    assert "upload it as a job" in answer.json()["detail"]
+    largest = encoded("png", picture(1414))
+    answer = await client.post("/predict?model=scaled&gsd_m=0.5", content=largest)
+    assert answer.status_code == 200, answer.text
+
+
+async def test_a_sender_who_leaves_gets_nothing_computed(
+    client: httpx.AsyncClient, inference: Inference
+) -> None:
+    """Once its body is there it is looked at whether anybody still waits for the answer."""
+    assert (await client.post("/predict", content=encoded("png", picture()))).status_code == 200
+    messages = [
+        {"type": "http.request", "body": encoded("png", picture()), "more_body": False},
+        {"type": "http.disconnect"},
+    ]
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return messages.pop(0)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    headers = [(b"authorization", AUTH["Authorization"].encode())]
+    scope = {
+        "type": "http", "method": "POST", "path": "/predict", "raw_path": b"/predict",
+        "query_string": b"", "headers": headers, "http_version": "1.1", "scheme": "http",
+    }  # fmt: skip
+    await inference.app()(scope, receive, send)
+    assert sent[0]["status"] == 400
 
 
 def _gray(height: int, width: int) -> bytes:

@@ -7,7 +7,7 @@ import gc
 import io
 import threading
 import weakref
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
@@ -15,22 +15,25 @@ from typing import IO, Any
 import numpy as np
 import pytest
 from inference_bench import PLACES, SIZE, Bench, busy
+from starlette.requests import ClientDisconnect
 
-from frond.contracts.errors import ModelRejected, ModelUnavailable
+from frond.contracts.errors import ModelRejected, ModelUnavailable, RasterRejected
+from frond.contracts.plan import WindowGrid
 from frond.contracts.reasons import Reason
 from frond.inference.api import Predictor
 from frond.inference.decoding import decode
 from frond.inference.pipeline import Runner
-from frond.inference.predict import Prediction
+from frond.inference.predict import Prediction, most_windows
 from frond.inference.settings import InferenceSettings
+from frond.models import load_manifest
 from frond.models.session import ModelSession
 from frond.models.testing import MAGENTA, blob_model
 from frond.models.testing_server import Handler, ModelServer, model_server, served_folder
 from support.waiting import until
 
 
-def image() -> bytes:
-    pixels = np.full((128, 128, 3), 90, np.uint8)
+def image(side: int = 128) -> bytes:
+    pixels = np.full((side, side, 3), 90, np.uint8)
     for x, y in PLACES:
         pixels[y : y + 12, x : x + 12] = MAGENTA
     file = io.BytesIO()
@@ -41,29 +44,63 @@ def image() -> bytes:
 class Desk:
     """A real predictor over a bench's models and threads."""
 
-    def __init__(self, bench: Bench) -> None:
+    def __init__(self, bench: Bench, **settings: int) -> None:
         self._bench = bench
         gate: Any = None
         self._predictor = Predictor(
-            InferenceSettings(), bench.models, bench.runner, gate, decode
+            InferenceSettings(**settings), bench.models, bench.runner, gate, decode
         )  # fmt: skip
         self.close = self._predictor.close
         self.room = self._predictor._rooms[False].places
 
     async def ask(
-        self, folder: Path, send: Callable[[], Awaitable[object]] | None = None
+        self,
+        folder: Path,
+        send: Callable[[], Awaitable[object]] | None = None,
+        side: int = 128,
+        **more: Any,
     ) -> Prediction:
         """Args:
         send: awaited for the image's bytes.
+        side: of the image.
+        more: as the predictor takes it.
         """
 
         async def body(_: int) -> IO[bytes]:
             if send is not None:
                 await send()
-            return io.BytesIO(image())
+            return io.BytesIO(image(side))
 
         ref = self._bench.folders.ref(folder)
-        return await self._predictor.answer(body, f"blob@{ref.digest}", None)
+        return await self._predictor.answer(body, f"blob@{ref.digest}", None, **more)
+
+
+class Halting:
+    """A runner's requests, of which the first few wait until they may go on."""
+
+    def __init__(self, runner: Runner, first: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.begun, self.free, self.calls = threading.Semaphore(0), threading.Event(), 0
+        request = runner.request
+
+        def halting(*args: Any) -> Any:
+            self.calls += 1
+            if self.calls <= first:
+                self.begun.release()
+                assert self.free.wait(60)
+            return request(*args)
+
+        monkeypatch.setattr(runner, "request", halting)
+
+    async def wait(self) -> None:
+        """Until one more waits."""
+        assert await asyncio.to_thread(self.begun.acquire, timeout=60)
+
+
+@pytest.fixture
+def plain(local: Path, scene: Path, tmp_path: Path) -> Iterator[Bench]:
+    bench = Bench(scene, tmp_path, local)
+    yield bench
+    bench.close()
 
 
 async def test_one_server_that_hangs_keeps_no_other_model_waiting(
@@ -215,3 +252,97 @@ def test_what_a_request_still_asks_for_is_dropped_when_its_server_is_away(
     assert runs <= 2
     assert not lane.asked
     runner.close()
+
+
+async def test_a_request_whose_sender_has_left_stops_after_its_chunk(
+    plain: Bench, local: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its place is free when its thread is, no sooner; its other chunk is not run."""
+    desk, halting, left = Desk(plain), Halting(plain.runner, 1, monkeypatch), asyncio.Event()
+    asked = asyncio.create_task(desk.ask(local, side=600, gone=left.wait))
+    await halting.wait()
+    left.set()
+    await asyncio.wait((asked,), timeout=0.2)
+    assert not asked.done()
+    assert desk.room._value == InferenceSettings().predict_at_once - 1
+    halting.free.set()
+    with pytest.raises(ClientDisconnect):
+        await asked
+    assert halting.calls == 1
+    assert desk.room._value == InferenceSettings().predict_at_once
+    # the same image of a sender who stays
+    assert len((await desk.ask(local, side=600)).detections) == len(PLACES)
+    assert halting.calls > 2
+    desk.close()
+
+
+async def test_whoever_leaves_before_there_is_room_waits_no_more(plain: Bench, local: Path) -> None:
+    """Its body is dropped at once."""
+    desk, left = Desk(plain), asyncio.Event()
+    for _ in range(InferenceSettings().predict_at_once):
+        await desk.room.acquire()
+    left.set()
+    with pytest.raises(ClientDisconnect):
+        await asyncio.wait_for(desk.ask(local, gone=left.wait), 60)
+    desk.close()
+
+
+async def test_one_tenant_takes_half_of_the_room_at_most(
+    plain: Bench, local: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many requests it sends: another's is answered meanwhile."""
+    half = InferenceSettings().predict_at_once // 2
+    desk, halting = Desk(plain), Halting(plain.runner, half, monkeypatch)
+    many = [asyncio.create_task(desk.ask(local, tenant="a")) for _ in range(2 * half)]
+    for _ in range(half):
+        await halting.wait()
+    found = await asyncio.wait_for(desk.ask(local, tenant="b"), 60)
+    assert len(found.detections) == len(PLACES)
+    assert not any(task.done() for task in many)
+    assert halting.calls == half + 1
+    halting.free.set()
+    assert [len(f.detections) for f in await asyncio.gather(*many)] == [len(PLACES)] * 2 * half
+    assert not desk._predictor._rooms[False]._shares
+    desk.close()
+
+
+async def test_where_there_is_one_place_a_tenant_may_have_it(plain: Bench, local: Path) -> None:
+    """Half of one is one."""
+    desk = Desk(plain, predict_at_once=1)
+    found = await asyncio.wait_for(desk.ask(local, tenant="a"), 60)
+    assert len(found.detections) == len(PLACES)
+    desk.close()
+
+
+async def test_more_detections_than_an_answer_may_have_are_told_so(
+    plain: Bench, local: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As soon as it is known: the chunks that are left are not run."""
+    halting = Halting(plain.runner, 0, monkeypatch)
+    desk = Desk(plain, predict_max_detections=len(PLACES) - 1)
+    with pytest.raises(RasterRejected, match="higher score, or upload it as a job") as e:
+        await desk.ask(local, side=600)
+    assert e.value.reason is Reason.TOO_MANY
+    assert halting.calls == 1
+    desk.close()
+
+
+@pytest.mark.parametrize(("size", "margin"), [(64, 8), (512, 64), (640, 0), (256, 124)])
+def test_an_image_of_all_pixels_that_are_taken_is_not_too_many_windows(
+    local: Path, size: int, margin: int
+) -> None:
+    """At the model's own scale, unless its windows are tiny; what is far narrower, or is to be
+    resampled to far more pixels, is."""
+    manifest = load_manifest(local)
+    manifest = manifest.model_copy(
+        update={"input": manifest.input.model_copy(update={"size": size}), "margin": margin}
+    )
+    most = most_windows(manifest, 64_000_000)
+
+    def windows(width: int, height: int) -> int:
+        return WindowGrid(width=width, height=height, size=size, margin=margin).count
+
+    square, wide = windows(8000, 8000), windows(16_000, 4000)
+    assert max(square, wide) <= most or most == 10_000
+    assert windows(20_000, 20_000) > most
+    assert windows(64_000_000, 1) > most

@@ -215,6 +215,17 @@ async def test_the_address_of_a_part_is_good_for_nothing_else(
     assert httpx.put(url, content=b"hello").status_code == 200
 
 
+def test_small_parts_of_a_large_image_are_made_larger(api: httpx.Client) -> None:
+    """A short question is no thousands of URLs: a part has the size that the answer says."""
+    job_id, size = fresh(), 50_000 << 20
+    api.post("/jobs", json={"job_id": job_id})
+    begun = api.post(
+        f"/jobs/{job_id}/images/huge.tif/multipart", json={"size": size, "part_size": 5 << 20}
+    ).json()
+    assert len(begun["part_urls"]) == 1000
+    assert begun["part_size"] == 50 << 20
+
+
 async def test_start_with_a_prefix(door: Any, api: httpx.Client, store: ObjectStore) -> None:
     """All rasters under a prefix, nothing else, under names relative to it; sealed by itself."""
     for name in ("in/a.tif", "in/sub/b.TIFF", "in/c.jpg", "in/readme.txt", "other/d.tif"):

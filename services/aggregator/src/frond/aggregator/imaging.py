@@ -21,6 +21,7 @@ from frond.aggregator.images import (
     rejected_outcome,
 )
 from frond.aggregator.masking import ARROW_TYPE, Masking
+from frond.aggregator.settings import MAX_IMAGE_DETECTIONS
 from frond.artifacts import write_image_artifacts
 from frond.contracts import keys
 from frond.contracts.errors import ObjectMissing, RasterRejected
@@ -37,6 +38,8 @@ from frond.runtime import crash_point, get_logger
 from frond.store import Marks, ObjectStore
 
 _READS: Final = 8
+_SHARED: Final = 4
+"""All slots together merge at most one part in so many of what one image may have."""
 _log = get_logger(__name__)
 
 
@@ -58,17 +61,33 @@ class _Chunks:
         return failed_outcome(plan, list(self.failures)) if self.failures else None
 
 
+class _Crowded(Exception):
+    """An image's chunks have more rows than may be loaded."""
+
+
 class Imaging:
     """Finishes images. Safe to run twice, at once, and beside a zombie.
 
     Args:
-        slots: how many images are merged at once, beside those whose masks are made.
+        slots: how many images are merged at once, beside those whose masks are made and one that
+            has more than a slot's share of detections.
+        max_detections: of one image, as its windows have them: an image with more is turned down.
     """
 
-    def __init__(self, store: ObjectStore, slots: int, masking: Masking | None = None) -> None:
+    def __init__(
+        self,
+        store: ObjectStore,
+        slots: int,
+        masking: Masking | None = None,
+        max_detections: int = MAX_IMAGE_DETECTIONS,
+    ) -> None:
         self.store = store
         self.masking = masking or Masking(store)
         self._slots = asyncio.Semaphore(slots)
+        self._max_detections = max_detections
+        # memory is bounded for all: what is more than a slot's share is merged one by one
+        self._share = max_detections // (_SHARED * slots)
+        self._large = asyncio.Lock()
         self.registry = Registry(store)
         self._marks = Marks(store)
 
@@ -150,15 +169,16 @@ class Imaging:
             manifest = await self.registry.manifest(plan.model)
             masks = manifest.task == "segmentation"
             # masks take minutes: they take no place of a merge, only their own partition waits
-            async with self.masking.slots if masks else self._slots:
-                # others' masks may have taken an hour before it was this one's turn
-                if await self._cancelled(job_id, unless_cancelled):
-                    return None
-                began = time.monotonic()
-                outcome = await self._merge(plan, manifest)
-                took = time.monotonic() - began
-            if outcome is None:
+            slots = self.masking.slots if masks else self._slots
+            try:
+                merged = await self._in_turn(slots, plan, manifest, self._share, unless_cancelled)
+            except _Crowded:
+                merged = await self._in_turn(
+                    self._large, plan, manifest, self._max_detections, unless_cancelled
+                )
+            if merged is None:
                 return None
+            outcome, took = merged
             metrics.MERGING.observe(took)
         return await self._store(
             outcome, plan, (timings or Timings()) + Timings(merge=took), job_size
@@ -259,13 +279,45 @@ class Imaging:
 
         return await asyncio.gather(*(one(name) for name in names))
 
-    async def _merge(self, plan: ImagePlan, manifest: ModelManifest) -> ImageOutcome | None:
-        """What the image's chunks give, written; None where one of them is not there."""
+    async def _in_turn(
+        self,
+        turns: asyncio.Semaphore | asyncio.Lock,
+        plan: ImagePlan,
+        manifest: ModelManifest,
+        most: int,
+        unless_cancelled: bool,
+    ) -> tuple[ImageOutcome, float] | None:
+        """:meth:`_merge` when it is this image's turn, and the seconds it took."""
+        async with turns:
+            # others' masks may have taken an hour before it was this one's turn
+            if await self._cancelled(plan.job_id, unless_cancelled):
+                return None
+            began = time.monotonic()
+            outcome = await self._merge(plan, manifest, most)
+            return (outcome, time.monotonic() - began) if outcome else None
+
+    async def _merge(
+        self, plan: ImagePlan, manifest: ModelManifest, most: int
+    ) -> ImageOutcome | None:
+        """What the image's chunks give, written; None where one of them is not there.
+
+        Raises:
+            _Crowded: they have more than so many rows, and fewer than an image may have, perhaps.
+        """
         try:
-            merged, polygons = await self._found(plan, manifest)
+            merged, polygons = await self._found(plan, manifest, most)
         except ObjectMissing as e:
             _log.warning("a chunk is missing", image_id=plan.image_id, error=str(e))
             return None
+        except _Crowded:
+            if most < self._max_detections:
+                raise
+            return rejected_outcome(
+                plan.job_id, plan.image_id, plan.image, plan.name, Reason.TOO_MANY,
+                f"The model finds more than {most} objects in the windows of this image; no more "
+                "are taken. Ask for a higher score, or cut the image into parts.",
+                plan,
+            )  # fmt: skip
         except RasterRejected as e:
             return rejected_outcome(
                 plan.job_id, plan.image_id, plan.image, plan.name, e.reason, e.detail, plan
@@ -286,14 +338,14 @@ class Imaging:
         return outcome
 
     async def _found(
-        self, plan: ImagePlan, manifest: ModelManifest
+        self, plan: ImagePlan, manifest: ModelManifest, most: int
     ) -> tuple[Detections, Polygons | None]:
         """The image's detections; those of a segmentation as regions, too."""
         if manifest.task == "segmentation":
             regions = await self.masking.make(plan, manifest)
             windows = regions.windows(plan.grid)
             return Detections.of(regions.boxes, regions.scores, regions.classes, windows), regions
-        parts = await self._load(plan)
+        parts = await self._load(plan, most)
         iou = effective_thresholds(manifest, plan.thresholds).merge_iou
         return await asyncio.to_thread(_merged, parts, plan, iou), None
 
@@ -305,17 +357,34 @@ class Imaging:
         )  # fmt: skip
         crash_point("aggregator.detections-stored")
 
-    async def _load(self, plan: ImagePlan) -> list[Detections]:
+    async def _load(self, plan: ImagePlan, most: int) -> list[Detections]:
+        """What the image's chunks hold; no more in memory than so many rows and one chunk's.
+
+        Raises:
+            _Crowded: there are more.
+        """
         digest = plan.plan_digest
         reading = asyncio.Semaphore(_READS)
+        rows = 0
 
         async def one(ordinal: int) -> Detections:
-            chunk = chunk_id(plan.image_id, digest, ordinal)
+            nonlocal rows
+            key = keys.chunk_result(
+                plan.job_id, plan.image_id, chunk_id(plan.image_id, digest, ordinal)
+            )
             async with reading:
-                raw = await self.store.get(keys.chunk_result(plan.job_id, plan.image_id, chunk))
-            return from_ipc(raw)[0]
+                raw = await self.store.get(key) if rows <= most else b""
+            # others' rows may have come in the meantime
+            if rows > most:
+                return Detections.empty()
+            part = from_ipc(raw)[0]
+            rows += len(part)
+            return part
 
-        return await asyncio.gather(*(one(n) for n in range(plan.chunks)))
+        parts = await asyncio.gather(*(one(n) for n in range(plan.chunks)))
+        if rows > most:
+            raise _Crowded
+        return parts
 
     def _metadata(self, plan: ImagePlan) -> dict[str, str]:
         return {
@@ -337,7 +406,10 @@ def dismissal_key(job_id: str, image_id: str) -> str:
 
 
 def _merged(parts: list[Detections], plan: ImagePlan, iou: float) -> Detections:
-    return merge(Detections.concat(parts), plan.grid, iou)
+    rows = Detections.concat(parts)
+    # whoever loaded them holds them, too
+    parts.clear()
+    return merge(rows, plan.grid, iou)
 
 
 def _by_class(detections: Detections, classes: tuple[str, ...]) -> dict[str, int]:

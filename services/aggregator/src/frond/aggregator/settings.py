@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+from typing import Final
 
 from pydantic import Field
 
 from frond.runtime import ServiceSettings
+
+MAX_IMAGE_DETECTIONS: Final = 20_000_000
+"""Rows of an image's chunks; merging takes up to 175 bytes each."""
 
 
 class AggregatorSettings(ServiceSettings):
@@ -20,6 +24,11 @@ class AggregatorSettings(ServiceSettings):
     )
     merge_slots: int = Field(
         default=max(2, os.cpu_count() or 2), ge=1, description="images merged at once"
+    )
+    max_image_detections: int = Field(
+        default=MAX_IMAGE_DETECTIONS,
+        ge=1,
+        description="of one image, as its windows have them, before they are merged",
     )
     masks_at_once: int = Field(
         default=1, ge=1, description="images whose masks are made at once, each in a process"

@@ -131,7 +131,9 @@ class Aggregator:
             self.store, scratch_in(settings.cache), at_once=settings.masks_at_once,
             timeout_s=settings.masks_timeout_s, memory_mb=settings.masks_memory_mb,
         )  # fmt: skip
-        imaging = Imaging(self.store, settings.merge_slots, self.masking)
+        imaging = Imaging(
+            self.store, settings.merge_slots, self.masking, settings.max_image_detections
+        )
         self.closing = Closing(self.store, self.producer, imaging)
         self.image_stage = ImageStage(
             self._table("images", topics.DETECTED), imaging, self.producer

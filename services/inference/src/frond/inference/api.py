@@ -2,17 +2,22 @@
 
 import asyncio
 import tempfile
+import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
-from typing import IO, Annotated
+from typing import IO, Annotated, Any, TypeVar
+from weakref import WeakValueDictionary
 
 from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from starlette.requests import ClientDisconnect
 from starlette.types import Lifespan
 
-from frond.auth import Bodies, Gate, Rates, Scope
+from frond.auth import Bodies, Gate, Principal, Rates, Scope
 from frond.contracts.errors import JobRejected, ModelRejected, RasterRejected
 from frond.contracts.jobs import ModelRef
 from frond.contracts.reasons import Reason
@@ -20,7 +25,7 @@ from frond.inference import metrics
 from frond.inference.decoding import Decoded, Image
 from frond.inference.models import ModelCache
 from frond.inference.pipeline import Runner
-from frond.inference.predict import Prediction, predict
+from frond.inference.predict import Prediction, most_windows, predict
 from frond.inference.problems import MEDIA_TYPE, add_problems
 from frond.inference.settings import InferenceSettings
 from frond.raster import Limits
@@ -42,14 +47,45 @@ _IN_MEMORY = 1 << 20
 _REF_S = 1.0
 _REFS = 1000
 _PROBLEM = {"content": {MEDIA_TYPE: {"schema": {"type": "object"}}}}
+T = TypeVar("T")
 
 
 class _Room:
-    """For so many images in memory."""
+    """For so many images in memory; half of them, and one at least, may be one tenant's."""
 
     def __init__(self, places: int) -> None:
         self.places = asyncio.Semaphore(places)
         self.threads = ThreadPoolExecutor(places, thread_name_prefix="predict")
+        self._half = max(1, places // 2)
+        # a share that nobody holds or waits for is forgotten
+        self._shares = WeakValueDictionary[str, asyncio.Semaphore]()
+
+    @asynccontextmanager
+    async def place(self, tenant: str | None) -> AsyncIterator[None]:
+        """A place for an image. ``tenant``: None, whose share is all: the installation's own keys."""
+        share = None
+        if tenant is not None:
+            share = self._shares.setdefault(tenant, asyncio.Semaphore(self._half))
+        async with share or nullcontext(), self.places:
+            yield
+
+
+async def _never() -> None:
+    await asyncio.Event().wait()
+
+
+async def _unless(gone: Coroutine[Any, Any, object], work: Coroutine[Any, Any, T]) -> T:
+    """What comes of the work, unless ``gone`` ends first: ClientDisconnect then, once it has stopped."""
+    doing, leaving = asyncio.create_task(work), asyncio.create_task(gone)
+    try:
+        await asyncio.wait((doing, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not doing.done():
+            raise ClientDisconnect
+        return doing.result()
+    finally:
+        for task in (doing, leaving):
+            task.cancel()
+        await asyncio.wait((doing, leaving))
 
 
 class Predictor:
@@ -73,11 +109,10 @@ class Predictor:
         self._bodies = Bodies(settings.bodies_at_once, settings.body_silence_s)
         self._models = models
         self._runner = runner
-        self._predict = partial(predict, decode=decode)
+        self._predict = partial(predict, decode=decode, most=settings.predict_max_detections)
         self._limits = Limits(
             max_pixels=settings.predict_max_pixels,
             bomb_bytes=8 * settings.predict_max_pixels,
-            max_windows=10_000,
             max_detections=settings.max_detections,
             # nothing is gained by reading it twice
             verify_pixels=0,
@@ -90,8 +125,8 @@ class Predictor:
         for room in self._rooms.values():
             room.threads.shutdown(wait=False, cancel_futures=True)
 
-    async def admit(self, authorization: str | None) -> str:
-        """Let a request in; the result is whose it is, for :meth:`body`.
+    async def admit(self, authorization: str | None) -> Principal:
+        """Let a request in: who sends it.
 
         Raises:
             JobRejected: UNAUTHORIZED, FORBIDDEN without the scope ``submit``, RATE_LIMITED.
@@ -100,7 +135,7 @@ class Predictor:
         who.require(Scope.SUBMIT)
         self._rates.admit(who.subject)
         self._rates.admit_body(who.subject)
-        return who.subject
+        return who
 
     async def body(self, request: Request, subject: str, most: int) -> IO[bytes]:
         """A request's body, at its sender's pace and at most as many bytes, in a file that stands at
@@ -121,12 +156,20 @@ class Predictor:
         model: str | None,
         score: float | None,
         gsd_m: float | None = None,
+        *,
+        tenant: str | None = None,
+        gone: Callable[[], Coroutine[Any, Any, object]] = _never,
     ) -> Prediction:
         """The detections of one image.
 
         Args:
             read_body: reads the request's body, at most as many bytes as given, to a file that
                 stands at its end.
+            tenant: for whom; None: for nobody in particular.
+            gone: ends when, after its body, whoever sent the request has left.
+
+        Raises:
+            ClientDisconnect: they have.
         """
         ref = await self._meant(model)
         manifest = await self._models.registry.manifest(ref)
@@ -142,18 +185,39 @@ class Predictor:
             # a model that has to be loaded takes no place meanwhile; nor is it held for want of one
             await self._models.get(ref)
             room = self._rooms[manifest.server is not None]
-            async with room.places:
-                session = await self._models.get(ref)
-                body.seek(0)
-                data = body.read()
-                loop = asyncio.get_running_loop()
-                try:
-                    return await loop.run_in_executor(
-                        room.threads, self._predict, data, ref, session, self._runner, self._limits,
-                        score, gsd_m,
-                    )  # fmt: skip
-                except ModelRejected as e:
-                    raise ModelRejected(Reason.INFERENCE_FAILED, e.detail) from e
+            try:
+                return await _unless(gone(), self._run(room, tenant, body, ref, score, gsd_m))
+            except ModelRejected as e:
+                raise ModelRejected(Reason.INFERENCE_FAILED, e.detail) from e
+
+    async def _run(
+        self,
+        room: _Room,
+        tenant: str | None,
+        body: IO[bytes],
+        ref: ModelRef,
+        score: float | None,
+        gsd_m: float | None,
+    ) -> Prediction:
+        async with room.place(tenant):
+            session = await self._models.get(ref)
+            body.seek(0)
+            windows = most_windows(session.manifest, self._limits.max_pixels)
+            stop = threading.Event()
+            running = asyncio.get_running_loop().run_in_executor(
+                room.threads,
+                partial(
+                    self._predict, body.read(), ref, session, self._runner,
+                    replace(self._limits, max_windows=windows), score, gsd_m, stop=stop,
+                ),
+            )  # fmt: skip
+            try:
+                await asyncio.wait((running,))
+            finally:
+                stop.set()
+                # its place is free when its thread is
+                await asyncio.gather(running, return_exceptions=True)
+            return running.result()
 
     async def _meant(self, model: str | None) -> ModelRef:
         """The version that a request means, as of a second ago."""
@@ -200,6 +264,12 @@ async def _body(request: Request, most: int, pace: Callable[[int], Awaitable[Non
         got.close()
         raise
     return got
+
+
+async def _gone(request: Request) -> None:
+    """Ends when whoever sent this request, whose body was read, has left."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def make_app(find: Callable[[], Predictor], lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
@@ -250,10 +320,11 @@ def make_app(find: Callable[[], Predictor], lifespan: Lifespan[FastAPI] | None =
         """The image (GeoTIFF, PNG, JPEG or npy) is the request's body. Any size up to the limits:
         it is seen in windows, as in a job, and merged. Nothing is stored."""
         predictor = find()
-        whose = await predictor.admit(request.headers.get("authorization"))
+        who = await predictor.admit(request.headers.get("authorization"))
         found = await predictor.answer(
-            lambda most: predictor.body(request, whose, most), model, score, gsd_m
-        )
+            lambda most: predictor.body(request, who.subject, most), model, score, gsd_m,
+            tenant=who.tenant, gone=lambda: _gone(request),
+        )  # fmt: skip
         metrics.PREDICTIONS.labels("200").inc()
         return Response(found.model_dump_json(by_alias=True), media_type="application/json")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final
@@ -9,9 +10,12 @@ from typing import Any, Final
 import numpy as np
 from pydantic import BaseModel, Field
 
+from frond.contracts.errors import ModelRejected, RasterRejected
 from frond.contracts.ids import image_id
 from frond.contracts.jobs import ModelRef, Thresholds
+from frond.contracts.modelspec import ModelManifest
 from frond.contracts.plan import Georeference
+from frond.contracts.reasons import Reason
 from frond.inference import decoding
 from frond.inference.decoding import Decoded, Image
 from frond.inference.pipeline import Runner, check_count
@@ -21,6 +25,9 @@ from frond.models.session import ModelSession
 from frond.raster import Limits, PlanRequest, pixel_to_lonlat, pixel_to_map
 
 _CORNERS: Final = ((0, 1), (0, 3), (2, 3), (2, 1), (0, 1))
+_MOST_WINDOWS: Final = 10_000
+# a narrow image takes more windows than a square one of as many pixels
+_NARROW: Final = 2
 
 
 class Found(BaseModel):
@@ -55,6 +62,13 @@ class Prediction(BaseModel):
     detections: list[Found]
 
 
+def most_windows(manifest: ModelManifest, pixels: int) -> int:
+    """How many windows an image may be, so that one of so many pixels at the model's own scale is
+    none too large: whatever an image weighs as a file, its windows are what it costs."""
+    core = manifest.input.size - 2 * manifest.margin
+    return min(_MOST_WINDOWS, max(1, _NARROW * -(-pixels // core**2)))
+
+
 def predict(
     data: bytes,
     ref: ModelRef,
@@ -65,17 +79,21 @@ def predict(
     gsd_m: float | None = None,
     *,
     decode: Callable[[Image], Decoded],
+    most: int,
+    stop: threading.Event,
 ) -> Prediction:
     """Detections in an image given as bytes: GeoTIFF, PNG, JPEG or npy. Blocking.
 
     Args:
         decode: as :func:`frond.inference.decoding.decode`, in another process. An array of plain
             numbers is taken apart here.
+        most: detections in all windows together.
+        stop: once it is set no further chunk is run: nobody waits for the answer any more.
 
     Raises:
         RasterRejected: the bytes are no such image, it does not fit the model or the limits, or it
             kills whoever decodes it.
-        ModelRejected: the model failed.
+        ModelRejected: the model failed, or was stopped.
         ModelUnavailable: the server that runs it does not answer.
     """
     image = Image(
@@ -89,17 +107,31 @@ def predict(
     )  # fmt: skip
     if decoding.is_array(data):
         decode = decoding.decode
-    decoded = decode(image)
+    try:
+        decoded = decode(image)
+    except RasterRejected as e:
+        if e.reason is Reason.TOO_MANY:
+            raise RasterRejected(e.reason, f"{e.detail} Or upload it as a job.") from None
+        raise
     plan = decoded.plan
     thresholds = effective_thresholds(session.manifest, plan.thresholds)
     cores = session.manifest.task == "classification"
-    parts, count, first = [], 0, 0
+    parts, count, rows, first = [], 0, 0, 0
     while decoded.chunks:
         for windows in decoded.chunks:
+            if stop.is_set():
+                raise ModelRejected(Reason.INFERENCE_FAILED, "The run was stopped.")
             found = runner.request(session, [w.data for w in windows], thresholds)
             check_count(found, limits.max_detections)
             parts.append(assemble(found, windows, plan.grid, plan.source, cores=cores))
             count += len(windows)
+            rows += len(parts[-1])
+            if rows > most:
+                raise RasterRejected(
+                    Reason.TOO_MANY,
+                    f"The model finds more than {most} objects in the windows of this image; no "
+                    "more are answered here. Ask for a higher score, or upload it as a job.",
+                )
         first += len(decoded.chunks)
         if first >= plan.chunks:
             break

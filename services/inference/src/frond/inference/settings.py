@@ -79,10 +79,14 @@ class InferenceSettings(ServiceSettings, AuthSettings):
     gdal_cache_mb: int = Field(default=96, ge=16, description="of each reader")
     predict_max_bytes: int = Field(default=64 * MIB, ge=1, description="body of a /predict request")
     predict_max_pixels: int = Field(default=64_000_000, ge=1, description="of a /predict image")
+    predict_max_detections: int = Field(
+        default=50_000, ge=1, description="of a /predict image, in its windows together"
+    )
     predict_at_once: int = Field(
         default=4,
         ge=1,
         description="/predict images in memory: read, run or merged; other bodies wait on disk. "
+        "Half of them are one tenant's at most, and one at least. "
         "More than twice the model's batch is of no use. As many again where servers run their model",
     )
     predict_readers: int = Field(

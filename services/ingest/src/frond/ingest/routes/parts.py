@@ -34,6 +34,8 @@ router = APIRouter(
 
 _MIB = 1 << 20
 _MAX_PARTS = 10_000
+# signing a URL costs more than asking for it
+_PARTS_SIGNED = 1_000
 
 
 class BeginMultipart(Body):
@@ -47,7 +49,10 @@ class MultipartBegun(BaseModel):
     """Where to PUT each part; the answers' ETags belong into ``complete``."""
 
     upload_id: str
-    part_size: int
+    part_size: int = Field(
+        description="bytes of each part but the last: what was asked for, or more where that would be "
+        f"over {_PARTS_SIGNED} parts"
+    )
     part_urls: list[str]
     complete: str
     expires_in: int = Field(description="seconds")
@@ -166,7 +171,7 @@ async def begin_multipart(
     (await make_room(ingest, job_id, [name])).leave()
     # these bytes do not come by here
     ingest.rates.charge(who_asks(request).subject, body.size)
-    size = max(body.part_size, -(-body.size // _MAX_PARTS))
+    size = max(body.part_size, -(-body.size // _PARTS_SIGNED))
     key = keys.job_upload(job_id, name)
     expires = timedelta(seconds=settings.presign_seconds)
     upload_id, urls = await begin_parts(
