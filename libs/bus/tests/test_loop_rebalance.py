@@ -73,6 +73,17 @@ async def test_a_consumer_without_partitions_still_asks() -> None:
     assert consumer.rebalances == 0
 
 
+async def test_a_rebalance_that_does_not_end_keeps_nobody() -> None:
+    """aiokafka waits for its end without a limit; the loop must hear meanwhile that it is to stop."""
+
+    class Joining(Consumer):
+        async def getmany(self, *_: TopicPartition, **__: Any) -> Any:
+            await asyncio.Event().wait()
+
+    async with asyncio.timeout(30):
+        await loop_of(Joining(), None)._read()
+
+
 @pytest.mark.parametrize("told", [True, False], ids=["told", "told later"])
 async def test_a_message_read_across_a_rebalance_is_handled(told: bool) -> None:
     """Dropping it would lose it: aiokafka has moved its position on."""

@@ -109,6 +109,19 @@ async def test_closing_waits_for_no_pause(tmp_path: Path) -> None:
         await running
 
 
+async def test_a_call_that_is_given_up_in_a_pause_keeps_no_reader(tmp_path: Path) -> None:
+    """Nobody waits for it: the next call has the reader at once."""
+    lost = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    sandbox = Sandbox(1, pauses_s=(600.0,), lost=lambda _: loop.call_soon_threadsafe(lost.set))
+    running = asyncio.create_task(sandbox.run(_killed, (str(tmp_path / "lives"), 9), 60))
+    async with asyncio.timeout(60):
+        await lost.wait()
+        running.cancel()
+        assert await sandbox.run(abs, -3, 60) == 3
+    await asyncio.to_thread(sandbox.close)
+
+
 async def test_an_image_is_not_blamed_for_a_reader_that_died_before(sandbox: Sandbox) -> None:
     """Readers that are killed while they wait cost the next call nothing but time."""
     for child in [await sandbox.run(os.getpgid, 0, 60) and c for c in sandbox._children]:

@@ -14,6 +14,7 @@ import pytest
 
 from frond.contracts.errors import ObjectMissing, StoreUnavailable
 from frond.store import ObjectStore, StoreSettings
+from frond.store.s3 import NoTemporaryKeys, keys_for_writing
 
 BODY = b"pixels" * 3
 # as MinIO sends them, in its order
@@ -168,3 +169,23 @@ async def test_what_will_never_be_read_is_not_waited_for(
         await store.get("a.tif", bucket="another")
     with pytest.raises(StoreUnavailable, match=code):
         await store.get("a.tif")
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind"),
+    [
+        ("501 Not Implemented", error("NotImplemented"), NoTemporaryKeys),
+        ("403 Forbidden", error("AccessDenied"), NoTemporaryKeys),
+        ("500 Internal Server Error", error("InternalError"), StoreUnavailable),
+        ("503 Service Unavailable", error("SlowDown"), StoreUnavailable),
+        ("507 Insufficient Storage", b"", StoreUnavailable),
+        ("200 OK", b"", StoreUnavailable),
+    ],
+)
+async def test_a_store_without_temporary_keys_is_not_one_that_is_busy(
+    store: ObjectStore, line: Line, status: str, body: bytes, kind: type[Exception]
+) -> None:
+    """A sender asks again where it is an outage, and does otherwise where there are none."""
+    line.says = whole(status, body)
+    with pytest.raises(kind):
+        await store.in_thread(lambda: keys_for_writing(store.settings, "uploads/x.tif", 3600))

@@ -167,11 +167,16 @@ class _Loop:
             return
         most = self.ahead.batch(len(self.trackers))
         # without a partition, too: a consumer that never asks is taken for dead by aiokafka, which
-        # would leave the group for good, and hears of no error in joining it
+        # would leave the group for good, and hears of no error in joining it. But then it waits for the
+        # end of a rebalance, whatever it was told; what it has to give, it gives without waiting
+        limit_s = None if self.trackers else 2 * _WAIT_S
         try:
-            got = await self.consumer.getmany(
-                *room, timeout_ms=int(_WAIT_S * 1000), max_records=most
-            )
+            async with asyncio.timeout(limit_s):
+                got = await self.consumer.getmany(
+                    *room, timeout_ms=int(_WAIT_S * 1000), max_records=most
+                )
+        except TimeoutError:
+            return
         except (KafkaError, OSError) as e:
             _log.warning("reading from the broker failed", topic=self.topic.name, error=repr(e))
             await asyncio.sleep(_WAIT_S)

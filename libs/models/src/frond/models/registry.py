@@ -212,6 +212,8 @@ class Registry:
                 if full is None:
                     raise
                 if not await asyncio.to_thread(cached.drop_oldest, models):
+                    if full is e:
+                        raise
                     raise full from e
 
     async def _download(self, ref: ModelRef, target: Path) -> None:

@@ -92,6 +92,7 @@ class Sandbox:
         self._local = threading.local()
         self._lock = threading.Lock()
         self._children: set[_Child] = set()
+        self._pausing: set[_Hold] = set()
         self._closing = threading.Event()
 
     async def run(
@@ -142,9 +143,11 @@ class Sandbox:
         """End the children, whatever they are doing."""
         self._closing.set()
         with self._lock:
-            children = set(self._children)
+            children, pausing = set(self._children), set(self._pausing)
         for child in children:
             child.process.kill()
+        for hold in pausing:
+            hold.let_go()
         # whoever waits for a child sees it die, and gives up
         self._pool.shutdown(wait=True, cancel_futures=True)
         with self._lock:
@@ -162,6 +165,8 @@ class Sandbox:
         while lives and starts:
             if self._closing.is_set():
                 raise ReaderFailed("the sandbox is closed")
+            if hold.over.is_set():
+                raise ReaderFailed("given up")
             child = self._child()
             try:
                 with hold.on(child):
@@ -178,13 +183,13 @@ class Sandbox:
                 ) from None
             except (EOFError, OSError):
                 # a decoder that crashes ends by another signal; those that end a child here say so first
-                ours = hold.over or self._closing.is_set()
+                ours = hold.over.is_set() or self._closing.is_set()
                 if ours or child.exit_code() != -signal.SIGKILL:
                     self._lose(child, "died")
                     lives -= 1
                 else:
                     self._lose(child, "killed")
-                    self._pause(pauses)
+                    self._pause(pauses, hold)
             else:
                 return cast(R, _opened(answer))
         if lives:
@@ -195,7 +200,7 @@ class Sandbox:
             "gdal_translate -of COG.",
         )
 
-    def _pause(self, pauses: Iterator[float]) -> None:
+    def _pause(self, pauses: Iterator[float], hold: _Hold) -> None:
         """Leave a killed child's memory to others, for the next of its call's pauses."""
         pause = next(pauses, None)
         if pause is None:
@@ -205,7 +210,16 @@ class Sandbox:
                 "runs out here. Send the image again when there is less to do; if it fails by itself, "
                 "too, re-tile it, for example with gdal_translate -of COG.",
             )
-        self._closing.wait(pause)
+        with self._lock:
+            if self._closing.is_set():
+                return
+            self._pausing.add(hold)
+        try:
+            # who gives up meanwhile keeps no reader from others
+            hold.over.wait(pause)
+        finally:
+            with self._lock:
+                self._pausing.discard(hold)
 
     def _child(self) -> _Child:
         child: _Child | None = getattr(self._local, "child", None)
@@ -239,12 +253,12 @@ class _Hold:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._child: _Child | None = None
-        self.over = False
+        self.over = threading.Event()
 
     @contextlib.contextmanager
     def on(self, child: _Child) -> Iterator[None]:
         with self._lock:
-            if self.over:
+            if self.over.is_set():
                 raise ReaderFailed("given up")
             self._child = child
         try:
@@ -255,7 +269,7 @@ class _Hold:
 
     def let_go(self) -> None:
         with self._lock:
-            self.over = True
+            self.over.set()
             if self._child is not None:
                 self._child.process.kill()
 

@@ -14,6 +14,7 @@ from datetime import datetime
 from http.client import HTTPResponse, IncompleteRead
 from typing import Any, Final, cast
 from urllib.parse import urlsplit
+from xml.etree.ElementTree import ParseError
 
 import urllib3
 from minio import Minio
@@ -147,6 +148,16 @@ class _Pool(urllib3.PoolManager):
         return super().urlopen(method, url, redirect=redirect, **kw)
 
 
+class _Frank(_Pool):
+    """Tells a store that cannot just now from one that cannot at all: minio-py does not, of keys."""
+
+    def urlopen(self, method: str, url: str, redirect: bool = True, **kw: Any) -> Any:  # type: ignore[override]
+        answer = super().urlopen(method, url, redirect=redirect, **kw)
+        if answer.status == 429 or (answer.status >= 500 and answer.status != 501):
+            raise ServerError(f"HTTP {answer.status}", answer.status)
+        return answer
+
+
 _SHA256: Final = "x-amz-content-sha256"
 
 
@@ -248,11 +259,13 @@ def keys_for_writing(settings: StoreSettings, key: str, seconds: int) -> Provide
     provider = AssumeRoleProvider(
         sts_endpoint=settings.endpoint, access_key=settings.access_key,
         secret_key=settings.secret_key, duration_seconds=seconds, policy=json.dumps(policy),
-        region=settings.region, http_client=_pool(),
+        region=settings.region, http_client=_pool(_Frank),
     )  # fmt: skip
     with translated("asking for temporary keys"):
         try:
             provider.retrieve()
+        except ParseError as e:
+            raise InvalidResponseError(200, None, str(e)) from e
         except ValueError as e:
             raise NoTemporaryKeys(str(e)) from e
     return provider
@@ -262,8 +275,8 @@ class NoTemporaryKeys(FrondError):
     """The object store lends no keys."""
 
 
-def _pool() -> _Pool:
-    return _Pool(
+def _pool(kind: type[_Pool] = _Pool) -> _Pool:
+    return kind(
         timeout=urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=READ_TIMEOUT_S),
         maxsize=64,
         blocksize=_SEND_AT_ONCE,

@@ -180,7 +180,9 @@ class JobStage:
                 return False
             if isinstance(event, JobCancelled) and not await self._is_open(job_id):
                 self._drop(job_id)
-                await self.closing.tell_deleted(job_id)
+                # it may have ended between the two looks: its marker goes after that is stored
+                if await self.closing.completed(job_id) is None:
+                    await self.closing.tell_deleted(job_id)
                 return False
             self.closing.forget(job_id)
         if record is None:
