@@ -14,6 +14,7 @@ import pytest
 from inference_bench import PLACES, SIZE, Bench, busy
 from pydantic import SecretStr, ValidationError
 
+from frond.auth.principal import INSTALLATION
 from frond.contracts.errors import ModelRejected, ModelUnavailable
 from frond.contracts.jobs import ModelRef
 from frond.contracts.reasons import Reason
@@ -290,9 +291,10 @@ async def test_predict_answers_503_with_a_time_to_come_back(
     session = ModelSession(served_folder(local, tmp_path / "served", server.url))
 
     class Away:
-        async def admit(self, _: str | None) -> None: ...
+        async def admit(self, _: str | None) -> Any:
+            return INSTALLATION, None
 
-        async def answer(self, *_: Any) -> Any:
+        async def answer(self, *_: Any, **__: Any) -> Any:
             server.script.append(("/infer", busy))
             return session.run([np.zeros((3, SIZE, SIZE), np.uint8)])
 
