@@ -292,7 +292,7 @@ async def test_predict_answers_503_with_a_time_to_come_back(
 
     class Away:
         async def admit(self, _: str | None) -> Any:
-            return INSTALLATION, None
+            return INSTALLATION
 
         async def answer(self, *_: Any, **__: Any) -> Any:
             server.script.append(("/infer", busy))
