@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, TypeVar
 
 from pydantic import ValidationError
 
@@ -47,6 +47,7 @@ _FRUITLESS: Final = (
     "logs and among the dead letters. Sending the image again is worth a try."
 )
 _log = get_logger(__name__)
+E = TypeVar("E", ImageUploaded, ImageRejected)
 
 
 @dataclass
@@ -183,13 +184,8 @@ class Reconciler:
             await self._image_again(job_id, image_id, chunks, give_up)
 
     async def _upload_again(self, job_id: str, image_id: str, give_up: bool) -> None:
-        try:
-            raw = await self.store.get(keys.job_input_record(job_id, image_id))
-            event = ImageUploaded.model_validate_json(raw)
-        except (ObjectMissing, ValidationError) as e:
-            _log.error(
-                "an input record cannot be read", job_id=job_id, image_id=image_id, error=str(e)
-            )
+        event = await self._recorded(keys.job_input_record(job_id, image_id), ImageUploaded)
+        if event is None:
             return
         if give_up:
             name = event.name or event.image.rsplit("/", 1)[-1]
@@ -198,15 +194,16 @@ class Reconciler:
         await self._send("uploaded", topics.UPLOADED, [event])
 
     async def _refused_again(self, job_id: str, image_id: str) -> None:
+        event = await self._recorded(keys.job_refused_record(job_id, image_id), ImageRejected)
+        if event is not None:
+            await self._send("refused", topics.DETECTED, [event])
+
+    async def _recorded(self, key: str, kind: type[E]) -> E | None:
         try:
-            raw = await self.store.get(keys.job_refused_record(job_id, image_id))
-            event = ImageRejected.model_validate_json(raw)
+            return kind.model_validate_json(await self.store.get(key))
         except (ObjectMissing, ValidationError) as e:
-            _log.error(
-                "a refusal's record cannot be read", job_id=job_id, image_id=image_id, error=str(e)
-            )
-            return
-        await self._send("refused", topics.DETECTED, [event])
+            _log.error("an image's record cannot be read", key=key, error=str(e))
+            return None
 
     async def _image_again(
         self, job_id: str, image_id: str, there: set[str], give_up: bool
