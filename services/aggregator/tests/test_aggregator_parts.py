@@ -10,7 +10,7 @@ from aiokafka import TopicPartition
 from hypothesis import given
 from hypothesis import strategies as st
 
-from frond.aggregator.imaging import failure_key
+from frond.aggregator.chunks import failure_key
 from frond.aggregator.lanes import Lanes
 from frond.aggregator.pulse import Pulse
 from frond.aggregator.spill import Outcomes

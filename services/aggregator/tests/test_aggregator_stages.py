@@ -13,11 +13,13 @@ import aggregator_world as world
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from frond.aggregator import chunks as chunks_module
 from frond.aggregator import imaging as imaging_module
+from frond.aggregator.chunks import dismissal_key
 from frond.aggregator.closing import Closing, roster_key
 from frond.aggregator.ending import Roster
 from frond.aggregator.handlers import ImageStage, JobStage
-from frond.aggregator.imaging import Imaging, dismissal_key
+from frond.aggregator.imaging import Imaging
 from frond.aggregator.jobs import record_key
 from frond.aggregator.reconcile import Reconciler
 from frond.aggregator.settings import AggregatorSettings
@@ -373,7 +375,7 @@ async def test_an_image_of_too_many_detections_is_turned_down_before_they_are_lo
 ) -> None:
     """With as many as there may be it is done; with one more it fails, and what is left is not
     read: neither as an image among others nor as one alone."""
-    monkeypatch.setattr(imaging_module, "_READS", 1)
+    monkeypatch.setattr(chunks_module, "_READS", 1)
     few, many = found(await w.detect(0)), found(await w.detect(1))
     ids = [w.image(n)[0] for n in range(2)]
     done = await Imaging(w.store, 2, max_detections=few).finish(w.job_id, ids[0])

@@ -142,7 +142,7 @@ async def test_windows_read_apart_give_the_same_bytes(inference: Inference, tmp_
     """As if the raster was read in the service's own process."""
     chunk = (await chunks(inference, "plain", tmp_path))[0]
     session = await inference.models.get(chunk.model)
-    windows, _ = await inference.worker._read(chunk, session)
+    windows, _ = await inference.worker._reading.windows(chunk, session)
     block = Block(chunk.source, chunk.grid, chunk.windows, session.layout)
     for there, here in zip(windows, read_block(block), strict=True):
         assert there.index == here.index

@@ -260,7 +260,7 @@ async def test_a_read_that_fails_is_the_shadows_alone(made: Made) -> None:
             raise troubles.pop()
         return await reading(block)
 
-    made.bench.worker._read_block = read
+    made.bench.worker._reading._read = read
     assert (await made.handle()).reason is None
     assert made.failure().reason is Reason.READER_DIED
     assert (await made.handle(made.another(1))).reason is None

@@ -28,7 +28,7 @@ class Full(Bench):
         self.read = 0
         self._put = self.results.put_if_absent
         self.results.put_if_absent = self._refusing  # type: ignore[method-assign]
-        self.worker._read_block = self._counting
+        self.worker._reading._read = self._counting
 
     async def _refusing(self, key: str, data: bytes, kind: str) -> bytes:
         if self.troubles:

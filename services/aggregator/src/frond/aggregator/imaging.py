@@ -8,61 +8,30 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Final
 
 from frond.aggregator import metrics
-from frond.aggregator.images import (
-    ChunkFailure,
-    completed_outcome,
-    failed_outcome,
-    is_dismissed,
-    rejected_outcome,
-)
+from frond.aggregator.chunks import Chunks, Crowded, dismissal_key, failure_key, load, look
+from frond.aggregator.images import ChunkFailure, completed_outcome, is_dismissed, rejected_outcome
 from frond.aggregator.masking import ARROW_TYPE, Masking
 from frond.aggregator.settings import MAX_IMAGE_DETECTIONS
 from frond.artifacts import write_image_artifacts
 from frond.contracts import keys
 from frond.contracts.errors import ObjectMissing, RasterRejected
 from frond.contracts.events import ChunkDetected, ImageEmpty, ImageFinished, ImageRejected
-from frond.contracts.ids import chunk_id
 from frond.contracts.jobs import ImageOutcome, Timings
 from frond.contracts.modelspec import ModelManifest
 from frond.contracts.plan import ImagePlan
 from frond.contracts.reasons import Reason
 from frond.masks.table import Polygons
-from frond.merge import Detections, from_ipc, merge, to_ipc
+from frond.merge import Detections, merge, to_ipc
 from frond.models import Registry, effective_thresholds
 from frond.runtime import crash_point, get_logger
 from frond.store import Marks, ObjectStore
 
-_READS: Final = 8
 _SHARED: Final = 4
 """All slots together merge at most one part in so many of what one image may have."""
 _log = get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class _Chunks:
-    """What the store holds of a plan's chunks."""
-
-    missing: int = 0
-    failures: tuple[ChunkFailure, ...] = ()
-    dismissed: ChunkFailure | None = None
-
-    def outcome(self, plan: ImagePlan) -> ImageOutcome | None:
-        """The image's outcome if a chunk of it failed, or was not run in a cancelled job."""
-        if self.missing and self.dismissed is not None:
-            return rejected_outcome(
-                plan.job_id, plan.image_id, plan.image, plan.name, self.dismissed.reason,
-                self.dismissed.detail, plan,
-            )  # fmt: skip
-        return failed_outcome(plan, list(self.failures)) if self.failures else None
-
-
-class _Crowded(Exception):
-    """An image's chunks have more rows than may be loaded."""
 
 
 class Imaging:
@@ -157,7 +126,7 @@ class Imaging:
         if plan is None:
             _log.warning("an image without a plan", job_id=job_id, image_id=image_id)
             return None
-        chunks = _Chunks() if seen == plan.plan_digest else await self._chunks(plan)
+        chunks = Chunks() if seen == plan.plan_digest else await look(self.store, plan)
         if chunks.missing and chunks.dismissed is None:
             _log.warning(
                 "chunks are missing", job_id=job_id, image_id=image_id, missing=chunks.missing
@@ -172,7 +141,7 @@ class Imaging:
             slots = self.masking.slots if masks else self._slots
             try:
                 merged = await self._in_turn(slots, plan, manifest, self._share, unless_cancelled)
-            except _Crowded:
+            except Crowded:
                 merged = await self._in_turn(
                     self._large, plan, manifest, self._max_detections, unless_cancelled
                 )
@@ -247,38 +216,6 @@ class Imaging:
             timings=timings or Timings(),
         )
 
-    async def _chunks(self, plan: ImagePlan) -> _Chunks:
-        digest = plan.plan_digest
-        ordinals = {chunk_id(plan.image_id, digest, n): n for n in range(plan.chunks)}
-        results: set[int] = set()
-        failed: list[str] = []
-        dismissal, dismissed = dismissal_key(plan.job_id, plan.image_id), None
-        async for item in self.store.list(keys.chunks_prefix(plan.job_id, plan.image_id)):
-            name, _, kind = item.key.rsplit("/", 1)[-1].partition(".")
-            ordinal = ordinals.get(name)
-            if item.key == dismissal:
-                dismissed = ChunkFailure.model_validate_json(await self.store.get(item.key))
-            elif ordinal is None:
-                continue  # of another plan of this image
-            elif kind == "arrow":
-                results.add(ordinal)
-            elif kind == "failed.json":
-                failed.append(item.key)
-        failures = [ChunkFailure.model_validate_json(raw) for raw in await self._read(failed)]
-        there = results | {f.ordinal for f in failures}
-        # a chunk that failed whole and was done later by a copy of its event is done
-        failures = [f for f in failures if not (f.whole and f.ordinal in results)]
-        return _Chunks(plan.chunks - len(there), tuple(failures), dismissed)
-
-    async def _read(self, names: Iterable[str]) -> list[bytes]:
-        reading = asyncio.Semaphore(_READS)
-
-        async def one(name: str) -> bytes:
-            async with reading:
-                return await self.store.get(name)
-
-        return await asyncio.gather(*(one(name) for name in names))
-
     async def _in_turn(
         self,
         turns: asyncio.Semaphore | asyncio.Lock,
@@ -302,14 +239,14 @@ class Imaging:
         """What the image's chunks give, written; None where one of them is not there.
 
         Raises:
-            _Crowded: they have more than so many rows, and fewer than an image may have, perhaps.
+            Crowded: they have more than so many rows, and fewer than an image may have, perhaps.
         """
         try:
             merged, polygons = await self._found(plan, manifest, most)
         except ObjectMissing as e:
             _log.warning("a chunk is missing", image_id=plan.image_id, error=str(e))
             return None
-        except _Crowded:
+        except Crowded:
             if most < self._max_detections:
                 raise
             return rejected_outcome(
@@ -345,7 +282,7 @@ class Imaging:
             regions = await self.masking.make(plan, manifest)
             windows = regions.windows(plan.grid)
             return Detections.of(regions.boxes, regions.scores, regions.classes, windows), regions
-        parts = await self._load(plan, most)
+        parts = await load(self.store, plan, most)
         iou = effective_thresholds(manifest, plan.thresholds).merge_iou
         return await asyncio.to_thread(_merged, parts, plan, iou), None
 
@@ -357,35 +294,6 @@ class Imaging:
         )  # fmt: skip
         crash_point("aggregator.detections-stored")
 
-    async def _load(self, plan: ImagePlan, most: int) -> list[Detections]:
-        """What the image's chunks hold; no more in memory than so many rows and one chunk's.
-
-        Raises:
-            _Crowded: there are more.
-        """
-        digest = plan.plan_digest
-        reading = asyncio.Semaphore(_READS)
-        rows = 0
-
-        async def one(ordinal: int) -> Detections:
-            nonlocal rows
-            key = keys.chunk_result(
-                plan.job_id, plan.image_id, chunk_id(plan.image_id, digest, ordinal)
-            )
-            async with reading:
-                raw = await self.store.get(key) if rows <= most else b""
-            # others' rows may have come in the meantime
-            if rows > most:
-                return Detections.empty()
-            part = from_ipc(raw)[0]
-            rows += len(part)
-            return part
-
-        parts = await asyncio.gather(*(one(n) for n in range(plan.chunks)))
-        if rows > most:
-            raise _Crowded
-        return parts
-
     def _metadata(self, plan: ImagePlan) -> dict[str, str]:
         return {
             "image_id": plan.image_id,
@@ -393,16 +301,6 @@ class Imaging:
             "model": plan.model.name,
             "model_digest": plan.model.digest,
         }
-
-
-def failure_key(job_id: str, image_id: str, chunk: str) -> str:
-    """Where it is kept that windows of a chunk failed."""
-    return f"{keys.chunks_prefix(job_id, image_id)}{chunk}.failed.json"
-
-
-def dismissal_key(job_id: str, image_id: str) -> str:
-    """Where it is kept that chunks were not run because the job was cancelled."""
-    return f"{keys.chunks_prefix(job_id, image_id)}dismissed.json"
 
 
 def _merged(parts: list[Detections], plan: ImagePlan, iou: float) -> Detections:

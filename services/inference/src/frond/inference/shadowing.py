@@ -35,10 +35,9 @@ from frond.inference.ports import Models, Results
 from frond.inference.results import RESULT_TYPE, check_fit, run
 from frond.models import effective_thresholds
 from frond.models.session import ModelSession
-from frond.raster import WindowPixels
+from frond.raster import Layout, WindowPixels
 from frond.runtime import get_logger
 
-Layout = Literal["CHW", "HWC"]
 Windows = Callable[[tuple[int, ...]], Awaitable[tuple[Sequence[WindowPixels], Layout]]]
 """Gives these windows of the chunk, and how their pixels lie."""
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AsyncExitStack, nullcontext, suppress
-from dataclasses import replace
 from typing import Any, Final
 
 from frond.contracts import keys
@@ -17,7 +15,6 @@ from frond.contracts.errors import (
     ModelUnavailable,
     ObjectMissing,
     Outage,
-    RasterRejected,
     UserError,
 )
 from frond.contracts.events import ChunkDetected, ChunkPlanned
@@ -28,12 +25,13 @@ from frond.inference.deaths import MOST_ALONE, Deaths, Run, Trial
 from frond.inference.outages import Failing, Patience, since
 from frond.inference.pipeline import Runner, at_once
 from frond.inference.ports import Models, ReadBlock, Results, Watch
-from frond.inference.results import RESULT_TYPE, check_fit, detections_in, run
-from frond.inference.shadowing import Layout, Shadowing, kept, share_of
+from frond.inference.reading import FailedBefore, Reading, SourceGone
+from frond.inference.results import RESULT_TYPE, detections_in, run
+from frond.inference.shadowing import Shadowing, kept, share_of
 from frond.inference.turns import Room, Turns
 from frond.models import effective_thresholds
 from frond.models.session import ModelSession
-from frond.raster import DOUBTFUL, JUDGED_BYTES, Block, Limits, WindowPixels
+from frond.raster import Layout, Limits, WindowPixels
 from frond.runtime import crash_point, get_logger, wait_out
 
 _log = get_logger(__name__)
@@ -49,11 +47,6 @@ _FOR_GOOD: Final = {
     # of a reader that was killed: it may pass, and whoever reads has paused for that
     Reason.UNAVAILABLE,
 }  # fmt: skip
-# what costs readers, or their time: an image's other chunks are not given to another one
-_COSTLY: Final = (Reason.READER_DIED, Reason.READ_TIMEOUT, Reason.UNAVAILABLE)
-# a line may be so slow that reading in place takes too long
-_DOUBTFUL: Final = DOUBTFUL | {Reason.READ_TIMEOUT}
-_REMEMBERED: Final = 1000
 _LONGEST_DETAIL: Final = 2000
 """Characters: a foreign word in it must not make an event that no topic takes."""
 
@@ -64,10 +57,6 @@ _DIED: Final = (
     "FROND_THREADS lower) or the model's graph makes ONNX Runtime crash. When that is mended, send the "
     "job's failed images once more."
 )
-
-
-class _Gone(ObjectMissing):
-    """The store itself says that the image is not there."""
 
 
 class Worker:
@@ -104,7 +93,8 @@ class Worker:
         self._results = results
         self._models = models
         self._runner = runner
-        self._read_block = read
+        self._failed_before = FailedBefore()
+        self._reading = Reading(results, read, readers, self._failed_before)
         self._max_detections = max_detections
         self._pauses_s = pauses_s
         self._patience = Patience(patience_s)
@@ -112,9 +102,7 @@ class Worker:
         self._shadows = shadows
         self._deaths = deaths
         self._room = Room()
-        self._failed_before: OrderedDict[tuple[str, Reason], str] = OrderedDict()
         self._failing = Failing()
-        self._readers = asyncio.Semaphore(readers)
         # one that runs and one that is finished, or as many as share runs
         self._workers = ThreadPoolExecutor(in_flight + 1, thread_name_prefix="chunk")
         self._turns = Turns()
@@ -150,11 +138,11 @@ class Worker:
                 return await self._handle(event)
             except Outage:
                 raise
-            except _Gone as e:
+            except SourceGone as e:
                 return self._failed(event, Reason.OBJECT_MISSING, str(e))
             except UserError as e:
                 if e.reason in _FOR_GOOD:
-                    self._remember(event.image_id, e.reason, e.detail)
+                    self._failed_before.add(event.image_id, e.reason, e.detail)
                     return self._failed(event, e.reason, e.detail)
                 reason, detail, by_model = e.reason, e.detail, isinstance(e, ModelRejected)
                 if by_model:
@@ -173,18 +161,13 @@ class Worker:
                     image_id=event.image_id, chunk_id=event.chunk_id, exc_info=e,
                 )  # fmt: skip
             # one failed chunk fails its image: the others need not wait as long for the same
-            if pause is None or (event.image_id, reason) in self._failed_before:
+            if pause is None or self._failed_before.detail(event.image_id, reason) is not None:
                 break
             if by_model and self._failing.for_long(event.model.digest):
                 break
             await asyncio.sleep(pause)
-        self._remember(event.image_id, reason, detail)
+        self._failed_before.add(event.image_id, reason, detail)
         return self._failed(event, reason, detail)
-
-    def _remember(self, image_id: str, reason: Reason, detail: str) -> None:
-        self._failed_before[image_id, reason] = detail
-        while len(self._failed_before) > _REMEMBERED:
-            self._failed_before.popitem(last=False)
 
     async def _handle(self, event: ChunkPlanned) -> ChunkDetected:
         began = time.perf_counter()
@@ -232,7 +215,7 @@ class Worker:
         ``held`` is held for as long as the model runs, also where nobody waits for it any more;
         ``runs`` is ended before the result is stored.
         """
-        windows, read = await self._read(event, session)
+        windows, read = await self._reading.windows(event, session)
         thresholds = effective_thresholds(session.manifest, event.thresholds)
         look = self._watch and self._watch.look(event, session.manifest, thresholds)
         saw = look.saw if look else None
@@ -298,11 +281,7 @@ class Worker:
         async def windows(chosen: tuple[int, ...]) -> tuple[Sequence[WindowPixels], Layout]:
             if seen is not None:
                 return seen
-            self._results.check(event.source.uri)
-            async with self._readers:
-                again = await self._read_block(Block(event.source, event.grid, chosen, "CHW"))
-            await self._unchanged(event)
-            return again, "CHW"
+            return await self._reading.again(event, chosen, "CHW"), "CHW"
 
         if self._shadows is not None:
             await self._shadows.beside(event, windows, again=seen is None)
@@ -327,60 +306,6 @@ class Worker:
         except ObjectMissing:
             return None
         return await asyncio.to_thread(detections_in, raw)
-
-    async def _read(
-        self, event: ChunkPlanned, session: ModelSession
-    ) -> tuple[list[WindowPixels], float]:
-        """The chunk's windows, in order, surely of the object that was planned."""
-
-        check_fit(event, session)
-        self._results.check(event.source.uri)
-        block = Block(event.source, event.grid, event.windows, session.layout)
-        # also while a damaged image is judged: its other chunks wait for that
-        async with self._readers:
-            started = time.perf_counter()
-            for reason in _COSTLY:
-                if (detail := self._failed_before.get((event.image_id, reason))) is not None:
-                    raise RasterRejected(reason, detail)
-            try:
-                windows = await self._read_doubted(event, block)
-            except RasterRejected as e:
-                if e.reason in _COSTLY:
-                    self._remember(event.image_id, e.reason, e.detail)
-                raise
-        # after, because an object replaced while it was read gives windows of two rasters
-        await self._unchanged(event)
-        return windows, time.perf_counter() - started
-
-    async def _read_doubted(self, event: ChunkPlanned, block: Block) -> list[WindowPixels]:
-        """The block, in place; where that tells of damage, a whole copy of the image decides."""
-        try:
-            return await self._read_block(block)
-        except RasterRejected as e:
-            # a replaced object may look damaged: the truer reason goes first
-            await self._unchanged(event)
-            known = (event.image_id, e.reason) in self._failed_before
-            if e.reason not in _DOUBTFUL or known or event.source.size > JUDGED_BYTES:
-                raise
-            detail = e.detail
-        async with self._results.copy(event.source.uri) as whole:
-            source = event.source.model_copy(update={"uri": str(whole)})
-            windows = await self._read_block(replace(block, source=source))
-        _log.warning("an image only looked damaged", chunk_id=event.chunk_id, detail=detail)
-        return windows
-
-    async def _unchanged(self, event: ChunkPlanned) -> None:
-        try:
-            etag = await self._results.etag(event.source.uri)
-        except ObjectMissing:
-            raise _Gone(
-                "The image was deleted from the store before it was processed. Send it again."
-            ) from None
-        if etag.strip('"') != event.source.etag.strip('"'):
-            raise RasterRejected(
-                Reason.OBJECT_CHANGED,
-                "The image was replaced in the store after its processing began. Send it again.",
-            )
 
     def _done(
         self, event: ChunkPlanned, key: str, detections: int, timings: Timings
