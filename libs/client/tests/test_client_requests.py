@@ -121,6 +121,21 @@ def test_a_request_that_is_still_under_way_is_waited_for(
     assert naps[1] == 2
 
 
+def test_a_replay_beside_another_is_refused_at_once(
+    client: Client, service: Any, naps: list[float]
+) -> None:
+    """409 says that a round is under way, for days perhaps: its Retry-After keeps no other job waiting.
+    A service that is away is waited for as ever."""
+    ends = iter([503, 409])
+    service.trouble = lambda r: httpx.Response(
+        next(ends), headers={"retry-after": "30"}, json={"detail": "Being sent once more already."}
+    )
+    with pytest.raises(FrondClientError, match="already") as caught:
+        client.replay_webhooks("survey-7")
+    assert caught.value.status == 409
+    assert naps == [30]
+
+
 def test_a_service_that_stays_away_is_given_up(client: Client, service: Any) -> None:
     service.trouble = lambda r: httpx.Response(503, json={"detail": "The store does not answer."})
     with pytest.raises(NotReachable, match="The store does not answer"):

@@ -279,8 +279,13 @@ class Client(Connection):
         """Have an ended job's webhooks sent once more: same ``webhook-id``, same body.
 
         Returns the new round; nothing where the job asked for no webhook.
+
+        Raises:
+            FrondClientError: 409: it has not ended, or another round is under way, which may last
+                for days and is not waited for.
         """
-        return list(self._json("POST", f"/jobs/{quote(job_id)}/webhooks/replay")["webhooks"])
+        path = f"/jobs/{quote(job_id)}/webhooks/replay"
+        return list(self._json("POST", path, final={409})["webhooks"])
 
     def ended(self, since: datetime | None = None, until: datetime | None = None) -> Iterator[str]:
         """Ids of the jobs that ended from ``since`` up to, not including, ``until``; newest first.

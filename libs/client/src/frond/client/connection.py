@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -68,21 +68,28 @@ class Connection:
     def _hear(self, _: httpx.Response) -> None:
         self._answered = True
 
-    def _request(self, method: str, path: str, **more: Any) -> httpx.Response:
+    def _request(
+        self, method: str, path: str, *, final: Collection[int] = (), **more: Any
+    ) -> httpx.Response:
         if method == "POST":
             # the same for each try, so that a lost answer makes nothing twice
             more["headers"] = {"idempotency-key": uuid.uuid4().hex}
         return self._patiently(
-            lambda: checked(self._http.request(method, self.api_url + path, **more))
+            lambda: checked(self._http.request(method, self.api_url + path, **more), final)
         )
 
     def _json(
-        self, method: str, path: str, body: Mapping[str, Any] | None = None
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        final: Collection[int] = (),
     ) -> dict[str, Any]:
         more: dict[str, Any] = {}
         if body is not None:
             more["json"] = {k: v for k, v in body.items() if v is not None}
-        response = self._request(method, path, **more)
+        response = self._request(method, path, final=final, **more)
         try:
             value = response.json()
         except ValueError:

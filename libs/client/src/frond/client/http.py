@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Final, TypeVar
 
 import httpx
@@ -77,12 +77,17 @@ def retry_after(response: httpx.Response) -> float:
     return min(float(text), 60.0) if text.isdigit() else 0.0
 
 
-def checked(response: httpx.Response) -> httpx.Response:
-    """The answer if it is a good one. Raises Passing or FrondClientError; reads the body then."""
+def checked(response: httpx.Response, final: Collection[int] = ()) -> httpx.Response:
+    """The answer if it is a good one. Raises Passing or FrondClientError; reads the body then.
+
+    Args:
+        final: statuses that never pass, whatever the answer asks for.
+    """
     if response.is_success:
         return response
     response.read()
-    if response.status_code in PASSING or _for_now(response):
+    passes = response.status_code in PASSING or _for_now(response)
+    if passes and response.status_code not in final:
         raise Passing(response)
     raise error_of(response)
 
