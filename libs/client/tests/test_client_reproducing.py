@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from frond.client import reproducing
+from frond.client import Client, FrondClientError, reproducing
 from frond.client.reproducing import differing_bytes, differing_rows, renamed
 
 
@@ -92,6 +94,14 @@ def test_a_job_may_be_called_anything(tmp_path: Path, old: str, new: str) -> Non
     assert differing_bytes(before, after, ids_of(old, new)) == ""
     after.write_text(again.replace("[1,2,3,4]", "[2,2,3,4]"))
     assert "bbox" in differing_bytes(before, after, ids_of(old, new))
+
+
+def test_a_job_that_somebody_else_has_deleted(client: Client, service: Any) -> None:
+    """Is gone, as it was to be; what was compared is told all the same."""
+    reproducing.drop(client, "again")
+    service.trouble = lambda r: httpx.Response(403, json={"detail": "not yours"})
+    with pytest.raises(FrondClientError, match="not yours"):
+        reproducing.drop(client, "again")
 
 
 def parquet(path: Path, image: str, scores: list[float], head: str = "v") -> Path:

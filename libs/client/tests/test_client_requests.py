@@ -392,8 +392,34 @@ def test_pages_are_followed_up_to_the_limit(client: Client, service: Any) -> Non
     assert [r.url.params["limit"] for r in service.seen] == ["1000", "205"]
 
 
-def test_deleting_what_is_gone_is_no_error(client: Client) -> None:
+def test_deleting_what_is_not_there_is_told(client: Client, service: Any) -> None:
+    """A misspelt name is no deleted job; nor where the tries before were never heard, or turned down."""
+    for before in (None, httpx.ConnectError("refused"), httpx.Response(429)):
+        service.trouble = once(before)
+        with pytest.raises(FrondClientError, match="There is no such job") as caught:
+            client.delete("survey-7")
+        assert caught.value.status == 404
+
+
+@pytest.mark.parametrize("before", [httpx.ReadError("lost"), httpx.Response(504)])
+def test_a_deletion_whose_answer_was_lost(client: Client, service: Any, before: Any) -> None:
+    """That the job is gone at the next try means that it is done."""
+    service.trouble = once(before)
     client.delete("survey-7")
+    assert [r.method for r in service.seen] == ["DELETE", "DELETE"]
+
+
+def once(end: Any) -> Callable[[httpx.Request], httpx.Response | None]:
+    """Trouble at the first request: an answer, an exception, or None."""
+    left = [end]
+
+    def trouble(request: httpx.Request) -> httpx.Response | None:
+        now = left.pop() if left else None
+        if isinstance(now, Exception):
+            raise now
+        return cast(httpx.Response | None, now)
+
+    return trouble
 
 
 def test_predict_sends_the_image_itself(client: Client, service: Any, rasters: list[Path]) -> None:

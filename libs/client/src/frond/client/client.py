@@ -16,7 +16,7 @@ import httpx
 from frond.client.connection import Connection
 from frond.client.environment import frond_env, setting
 from frond.client.errors import FrondClientError
-from frond.client.http import checked
+from frond.client.http import Passing, checked, may_be_done
 from frond.client.keys import Keys
 from frond.client.registry import ModelRegistry
 from frond.client.training import Training
@@ -299,12 +299,26 @@ class Client(Connection):
                 yield str(job["job_id"])
 
     def delete(self, job_id: str) -> None:
-        """Stop a job if it runs, and delete all of it. A job that is gone is deleted."""
-        try:
-            self._request("DELETE", f"/jobs/{quote(job_id)}")
-        except FrondClientError as e:
-            if e.status != 404:
+        """Stop a job if it runs, and delete all of it.
+
+        Raises:
+            FrondClientError: 404: there is no such job, and none was deleted by a try of this call
+                whose answer was lost.
+        """
+        url = f"{self.api_url}/jobs/{quote(job_id)}"
+        is_lost = False
+
+        def once() -> None:
+            nonlocal is_lost
+            try:
+                response = self._http.delete(url)
+                if response.status_code != 404 or not is_lost:
+                    checked(response)
+            except (httpx.TransportError, Passing) as e:
+                is_lost = is_lost or may_be_done(e)
                 raise
+
+        self._patiently(once)
 
     # -- watching ------------------------------------------------------------------------------
 

@@ -71,6 +71,13 @@ def patiently(
     raise AssertionError("unreachable")
 
 
+def may_be_done(error: httpx.TransportError | Passing) -> bool:
+    """Whether what was asked for may have been done, although it was not answered so."""
+    if isinstance(error, Passing):
+        return error.response.status_code != 429
+    return not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
+
+
 def retry_after(response: httpx.Response) -> float:
     """Seconds that the answer asks us to wait, at most a minute; 0 when it does not say."""
     text = response.headers.get("retry-after", "")

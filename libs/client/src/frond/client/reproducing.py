@@ -89,9 +89,18 @@ def begin(client: Client, summary: Mapping[str, Any], new_id: str | None = None)
             client.add_objects(new_id, part)
     except FrondClientError as e:
         if before is None and e.status is not None:
-            client.delete(new_id)
+            drop(client, new_id)
         raise
     return new_id
+
+
+def drop(client: Client, job_id: str) -> None:
+    """Delete a job that :func:`begin` gave; also if somebody has done so meanwhile."""
+    try:
+        client.delete(job_id)
+    except FrondClientError as e:
+        if e.status != 404:
+            raise
 
 
 def sent_again(summary: Mapping[str, Any]) -> list[dict[str, Any]]:

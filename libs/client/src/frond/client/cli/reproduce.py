@@ -33,7 +33,7 @@ def reproduce(
     import pyarrow.parquet  # noqa: F401
 
     from frond.client import Client
-    from frond.client.reproducing import begin, compare, sent_again, summary_of
+    from frond.client.reproducing import begin, compare, drop, sent_again, summary_of
 
     with Client() as client:
         old = summary_of(client, job_id)
@@ -44,7 +44,7 @@ def reproduce(
         sent = len(sent_again(old))
         found = list(_counted(compare(client, old, new), sent, quiet=json))
         if not keep:
-            client.delete(again)
+            drop(client, again)
     differ = [(c.image, file, what) for c in found for file, what in c.differences]
     files = sum(c.files for c in found)
     same = old["generator"] == new["generator"]
