@@ -122,6 +122,7 @@ class Client(Connection):
         shadow: Shadow = None,
         progress: OnProgress | None = None,
         began: Callable[[str], None] | None = None,
+        sealed: Callable[[dict[str, Any]], object] | None = None,
     ) -> str:
         """Create a job, send it these files, seal it; returns the job's id.
 
@@ -132,6 +133,8 @@ class Client(Connection):
         Args:
             progress: called as bytes go out and files are done; from other threads, one at a time.
             began: called with the job's id before the first byte is sent.
+            sealed: called with where the job stands once it has all of them; a key that may submit
+                and not read learns it here alone.
         """
         found = local_files(files)
         job = self.create_job(
@@ -163,7 +166,9 @@ class Client(Connection):
 
         # the largest first, so that none is left for the end
         in_threads(send, sorted(rest, key=lambda f: -f.size), self.at_once, stop)
-        self.seal(job_id)
+        stands = self.seal(job_id)
+        if sealed is not None:
+            sealed(stands)
         return job_id
 
     def _listed(self, job_id: str, names: Collection[str]) -> set[str]:
