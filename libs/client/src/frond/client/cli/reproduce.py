@@ -35,10 +35,12 @@ def reproduce(
     from frond.client import Client
     from frond.client.reproducing import begin, compare, drop, sent_again, summary_of
 
+    def began(again: str) -> None:
+        typer.secho(f"job {again} runs {job_id} again", bold=True, err=True)
+
     with Client() as client:
         old = summary_of(client, job_id)
-        again = begin(client, old, new_id)
-        typer.secho(f"job {again} runs {job_id} again", bold=True, err=True)
+        again = begin(client, old, new_id, began)
         show.following(client, again, quiet=json)
         new = summary_of(client, again)
         sent = len(sent_again(old))
