@@ -180,6 +180,28 @@ def test_something_else_than_frond_is_told_apart(client: Client, service: Any) -
         client.status("survey-7")
 
 
+@pytest.mark.parametrize(
+    ("ask", "setting"),
+    [
+        (lambda c, f: c.jobs(), "FROND_API_URL"),
+        (lambda c, f: c.training.list(), "FROND_API_URL"),
+        (lambda c, f: c.put_image("survey-7", local_files([f])[0]), "FROND_API_URL"),
+        (lambda c, f: c.registry.push(f.parent), "FROND_API_URL"),
+        (lambda c, f: c.summary("survey-7"), "FROND_API_URL"),
+        (lambda c, f: c.predict(f), "FROND_INFERENCE_URL"),
+    ],
+)
+def test_a_page_in_place_of_an_answer(
+    client: Client, service: Any, rasters: list[Path], ask: Callable[..., Any], setting: str
+) -> None:
+    """A proxy that wants a log-in answers 200 with HTML: told in a sentence wherever JSON is read, with
+    the setting to look at. A list, or a number, is no answer either."""
+    for page in ("<html>log in</html>", "[]", "7"):
+        service.trouble = lambda r, page=page: httpx.Response(200, text=page)
+        with pytest.raises(FrondClientError, match=f"not Frond.*{setting}"):
+            ask(client, rasters[0])
+
+
 def test_a_refused_file_is_named(client: Client, service: Any, rasters: list[Path]) -> None:
     """The error names the file; nothing is sealed."""
 

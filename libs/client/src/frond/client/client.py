@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -16,7 +15,7 @@ import httpx
 from frond.client.connection import Connection
 from frond.client.environment import frond_env, setting
 from frond.client.errors import FrondClientError
-from frond.client.http import Passing, checked, may_be_done
+from frond.client.http import Passing, checked, may_be_done, object_of
 from frond.client.keys import Keys
 from frond.client.registry import ModelRegistry
 from frond.client.training import Training
@@ -216,8 +215,7 @@ class Client(Connection):
                 "content-length": str(file.size),
             }
             try:
-                response = self._http.put(url, content=body, headers=headers)
-                return dict(checked(response).json())
+                return object_of(checked(self._http.put(url, content=body, headers=headers)))
             except BaseException:
                 body.take_back()
                 raise
@@ -389,6 +387,14 @@ class Client(Connection):
         """One small result, whole."""
         return self._request("GET", f"/jobs/{quote(job_id)}/results/{quote(name)}").content
 
+    def read_object(self, job_id: str, name: str) -> dict[str, Any]:
+        """One small result that is a JSON object, or the list of an image's own: ``images/{image}/``."""
+        return self._json("GET", f"/jobs/{quote(job_id)}/results/{quote(name)}")
+
+    def summary(self, job_id: str) -> dict[str, Any]:
+        """A job's ``summary.json``. Raises FrondClientError where it has not ended."""
+        return self.read_object(job_id, "summary.json")
+
     def notes(self, job_id: str) -> list[dict[str, Any]]:
         """What a user should know of a job's images, the most frequent first: ``note``, ``images`` (how
         many have it) and ``example``. None before it has ended, nor of a summary above 16 MiB."""
@@ -396,7 +402,7 @@ class Client(Connection):
         if size is None or size > _READ_WHOLE:
             return []
         # of older versions it has none
-        return list(json.loads(self.read(job_id, "summary.json")).get("notes", ()))
+        return list(self.summary(job_id).get("notes", ()))
 
     def models(self) -> dict[str, Any]:
         """The registry: ``default``, and ``models`` with their versions and aliases."""
@@ -427,6 +433,6 @@ class Client(Connection):
         def once() -> dict[str, Any]:
             with file.open("rb") as source:
                 response = self._http.post(f"{base}/predict", params=query, content=source)
-            return dict(checked(response).json())
+            return object_of(checked(response), "FROND_INFERENCE_URL")
 
         return self._patiently(once, where=base)

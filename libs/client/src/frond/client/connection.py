@@ -11,7 +11,7 @@ import httpx
 
 from frond.client.environment import frond_env, setting
 from frond.client.errors import FrondClientError
-from frond.client.http import checked, patiently
+from frond.client.http import checked, object_of, patiently
 
 T = TypeVar("T")
 
@@ -89,17 +89,7 @@ class Connection:
         more: dict[str, Any] = {}
         if body is not None:
             more["json"] = {k: v for k, v in body.items() if v is not None}
-        response = self._request(method, path, final=final, **more)
-        try:
-            value = response.json()
-        except ValueError:
-            value = None
-        if not isinstance(value, dict):
-            raise FrondClientError(
-                f"What answers at {self.api_url} is not Frond: {path} is no JSON object. "
-                "Is FROND_API_URL right?"
-            )
-        return value
+        return object_of(self._request(method, path, final=final, **more))
 
     def _pages(
         self, path: str, what: str, query: Mapping[str, Any], limit: int | None
@@ -118,4 +108,4 @@ class Connection:
 
     def _json_query(self, path: str, query: Mapping[str, Any]) -> dict[str, Any]:
         params = {k: v for k, v in query.items() if v is not None}
-        return dict(self._request("GET", path, params=params).json())
+        return object_of(self._request("GET", path, params=params))

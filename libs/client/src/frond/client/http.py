@@ -105,6 +105,23 @@ def _for_now(response: httpx.Response) -> bool:
     return response.status_code == 409 and "retry-after" in response.headers
 
 
+def object_of(response: httpx.Response, setting: str = "FROND_API_URL") -> dict[str, Any]:
+    """The JSON object of a good answer. Raises FrondClientError for anything else: a proxy's page, say.
+
+    Args:
+        setting: which variable led there.
+    """
+    value = None
+    with contextlib.suppress(ValueError):
+        value = response.json()
+    if not isinstance(value, dict):
+        url = response.request.url.copy_with(query=None)
+        raise FrondClientError(
+            f"What answers at {url} is not Frond: that is no JSON object. Is {setting} right?"
+        )
+    return value
+
+
 def error_of(response: httpx.Response) -> FrondClientError:
     """An answer's problem details (RFC 9457) as an error; a sentence of ours where it has none."""
     told: dict[str, Any] = {}

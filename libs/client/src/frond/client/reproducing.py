@@ -47,12 +47,6 @@ class Compared:
     differences: tuple[tuple[str, str], ...]
 
 
-def summary_of(client: Client, job_id: str) -> dict[str, Any]:
-    """A job's ``summary.json``. Raises FrondClientError where it has not ended."""
-    found: dict[str, Any] = json.loads(client.read(job_id, "summary.json"))
-    return found
-
-
 def begin(
     client: Client,
     summary: Mapping[str, Any],
@@ -195,7 +189,7 @@ def _files(
     there = {
         f["name"]
         for job_id, image in ((job, one), (new_job, other))
-        for f in json.loads(client.read(job_id, f"images/{image['image_id']}/"))["files"]
+        for f in client.read_object(job_id, f"images/{image['image_id']}/")["files"]
     }
     return [name for name in FILES if name in there]
 
