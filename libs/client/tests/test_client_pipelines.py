@@ -125,6 +125,15 @@ def test_a_pattern_without_a_file_is_told(tmp_path: Path) -> None:
         load(tmp_path / "none.yaml")
 
 
+@pytest.mark.parametrize("pattern", ["flights/**.tif", "", "/", ".", "./"])
+def test_what_is_no_pattern_is_told(tmp_path: Path, pattern: str) -> None:
+    """With what may be written."""
+    path = tmp_path / "p.yaml"
+    path.write_text(json.dumps({"inputs": [pattern], "outputs": "b"}))
+    with pytest.raises(FrondClientError, match=r"is no pattern of files.*flights/\*\*/\*\.tif"):
+        load(path).files()
+
+
 def test_the_environment_wins_over_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

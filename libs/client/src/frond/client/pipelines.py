@@ -60,10 +60,17 @@ class Pipeline(BaseModel):
         return f"{self.model}@{self.version}" if self.version else self.model
 
     def files(self) -> list[Path]:
-        """What the globs match, sorted. Raises FrondClientError where one matches nothing."""
+        """What the globs match, sorted. Raises FrondClientError where one is none, or matches nothing."""
         found: dict[Path, None] = {}
         for pattern in self.inputs:
-            some = [p for p in sorted(_glob(self.folder, pattern)) if p.is_file()]
+            try:
+                some = [p for p in sorted(_glob(self.folder, pattern)) if p.is_file()]
+            except (ValueError, IndexError, AttributeError):
+                # what pathlib raises for a pattern that it cannot take; without a part, and for "./"
+                raise FrondClientError(
+                    f"inputs: {pattern!r} is no pattern of files. Write one like flights/**/*.tif; "
+                    "** stands alone between slashes."
+                ) from None
             if not some:
                 raise FrondClientError(f"No file matches {pattern} (from {self.folder}).")
             found.update(dict.fromkeys(some))
