@@ -500,3 +500,26 @@ def test_what_is_no_file_is_told(tmp_path: Path) -> None:
 def test_the_address_must_be_one() -> None:
     with pytest.raises(FrondClientError, match="http"):
         Client("localhost:8000")
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://host:80a0", "http://[::1", "http://", "http://:80", "http://a..b", "http://xn--a",
+     f"http://{'a' * 64}.test", "http://127.0.0.1:65536", "http://a\0b"],
+)  # fmt: skip
+def test_an_address_that_is_none(url: str, rasters: list[Path]) -> None:
+    """Told in a sentence with the setting that has it, and before anybody is asked."""
+    with pytest.raises(FrondClientError, match=r"^FROND_API_URL is .*which is no address"):
+        Client(url)
+    with (
+        Client("http://frond.test", inference_url=url) as client,
+        pytest.raises(FrondClientError, match=r"^FROND_INFERENCE_URL is .*which is no address"),
+    ):
+        client.predict(rasters[0])
+
+
+@pytest.mark.parametrize("url", ["http://[::1]:8000/", "https://frond.test/v1", "http://é.test"])
+def test_an_address_that_is_one(url: str) -> None:
+    """Numbers, folders and names in any script are taken."""
+    with Client(url) as client:
+        assert client.api_url == url.rstrip("/")

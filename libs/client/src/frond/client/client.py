@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import httpx
 
-from frond.client.connection import Connection
+from frond.client.connection import Connection, address
 from frond.client.environment import frond_env, setting
 from frond.client.errors import FrondClientError
 from frond.client.http import Passing, checked, may_be_done, object_of
@@ -428,7 +428,7 @@ class Client(Connection):
         file = local_file(path)
         asked = {"model": model, "score": score, "gsd_m": gsd_m}
         query = {k: v for k, v in asked.items() if v is not None}
-        base = self.inference_url.rstrip("/")
+        base = address(self.inference_url, "FROND_INFERENCE_URL")
 
         def once() -> dict[str, Any]:
             with file.open("rb") as source:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 import httpx
 
@@ -14,6 +14,22 @@ from frond.client.errors import FrondClientError
 from frond.client.http import checked, object_of, patiently
 
 T = TypeVar("T")
+_LAST_PORT: Final = 65535
+
+
+def address(url: str, setting: str) -> str:
+    """An address without a slash at its end. Raises FrondClientError, with the setting, where it is none."""
+    if not url.startswith(("http://", "https://")):
+        raise FrondClientError(f"{setting} is {url!r}; it begins with http:// or https://.")
+    try:
+        parsed = httpx.URL(url)
+        # as whoever looks its name up does
+        is_one = bool(parsed.host.encode("idna")) and (parsed.port or 0) <= _LAST_PORT
+    except (httpx.InvalidURL, UnicodeError):
+        is_one = False
+    if not is_one:
+        raise FrondClientError(f"{setting} is {url!r}, which is no address: http://HOST:PORT.")
+    return url.rstrip("/")
 
 
 class Connection:
@@ -30,9 +46,7 @@ class Connection:
     ) -> None:
         env = frond_env()
         url = api_url or setting(env, "FROND_API_URL", "http://127.0.0.1:8000")
-        if not url.startswith(("http://", "https://")):
-            raise FrondClientError(f"FROND_API_URL is {url!r}; it begins with http:// or https://.")
-        self.api_url = url.rstrip("/")
+        self.api_url = address(url, "FROND_API_URL")
         self._answered = False
         self._sleep = sleep
         key = api_key if api_key is not None else setting(env, "FROND_API_KEY")
