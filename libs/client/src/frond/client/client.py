@@ -170,6 +170,15 @@ class Client(Connection):
             sealed(stands)
         return job_id
 
+    def changed_since(self, job: Mapping[str, Any], files: Sequence[LocalFile]) -> list[LocalFile]:
+        """Those of these files that were sent to this job from here, and look otherwise now.
+
+        Args:
+            job: as ``status`` tells it.
+        """
+        journal = Journal(self.api_url, job["job_id"], job.get("created"), self._journal_dir)
+        return [f for f in files if journal.differs(f)]
+
     def _listed(self, job_id: str, names: Collection[str]) -> set[str]:
         """Those of these names that the service lists among the job's images just now.
 
