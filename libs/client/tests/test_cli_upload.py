@@ -51,3 +51,16 @@ def test_a_job_that_cannot_be_followed(upload: Callable[..., Result], words: lis
     told = done.stderr if "--json" in words else done.stdout
     assert "job job-1\n" in told
     assert "--json" not in words or done.stdout == ""
+
+
+def test_a_retry_that_cannot_be_followed(upload: Callable[..., Result], service: Any) -> None:
+    """Neither is its new job lost sight of."""
+    refuse = service.trouble
+    service.trouble = lambda r: (
+        httpx.Response(201, json={"job_id": "j-retry-1"})
+        if r.url.path == "/jobs/j/retry"
+        else refuse(r)
+    )
+    done = CliRunner().invoke(app, ["retry", "j", "--wait", "--json"])
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr.startswith("job j-retry-1\n")
