@@ -127,6 +127,13 @@ def test_timings_of_what_is_fetched(run: Any, tmp_path: Path) -> None:
     assert timed.startswith(plain) and "tiling" in timed
 
 
+def test_timings_of_a_job_that_runs(run: Any, service: Any) -> None:
+    """How far it is, and no empty table."""
+    service.statuses = [FIGURES | {"timings": None, "message": "Running; 0 of 2 images done."}]
+    done = run("--timings")
+    assert done.stdout == "Job j has no timings yet: Running; 0 of 2 images done.\n"
+
+
 def test_notes_are_shown_at_the_end(
     service: Any, client: Client, capsys: pytest.CaptureFixture[str]
 ) -> None:

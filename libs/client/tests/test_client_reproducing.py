@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, cast
 
+import httpx
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from frond.client import reproducing
+from frond.client import Client, FrondClientError, reproducing
 from frond.client.reproducing import differing_bytes, differing_rows, renamed
 
 
@@ -92,6 +94,53 @@ def test_a_job_may_be_called_anything(tmp_path: Path, old: str, new: str) -> Non
     assert differing_bytes(before, after, ids_of(old, new)) == ""
     after.write_text(again.replace("[1,2,3,4]", "[2,2,3,4]"))
     assert "bbox" in differing_bytes(before, after, ids_of(old, new))
+
+
+def test_a_job_that_somebody_else_has_deleted(client: Client, service: Any) -> None:
+    """Is gone, as it was to be; what was compared is told all the same."""
+    reproducing.drop(client, "again")
+    service.trouble = lambda r: httpx.Response(403, json={"detail": "not yours"})
+    with pytest.raises(FrondClientError, match="not yours"):
+        reproducing.drop(client, "again")
+
+
+SUMMARY: dict[str, Any] = {
+    "job_id": "old", "model": {"name": "m", "digest": "0" * 64}, "thresholds": {},
+    "images": [{"uri": "s3://b/k.tif", "name": "k.tif", "reason": None}],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("end", [httpx.ReadError("gone"), httpx.Response(503), KeyboardInterrupt()])
+def test_a_new_job_that_is_left_open(client: Client, service: Any, end: Any) -> None:
+    """Its id is told before it has an image; where nobody answers any more, so is how to go on. It is
+    not deleted."""
+
+    def trouble(request: httpx.Request) -> httpx.Response | None:
+        if not request.url.path.endswith("/images"):
+            return None
+        assert told == ["job-1"]
+        if isinstance(end, BaseException):
+            raise end
+        return cast(httpx.Response, end)
+
+    told: list[str] = []
+    service.trouble = trouble
+    with pytest.raises((FrondClientError, KeyboardInterrupt)) as caught:
+        reproducing.begin(client, SUMMARY, began=told.append)
+    assert told == ["job-1"]
+    is_told = isinstance(caught.value, FrondClientError)
+    assert is_told == ("go on with --as job-1." in str(caught.value))
+    assert {r.method for r in service.seen} == {"POST"}
+
+
+def test_a_new_job_whose_images_are_refused(client: Client, service: Any) -> None:
+    """Nothing of it stays, and nobody is told to go on."""
+    service.trouble = lambda r: httpx.Response(
+        403 if r.url.path.endswith("/images") else 201, json={"detail": "no", "job_id": "job-1"}
+    )
+    with pytest.raises(FrondClientError, match=r"^no$"):
+        reproducing.begin(client, SUMMARY)
+    assert service.seen[-1].method == "DELETE"
 
 
 def parquet(path: Path, image: str, scores: list[float], head: str = "v") -> Path:

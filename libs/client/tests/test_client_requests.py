@@ -121,6 +121,21 @@ def test_a_request_that_is_still_under_way_is_waited_for(
     assert naps[1] == 2
 
 
+def test_a_replay_beside_another_is_refused_at_once(
+    client: Client, service: Any, naps: list[float]
+) -> None:
+    """409 says that a round is under way, for days perhaps: its Retry-After keeps no other job waiting.
+    A service that is away is waited for as ever."""
+    ends = iter([503, 409])
+    service.trouble = lambda r: httpx.Response(
+        next(ends), headers={"retry-after": "30"}, json={"detail": "Being sent once more already."}
+    )
+    with pytest.raises(FrondClientError, match="already") as caught:
+        client.replay_webhooks("survey-7")
+    assert caught.value.status == 409
+    assert naps == [30]
+
+
 def test_a_service_that_stays_away_is_given_up(client: Client, service: Any) -> None:
     service.trouble = lambda r: httpx.Response(503, json={"detail": "The store does not answer."})
     with pytest.raises(NotReachable, match="The store does not answer"):
@@ -163,6 +178,28 @@ def test_something_else_than_frond_is_told_apart(client: Client, service: Any) -
     service.trouble = lambda r: httpx.Response(500, text="<html>oh</html>")
     with pytest.raises(FrondClientError, match="500"):
         client.status("survey-7")
+
+
+@pytest.mark.parametrize(
+    ("ask", "setting"),
+    [
+        (lambda c, f: c.jobs(), "FROND_API_URL"),
+        (lambda c, f: c.training.list(), "FROND_API_URL"),
+        (lambda c, f: c.put_image("survey-7", local_files([f])[0]), "FROND_API_URL"),
+        (lambda c, f: c.registry.push(f.parent), "FROND_API_URL"),
+        (lambda c, f: c.summary("survey-7"), "FROND_API_URL"),
+        (lambda c, f: c.predict(f), "FROND_INFERENCE_URL"),
+    ],
+)
+def test_a_page_in_place_of_an_answer(
+    client: Client, service: Any, rasters: list[Path], ask: Callable[..., Any], setting: str
+) -> None:
+    """A proxy that wants a log-in answers 200 with HTML: told in a sentence wherever JSON is read, with
+    the setting to look at. A list, or a number, is no answer either."""
+    for page in ("<html>log in</html>", "[]", "7"):
+        service.trouble = lambda r, page=page: httpx.Response(200, text=page)
+        with pytest.raises(FrondClientError, match=f"not Frond.*{setting}"):
+            ask(client, rasters[0])
 
 
 def test_a_refused_file_is_named(client: Client, service: Any, rasters: list[Path]) -> None:
@@ -377,8 +414,34 @@ def test_pages_are_followed_up_to_the_limit(client: Client, service: Any) -> Non
     assert [r.url.params["limit"] for r in service.seen] == ["1000", "205"]
 
 
-def test_deleting_what_is_gone_is_no_error(client: Client) -> None:
+def test_deleting_what_is_not_there_is_told(client: Client, service: Any) -> None:
+    """A misspelt name is no deleted job; nor where the tries before were never heard, or turned down."""
+    for before in (None, httpx.ConnectError("refused"), httpx.Response(429)):
+        service.trouble = once(before)
+        with pytest.raises(FrondClientError, match="There is no such job") as caught:
+            client.delete("survey-7")
+        assert caught.value.status == 404
+
+
+@pytest.mark.parametrize("before", [httpx.ReadError("lost"), httpx.Response(504)])
+def test_a_deletion_whose_answer_was_lost(client: Client, service: Any, before: Any) -> None:
+    """That the job is gone at the next try means that it is done."""
+    service.trouble = once(before)
     client.delete("survey-7")
+    assert [r.method for r in service.seen] == ["DELETE", "DELETE"]
+
+
+def once(end: Any) -> Callable[[httpx.Request], httpx.Response | None]:
+    """Trouble at the first request: an answer, an exception, or None."""
+    left = [end]
+
+    def trouble(request: httpx.Request) -> httpx.Response | None:
+        now = left.pop() if left else None
+        if isinstance(now, Exception):
+            raise now
+        return cast(httpx.Response | None, now)
+
+    return trouble
 
 
 def test_predict_sends_the_image_itself(client: Client, service: Any, rasters: list[Path]) -> None:
@@ -437,3 +500,26 @@ def test_what_is_no_file_is_told(tmp_path: Path) -> None:
 def test_the_address_must_be_one() -> None:
     with pytest.raises(FrondClientError, match="http"):
         Client("localhost:8000")
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://host:80a0", "http://[::1", "http://", "http://:80", "http://a..b", "http://xn--a",
+     f"http://{'a' * 64}.test", "http://127.0.0.1:65536", "http://a\0b"],
+)  # fmt: skip
+def test_an_address_that_is_none(url: str, rasters: list[Path]) -> None:
+    """Told in a sentence with the setting that has it, and before anybody is asked."""
+    with pytest.raises(FrondClientError, match=r"^FROND_API_URL is .*which is no address"):
+        Client(url)
+    with (
+        Client("http://frond.test", inference_url=url) as client,
+        pytest.raises(FrondClientError, match=r"^FROND_INFERENCE_URL is .*which is no address"),
+    ):
+        client.predict(rasters[0])
+
+
+@pytest.mark.parametrize("url", ["http://[::1]:8000/", "https://frond.test/v1", "http://é.test"])
+def test_an_address_that_is_one(url: str) -> None:
+    """Numbers, folders and names in any script are taken."""
+    with Client(url) as client:
+        assert client.api_url == url.rstrip("/")

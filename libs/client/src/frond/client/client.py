@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -13,10 +12,10 @@ from urllib.parse import quote
 
 import httpx
 
-from frond.client.connection import Connection
+from frond.client.connection import Connection, address
 from frond.client.environment import frond_env, setting
 from frond.client.errors import FrondClientError
-from frond.client.http import checked
+from frond.client.http import Passing, checked, may_be_done, object_of
 from frond.client.keys import Keys
 from frond.client.registry import ModelRegistry
 from frond.client.training import Training
@@ -122,6 +121,7 @@ class Client(Connection):
         shadow: Shadow = None,
         progress: OnProgress | None = None,
         began: Callable[[str], None] | None = None,
+        sealed: Callable[[dict[str, Any]], object] | None = None,
     ) -> str:
         """Create a job, send it these files, seal it; returns the job's id.
 
@@ -132,6 +132,8 @@ class Client(Connection):
         Args:
             progress: called as bytes go out and files are done; from other threads, one at a time.
             began: called with the job's id before the first byte is sent.
+            sealed: called with where the job stands once it has all of them; a key that may submit
+                and not read learns it here alone.
         """
         found = local_files(files)
         job = self.create_job(
@@ -163,8 +165,19 @@ class Client(Connection):
 
         # the largest first, so that none is left for the end
         in_threads(send, sorted(rest, key=lambda f: -f.size), self.at_once, stop)
-        self.seal(job_id)
+        stands = self.seal(job_id)
+        if sealed is not None:
+            sealed(stands)
         return job_id
+
+    def changed_since(self, job: Mapping[str, Any], files: Sequence[LocalFile]) -> list[LocalFile]:
+        """Those of these files that were sent to this job from here, and look otherwise now.
+
+        Args:
+            job: as ``status`` tells it.
+        """
+        journal = Journal(self.api_url, job["job_id"], job.get("created"), self._journal_dir)
+        return [f for f in files if journal.differs(f)]
 
     def _listed(self, job_id: str, names: Collection[str]) -> set[str]:
         """Those of these names that the service lists among the job's images just now.
@@ -211,8 +224,7 @@ class Client(Connection):
                 "content-length": str(file.size),
             }
             try:
-                response = self._http.put(url, content=body, headers=headers)
-                return dict(checked(response).json())
+                return object_of(checked(self._http.put(url, content=body, headers=headers)))
             except BaseException:
                 body.take_back()
                 raise
@@ -279,8 +291,13 @@ class Client(Connection):
         """Have an ended job's webhooks sent once more: same ``webhook-id``, same body.
 
         Returns the new round; nothing where the job asked for no webhook.
+
+        Raises:
+            FrondClientError: 409: it has not ended, or another round is under way, which may last
+                for days and is not waited for.
         """
-        return list(self._json("POST", f"/jobs/{quote(job_id)}/webhooks/replay")["webhooks"])
+        path = f"/jobs/{quote(job_id)}/webhooks/replay"
+        return list(self._json("POST", path, final={409})["webhooks"])
 
     def ended(self, since: datetime | None = None, until: datetime | None = None) -> Iterator[str]:
         """Ids of the jobs that ended from ``since`` up to, not including, ``until``; newest first.
@@ -294,12 +311,26 @@ class Client(Connection):
                 yield str(job["job_id"])
 
     def delete(self, job_id: str) -> None:
-        """Stop a job if it runs, and delete all of it. A job that is gone is deleted."""
-        try:
-            self._request("DELETE", f"/jobs/{quote(job_id)}")
-        except FrondClientError as e:
-            if e.status != 404:
+        """Stop a job if it runs, and delete all of it.
+
+        Raises:
+            FrondClientError: 404: there is no such job, and none was deleted by a try of this call
+                whose answer was lost.
+        """
+        url = f"{self.api_url}/jobs/{quote(job_id)}"
+        is_lost = False
+
+        def once() -> None:
+            nonlocal is_lost
+            try:
+                response = self._http.delete(url)
+                if response.status_code != 404 or not is_lost:
+                    checked(response)
+            except (httpx.TransportError, Passing) as e:
+                is_lost = is_lost or may_be_done(e)
                 raise
+
+        self._patiently(once)
 
     # -- watching ------------------------------------------------------------------------------
 
@@ -365,6 +396,14 @@ class Client(Connection):
         """One small result, whole."""
         return self._request("GET", f"/jobs/{quote(job_id)}/results/{quote(name)}").content
 
+    def read_object(self, job_id: str, name: str) -> dict[str, Any]:
+        """One small result that is a JSON object, or the list of an image's own: ``images/{image}/``."""
+        return self._json("GET", f"/jobs/{quote(job_id)}/results/{quote(name)}")
+
+    def summary(self, job_id: str) -> dict[str, Any]:
+        """A job's ``summary.json``. Raises FrondClientError where it has not ended."""
+        return self.read_object(job_id, "summary.json")
+
     def notes(self, job_id: str) -> list[dict[str, Any]]:
         """What a user should know of a job's images, the most frequent first: ``note``, ``images`` (how
         many have it) and ``example``. None before it has ended, nor of a summary above 16 MiB."""
@@ -372,7 +411,7 @@ class Client(Connection):
         if size is None or size > _READ_WHOLE:
             return []
         # of older versions it has none
-        return list(json.loads(self.read(job_id, "summary.json")).get("notes", ()))
+        return list(self.summary(job_id).get("notes", ()))
 
     def models(self) -> dict[str, Any]:
         """The registry: ``default``, and ``models`` with their versions and aliases."""
@@ -398,11 +437,11 @@ class Client(Connection):
         file = local_file(path)
         asked = {"model": model, "score": score, "gsd_m": gsd_m}
         query = {k: v for k, v in asked.items() if v is not None}
-        base = self.inference_url.rstrip("/")
+        base = address(self.inference_url, "FROND_INFERENCE_URL")
 
         def once() -> dict[str, Any]:
             with file.open("rb") as source:
                 response = self._http.post(f"{base}/predict", params=query, content=source)
-            return dict(checked(response).json())
+            return object_of(checked(response), "FROND_INFERENCE_URL")
 
         return self._patiently(once, where=base)

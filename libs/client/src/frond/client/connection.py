@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 import httpx
 
 from frond.client.environment import frond_env, setting
 from frond.client.errors import FrondClientError
-from frond.client.http import checked, patiently
+from frond.client.http import checked, object_of, patiently
 
 T = TypeVar("T")
+_LAST_PORT: Final = 65535
+
+
+def address(url: str, setting: str) -> str:
+    """An address without a slash at its end. Raises FrondClientError, with the setting, where it is none."""
+    if not url.startswith(("http://", "https://")):
+        raise FrondClientError(f"{setting} is {url!r}; it begins with http:// or https://.")
+    try:
+        parsed = httpx.URL(url)
+        # as whoever looks its name up does
+        is_one = bool(parsed.host.encode("idna")) and (parsed.port or 0) <= _LAST_PORT
+    except (httpx.InvalidURL, UnicodeError):
+        is_one = False
+    if not is_one:
+        raise FrondClientError(f"{setting} is {url!r}, which is no address: http://HOST:PORT.")
+    return url.rstrip("/")
 
 
 class Connection:
@@ -30,9 +46,7 @@ class Connection:
     ) -> None:
         env = frond_env()
         url = api_url or setting(env, "FROND_API_URL", "http://127.0.0.1:8000")
-        if not url.startswith(("http://", "https://")):
-            raise FrondClientError(f"FROND_API_URL is {url!r}; it begins with http:// or https://.")
-        self.api_url = url.rstrip("/")
+        self.api_url = address(url, "FROND_API_URL")
         self._answered = False
         self._sleep = sleep
         key = api_key if api_key is not None else setting(env, "FROND_API_KEY")
@@ -68,31 +82,28 @@ class Connection:
     def _hear(self, _: httpx.Response) -> None:
         self._answered = True
 
-    def _request(self, method: str, path: str, **more: Any) -> httpx.Response:
+    def _request(
+        self, method: str, path: str, *, final: Collection[int] = (), **more: Any
+    ) -> httpx.Response:
         if method == "POST":
             # the same for each try, so that a lost answer makes nothing twice
             more["headers"] = {"idempotency-key": uuid.uuid4().hex}
         return self._patiently(
-            lambda: checked(self._http.request(method, self.api_url + path, **more))
+            lambda: checked(self._http.request(method, self.api_url + path, **more), final)
         )
 
     def _json(
-        self, method: str, path: str, body: Mapping[str, Any] | None = None
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        final: Collection[int] = (),
     ) -> dict[str, Any]:
         more: dict[str, Any] = {}
         if body is not None:
             more["json"] = {k: v for k, v in body.items() if v is not None}
-        response = self._request(method, path, **more)
-        try:
-            value = response.json()
-        except ValueError:
-            value = None
-        if not isinstance(value, dict):
-            raise FrondClientError(
-                f"What answers at {self.api_url} is not Frond: {path} is no JSON object. "
-                "Is FROND_API_URL right?"
-            )
-        return value
+        return object_of(self._request(method, path, final=final, **more))
 
     def _pages(
         self, path: str, what: str, query: Mapping[str, Any], limit: int | None
@@ -111,4 +122,4 @@ class Connection:
 
     def _json_query(self, path: str, query: Mapping[str, Any]) -> dict[str, Any]:
         params = {k: v for k, v in query.items() if v is not None}
-        return dict(self._request("GET", path, params=params).json())
+        return object_of(self._request("GET", path, params=params))

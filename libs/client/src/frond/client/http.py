@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Final, TypeVar
 
 import httpx
@@ -71,18 +71,30 @@ def patiently(
     raise AssertionError("unreachable")
 
 
+def may_be_done(error: httpx.TransportError | Passing) -> bool:
+    """Whether what was asked for may have been done, although it was not answered so."""
+    if isinstance(error, Passing):
+        return error.response.status_code != 429
+    return not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
+
+
 def retry_after(response: httpx.Response) -> float:
     """Seconds that the answer asks us to wait, at most a minute; 0 when it does not say."""
     text = response.headers.get("retry-after", "")
     return min(float(text), 60.0) if text.isdigit() else 0.0
 
 
-def checked(response: httpx.Response) -> httpx.Response:
-    """The answer if it is a good one. Raises Passing or FrondClientError; reads the body then."""
+def checked(response: httpx.Response, final: Collection[int] = ()) -> httpx.Response:
+    """The answer if it is a good one. Raises Passing or FrondClientError; reads the body then.
+
+    Args:
+        final: statuses that never pass, whatever the answer asks for.
+    """
     if response.is_success:
         return response
     response.read()
-    if response.status_code in PASSING or _for_now(response):
+    passes = response.status_code in PASSING or _for_now(response)
+    if passes and response.status_code not in final:
         raise Passing(response)
     raise error_of(response)
 
@@ -91,6 +103,23 @@ def _for_now(response: httpx.Response) -> bool:
     """Whether a conflict passes: an earlier request with our Idempotency-Key, whose answer was lost,
     still runs; or somebody is storing an image under the name that we put, and may have died."""
     return response.status_code == 409 and "retry-after" in response.headers
+
+
+def object_of(response: httpx.Response, setting: str = "FROND_API_URL") -> dict[str, Any]:
+    """The JSON object of a good answer. Raises FrondClientError for anything else: a proxy's page, say.
+
+    Args:
+        setting: which variable led there.
+    """
+    value = None
+    with contextlib.suppress(ValueError):
+        value = response.json()
+    if not isinstance(value, dict):
+        url = response.request.url.copy_with(query=None)
+        raise FrondClientError(
+            f"What answers at {url} is not Frond: that is no JSON object. Is {setting} right?"
+        )
+    return value
 
 
 def error_of(response: httpx.Response) -> FrondClientError:

@@ -8,24 +8,30 @@
     seed: 7
 
 A run's job id is made from the file's meaning and its inputs' bytes, and a job pins its model: the
-same file over the same inputs is the same job, whose results are fetched again.
+same file over the same inputs is the same job, whose results are fetched again. Where the id is
+given, the job of that name may be another run's, and is refused then.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from frond.client.client import Client
 from frond.client.errors import FrondClientError
-from frond.client.transfer import OnProgress, local_files, sha256_of
+from frond.client.transfer import LocalFile, OnProgress, local_files, sha256_of
 from frond.contracts.ids import canonical_json, digest
 from frond.contracts.jobs import Thresholds
+
+RECORD: Final = "run.json"
+_DIGEST: Final = re.compile(r"[0-9a-f]{8,64}")
 
 
 class Pipeline(BaseModel):
@@ -52,6 +58,11 @@ class Pipeline(BaseModel):
     def _one_or_many(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value
 
+    @cached_property
+    def run(self) -> str:
+        """:func:`run_id` with the inputs as they are when it is asked first, which reads all of them."""
+        return run_id(self, _sums(local_files(self.files())))
+
     @property
     def model_ref(self) -> str | None:
         """``name@version``, as jobs take it."""
@@ -60,10 +71,17 @@ class Pipeline(BaseModel):
         return f"{self.model}@{self.version}" if self.version else self.model
 
     def files(self) -> list[Path]:
-        """What the globs match, sorted. Raises FrondClientError where one matches nothing."""
+        """What the globs match, sorted. Raises FrondClientError where one is none, or matches nothing."""
         found: dict[Path, None] = {}
         for pattern in self.inputs:
-            some = [p for p in sorted(_glob(self.folder, pattern)) if p.is_file()]
+            try:
+                some = [p for p in sorted(_glob(self.folder, pattern)) if p.is_file()]
+            except (ValueError, IndexError, AttributeError):
+                # what pathlib raises for a pattern that it cannot take; without a part, and for "./"
+                raise FrondClientError(
+                    f"inputs: {pattern!r} is no pattern of files. Write one like flights/**/*.tif; "
+                    "** stands alone between slashes."
+                ) from None
             if not some:
                 raise FrondClientError(f"No file matches {pattern} (from {self.folder}).")
             found.update(dict.fromkeys(some))
@@ -75,6 +93,10 @@ def _glob(folder: Path, pattern: str) -> list[Path]:
     if path.is_absolute():
         return list(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
     return list(folder.glob(pattern))
+
+
+def _sums(files: Sequence[LocalFile]) -> dict[str, str]:
+    return {f.name: sha256_of(f.path) for f in files}
 
 
 def load(path: Path) -> Pipeline:
@@ -123,30 +145,85 @@ def start(
     """Upload the run's inputs, unless its job has them already; returns the job's id.
 
     Raises:
-        FrondClientError: its job ended without results, and its id cannot be used again.
+        FrondClientError: its job ended without results, and its id cannot be used again; or the id
+            was given, and is that of another run.
     """
     files = spec.files()
-    job = job_id or spec.job_id
-    if job is None:
-        job = run_id(spec, {f.name: sha256_of(f.path) for f in local_files(files)})
+    given = job_id or spec.job_id
+    # before anything is sent, also where an id is given: run.json tells it
+    run = spec.run
+    job = given or run
     try:
         before = client.status(job)
     except FrondClientError as e:
         if e.status != 404:
             raise
     else:
-        if before["status"] == "successful":
-            return job
         if before["status"] in ("failed", "dismissed"):
             raise FrondClientError(
                 f"This run's job {job} has ended already ({before['status']}). "
                 "Give it another name: --job-id."
             )
+        if given:
+            _require_own(client, spec, before, local_files(files))
+        if before["status"] == "successful":
+            return job
     return client.upload(
         files, job, model=spec.model_ref,
         thresholds=spec.thresholds.model_dump(exclude_none=True) or None,
         webhook_url=spec.webhook_url, email=spec.email, progress=progress,
     )  # fmt: skip
+
+
+def _require_own(
+    client: Client, spec: Pipeline, job: Mapping[str, Any], files: Sequence[LocalFile]
+) -> None:
+    """Raise FrondClientError where a job is another run's: exactly where ``run.json`` tells which it
+    is, else as far as the service tells, and the notes of what was sent from here."""
+    recorded = _recorded(spec, job["job_id"])
+    if recorded is not None:
+        differs = "" if recorded == spec.run else "other settings or inputs"
+    elif job["status"] == "successful":
+        differs = _difference(client, spec, job, files)
+    else:
+        # some may be missing yet; settings, and bytes of the same name, the service compares itself
+        there = {o["name"] for o in client.images(job["job_id"])}
+        differs = "" if there <= {f.name for f in files} else "other inputs"
+    if differs:
+        raise FrondClientError(
+            f"Job {job['job_id']} ran with {differs}. Give this run another name: --job-id."
+        )
+
+
+def _recorded(spec: Pipeline, job_id: str) -> str | None:
+    """Which run the job is, if ``run.json`` tells."""
+    try:
+        record = json.loads((spec.outputs / RECORD).read_text(encoding="utf-8"))
+        return str(record["run"]) if record["job_id"] == job_id else None
+    except (OSError, ValueError, KeyError, TypeError):
+        # none, of a version before, or not ours
+        return None
+
+
+def _difference(
+    client: Client, spec: Pipeline, job: Mapping[str, Any], files: Sequence[LocalFile]
+) -> str:
+    """What is another run's about a job with results."""
+    summary = client.summary(job["job_id"])
+    if not _is_model(spec.model_ref or client.models()["default"], summary["model"]):
+        return "another model"
+    if Thresholds.model_validate(summary["thresholds"]) != spec.thresholds:
+        return "other thresholds"
+    is_own = sorted(o["name"] for o in summary["images"]) == sorted(f.name for f in files)
+    return "" if is_own and not client.changed_since(job, files) else "other inputs"
+
+
+def _is_model(ref: str, model: Mapping[str, Any] | None) -> bool:
+    """Whether a job's model is what this names; an alias may have pointed at it when the job began."""
+    name, _, version = ref.partition("@")
+    if model is None or model["name"] != name:
+        return False
+    return not _DIGEST.fullmatch(version) or str(model["digest"]).startswith(version)
 
 
 def write_record(
@@ -155,12 +232,13 @@ def write_record(
     """Write ``run.json`` beside the results: what was run, and what came out. No times."""
     record = {
         "job_id": figures["job_id"],
+        "run": spec.run,
         "pipeline": spec.model_dump(mode="json", exclude={"outputs"}, exclude_none=True),
         "model": figures["model"],
         "images": figures["images"],
         "detections": figures["detections"],
         "artifacts": {a["name"]: a["sha256"] for a in artifacts},
     }
-    path = spec.outputs / "run.json"
+    path = spec.outputs / RECORD
     path.write_text(json.dumps(record, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     return path

@@ -11,7 +11,7 @@ from urllib.parse import quote
 import httpx
 
 from frond.client.errors import FrondClientError
-from frond.client.http import checked
+from frond.client.http import checked, object_of
 from frond.client.transfer import fetch
 
 T = TypeVar("T")
@@ -80,7 +80,7 @@ class ModelRegistry:
                     data={"alias": alias or "", "why": why},
                     timeout=httpx.Timeout(_CONNECT_S, read=_STORED_S, write=_STORED_S),
                 )  # fmt: skip
-            return dict(checked(response).json())
+            return object_of(checked(response))
 
         return self._patiently(once)
 

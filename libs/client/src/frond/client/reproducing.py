@@ -11,13 +11,13 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from frond.client.errors import FrondClientError
+from frond.client.errors import FrondClientError, NotReachable
 
 if TYPE_CHECKING:
     from frond.client.client import Client
@@ -47,22 +47,23 @@ class Compared:
     differences: tuple[tuple[str, str], ...]
 
 
-def summary_of(client: Client, job_id: str) -> dict[str, Any]:
-    """A job's ``summary.json``. Raises FrondClientError where it has not ended."""
-    found: dict[str, Any] = json.loads(client.read(job_id, "summary.json"))
-    return found
-
-
-def begin(client: Client, summary: Mapping[str, Any], new_id: str | None = None) -> str:
+def begin(
+    client: Client,
+    summary: Mapping[str, Any],
+    new_id: str | None = None,
+    began: Callable[[str], None] | None = None,
+) -> str:
     """Start a job of the same images with the same version of the model and the same thresholds.
 
     Images whose object was not there, or could not be named, are left out.
 
     Args:
         new_id: of a job that this began before, which goes on, or of none.
+        began: called with its id before it is given an image.
 
     Returns:
-        Its id. Where it cannot be begun, nothing of it stays.
+        Its id. Where its images are refused, nothing of it stays; where nobody answers any more, the
+        error tells how to go on.
 
     Raises:
         FrondClientError: no image of the job was ever given a model; one may not be read again;
@@ -76,22 +77,35 @@ def begin(client: Client, summary: Mapping[str, Any], new_id: str | None = None)
     before = _status(client, new_id) if new_id is not None else None
     if before is not None:
         _require_own(client, before, {o["uri"] for o in images})
-        if before["finished"]:
-            return str(before["job_id"])
     job = before or client.create_job(
         new_id, model=f"{model['name']}@{model['digest']}", size=len(images),
         thresholds={k: v for k, v in summary["thresholds"].items() if v is not None},
     )  # fmt: skip
     new_id = str(job["job_id"])
+    if began is not None:
+        began(new_id)
+    if before is not None and before["finished"]:
+        return new_id
     try:
         for i in range(0, len(images), _AT_ONCE):
             part = [{"image": o["uri"], "name": o["name"]} for o in images[i : i + _AT_ONCE]]
             client.add_objects(new_id, part)
     except FrondClientError as e:
-        if before is None and e.status is not None:
-            client.delete(new_id)
+        if e.status is None or isinstance(e, NotReachable):
+            e.detail += f" Job {new_id} waits for the rest of its images: go on with --as {new_id}."
+        elif before is None:
+            drop(client, new_id)
         raise
     return new_id
+
+
+def drop(client: Client, job_id: str) -> None:
+    """Delete a job that :func:`begin` gave; also if somebody has done so meanwhile."""
+    try:
+        client.delete(job_id)
+    except FrondClientError as e:
+        if e.status != 404:
+            raise
 
 
 def sent_again(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -175,7 +189,7 @@ def _files(
     there = {
         f["name"]
         for job_id, image in ((job, one), (new_job, other))
-        for f in json.loads(client.read(job_id, f"images/{image['image_id']}/"))["files"]
+        for f in client.read_object(job_id, f"images/{image['image_id']}/")["files"]
     }
     return [name for name in FILES if name in there]
 

@@ -202,6 +202,11 @@ class Journal:
     def has(self, file: LocalFile) -> bool:
         return self._known.get(file.name) == (str(file.path), file.size, file.mtime_ns)
 
+    def differs(self, file: LocalFile) -> bool:
+        """Whether what was sent under its name looks otherwise than it does now, wherever it lay."""
+        known = self._known.get(file.name)
+        return known is not None and known[1:] != (file.size, file.mtime_ns)
+
     def add(self, file: LocalFile) -> None:
         row = {
             "name": file.name, "path": str(file.path), "size": file.size,

@@ -1,5 +1,6 @@
 """upload, status, watch, jobs, cancel, retry, delete, predict."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -52,14 +53,14 @@ def upload(
     from frond.client import Client
 
     beside = _shadow(shadow, shadow_share)
+    figures: dict[str, Any] = {}
     with Client() as client:
         with show.uploading(quiet=json) as progress:
             job = client.upload(
                 files, job_id, model=model, thresholds=None if score is None else {"score": score},
                 webhook_url=webhook, email=email, shadow=beside, progress=progress,
-                began=None if json else _said,
+                began=partial(_said, err=json), sealed=figures.update,
             )  # fmt: skip
-        figures = client.status(job)
         if wait or out is not None:
             figures = show.following(client, job, quiet=json)
         if out is not None:
@@ -85,8 +86,8 @@ def _shadow(model: str | None, share: float | None) -> dict[str, Any] | Literal[
     return {"model": model} | ({} if share is None else {"share": share})
 
 
-def _said(job_id: str) -> None:
-    typer.secho(f"job {job_id}", bold=True)
+def _said(job_id: str, *, err: bool) -> None:
+    typer.secho(f"job {job_id}", bold=True, err=err)
 
 
 def _exit(figures: dict[str, Any], strict: bool = False) -> None:
@@ -223,8 +224,7 @@ def retry(
         figures = client.retry(job_id, reason or [])
         new_id = figures["job_id"]
         if wait:
-            if not json:
-                _said(new_id)
+            _said(new_id, err=json)
             figures = show.following(client, new_id, quiet=json)
         if json:
             show.as_json(figures)

@@ -33,18 +33,20 @@ def reproduce(
     import pyarrow.parquet  # noqa: F401
 
     from frond.client import Client
-    from frond.client.reproducing import begin, compare, sent_again, summary_of
+    from frond.client.reproducing import begin, compare, drop, sent_again
+
+    def began(again: str) -> None:
+        typer.secho(f"job {again} runs {job_id} again", bold=True, err=True)
 
     with Client() as client:
-        old = summary_of(client, job_id)
-        again = begin(client, old, new_id)
-        typer.secho(f"job {again} runs {job_id} again", bold=True, err=True)
+        old = client.summary(job_id)
+        again = begin(client, old, new_id, began)
         show.following(client, again, quiet=json)
-        new = summary_of(client, again)
+        new = client.summary(again)
         sent = len(sent_again(old))
         found = list(_counted(compare(client, old, new), sent, quiet=json))
         if not keep:
-            client.delete(again)
+            drop(client, again)
     differ = [(c.image, file, what) for c in found for file, what in c.differences]
     files = sum(c.files for c in found)
     same = old["generator"] == new["generator"]

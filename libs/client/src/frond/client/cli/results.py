@@ -56,7 +56,9 @@ def results(
     if json:
         show.as_json({"results": found, "timings": figures["timings"]} if timings else found)
         return
-    if timings:
+    if timings and figures["timings"] is None:
+        show.line(f"Job {job_id} has no timings yet: {figures['message']}")
+    elif timings:
         show.timings(figures)
     if timings or is_fetched:
         return
