@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
+from frond.stack.birth import birth_of
 from frond.stack.choose import choose_stack
 from frond.stack.endpoints import Stack
 from frond.stack.errors import StackError, with_log
@@ -216,8 +217,11 @@ class Supervisor:
         """Whether a developer runs this service by hand (``run SERVICE``)."""
         hold = self.state / "hold" / one.name
         try:
-            os.kill(int(hold.read_text()), 0)
-        except (FileNotFoundError, ValueError, ProcessLookupError):
+            pid, _, born = hold.read_text().partition(" ")
+            runs = birth_of(int(pid)) == born
+        except (FileNotFoundError, ValueError):
+            runs = False
+        if not runs:
             hold.unlink(missing_ok=True)
             return False
         if one.child is not None:
@@ -267,6 +271,7 @@ class Supervisor:
         state: dict[str, Any] = {
             "phase": self._phase,
             "pid": os.getpid(),
+            "born": birth_of(os.getpid()),
             "stack": getattr(self._stack, "kind", ""),
             "servers": self._stack.pids() if self._stack else {},
             "rolls": self._rolls,
