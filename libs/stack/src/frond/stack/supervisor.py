@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from frond.stack.birth import birth_of
-from frond.stack.choose import choose_stack
+from frond.stack.choose import choose_stack, keep_kind
 from frond.stack.endpoints import Stack
 from frond.stack.errors import StackError, with_log
 from frond.stack.installation import (
@@ -125,6 +125,7 @@ class Supervisor:
         )
         stack.start(self.say)
         self._stack = stack
+        keep_kind(self.state / "data", stack)
         self.say(f"Kafka is ready at {stack.kafka_bootstrap}, MinIO at {stack.s3_endpoint}")
         prepare(stack.endpoints, installation.bucket, installation.topic_prefix)
         self.say("Topics and bucket are there")
@@ -272,7 +273,7 @@ class Supervisor:
             "phase": self._phase,
             "pid": os.getpid(),
             "born": birth_of(os.getpid()),
-            "stack": getattr(self._stack, "kind", ""),
+            "stack": self._stack.kind if self._stack else "",
             "servers": self._stack.pids() if self._stack else {},
             "rolls": self._rolls,
             "given": sorted(self._given),
