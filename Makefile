@@ -133,5 +133,6 @@ train-lock: setup ## pin and hash what training/requirements.in names
 lock: setup ## pin and hash what the .in files in requirements/ name
 	@bash tools/lock.sh
 
-clean: down ## remove .venv, training/.venv, .frond with its topics and objects, and what runs left behind
+clean: down ## remove .venv, training/.venv, .frond with its topics and objects (Docker's volumes, too), and what runs left behind
+	@if [ -x $(PY) ]; then env -u FROND_STATE_DIR $(STACK) volumes --remove || true; fi
 	@rm -rf $(VENV) $(TRAIN_VENV) .frond demo-out .coverage .coverage.* .mypy_cache .ruff_cache htmlcov

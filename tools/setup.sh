@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Makes $VENV: uv by pip from a hashed file, then everything else from hashed files by uv, then the
-# workspace's members. Needs Python >= 3.11 with venv, and nothing else. `make setup` calls it.
+# workspace's members. Needs Linux, Python >= 3.11 with venv, and nothing else. `make setup` calls it.
 set -euo pipefail
 PYTHON=${PYTHON:-python3} VENV=${VENV:-.venv}
 die() { printf '\n%s\n' "$*" >&2; exit 1; }
 
+[ "$(uname -s)" = Linux ] || die "Frond's services run on Linux: they ask its kernel for what others have not (prctl, memfd_create), and this is $(uname -s). On Windows use WSL2; elsewhere a Linux machine, or containers: make env, then docker compose up --build."
 # a newer Python under another name serves where python3 is an old one
 for python in "$PYTHON" python3.13 python3.12 python3.11; do
   command -v "$python" >/dev/null && "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' && break

@@ -17,6 +17,7 @@ import frond.ingest.metrics
 import frond.notifier.metrics
 import frond.runtime
 import frond.tiler.metrics  # noqa: F401
+from frond.aggregator import reconcile
 
 ROOT = Path(__file__).parents[2]
 RULES: list[dict[str, Any]] = [
@@ -38,9 +39,13 @@ def names() -> set[str]:
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda r: r["alert"])
 def test_metrics_are_there(rule: dict[str, Any]) -> None:
-    asked = set(re.findall(r"\bfrond_[a-z_]+", rule["expr"]))
+    """Each service's scrape has them, or Prometheus makes them; of the job that it scrapes."""
+    config = yaml.safe_load((ROOT / "deploy/prometheus.yml").read_text())
+    jobs = {scraped["job_name"] for scraped in config["scrape_configs"]}
+    asked = set(re.findall(r"\b(?:frond|process)_[a-z_]+", rule["expr"]))
     assert asked - names() == set()
     assert asked or rule["expr"] == 'up{job="frond"} == 0'
+    assert set(re.findall(r'job="([^"]*)"', rule["expr"])) <= jobs
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda r: r["alert"])
@@ -49,6 +54,30 @@ def test_a_chosen_series_is_there_before_its_first_event(rule: dict[str, Any]) -
     samples = [s for metric in REGISTRY.collect() for s in metric.samples]
     for name, label, value in re.findall(r'(frond_\w+)\{(\w+)="([^"]+)"\}', rule["expr"]):
         assert any(s.name == name and s.labels.get(label) == value for s in samples), name
+
+
+def test_a_crash_loop_is_no_silence() -> None:
+    """A service that lives longer than a scrape and then ends, again and again: restarts themselves are
+    told, whichever service it is, and a lag is although gauges go and counters begin anew with each."""
+    asked = {rule["alert"]: rule["expr"] for rule in RULES}
+    assert asked["FrondRestarts"].startswith('changes(process_start_time_seconds{job="frond"}[')
+    assert re.search(r"max_over_time\(frond_consumer_lag\[\d+m\]\)", asked["FrondLag"])
+    # a rate that is not there is no event handled, too
+    assert "unless sum by (topic) (rate(frond_events_handled_total" in asked["FrondLag"]
+
+
+def test_all_that_the_reconciler_repeats_is_there_before() -> None:
+    """Whatever it may count under, as its source has it: `FrondJobsStandStill` sees the first."""
+    source = Path(reconcile.__file__).read_text()
+    counted = set(re.findall(r"""\b(?:redriven|_send)\(\s*["']([^"']+)""", source))
+    assert len(counted) >= 7
+    seeded = {
+        s.labels["what"] for m in REGISTRY.collect() for s in m.samples
+        if s.name == "frond_redriven_total"
+    }  # fmt: skip
+    assert counted == seeded
+    # nothing is counted but by these two, whose word the type checker knows
+    assert "REDRIVEN" not in source
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda r: r["alert"])

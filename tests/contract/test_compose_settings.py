@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,32 @@ KINDS: dict[str, type[ServiceSettings]] = {
     "ingest": IngestSettings, "tiler": TilerSettings, "inference": InferenceSettings,
     "aggregator": AggregatorSettings, "notifier": NotifierSettings,
 }  # fmt: skip
+
+
+DOCS = [ROOT / "docs/limits.md", ROOT / "docs/runbook.md", *ROOT.glob("services/*/README.md")]
+OTHERWISE = {
+    "FROND_KAFKA_BOOTSTRAP": "Compose's own broker",
+    "FROND_S3_ENDPOINT": "Compose's own store",
+    "FROND_S3_ACCESS_KEY": "has to be set: the store is made with it",
+    "FROND_S3_SECRET_KEY": "has to be set: the store is made with it",
+    "FROND_S3_BUCKET": "has the default of the code",
+    "FROND_DATABASE_URL": "Compose's own database",
+    "FROND_PRESIGN_WITH": "one of two words, neither of them empty",
+}
+"""What is given, but not as it stands in somebody's environment, and why."""
+NEVER = {
+    "FROND_AUTH": "`off` is for loopback only, and containers do not listen there",
+    "FROND_CACHE_DIR": "the image's volume",
+    "FROND_HTTP_HOST": "the image's: what is published is Compose's `ports`",
+    "FROND_HTTP_PORT": "the image's: what is published is Compose's `ports`",
+}
+"""What containers are not given, and why."""
+NO_SERVICES = {
+    "FROND_STACK": "the supervisor's, which Compose takes the place of",
+    "FROND_TRAINING_LEASE_S": "the training worker's, which is not in Compose",
+    "FROND_TRAINING_OUT": "the training worker's, which is not in Compose",
+}
+"""What no service reads, and who does."""
 
 
 @pytest.fixture
@@ -57,6 +84,62 @@ def test_every_limit_can_be_set_in_compose(given: dict[str, dict[str, Any]]) -> 
         assert readers, f"nobody reads {name}"
         for service in readers:
             assert given[service].get(name) == f"${{{name}:-}}", (service, name)
+
+
+def named() -> set[str]:
+    """The settings that docs tell to set, by their whole names."""
+    text = "".join(path.read_text() for path in DOCS)
+    return set(re.findall(r"\b(FROND_[A-Z0-9_]+)\b(?![…*])", text))
+
+
+def test_what_docs_name_can_be_set_in_compose(given: dict[str, dict[str, Any]]) -> None:
+    """Whatever somebody is told to set reaches each service that reads it, unless it is written above
+    why not."""
+    wanted = named()
+    assert len(wanted) >= 70
+    assert {*OTHERWISE, *NEVER, *NO_SERVICES} <= wanted, "exceptions that are none any more"
+    for name in sorted(wanted):
+        readers = [service for service, kind in KINDS.items() if reads(kind, name)]
+        assert bool(readers) != (name in NO_SERVICES), f"who reads {name}?"
+        for service in readers:
+            there = given[service].get(name)
+            if name in NEVER:
+                assert there is None, (service, name)
+            elif name in OTHERWISE:
+                assert there, (service, name)
+            else:
+                assert there == f"${{{name}:-}}", (service, name)
+
+
+@pytest.mark.parametrize("service", ["ingest", "notifier"])
+def test_addresses_follow_the_published_ports(
+    service: str, given: dict[str, dict[str, Any]], tmp_path: Path
+) -> None:
+    """Where nobody has set how clients come here, links and presigned addresses name the ports that
+    are published; where somebody has, those are taken."""
+    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+    command = [word.replace("$$", "$") for word in compose["services"][service]["command"]]
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\nenv; echo "ran $*"\n')
+    python.chmod(0o755)
+
+    def ran(**settings: str) -> set[str]:
+        env = {name: settings.get(name, "") for name in given[service]}
+        env |= {"FROND_API_PORT": "8123", "FROND_S3_PORT": "9123"}
+        env["PATH"] = f"{tmp_path}:{os.environ['PATH']}"
+        said = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+        return set(said.stdout.splitlines())
+
+    told = ran()
+    assert {"FROND_PUBLIC_URL=http://localhost:8123", f"ran -m frond.{service}"} <= told
+    if service == "ingest":
+        assert "FROND_S3_PUBLIC_ENDPOINT=http://127.0.0.1:9123" in told
+    set_ = {
+        "FROND_PUBLIC_URL": "https://f.example",
+        "FROND_S3_PUBLIC_ENDPOINT": "https://s.example",
+    }
+    wanted = {f"{n}={value}" for n, value in set_.items() if n in given[service]}
+    assert wanted <= ran(**set_)
 
 
 def test_every_setting_of_drift_can_be_set_in_compose(given: dict[str, dict[str, Any]]) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from frond.stack import StackError, control
+from frond.stack.choose import kept_kind
 from frond.stack.installation import read_env_file
 from frond.stack.minio_server import http_ok
 
@@ -34,6 +35,7 @@ def test_a_killed_service_and_a_killed_broker_come_back(
     lines: list[str] = []
     assert control.up(state, tmp_path / "no-models", services=("tiler",), say=lines.append)
     assert any(line.startswith("tiler is ready") for line in lines)
+    assert kept_kind(state / "data") == "native"
     env = read_env_file(state / "env")
     assert {"FROND_API_URL", "FROND_KAFKA_BOOTSTRAP", "FROND_S3_BUCKET", "FROND_API_KEY"} <= set(
         env

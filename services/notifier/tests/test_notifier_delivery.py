@@ -8,6 +8,7 @@ from email.utils import format_datetime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client import REGISTRY
 
 from frond.contracts.deliveries import Kind, State
 from frond.contracts.events import JobCompleted
@@ -24,6 +25,7 @@ from frond.notifier.delivery import (
     classify,
     deliveries_of,
 )
+from frond.notifier.metrics import attempted
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 EVENT = JobCompleted(
@@ -147,3 +149,28 @@ def test_a_final_answer_ends_it_at_once() -> None:
         assert done.final
         assert done.next_attempt is None
         assert done.attempts == 1
+
+
+def test_what_is_given_up_at_once_is_counted_apart() -> None:
+    """No try would change it, and nobody need be paged. After all tries, it is given up; before that,
+    it is pending."""
+    delivery = deliveries_of(EVENT, SPEC, NOW)[0]
+    tried = delivery.model_copy(update={"attempts": POLICY.max_retries})
+    came_to = []
+    for before, answer in (
+        (delivery, classify(410, None, NOW)), (delivery, AGAIN), (tried, AGAIN),
+        (tried, classify(410, None, NOW)), (tried, classify(204, None, NOW)),
+    ):  # fmt: skip
+        counts = counted()
+        attempted(before.kind, answer.state, after(before, answer, POLICY, NOW, 0.0).state)
+        came_to += [state for state, number in counted().items() if number > counts[state]]
+    assert came_to == ["refused", "pending", "gave-up", "refused", "delivered"]
+
+
+def counted() -> dict[str, float]:
+    """Attempts at webhooks, by what they came to."""
+    return {
+        sample.labels["state"]: sample.value
+        for metric in REGISTRY.collect() for sample in metric.samples
+        if sample.name == "frond_delivery_attempts_total" and sample.labels["kind"] == Kind.WEBHOOK
+    }  # fmt: skip

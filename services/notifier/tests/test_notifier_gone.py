@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 from notifier_world import completed, job, recorded
+from prometheus_client import REGISTRY
 
 from frond.contracts import keys
 from frond.contracts.deliveries import Delivery, Kind, State
@@ -22,6 +23,12 @@ from frond.store import ObjectStore
 pytestmark = pytest.mark.stack
 
 
+def counted(state: str) -> float:
+    """Webhooks that came to this, in this process so far."""
+    labels = {"kind": Kind.WEBHOOK, "state": state}
+    return REGISTRY.get_sample_value("frond_delivery_attempts_total", labels) or 0.0
+
+
 async def test_410_ends_all_to_this_address(store: ObjectStore, receiver: Any) -> None:
     """Nothing is sent there any more, of no job, by no notifier; other addresses, and other tenants'
     notices, go out. A replay is sent; once it is taken, so is everything else."""
@@ -31,6 +38,7 @@ async def test_410_ends_all_to_this_address(store: ObjectStore, receiver: Any) -
     await job(store, "elsewhere", f"{receiver.url}/other")
     to = json.dumps({"webhook_url": receiver.url, "tenant": "acme"}).encode()
     await store.put(keys.job_notify("of-acme"), to)
+    before = counted("refused"), counted("gave-up")
     async with httpx.AsyncClient(trust_env=False) as http:
         senders = {Kind.WEBHOOK: WebhookSender(NotifierSettings(egress_allow="127.0.0.0/8"), http)}
 
@@ -56,6 +64,7 @@ async def test_410_ends_all_to_this_address(store: ObjectStore, receiver: Any) -
         record = await recorded(store, later, lambda d: d.final)
         assert record.state is State.GAVE_UP
         assert "said 410 on 20" in record.last_answer and "replay" in record.last_answer
+        assert (counted("refused"), counted("gave-up")) == (before[0] + 2, before[1])
         receiver.script[:] = [410]
         assert await replay("one") == ["first"]
         assert await store.exists(keys.gone(None, receiver.url))

@@ -35,7 +35,7 @@ class ServiceSettings(BaseSettings):
     s3_access_key: str = ""
     s3_secret_key: SecretStr = SecretStr("")
     s3_bucket: str = "frond"
-    s3_region: str = "us-east-1"
+    s3_region: str = Field(default="us-east-1", min_length=1)
     allowed_buckets: str = Field(
         default="", description="comma-separated: where rasters may lie besides s3_bucket"
     )

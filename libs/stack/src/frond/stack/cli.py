@@ -87,6 +87,32 @@ def down() -> None:
 
 
 @app.command()
+def volumes(
+    remove: Annotated[bool, typer.Option("--remove", help="With all that is in them.")] = False,
+) -> None:
+    """Print the Docker volumes that have the topics and objects, where Docker has them; or remove them."""
+    from frond.stack.choose import kept_kind, volumes_of
+
+    data = state_dir() / "data"
+    begin = volumes_of(data)
+    try:
+        from frond.stack.docker import find_volumes, remove_volumes
+
+        names = remove_volumes(begin) if remove else find_volumes(begin)
+    except (ImportError, StackError) as e:
+        if kept_kind(data) != "docker":
+            return  # no engine, and nothing that was ever given to one
+        typer.echo(
+            f"Topics and objects lie in the Docker volumes {begin}-apache and {begin}-minio."
+        )
+        if remove:
+            typer.echo(f"They stay. To remove them: docker volume rm {begin}-apache {begin}-minio")
+        raise _fail(e) from None
+    for name in names:
+        typer.echo(f"Removed the Docker volume {name}" if remove else name)
+
+
+@app.command()
 def roll() -> None:
     """Exchange every service for a fresh process while they work, one by one: an upgrade.
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from frond.stack.birth import birth_of, command_of
 from frond.stack.errors import StackError
 from frond.stack.installation import (
     SERVICES,
@@ -25,13 +26,24 @@ from frond.stack.installation import (
 
 
 def read_state(state: Path) -> dict[str, Any] | None:
-    """What the supervisor last wrote; None when none runs."""
+    """What the supervisor last wrote; None when none runs.
+
+    One that left its file behind runs no more, whoever has its pid by now.
+    """
     try:
         found: dict[str, Any] = json.loads((state / "state.json").read_text())
-        os.kill(found["pid"], 0)
-    except (FileNotFoundError, ProcessLookupError, ValueError, KeyError):
+        pid = int(found["pid"])
+    except (FileNotFoundError, ValueError, KeyError):
         return None
-    return found
+    born = birth_of(pid)
+    if "born" not in found and _supervises(pid, state):
+        found["born"] = born  # by an older version, which did not write it
+    return found if born and found.get("born") == born else None
+
+
+def _supervises(pid: int, state: Path) -> bool:
+    """Whether a process is the supervisor of this folder, by its command line."""
+    return {"frond.stack", "supervise", str(state)} <= set(command_of(pid))
 
 
 def up(
@@ -135,25 +147,18 @@ def down(state: Path) -> bool:
     if found is None:
         return False
     pid = int(found["pid"])
-    os.kill(pid, signal.SIGTERM)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
     end = time.monotonic() + 90
-    while _alive(pid):
+    while birth_of(pid) == found["born"]:
         if time.monotonic() > end:
             os.kill(pid, signal.SIGKILL)  # its reaper kills what it had started
             break
         time.sleep(0.1)  # it is not our child: there is nothing to wait for
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)  # where `up` was called by this process
     for left in ("state.json", "env"):
         (state / left).unlink(missing_ok=True)
-    return True
-
-
-def _alive(pid: int) -> bool:
-    with contextlib.suppress(ChildProcessError):
-        os.waitpid(pid, os.WNOHANG)
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
     return True
 
 

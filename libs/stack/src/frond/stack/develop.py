@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from frond.contracts import topics
-from frond.stack.installation import SERVICES
+from frond.stack.birth import birth_of
+from frond.stack.installation import SERVICES, write_private
 
 _LOOK_EVERY_S: Final = 0.7
 
@@ -31,7 +32,8 @@ def run_service(state: Path, name: str, env: Mapping[str, str], root: Path, *, r
         raise ValueError(f"There is no service {name}; there are {', '.join(SERVICES)}.")
     hold = state / "hold" / name
     hold.parent.mkdir(parents=True, exist_ok=True)
-    hold.write_text(str(os.getpid()))
+    # whole at once: the supervisor takes what it cannot read for left behind
+    write_private(hold, f"{os.getpid()} {birth_of(os.getpid())}")
     sources = [root / "services" / name / "src", *sorted(root.glob("libs/*/src"))]
     process = None
     try:

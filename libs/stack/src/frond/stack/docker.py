@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from frond.stack.aio import metadata_answers
@@ -106,25 +106,36 @@ class DockerStack:
         self._kafka.get_wrapped_container().kill()
 
     def start_kafka(self) -> None:
-        self._kafka.get_wrapped_container().start()
-        self._wait(self._kafka_answers, "Kafka", self._kafka)
+        with _told():
+            self._kafka = _again(self._kafka, self._kafka_container)
+            self._wait(self._kafka_answers, "Kafka", self._kafka)
 
     def kill_minio(self) -> None:
         self._minio.get_wrapped_container().kill()
 
     def start_minio(self) -> None:
-        self._minio.get_wrapped_container().start()
-        self._wait(self._minio_answers, "MinIO", self._minio)
+        with _told():
+            self._minio = _again(self._minio, self._minio_container)
+            self._wait(self._minio_answers, "MinIO", self._minio)
 
     def pids(self) -> dict[str, int]:
         return {}
 
     def trouble(self) -> list[str]:
+        """As the protocol has it; none while the engine does not answer, which may be starting."""
+        from docker.errors import NotFound
+
         down = []
         for name, container in (("kafka", self._kafka), ("minio", self._minio)):
             wrapped = container.get_wrapped_container() if container is not None else None
-            if wrapped is not None:
-                wrapped.reload()
+            try:
+                if wrapped is not None:
+                    with _told():
+                        wrapped.reload()
+            except StackError as e:
+                if not isinstance(e.__cause__, NotFound):
+                    return []
+                wrapped = None
             if wrapped is None or wrapped.status not in ("running", "created", "restarting"):
                 down.append(name)
         return down
@@ -194,6 +205,61 @@ class DockerStack:
             kind = image.split("/")[0]
             container.with_volume_mapping(f"{self._volumes}-{kind}", data, "rw")
         return container.with_kwargs(labels={_LABEL: str(os.getpid())})
+
+
+def find_volumes(begin: str) -> list[str]:
+    """The names of the volumes that begin like this.
+
+    Raises:
+        StackError: Docker does not answer.
+    """
+    import docker
+
+    with _told():
+        client = docker.from_env(timeout=10)
+        found = [volume.name for volume in client.volumes.list(filters={"name": begin})]
+        client.close()
+    return sorted(name for name in found if name.startswith(f"{begin}-"))
+
+
+def remove_volumes(begin: str) -> list[str]:
+    """Remove the volumes that begin like this, and everything in them; returns their names.
+
+    Raises:
+        StackError: Docker does not answer, or a container has one of them.
+    """
+    import docker
+
+    names = find_volumes(begin)
+    with _told():
+        client = docker.from_env()
+        for name in names:
+            client.volumes.get(name).remove()
+        client.close()
+    return names
+
+
+def _again(container: Any, make: Callable[[], Any]) -> Any:
+    """The container, started; another one over the same volume where somebody has removed it."""
+    from docker.errors import NotFound
+
+    try:
+        container.get_wrapped_container().start()
+    except NotFound:
+        container = make()
+        container.start()
+    return container
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """Errors of Docker, and of the way to it, as a ``StackError``."""
+    from docker.errors import DockerException
+
+    try:
+        yield
+    except (DockerException, OSError) as e:
+        raise StackError(f"Docker: {e}") from e
 
 
 def _remove_orphans() -> None:

@@ -47,7 +47,14 @@ class Endpoints:
 
 
 class Stack(Protocol):
-    """A Kafka and a MinIO that can be started, killed and started again at the same address."""
+    """A Kafka and a MinIO that can be started, killed and started again at the same address.
+
+    Attributes:
+        kind: ``docker`` or ``native``.
+    """
+
+    @property
+    def kind(self) -> str: ...
 
     kafka_bootstrap: str
     s3_endpoint: str

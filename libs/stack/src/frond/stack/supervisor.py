@@ -17,7 +17,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
-from frond.stack.choose import choose_stack
+from frond.stack.birth import birth_of
+from frond.stack.choose import choose_stack, keep_kind
 from frond.stack.endpoints import Stack
 from frond.stack.errors import StackError, with_log
 from frond.stack.installation import (
@@ -124,6 +125,7 @@ class Supervisor:
         )
         stack.start(self.say)
         self._stack = stack
+        keep_kind(self.state / "data", stack)
         self.say(f"Kafka is ready at {stack.kafka_bootstrap}, MinIO at {stack.s3_endpoint}")
         prepare(stack.endpoints, installation.bucket, installation.topic_prefix)
         self.say("Topics and bucket are there")
@@ -216,8 +218,11 @@ class Supervisor:
         """Whether a developer runs this service by hand (``run SERVICE``)."""
         hold = self.state / "hold" / one.name
         try:
-            os.kill(int(hold.read_text()), 0)
-        except (FileNotFoundError, ValueError, ProcessLookupError):
+            pid, _, born = hold.read_text().partition(" ")
+            runs = birth_of(int(pid)) == born
+        except (FileNotFoundError, ValueError):
+            runs = False
+        if not runs:
             hold.unlink(missing_ok=True)
             return False
         if one.child is not None:
@@ -267,7 +272,8 @@ class Supervisor:
         state: dict[str, Any] = {
             "phase": self._phase,
             "pid": os.getpid(),
-            "stack": getattr(self._stack, "kind", ""),
+            "born": birth_of(os.getpid()),
+            "stack": self._stack.kind if self._stack else "",
             "servers": self._stack.pids() if self._stack else {},
             "rolls": self._rolls,
             "given": sorted(self._given),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal, get_args
 
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -27,9 +27,15 @@ STRANGERS: Final = Counter(
     "Events of an image whose stored plan is another one, or is not there",
 )
 OPEN_JOBS: Final = Gauge("frond_jobs_open", "Jobs that have not ended, at the last look")
+Redriven = Literal["uploaded", "refused", "tiled", "imaged", "given up", "completed", "job"]
 REDRIVEN: Final = Counter(
     "frond_redriven_total", "Events and effects repeated for jobs that stood still", ["what"]
 )
 # an alert on the increase of a series sees its first event only if it was there before
-for _what in ("uploaded", "tiled", "imaged", "given up", "completed", "job"):
+for _what in get_args(Redriven):
     REDRIVEN.labels(_what)
+
+
+def redriven(what: Redriven, number: int = 1) -> None:
+    """Count what was repeated for a job that stood still."""
+    REDRIVEN.labels(what).inc(number)

@@ -166,12 +166,12 @@ class Reconciler:
             planned=len(found.planned), unplanned=len(found.inputs),
         )  # fmt: skip
         if found.completed:
-            metrics.REDRIVEN.labels("completed").inc()
+            metrics.redriven("completed")
             await self.closing.deliver(job_id)
             return
         size = await self.closing.stored_size(job_id)
         if found.cancelled or (size is not None and len(found.finished) >= size):
-            metrics.REDRIVEN.labels("job").inc()
+            metrics.redriven("job")
             await self.closing.close(
                 job_id, found.finished, size=size, cancelled=found.cancelled, timings=Timings()
             )
@@ -238,8 +238,8 @@ class Reconciler:
         )
         await self._send("given up", topics.IMAGED, [finished])
 
-    async def _send(self, what: str, topic: Topic, events: list[Event]) -> None:
+    async def _send(self, what: metrics.Redriven, topic: Topic, events: list[Event]) -> None:
         if events:
-            metrics.REDRIVEN.labels(what).inc(len(events))
+            metrics.redriven(what, len(events))
             await self.producer.send([Outgoing(topic, e) for e in events])
             crash_point("aggregator.redriven")

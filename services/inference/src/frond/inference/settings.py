@@ -29,7 +29,9 @@ class InferenceSettings(ServiceSettings, AuthSettings):
     """
 
     providers: str = Field(
-        default=",".join(PROVIDERS), description="ONNX Runtime's, comma-separated, in order"
+        default=",".join(PROVIDERS),
+        min_length=1,
+        description="ONNX Runtime's, comma-separated, in order",
     )
     threads: int = Field(
         default=0,

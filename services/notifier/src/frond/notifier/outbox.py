@@ -281,7 +281,7 @@ class Outbox:
             crash_point("notifier.posted")
             await note_gone(self.store, delivery, answer, self.now, claim.until)
         done = after(delivery, answer, self.policy, self.now(), self._random.random())
-        metrics.ATTEMPTS.labels(delivery.kind, done.state).inc()
+        metrics.attempted(delivery.kind, answer.state, done.state)
         log = _log.info if done.state is State.DELIVERED else _log.warning
         log(
             "delivery attempt", job_id=delivery.job_id, id=delivery.id, kind=delivery.kind,
