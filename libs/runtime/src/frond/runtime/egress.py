@@ -27,7 +27,11 @@ Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 """From a name and a port to addresses, the best first. Raises OSError."""
 
 _NAME: Final = re.compile(r"^(?!-)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\.?$")
-_MAIL: Final = re.compile(r"([^@\s<>,;\"]{1,64})@([^@\s<>,;\"]{1,253})")
+# RFC 5322's dot-atom: what a header's reader takes as it stands. RFC 2047's =? it would decode
+_ATOM: Final = r"[^@\s<>,;:\\\"()\[\].]+"
+_MAIL: Final = re.compile(
+    rf"(?!.*=\?)(?=[^@]{{1,64}}@){_ATOM}(?:\.{_ATOM})*@([^@\s<>,;\"]{{1,253}})"
+)
 _NOT_PUBLIC: Final[tuple[Network, ...]] = tuple(
     ipaddress.ip_network(text)
     for text in (
@@ -112,7 +116,7 @@ class Egress:
         match = _MAIL.fullmatch(address)
         if match is None or any(unicodedata.category(c) in _UNSEEN for c in address):
             raise _refused(address, "it is not of the form name@example.org", "e-mail")
-        domain = _plain(match[2]).rstrip(".")
+        domain = _plain(match[1]).rstrip(".")
         if domain in self.names:
             return
         # a name without a dot is whatever the mail server's own network takes it for

@@ -134,6 +134,8 @@ class MailSender:
             async with asyncio.timeout(self.settings.deadline_s):
                 await aiosmtplib.send(
                     message,
+                    # what was looked at, not what a header's reader makes of it
+                    recipients=[delivery.target],
                     hostname=url.hostname,
                     port=url.port,
                     username=unquote(url.username) if url.username else None,
