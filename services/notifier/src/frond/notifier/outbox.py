@@ -277,7 +277,7 @@ class Outbox:
             answer = Answer(State.PENDING, "not sent: the store answered too late", made=False)
         else:
             crash_point("notifier.attempt-claimed")
-            answer = await self.senders[delivery.kind](delivery, self.now())
+            answer = await self._send(delivery)
             crash_point("notifier.posted")
             await note_gone(self.store, delivery, answer, self.now, claim.until)
         done = after(delivery, answer, self.policy, self.now(), self._random.random())
@@ -291,6 +291,17 @@ class Outbox:
         await self._record(done)
         crash_point("notifier.result-stored")
         return 0.0
+
+    async def _send(self, delivery: Delivery) -> Answer:
+        try:
+            return await self.senders[delivery.kind](delivery, self.now())
+        except Exception as e:
+            # an attempt without an end would be made again at each scan, for ever, and never counted
+            _log.error(
+                "an attempt could not be made", job_id=delivery.job_id, id=delivery.id,
+                kind=delivery.kind, exc_info=e,
+            )  # fmt: skip
+            return Answer(State.PENDING, "the attempt could not be made")
 
     async def _claim(self, delivery: Delivery, number: int) -> _Claim:
         key = keys.delivery_attempt(delivery.job_id, delivery.id, number)
