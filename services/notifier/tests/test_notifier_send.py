@@ -19,7 +19,7 @@ from frond.contracts.events import JobCompleted
 from frond.contracts.jobs import ImageCounts, JobOutcome, JobSpec, JobStatus, ModelRef, WindowCounts
 from frond.contracts.signing import tenant_secrets
 from frond.notifier.delivery import Answer, deliveries_of
-from frond.notifier.send import MailSender, WebhookSender
+from frond.notifier.send import MailSender, WebhookSender, webhook_client
 from frond.notifier.settings import NotifierSettings
 from frond.runtime import Egress
 
@@ -50,7 +50,7 @@ def delivery(
 
 @pytest.fixture
 async def http() -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(trust_env=False) as client:
+    async with webhook_client(settings()) as client:
         yield client
 
 
@@ -108,6 +108,17 @@ async def test_redirects_are_not_followed(receiver: Any, http: httpx.AsyncClient
     assert answer.state is State.PENDING
     assert receiver.next().path == "/hook"
     assert receiver.posts.empty()
+
+
+async def test_a_receivers_cookies_are_kept_nowhere(receiver: Any, http: httpx.AsyncClient) -> None:
+    """Another tenant's receiver may be at the same address, and must get nothing of them."""
+    receiver.script[:] = [500]
+    receiver.headers["set-cookie"] = "session=mallory; Path=/"
+    sender = WebhookSender(settings(), http)
+    await sender(delivery(webhook_url=receiver.url, tenant="mallory"), datetime.now(UTC))
+    await sender(delivery(webhook_url=receiver.url, tenant="acme"), datetime.now(UTC))
+    assert ["cookie" in receiver.next().headers for _ in range(2)] == [False, False]
+    assert not http.cookies.jar
 
 
 async def test_retry_after_is_heard(receiver: Any, http: httpx.AsyncClient) -> None:

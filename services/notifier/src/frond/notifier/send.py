@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
@@ -28,6 +29,19 @@ class Sender(Protocol):
     """A road: tries once, within the deadline."""
 
     async def __call__(self, delivery: Delivery, now: datetime) -> Answer: ...
+
+
+def webhook_client(settings: NotifierSettings) -> httpx.AsyncClient:
+    """The client of all webhooks: whatever receivers answer, it remembers nothing of them.
+
+    Connections go to addresses by number, and many receivers share one: a cookie would be handed to
+    other tenants' receivers, and a large one would have their webhooks refused.
+    """
+    # a proxy of the environment would see private addresses that it cannot reach
+    return httpx.AsyncClient(
+        timeout=settings.deadline_s, trust_env=False,
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+    )  # fmt: skip
 
 
 def signed(body: bytes, message_id: str, now: datetime, secrets: str) -> dict[str, str]:
