@@ -113,7 +113,7 @@ async def test_a_name_is_judged_by_all_of_its_addresses() -> None:
     """One public and one inside address: refused in either order, unless the list names both."""
     answers = {"two.example": ["93.184.215.14", "169.254.169.254"], "one.example": ["10.0.0.1"]}
 
-    async def resolve(host: str, port: int) -> Sequence[str]:
+    async def resolve(host: str, port: int, tenant: str | None) -> Sequence[str]:
         return answers[host]
 
     for _ in range(2):

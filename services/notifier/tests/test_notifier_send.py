@@ -178,20 +178,21 @@ async def test_a_name_that_cannot_be_resolved_is_tried_again(http: httpx.AsyncCl
 
 
 async def test_a_name_is_resolved_once_an_attempt(receiver: Any, http: httpx.AsyncClient) -> None:
-    """DNS rebinding: what the name would mean to the next question is never asked."""
+    """DNS rebinding: what the name would mean to the next question is never asked. The look-up
+    counts as its tenant's."""
     answers = [["127.0.0.1"], ["169.254.169.254"]]
-    asked: list[str] = []
+    asked: list[tuple[str, str | None]] = []
 
-    async def resolve(host: str, port: int) -> list[str]:
-        asked.append(host)
+    async def resolve(host: str, port: int, tenant: str | None) -> list[str]:
+        asked.append((host, tenant))
         return answers.pop(0)
 
     sender = WebhookSender(settings(), http)
     sender.egress = Egress("127.0.0.0/8", resolve)
-    to = delivery(webhook_url=f"http://hooks.example:{receiver.port}/hook")
+    to = delivery(webhook_url=f"http://hooks.example:{receiver.port}/hook", tenant="acme")
     assert (await sender(to, datetime.now(UTC))).state is State.DELIVERED
     assert receiver.next().headers["host"] == f"hooks.example:{receiver.port}"
-    assert asked == ["hooks.example"]
+    assert asked == [("hooks.example", "acme")]
     # the next attempt asks again, and is refused now
     assert (await sender(to, datetime.now(UTC))).state is State.GAVE_UP
     assert receiver.posts.empty()
@@ -202,7 +203,7 @@ async def test_an_address_that_does_not_answer_leaves_the_next_one(
 ) -> None:
     """As a browser does: a name's second address is tried when nobody listens at the first."""
 
-    async def resolve(host: str, port: int) -> list[str]:
+    async def resolve(host: str, port: int, tenant: str | None) -> list[str]:
         return ["127.0.0.2", "127.0.0.1"]
 
     sender = WebhookSender(settings(), http)
@@ -238,7 +239,7 @@ async def test_an_address_that_swallows_packets_leaves_the_next_one(
         writer.write(b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n")
         writer.close()
 
-    async def resolve(host: str, port: int) -> list[str]:
+    async def resolve(host: str, port: int, tenant: str | None) -> list[str]:
         return ["127.0.0.2", "127.0.0.1"]
 
     sender = WebhookSender(settings(deadline_s=6), http)

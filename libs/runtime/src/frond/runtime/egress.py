@@ -9,7 +9,6 @@ again: a name that means something else a moment later leads nowhere else.
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
 import re
 import socket
@@ -20,11 +19,12 @@ from urllib.parse import urlsplit
 
 from frond.contracts.errors import JobRejected
 from frond.contracts.reasons import Reason
+from frond.runtime.lookups import Lookups
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
-"""From a name and a port to addresses, the best first. Raises OSError."""
+Resolve = Callable[[str, int, str | None], Awaitable[Sequence[str]]]
+"""From a name and a port to addresses, the best first, for a tenant. Raises OSError."""
 
 _NAME: Final = re.compile(r"^(?!-)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\.?$")
 # RFC 5322's dot-atom: what a header's reader takes as it stands. RFC 2047's =? it would decode
@@ -73,7 +73,7 @@ class Egress:
     """
 
     def __init__(self, allow: str = "", resolve: Resolve | None = None) -> None:
-        self.resolve = resolve or ask_the_system
+        self.resolve = resolve or Lookups().ask
         self.networks: list[Network] = []
         self.names: set[str] = set()
         for entry in (e.strip() for e in allow.split(",")):
@@ -123,8 +123,11 @@ class Egress:
         if not _DOMAIN.fullmatch(domain) or _is_here(domain) or number_of(domain) is not None:
             raise _refused(address, _NO_DOMAIN, "e-mail")
 
-    async def addresses(self, url: str) -> Sequence[str]:
+    async def addresses(self, url: str, tenant: str | None = None) -> Sequence[str]:
         """The addresses to connect to, the best first.
+
+        Args:
+            tenant: who named the URL: nobody's names have all look-ups to themselves.
 
         Raises:
             JobRejected: as :meth:`check`, or one of the name's addresses is not permitted.
@@ -133,7 +136,7 @@ class Egress:
         self.check(url)
         host, port = self._target(url)
         try:
-            found = await self.resolve(host, port)
+            found = await self.resolve(host, port, tenant)
         except UnicodeError:
             raise _refused(url, "its host cannot be a name") from None
         # all, not some: a name that points outside and inside at once is a trick or a mistake
@@ -170,12 +173,6 @@ class Egress:
         if not plain:
             raise _refused(url, "it names no host")
         return plain, port or (443 if parts.scheme == "https" else 80)
-
-
-async def ask_the_system(host: str, port: int) -> Sequence[str]:
-    """A name's addresses as this machine's resolver orders them. Raises OSError, UnicodeError."""
-    infos = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(info[4][0]) for info in infos))
 
 
 def number_of(host: str) -> Address | None:

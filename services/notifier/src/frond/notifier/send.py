@@ -76,7 +76,7 @@ class WebhookSender:
         try:
             async with (
                 asyncio.timeout(self.settings.deadline_s),
-                self._posted(delivery.target, body, headers) as response,
+                self._posted(delivery, body, headers) as response,
             ):
                 return classify(response.status_code, response.headers.get("retry-after"), now)
         except JobRejected as e:
@@ -92,13 +92,13 @@ class WebhookSender:
 
     @asynccontextmanager
     async def _posted(
-        self, target: str, body: bytes, headers: dict[str, str]
+        self, delivery: Delivery, body: bytes, headers: dict[str, str]
     ) -> AsyncIterator[httpx.Response]:
-        url = httpx.URL(target)
+        url = httpx.URL(delivery.target)
         # the address that was looked at is the one connected to; the name stays in Host and TLS
         headers = {**headers, "host": url.netloc.decode()}
         extensions = {"sni_hostname": url.raw_host.decode()}
-        addresses = await self.egress.addresses(target)
+        addresses = await self.egress.addresses(delivery.target, delivery.tenant)
         # one that swallows what it gets leaves time for the others, and for an answer
         deadline_s = self.settings.deadline_s
         patience = httpx.Timeout(deadline_s, connect=deadline_s / (len(addresses) + 1))
