@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from ipaddress import ip_address
 
+import httpx
 import pytest
 from pydantic import ValidationError
 
@@ -37,8 +38,9 @@ PUBLIC = [
 
 @pytest.mark.parametrize("host", INSIDE)
 def test_nothing_inside_is_reached_by_default(host: str) -> None:
-    """The empty list allows public addresses alone; the sentence names the setting."""
-    with pytest.raises(JobRejected, match="FROND_EGRESS_ALLOW"):
+    """The empty list allows public addresses alone; the sentence names the setting, unless no list
+    could allow what is no name by the standard either."""
+    with pytest.raises(JobRejected, match=r"FROND_EGRESS_ALLOW|IDNA 2008"):
         Egress().check(f"http://{host}:8080/hook")
 
 
@@ -49,7 +51,7 @@ def test_what_is_public_passes(host: str) -> None:
 
 @pytest.mark.parametrize(
     "url", ["ftp://a/b", "file:///etc/passwd", "http://", "http://[::1", "x", "http://./", "//a/b",
-            "gopher://127.0.0.1:25/", "http://h:99999/"],
+            "gopher://127.0.0.1:25/", "http://h:99999/", "http://h:0/", "http://h:1:2/"],
 )  # fmt: skip
 def test_what_is_no_web_address_is_refused(url: str) -> None:
     with pytest.raises(JobRejected):
@@ -101,6 +103,35 @@ def test_mail_addresses_that_pass() -> None:
                     "a@उदाहरण.भारत", "first.last=1/2?{x}@example.org", f"{'a' * 64}@example.org"):  # fmt: skip
         Egress().check_mail(address)
     Egress("mailhost,localhost").check_mail("ana@MailHost")
+
+
+@pytest.mark.parametrize(
+    ("host", "known"),
+    [("straße.example", "xn--strae-oqa.example"), ("faß.βόλος.example.", "xn--fa-hia.xn--nxasmm1c.example"),
+     ("BÜCHER.example", "xn--bcher-kva.example"), ("a。b.example", "a.b.example")],
+)  # fmt: skip
+async def test_a_name_has_one_ascii_form(host: str, known: str) -> None:
+    """By IDNA 2008, as the client has it: by IDNA 2003, straße is strasse, another one's name. What
+    is looked at, looked up and on the operator's list is what stands in Host."""
+    asked = []
+
+    async def resolve(host: str, port: int, tenant: str | None) -> Sequence[str]:
+        asked.append(host)
+        return ["10.0.0.1"]
+
+    url = f"http://{host}/"
+    assert httpx.URL(url).raw_host.decode().rstrip(".") == known
+    assert await Egress(known, resolve).addresses(url) == ["10.0.0.1"]
+    assert asked == [known]
+
+
+@pytest.mark.parametrize(
+    "host", ["☃.example", "ｅｘａｍｐｌｅ.org", "a\u200db.example", "999.1.1.1"]
+)
+def test_a_host_without_an_ascii_form_is_refused_at_the_door(host: str) -> None:
+    """Nothing could be sent there; the sentence says what to write."""
+    with pytest.raises(JobRejected, match="as its owner registered it"):
+        Egress("0.0.0.0/0,::/0").check(f"http://{host}/")
 
 
 @pytest.mark.parametrize("entry", ["127.0.0.0/33", "10.2.3", "http://a/", "a b", "-x", "*.example"])

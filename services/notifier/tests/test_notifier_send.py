@@ -275,6 +275,27 @@ async def test_the_connection_goes_to_the_address_that_was_looked_at() -> None:
     assert seen[0].extensions["sni_hostname"] == "0x5db8d70e"
 
 
+async def test_the_name_that_is_looked_up_stands_in_host_and_tls() -> None:
+    """Of those in other scripts, too, for which there are two standards."""
+    seen: list[httpx.Request] = []
+
+    def receive(request: httpx.Request) -> httpx.Response:
+        seen.append(request)
+        return httpx.Response(200)
+
+    async def resolve(host: str, port: int, tenant: str | None) -> list[str]:
+        assert host == "xn--strae-oqa.example"
+        return ["93.184.215.14"]
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(receive)) as http:
+        sender = WebhookSender(settings(), http)
+        sender.egress = Egress(resolve=resolve)
+        to = delivery(webhook_url="https://Straße.example/hook")
+        assert (await sender(to, datetime.now(UTC))).state is State.DELIVERED
+    assert seen[0].headers["host"] == "xn--strae-oqa.example"
+    assert seen[0].extensions["sni_hostname"] == "xn--strae-oqa.example"
+
+
 def test_a_bad_secret_is_told_at_the_start() -> None:
     """Also a short one that is valid base64, and never with its value."""
     for bad in ("whsec_", "oops", f"{SECRET} oops"):

@@ -15,7 +15,8 @@ import socket
 import unicodedata
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
-from urllib.parse import urlsplit
+
+import httpx
 
 from frond.contracts.errors import JobRejected
 from frond.contracts.reasons import Reason
@@ -53,6 +54,10 @@ _UNSEEN: Final = ("Cc", "Cf", "Cs", "Zl", "Zp")
 _NO_DOMAIN: Final = (
     "mail goes to public domains, not to addresses, this machine or names without a dot. Give an "
     "address like name@example.org, or have the operator add its domain to FROND_EGRESS_ALLOW"
+)
+_NO_NAME: Final = (
+    "it is no URL, or its host has no ASCII form by IDNA 2008. Write the host's name as its owner "
+    "registered it"
 )
 _INSIDE: Final = (
     "it leads to the machine that Frond runs on, or into a private network. Give a public address, "
@@ -95,6 +100,8 @@ class Egress:
 
     def check(self, url: str) -> None:
         """Let an address pass, or say why not, without resolving its name.
+
+        A name of another script is taken in its ASCII form, here and wherever it goes.
 
         Raises:
             JobRejected: nothing may be sent there, now or later.
@@ -161,18 +168,21 @@ class Egress:
 
     def _target(self, url: str) -> tuple[str, int]:
         try:
-            parts = urlsplit(url)
-            host, port = parts.hostname, parts.port
-        except ValueError:
-            raise _refused(url, "it is no URL") from None
+            # as the client reads it: what is looked at here is looked up, and stands in Host and TLS
+            parts = httpx.URL(url)
+            host, port = parts.raw_host.decode(), parts.port
+        except (httpx.InvalidURL, ValueError):
+            raise _refused(url, _NO_NAME) from None
         if parts.scheme not in ("http", "https"):
             raise _refused(url, "it does not begin with http:// or https://")
-        if not host:
-            raise _refused(url, "it names no host")
-        plain = _plain(host).rstrip(".")
+        plain = host.lower().rstrip(".")
         if not plain:
             raise _refused(url, "it names no host")
-        return plain, port or (443 if parts.scheme == "https" else 80)
+        if port is None:
+            port = 443 if parts.scheme == "https" else 80
+        if not 0 < port < 1 << 16:
+            raise _refused(url, "its port is not one of 1 to 65535")
+        return plain, port
 
 
 def number_of(host: str) -> Address | None:

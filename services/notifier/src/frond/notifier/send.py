@@ -83,8 +83,6 @@ class WebhookSender:
             return Answer(State.GAVE_UP, e.detail)
         except TimeoutError:
             return Answer(State.PENDING, f"no answer within {self.settings.deadline_s:g} s")
-        except httpx.InvalidURL as e:
-            return Answer(State.GAVE_UP, f"the address cannot be used: {e}")
         except httpx.ConnectTimeout:
             return Answer(State.PENDING, "no connection could be made in time")
         except (httpx.HTTPError, OSError) as e:
@@ -94,11 +92,11 @@ class WebhookSender:
     async def _posted(
         self, delivery: Delivery, body: bytes, headers: dict[str, str]
     ) -> AsyncIterator[httpx.Response]:
+        addresses = await self.egress.addresses(delivery.target, delivery.tenant)
         url = httpx.URL(delivery.target)
         # the address that was looked at is the one connected to; the name stays in Host and TLS
         headers = {**headers, "host": url.netloc.decode()}
         extensions = {"sni_hostname": url.raw_host.decode()}
-        addresses = await self.egress.addresses(delivery.target, delivery.tenant)
         # one that swallows what it gets leaves time for the others, and for an answer
         deadline_s = self.settings.deadline_s
         patience = httpx.Timeout(deadline_s, connect=deadline_s / (len(addresses) + 1))
