@@ -79,7 +79,10 @@ async def notify(service: Service) -> None:
 
 
 async def _rescan(outbox: Outbox, every_s: float) -> None:
-    """Take up what another notifier left behind."""
+    """Take up what another notifier left behind, for as long as the process lives."""
     while True:
         await asyncio.sleep(every_s)
-        await wait_out(outbox.resume, what="reading the outbox")
+        try:
+            await wait_out(outbox.resume, what="reading the outbox")
+        except Exception as e:
+            _log.error("the outbox could not be read", exc_info=e)
