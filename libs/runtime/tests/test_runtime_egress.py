@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from ipaddress import ip_address
 
+import httpx
 import pytest
 from pydantic import ValidationError
 
@@ -37,8 +38,9 @@ PUBLIC = [
 
 @pytest.mark.parametrize("host", INSIDE)
 def test_nothing_inside_is_reached_by_default(host: str) -> None:
-    """The empty list allows public addresses alone; the sentence names the setting."""
-    with pytest.raises(JobRejected, match="FROND_EGRESS_ALLOW"):
+    """The empty list allows public addresses alone; the sentence names the setting, unless no list
+    could allow what is no name by the standard either."""
+    with pytest.raises(JobRejected, match=r"FROND_EGRESS_ALLOW|IDNA 2008"):
         Egress().check(f"http://{host}:8080/hook")
 
 
@@ -49,7 +51,7 @@ def test_what_is_public_passes(host: str) -> None:
 
 @pytest.mark.parametrize(
     "url", ["ftp://a/b", "file:///etc/passwd", "http://", "http://[::1", "x", "http://./", "//a/b",
-            "gopher://127.0.0.1:25/", "http://h:99999/"],
+            "gopher://127.0.0.1:25/", "http://h:99999/", "http://h:0/", "http://h:1:2/"],
 )  # fmt: skip
 def test_what_is_no_web_address_is_refused(url: str) -> None:
     with pytest.raises(JobRejected):
@@ -82,19 +84,54 @@ def test_mail_goes_to_public_domains_alone(domain: str) -> None:
     "address",
     ["a@b.example\n", "\na@b.example", "a\0@b.example", "a@b.exam\0ple", "a\x7f@b.example",
      "a\u202e@b.example", "a\u2028@b.example", "a\ud800@b.example", "a@b.example\r\nBcc: c@d.example",
-     "a@b.example,c@d.example", "a <a@b.example>", "a@b@c.example", "@b.example", "a@", "a", ""],
+     "a@b.example,c@d.example", "a <a@b.example>", "a@b@c.example", "@b.example", "a@", "a", "",
+     # a comment, a group, a literal, an escape, a quote, encoded words: other addresses to their readers
+     "root(@b.example", "a:b@c.example", "root[@b.example", "a\\b@c.example", '"a b"@c.example',
+     "=?utf-8?q?root=40intranet?=@b.example", "a@=?utf-8?q?intranet?=.b.example",
+     # RFC 5322's atoms have dots between them
+     ".a@b.example", "a.@b.example", "a..b@c.example", f"{'a' * 65}@b.example"],
 )  # fmt: skip
 def test_what_is_no_mail_address_is_refused(address: str) -> None:
-    """One recipient, nothing that ends a line, nothing that cannot be seen."""
+    """One recipient, the same to whoever reads it, nothing that ends a line, nothing unseen."""
     with pytest.raises(JobRejected):
         Egress().check_mail(address)
 
 
 def test_mail_addresses_that_pass() -> None:
     """Of any script; and a domain without a dot that the operator has named."""
-    for address in ("ana@example.org", "o'neil+x@a.b.co.uk", "ana@bücher.example", "ана@пример.рф"):
+    for address in ("ana@example.org", "o'neil+x@a.b.co.uk", "ana@bücher.example", "ана@пример.рф",
+                    "a@उदाहरण.भारत", "first.last=1/2?{x}@example.org", f"{'a' * 64}@example.org"):  # fmt: skip
         Egress().check_mail(address)
     Egress("mailhost,localhost").check_mail("ana@MailHost")
+
+
+@pytest.mark.parametrize(
+    ("host", "known"),
+    [("straße.example", "xn--strae-oqa.example"), ("faß.βόλος.example.", "xn--fa-hia.xn--nxasmm1c.example"),
+     ("BÜCHER.example", "xn--bcher-kva.example"), ("a。b.example", "a.b.example")],
+)  # fmt: skip
+async def test_a_name_has_one_ascii_form(host: str, known: str) -> None:
+    """By IDNA 2008, as the client has it: by IDNA 2003, straße is strasse, another one's name. What
+    is looked at, looked up and on the operator's list is what stands in Host."""
+    asked = []
+
+    async def resolve(host: str, port: int, tenant: str | None) -> Sequence[str]:
+        asked.append(host)
+        return ["10.0.0.1"]
+
+    url = f"http://{host}/"
+    assert httpx.URL(url).raw_host.decode().rstrip(".") == known
+    assert await Egress(known, resolve).addresses(url) == ["10.0.0.1"]
+    assert asked == [known]
+
+
+@pytest.mark.parametrize(
+    "host", ["☃.example", "ｅｘａｍｐｌｅ.org", "a\u200db.example", "999.1.1.1"]
+)
+def test_a_host_without_an_ascii_form_is_refused_at_the_door(host: str) -> None:
+    """Nothing could be sent there; the sentence says what to write."""
+    with pytest.raises(JobRejected, match="as its owner registered it"):
+        Egress("0.0.0.0/0,::/0").check(f"http://{host}/")
 
 
 @pytest.mark.parametrize("entry", ["127.0.0.0/33", "10.2.3", "http://a/", "a b", "-x", "*.example"])
@@ -107,7 +144,7 @@ async def test_a_name_is_judged_by_all_of_its_addresses() -> None:
     """One public and one inside address: refused in either order, unless the list names both."""
     answers = {"two.example": ["93.184.215.14", "169.254.169.254"], "one.example": ["10.0.0.1"]}
 
-    async def resolve(host: str, port: int) -> Sequence[str]:
+    async def resolve(host: str, port: int, tenant: str | None) -> Sequence[str]:
         return answers[host]
 
     for _ in range(2):

@@ -151,6 +151,16 @@ async def test_an_upload_that_was_not_completed_is_none(store: ObjectStore, line
         await store.in_thread(lambda: store.s3.end_multipart("bucket", "b.bin", "upload", []))
 
 
+@pytest.mark.parametrize("body", [b"", b"<html><p>Please log in", b"<ListBucketResult><Name>a"])
+async def test_a_listing_that_is_none_is_an_outage(
+    store: ObjectStore, line: Line, body: bytes
+) -> None:
+    """A proxy before the store says 200 and a page of its own; or the listing's end is not there."""
+    line.says = whole("200 OK", body)
+    with pytest.raises(StoreUnavailable, match="listing"):
+        [found async for found in store.list("jobs/")]
+
+
 @pytest.mark.parametrize(
     ("status", "code"),
     [

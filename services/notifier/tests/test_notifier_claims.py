@@ -151,3 +151,22 @@ async def test_a_late_result_never_takes_a_delivered_one_back(staged: Staged, to
     await outbox.close(60)
     record = await recorded(staged, expected, lambda d: d.attempts > 0)
     assert (record.state, record.attempts, record.last_answer) == (told, 2, "theirs")
+
+
+async def test_an_attempt_that_cannot_be_made_counts(
+    store: ObjectStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever a road makes of an address: the delivery ends, and is not begun anew at each scan."""
+    expected = await job(store, "odd", URL)
+
+    async def send(delivery: Delivery, now: datetime) -> Answer:
+        raise AttributeError("a fault of a library")
+
+    outbox = Outbox(store, {Kind.WEBHOOK: send}, Policy(1, 0.01))
+    await outbox.take(completed("odd"))
+    await outbox.idle()
+    record = await recorded(store, expected, lambda d: d.final)
+    told = "the attempt could not be made; gave up after 2 attempts"
+    assert (record.state, record.attempts, record.last_answer) == (State.GAVE_UP, 2, told)
+    assert capsys.readouterr().out.count("AttributeError: a fault of a library") == 2
+    assert not [found async for found in store.list(f"{keys.DELIVERIES}odd/")]

@@ -20,13 +20,14 @@ from standardwebhooks import Webhook
 
 from frond.bus import EventProducer, Outgoing, ensure_topics
 from frond.contracts import keys, topics
-from frond.contracts.deliveries import Kind, State
+from frond.contracts.deliveries import Delivery, Kind, State
 from frond.contracts.jobs import JobSpec, ModelRef
 from frond.contracts.signing import tenant_secrets
-from frond.notifier.delivery import Policy
+from frond.notifier.delivery import Answer, Policy
 from frond.notifier.outbox import Outbox
 from frond.notifier.send import WebhookSender
 from frond.notifier.settings import NotifierSettings
+from frond.notifier.wiring import _rescan
 from frond.store import ObjectStore
 
 pytestmark = pytest.mark.stack
@@ -194,6 +195,53 @@ async def test_an_event_that_the_broker_lost_is_told_all_the_same(
     for job_id in ("survey-10", "deleted"):
         await gone(store, keys.untold_marker(job_id))
     assert receiver.posts.empty()
+
+
+async def test_what_cannot_be_read_holds_up_its_own_job_alone(
+    store: ObjectStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A torn spec, a torn event: both are told in the log, and the jobs behind them are taken up."""
+    sent: list[str] = []
+
+    async def send(delivery: Delivery, now: datetime) -> Answer:
+        sent.append(delivery.job_id)
+        return Answer(State.DELIVERED, "HTTP 200")
+
+    for job_id in ("torn-event", "torn-spec", "whole"):
+        await job(store, job_id, "http://receiver.example/hook")
+        event = completed(job_id).model_dump_json().encode()
+        await store.put(keys.job_completed(job_id), event)
+        await store.put(keys.untold_marker(job_id), b"{}")
+    await store.put(keys.job_spec("torn-spec"), b"")
+    await store.put(keys.job_completed("torn-event"), event[:50])
+    outbox = Outbox(store, {Kind.WEBHOOK: send}, Policy(3, 0.2))
+    await outbox.resume()
+    await outbox.idle()
+    assert sent == ["whole"]
+    told = capsys.readouterr().out
+    assert "job_id=torn-event" in told and "job_id=torn-spec" in told
+    for job_id in ("torn-event", "torn-spec"):
+        await store.delete(keys.untold_marker(job_id))
+
+
+async def test_a_scan_that_fails_is_not_the_last_one(store: ObjectStore) -> None:
+    """Whatever a round meets: without the next ones, nothing that was left behind is taken up."""
+    again = asyncio.Event()
+
+    class Failing(Outbox):
+        rounds = 0
+
+        async def resume(self) -> int:
+            self.rounds += 1
+            if self.rounds < 3:
+                raise ValueError("out of the blue")
+            again.set()
+            return 0
+
+    scan = asyncio.create_task(_rescan(Failing(store, {}, Policy(3, 0.2)), 0.01))
+    async with asyncio.timeout(20):
+        await again.wait()
+    scan.cancel()
 
 
 async def test_a_job_without_a_spec_tells_whom_its_images_named(

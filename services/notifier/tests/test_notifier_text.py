@@ -6,8 +6,12 @@ import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from aiosmtplib.email import extract_recipients, parse_address
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from frond.contracts.deliveries import Delivery
+from frond.contracts.errors import JobRejected
 from frond.contracts.events import JobCompleted
 from frond.contracts.jobs import (
     Artifact,
@@ -22,6 +26,7 @@ from frond.contracts.jobs import (
 from frond.contracts.reasons import Reason
 from frond.notifier.delivery import deliveries_of
 from frond.notifier.text import mail, mail_text, webhook_body
+from frond.runtime import Egress
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 MODEL = ModelRef(name="palm-detector", digest="ab" * 32, version="1.2")
@@ -41,6 +46,11 @@ EVENT = JobCompleted(
     model=MODEL, started=NOW - timedelta(seconds=75), finished=NOW,
 )  # fmt: skip
 URL = "https://frond.example/"
+# what means something in a header, and any other character
+PART = st.text(
+    st.sampled_from("abz09.!#$%&'*+-/=?^_`{|}~()<>[]:;,\\\" \t@é＠（。") | st.characters(),
+    max_size=12,
+)
 
 
 def delivery(email: str = "a@b.example") -> Delivery:
@@ -131,3 +141,19 @@ def test_the_mail_keeps_its_id() -> None:
 def test_an_address_cannot_add_headers() -> None:
     with pytest.raises(ValueError, match=r"linefeed|header|invalid"):
         mail(delivery("a@b.example\nBcc: c@d.example"), "frond@x.example", URL, NOW)
+
+
+@settings(max_examples=500)
+@given(PART, PART)
+def test_whoever_reads_the_header_finds_the_address_that_was_looked_at(
+    name: str, host: str
+) -> None:
+    """Not what a comment, a group or an encoded word would make of it; another header's name neither."""
+    address = f"{name}@{host}.example"
+    try:
+        Egress().check_mail(address)
+    except JobRejected:
+        return
+    made = mail(delivery(address), "frond@x.example", URL, NOW)
+    assert extract_recipients(made) == [address] == [parse_address(address)]
+    assert made.keys().count("To") == 1

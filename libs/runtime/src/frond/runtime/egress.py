@@ -9,25 +9,30 @@ again: a name that means something else a moment later leads nowhere else.
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
 import re
 import socket
 import unicodedata
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
-from urllib.parse import urlsplit
+
+import httpx
 
 from frond.contracts.errors import JobRejected
 from frond.contracts.reasons import Reason
+from frond.runtime.lookups import Lookups
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
-"""From a name and a port to addresses, the best first. Raises OSError."""
+Resolve = Callable[[str, int, str | None], Awaitable[Sequence[str]]]
+"""From a name and a port to addresses, the best first, for a tenant. Raises OSError."""
 
 _NAME: Final = re.compile(r"^(?!-)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\.?$")
-_MAIL: Final = re.compile(r"([^@\s<>,;\"]{1,64})@([^@\s<>,;\"]{1,253})")
+# RFC 5322's dot-atom: what a header's reader takes as it stands. RFC 2047's =? it would decode
+_ATOM: Final = r"[^@\s<>,;:\\\"()\[\].]+"
+_MAIL: Final = re.compile(
+    rf"(?!.*=\?)(?=[^@]{{1,64}}@){_ATOM}(?:\.{_ATOM})*@([^@\s<>,;\"]{{1,253}})"
+)
 _NOT_PUBLIC: Final[tuple[Network, ...]] = tuple(
     ipaddress.ip_network(text)
     for text in (
@@ -50,6 +55,10 @@ _NO_DOMAIN: Final = (
     "mail goes to public domains, not to addresses, this machine or names without a dot. Give an "
     "address like name@example.org, or have the operator add its domain to FROND_EGRESS_ALLOW"
 )
+_NO_NAME: Final = (
+    "it is no URL, or its host has no ASCII form by IDNA 2008. Write the host's name as its owner "
+    "registered it"
+)
 _INSIDE: Final = (
     "it leads to the machine that Frond runs on, or into a private network. Give a public address, "
     "or have the operator add this one to FROND_EGRESS_ALLOW"
@@ -69,7 +78,7 @@ class Egress:
     """
 
     def __init__(self, allow: str = "", resolve: Resolve | None = None) -> None:
-        self.resolve = resolve or ask_the_system
+        self.resolve = resolve or Lookups().ask
         self.networks: list[Network] = []
         self.names: set[str] = set()
         for entry in (e.strip() for e in allow.split(",")):
@@ -92,6 +101,8 @@ class Egress:
     def check(self, url: str) -> None:
         """Let an address pass, or say why not, without resolving its name.
 
+        A name of another script is taken in its ASCII form, here and wherever it goes.
+
         Raises:
             JobRejected: nothing may be sent there, now or later.
         """
@@ -112,15 +123,18 @@ class Egress:
         match = _MAIL.fullmatch(address)
         if match is None or any(unicodedata.category(c) in _UNSEEN for c in address):
             raise _refused(address, "it is not of the form name@example.org", "e-mail")
-        domain = _plain(match[2]).rstrip(".")
+        domain = _plain(match[1]).rstrip(".")
         if domain in self.names:
             return
         # a name without a dot is whatever the mail server's own network takes it for
         if not _DOMAIN.fullmatch(domain) or _is_here(domain) or number_of(domain) is not None:
             raise _refused(address, _NO_DOMAIN, "e-mail")
 
-    async def addresses(self, url: str) -> Sequence[str]:
+    async def addresses(self, url: str, tenant: str | None = None) -> Sequence[str]:
         """The addresses to connect to, the best first.
+
+        Args:
+            tenant: who named the URL: nobody's names have all look-ups to themselves.
 
         Raises:
             JobRejected: as :meth:`check`, or one of the name's addresses is not permitted.
@@ -129,7 +143,7 @@ class Egress:
         self.check(url)
         host, port = self._target(url)
         try:
-            found = await self.resolve(host, port)
+            found = await self.resolve(host, port, tenant)
         except UnicodeError:
             raise _refused(url, "its host cannot be a name") from None
         # all, not some: a name that points outside and inside at once is a trick or a mistake
@@ -154,24 +168,21 @@ class Egress:
 
     def _target(self, url: str) -> tuple[str, int]:
         try:
-            parts = urlsplit(url)
-            host, port = parts.hostname, parts.port
-        except ValueError:
-            raise _refused(url, "it is no URL") from None
+            # as the client reads it: what is looked at here is looked up, and stands in Host and TLS
+            parts = httpx.URL(url)
+            host, port = parts.raw_host.decode(), parts.port
+        except (httpx.InvalidURL, ValueError):
+            raise _refused(url, _NO_NAME) from None
         if parts.scheme not in ("http", "https"):
             raise _refused(url, "it does not begin with http:// or https://")
-        if not host:
-            raise _refused(url, "it names no host")
-        plain = _plain(host).rstrip(".")
+        plain = host.lower().rstrip(".")
         if not plain:
             raise _refused(url, "it names no host")
-        return plain, port or (443 if parts.scheme == "https" else 80)
-
-
-async def ask_the_system(host: str, port: int) -> Sequence[str]:
-    """A name's addresses as this machine's resolver orders them. Raises OSError, UnicodeError."""
-    infos = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(info[4][0]) for info in infos))
+        if port is None:
+            port = 443 if parts.scheme == "https" else 80
+        if not 0 < port < 1 << 16:
+            raise _refused(url, "its port is not one of 1 to 65535")
+        return plain, port
 
 
 def number_of(host: str) -> Address | None:

@@ -329,7 +329,11 @@ def translated(what: str, *, foreign: bool = False, writing: bool = False) -> It
         if e.code == "PreconditionFailed":
             raise
         raise StoreUnavailable(f"{what}: {e.code}: {e.message}") from e
-    except (urllib3.exceptions.HTTPError, ServerError, InvalidResponseError, OSError) as e:
+    except (
+        urllib3.exceptions.HTTPError, ServerError, InvalidResponseError, OSError,
+        # what answers with 200 and no XML is something before the store
+        ParseError,
+    ) as e:  # fmt: skip
         raise StoreUnavailable(f"{what}: {type(e).__name__}: {e}") from e
     except ValueError as e:
         # minio-py refuses some names by itself

@@ -18,11 +18,9 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Final, NamedTuple
 
-from pydantic import ValidationError
-
 from frond.contracts import keys
 from frond.contracts.deliveries import Delivery, Kind, State
-from frond.contracts.errors import ObjectMissing
+from frond.contracts.errors import ObjectMissing, Outage
 from frond.contracts.events import JobCompleted
 from frond.notifier import metrics
 from frond.notifier.delivery import Addresses, Answer, Policy, after, deliveries_of
@@ -143,7 +141,14 @@ class Outbox:
         """
         count = 0
         async for found in self.store.list(keys.UNTOLD):
-            await self._take_untold(found.key.removeprefix(keys.UNTOLD))
+            job_id = found.key.removeprefix(keys.UNTOLD)
+            try:
+                await self._take_untold(job_id)
+            except Outage:
+                raise
+            except Exception as e:
+                # a record that cannot be read holds up its own job alone
+                _log.error("a job's end cannot be told", job_id=job_id, error=str(e)[:500])
         async for found in self.store.list(keys.DELIVERIES):
             parts = found.key.split("/")
             if len(parts) == 3:
@@ -153,17 +158,13 @@ class Outbox:
 
     async def _take_untold(self, job_id: str) -> None:
         try:
-            event = JobCompleted.model_validate_json(
-                await self.store.get(keys.job_completed(job_id))
-            )
+            raw = await self.store.get(keys.job_completed(job_id))
         except ObjectMissing:
             # the job was deleted
             await self.store.delete(keys.untold_marker(job_id))
             crash_point("notifier.untold-dropped")
-        except ValidationError as e:
-            _log.error("a job's end cannot be read", job_id=job_id, error=str(e)[:500])
         else:
-            await self.take(event)
+            await self.take(JobCompleted.model_validate_json(raw))
 
     def attend(self, job_id: str, delivery_id: str, taken: _Taken | None = None) -> None:
         """See a delivery through to its end, in the background."""
@@ -277,7 +278,7 @@ class Outbox:
             answer = Answer(State.PENDING, "not sent: the store answered too late", made=False)
         else:
             crash_point("notifier.attempt-claimed")
-            answer = await self.senders[delivery.kind](delivery, self.now())
+            answer = await self._send(delivery)
             crash_point("notifier.posted")
             await note_gone(self.store, delivery, answer, self.now, claim.until)
         done = after(delivery, answer, self.policy, self.now(), self._random.random())
@@ -291,6 +292,17 @@ class Outbox:
         await self._record(done)
         crash_point("notifier.result-stored")
         return 0.0
+
+    async def _send(self, delivery: Delivery) -> Answer:
+        try:
+            return await self.senders[delivery.kind](delivery, self.now())
+        except Exception as e:
+            # an attempt without an end would be made again at each scan, for ever, and never counted
+            _log.error(
+                "an attempt could not be made", job_id=delivery.job_id, id=delivery.id,
+                kind=delivery.kind, exc_info=e,
+            )  # fmt: skip
+            return Answer(State.PENDING, "the attempt could not be made")
 
     async def _claim(self, delivery: Delivery, number: int) -> _Claim:
         key = keys.delivery_attempt(delivery.job_id, delivery.id, number)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
@@ -28,6 +29,19 @@ class Sender(Protocol):
     """A road: tries once, within the deadline."""
 
     async def __call__(self, delivery: Delivery, now: datetime) -> Answer: ...
+
+
+def webhook_client(settings: NotifierSettings) -> httpx.AsyncClient:
+    """The client of all webhooks: whatever receivers answer, it remembers nothing of them.
+
+    Connections go to addresses by number, and many receivers share one: a cookie would be handed to
+    other tenants' receivers, and a large one would have their webhooks refused.
+    """
+    # a proxy of the environment would see private addresses that it cannot reach
+    return httpx.AsyncClient(
+        timeout=settings.deadline_s, trust_env=False,
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+    )  # fmt: skip
 
 
 def signed(body: bytes, message_id: str, now: datetime, secrets: str) -> dict[str, str]:
@@ -62,15 +76,13 @@ class WebhookSender:
         try:
             async with (
                 asyncio.timeout(self.settings.deadline_s),
-                self._posted(delivery.target, body, headers) as response,
+                self._posted(delivery, body, headers) as response,
             ):
                 return classify(response.status_code, response.headers.get("retry-after"), now)
         except JobRejected as e:
             return Answer(State.GAVE_UP, e.detail)
         except TimeoutError:
             return Answer(State.PENDING, f"no answer within {self.settings.deadline_s:g} s")
-        except httpx.InvalidURL as e:
-            return Answer(State.GAVE_UP, f"the address cannot be used: {e}")
         except httpx.ConnectTimeout:
             return Answer(State.PENDING, "no connection could be made in time")
         except (httpx.HTTPError, OSError) as e:
@@ -78,13 +90,13 @@ class WebhookSender:
 
     @asynccontextmanager
     async def _posted(
-        self, target: str, body: bytes, headers: dict[str, str]
+        self, delivery: Delivery, body: bytes, headers: dict[str, str]
     ) -> AsyncIterator[httpx.Response]:
-        url = httpx.URL(target)
+        addresses = await self.egress.addresses(delivery.target, delivery.tenant)
+        url = httpx.URL(delivery.target)
         # the address that was looked at is the one connected to; the name stays in Host and TLS
         headers = {**headers, "host": url.netloc.decode()}
         extensions = {"sni_hostname": url.raw_host.decode()}
-        addresses = await self.egress.addresses(target)
         # one that swallows what it gets leaves time for the others, and for an answer
         deadline_s = self.settings.deadline_s
         patience = httpx.Timeout(deadline_s, connect=deadline_s / (len(addresses) + 1))
@@ -134,6 +146,8 @@ class MailSender:
             async with asyncio.timeout(self.settings.deadline_s):
                 await aiosmtplib.send(
                     message,
+                    # what was looked at, not what a header's reader makes of it
+                    recipients=[delivery.target],
                     hostname=url.hostname,
                     port=url.port,
                     username=unquote(url.username) if url.username else None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from email.headerregistry import Address
 from email.message import EmailMessage
 from typing import Any
 from urllib.parse import quote
@@ -55,7 +56,9 @@ def mail(delivery: Delivery, sender: str, public_url: str, now: datetime) -> Ema
     event = delivery.event
     message = EmailMessage()
     message["From"] = sender
-    message["To"] = delivery.target
+    # one address, whatever a reader of lists, groups and comments would make of it
+    local, _, domain = delivery.target.rpartition("@")
+    message["To"] = Address(username=local, domain=domain)
     message["Subject"] = f"Frond: {_headline(event)}"
     message["Date"] = now.astimezone(UTC)
     message["Message-ID"] = f"<{delivery.id}@frond.invalid>"

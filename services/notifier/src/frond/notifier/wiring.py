@@ -6,8 +6,6 @@ import asyncio
 import contextlib
 from collections.abc import Sequence
 
-import httpx
-
 from frond.bus import EventProducer, Outgoing, consume, ensure_topics
 from frond.contracts import topics
 from frond.contracts.deliveries import Kind
@@ -15,7 +13,7 @@ from frond.contracts.envelope import Envelope
 from frond.contracts.events import JobCompleted
 from frond.notifier.delivery import Policy
 from frond.notifier.outbox import Outbox
-from frond.notifier.send import MailSender, WebhookSender
+from frond.notifier.send import MailSender, WebhookSender, webhook_client
 from frond.notifier.settings import NotifierSettings
 from frond.runtime import Service, get_logger, wait_out
 from frond.store import ObjectStore, StoreSettings
@@ -42,10 +40,7 @@ async def notify(service: Service) -> None:
     producer = EventProducer(bootstrap, prefix, "/frond/notifier")
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(store.close)
-        # a proxy of the environment would see private addresses that it cannot reach
-        http = await stack.enter_async_context(
-            httpx.AsyncClient(timeout=settings.deadline_s, trust_env=False)
-        )
+        http = await stack.enter_async_context(webhook_client(settings))
         outbox = Outbox(
             store,
             {Kind.WEBHOOK: WebhookSender(settings, http), Kind.EMAIL: MailSender(settings)},
@@ -84,7 +79,10 @@ async def notify(service: Service) -> None:
 
 
 async def _rescan(outbox: Outbox, every_s: float) -> None:
-    """Take up what another notifier left behind."""
+    """Take up what another notifier left behind, for as long as the process lives."""
     while True:
         await asyncio.sleep(every_s)
-        await wait_out(outbox.resume, what="reading the outbox")
+        try:
+            await wait_out(outbox.resume, what="reading the outbox")
+        except Exception as e:
+            _log.error("the outbox could not be read", exc_info=e)
