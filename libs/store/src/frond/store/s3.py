@@ -264,8 +264,6 @@ def keys_for_writing(settings: StoreSettings, key: str, seconds: int) -> Provide
     with translated("asking for temporary keys"):
         try:
             provider.retrieve()
-        except ParseError as e:
-            raise InvalidResponseError(200, None, str(e)) from e
         except ValueError as e:
             raise NoTemporaryKeys(str(e)) from e
     return provider
