@@ -103,6 +103,21 @@ def test_bad_files_are_refused_in_a_sentence(folder: Path, tmp_path: Path) -> No
     assert "labels.json, more.json" in refused(folder)
 
 
+def test_an_id_that_means_two_things_is_refused(folder: Path) -> None:
+    """Labels of one image were judged on another, and one class as another."""
+    palm, house = {"id": 1, "name": "palm"}, {"id": 1, "name": "house"}
+    one, other = {"id": 1, "file_name": "a.png"}, {"id": 1, "file_name": "b.png"}
+    file = folder / "labels.json"
+    file.write_text(json.dumps({"images": [one, other], "categories": [palm]}))
+    assert "lists image id 1 twice. Number the images anew" in refused(file)
+    file.write_text(json.dumps({"images": [one, one], "categories": [palm]}))
+    assert "lists a.png twice" in refused(file)
+    file.write_text(json.dumps({"images": [one], "categories": [palm, house]}))
+    assert "lists category id 1 twice, with different names" in refused(file)
+    file.write_text(json.dumps({"images": [one], "categories": [palm, palm]}))
+    assert load(file, CLASSES).categories == {"palm": "palm"}
+
+
 def test_digest_is_of_labels_and_pixels(folder: Path) -> None:
     """Another label, another pixel, another digest; the same, the same."""
     coco(folder, {"a.png": [(5, 6)]}, categories=CLASSES)

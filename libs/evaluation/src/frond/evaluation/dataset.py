@@ -97,20 +97,31 @@ def load(
         masks: labels need a ``segmentation``; else a ``bbox``.
 
     Raises:
-        UserError: there is no such file, it is no COCO file, or none of its categories is a class.
+        UserError: there is no such file, it is no COCO file, an id in it means two things, or none
+            of its categories is a class.
     """
     file = _file(where)
     told = _read(file)
     base = images or file.parent
-    categories = {c["id"]: str(c["name"]) for c in told["categories"]}
+    # the same category twice does no harm
+    pairs = list(dict.fromkeys((c["id"], str(c["name"])) for c in told["categories"]))
+    if (again := _twice([k for k, _ in pairs])) is not None:
+        raise _bad(
+            f"{file} lists category id {again} twice, with different names. Number the categories "
+            "anew when files are joined."
+        )
+    categories = dict(pairs)
     counted = Counter(a.get("category_id") for a in told["annotations"])
     mapping, notes = _matched(categories, counted, classes, renamed or {}, file)
     names = [str(i["file_name"]) for i in told["images"]]
     if not names:
         raise _bad(f"{file} lists no images. Export the labels together with their images.")
-    twice = [n for n, k in Counter(names).items() if k > 1]
-    if twice:
-        raise _bad(f"{file} lists {twice[0]} twice. Give each image one entry.")
+    if (again := _twice(names)) is not None:
+        raise _bad(f"{file} lists {again} twice. Give each image one entry.")
+    if (again := _twice([i["id"] for i in told["images"]])) is not None:
+        raise _bad(
+            f"{file} lists image id {again} twice. Number the images anew when files are joined."
+        )
     if not any((base / n).is_file() for n in names):
         raise _bad(
             f"None of the {len(names)} images that {file.name} names is there; the first would be "
@@ -194,6 +205,11 @@ def _read(file: Path) -> dict[str, list[dict[str, Any]]]:
             raise _bad(f"{file}: an entry of {part} lacks {wanted}. Export the labels again.")
         parts[part] = entries
     return parts
+
+
+def _twice(values: Sequence[str | int]) -> str | int | None:
+    """The first of these that is there more than once."""
+    return next((v for v, n in Counter(values).items() if n > 1), None)
 
 
 def _matched(
