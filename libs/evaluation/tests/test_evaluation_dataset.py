@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from evaluation_support import coco, picture
+from evaluation_support import coco, finds_of, picture
 
 from frond.contracts.errors import UserError
 from frond.evaluation import load
+from frond.evaluation.matching import by_centre, by_overlap, scene
 
 CLASSES = ("palm", "house")
 
@@ -77,6 +78,50 @@ def test_unusable_labels_are_counted(folder: Path) -> None:
     assert "1 label of images that are not listed" in found.notes[1]
     assert "4 labels without a segmentation" not in str(found.notes)
     assert "without a segmentation" in load(folder, CLASSES, masks=True).notes[0]
+
+
+@pytest.mark.parametrize(
+    "far", [2_000_001, 1e17, 1e300, 10**400], ids=lambda n: f"{len(str(int(n)))} digits"
+)
+def test_numbers_beyond_any_image_are_unusable(folder: Path, far: Any) -> None:
+    """Boxes, polygons and run lengths there are left out and counted, like others."""
+    places = [[far, 1, 5, 5], [-far, 1, 5, 5], [1, 1, far, far]]
+    rings = [[[1, 1, far, 1, 5, 5]], {"size": [far, 1], "counts": [0, far]}]
+    coco(folder, {"a.png": [*({"bbox": b} for b in places), (3, 3)]}, categories=CLASSES)
+    found = load(folder, CLASSES)
+    assert found.images[0].labels.boxes.tolist() == [[3, 3, 19, 19]]
+    assert "3 labels without a bbox" in found.notes[0]
+    coco(folder, {"a.png": [{"segmentation": s} for s in rings]}, categories=CLASSES)
+    assert "2 labels without a segmentation" in load(folder, CLASSES, masks=True).notes[0]
+
+
+def test_labels_as_far_as_they_may_be_can_be_judged(folder: Path) -> None:
+    """The smallest and the largest in every corner: the index over them takes all."""
+    far, near = 2e6, (16, 16)
+    boxes = [[x, y, s, t] for x in (-far, 3, far) for y in (-far, 3, far)
+             for s, t in ((1e-300, 1e-300), (far, far), near)]  # fmt: skip
+    coco(folder, {"a.png": [{"bbox": b} for b in boxes]}, categories=CLASSES)
+    labels = load(folder, CLASSES).images[0].labels
+    assert len(labels) == len(boxes)
+    on = scene(finds_of([(3, 3, 19, 19)], [0.9]), labels, 320, 200)
+    assert by_overlap(on, 0.5).label.tolist() == by_centre(on).label.tolist()
+    tiny = [{"bbox": [x, x, 1e-300, 1e-300]} for x in (-far, far)]
+    coco(folder, {"a.png": tiny}, categories=CLASSES)
+    labels = load(folder, CLASSES).images[0].labels
+    on = scene(finds_of([(3, 3, 19, 19)], [0.9]), labels, 320, 200)
+    assert by_overlap(on, 0.5).label.tolist() == by_centre(on).label.tolist() == [-1]
+
+
+@pytest.mark.parametrize(
+    "box", [[10, 10, 20], {"x": 1}, [None] * 4, "abcd", [0, 0, 1e17, 1e17], [0, 0, 10**400, 1], 7]
+)
+def test_masks_need_no_box(folder: Path, box: Any) -> None:
+    """Whatever ``bbox`` is, the shape counts."""
+    one = {"bbox": box, "segmentation": [[0, 0, 10, 0, 10, 10]]}
+    coco(folder, {"a.png": [one, one | {"bbox": [1, 2, 3, 4]}]}, categories=CLASSES)
+    found = load(folder, CLASSES, masks=True)
+    assert found.images[0].labels.boxes.tolist() == [[0, 0, 0, 0], [1, 2, 4, 6]]
+    assert "segmentation" not in str(found.notes)
 
 
 def test_bad_files_are_refused_in_a_sentence(folder: Path, tmp_path: Path) -> None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +19,8 @@ from frond.evaluation.runs import are_sound
 
 _PIECE: Final = 1 << 20
 _NAMED: Final = 5
+# pixels: beyond what a raster may have on a side, and such boxes still fit the index of overlaps
+_FARTHEST: Final = 2_000_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -258,26 +259,33 @@ def _usable(a: Mapping[str, Any], masks: bool) -> bool:
     if masks:
         shape = a.get("segmentation")
         if isinstance(shape, dict):
-            return are_sound(shape)
+            return are_sound(shape) and _places(shape["size"])
         return bool(shape) and isinstance(shape, list) and all(_ring(r) for r in shape)
-    box = a.get("bbox")
-    return isinstance(box, list) and len(box) == 4 and _numbers(box) and box[2] > 0 and box[3] > 0
+    return _box(a.get("bbox"))
+
+
+def _box(box: object) -> TypeGuard[list[float]]:
+    return isinstance(box, list) and len(box) == 4 and _places(box) and box[2] > 0 and box[3] > 0
 
 
 def _ring(ring: object) -> bool:
-    return isinstance(ring, list) and len(ring) >= 6 and not len(ring) % 2 and _numbers(ring)
+    return isinstance(ring, list) and len(ring) >= 6 and not len(ring) % 2 and _places(ring)
 
 
-def _numbers(values: Sequence[object]) -> bool:
+def _places(values: Sequence[object]) -> bool:
+    """Whether these are numbers, of places or sizes that an image may have."""
     return all(
-        isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in values
+        isinstance(v, int | float) and not isinstance(v, bool) and abs(v) <= _FARTHEST
+        for v in values
     )
 
 
 def _labels(annotations: Sequence[Mapping[str, Any]], mapping: Mapping[Any, int]) -> Labels:
     rows = []
     for a in annotations:
-        x, y, w, h = a.get("bbox") or (0, 0, 0, 0)
+        box = a.get("bbox")
+        # masks need none, and it may be anything then
+        x, y, w, h = box if _box(box) else (0, 0, 0, 0)
         rows.append(((x, y, x + w, y + h), mapping[a["category_id"]], bool(a.get("iscrowd")),
                      a.get("segmentation")))  # fmt: skip
     # whatever order the file has them in
