@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -71,6 +72,37 @@ def test_json(data: Path) -> None:
     told = json.loads(said.stdout)
     assert told["settings"]["score"] == 0.3
     assert told["figures"]["overall"]["centre"] == {"f1": 0.666667, "precision": 0.5, "recall": 1}
+
+
+@pytest.mark.parametrize("where", ["file", "file/r"])
+def test_a_report_that_has_no_room_is_refused_before_the_work(
+    data: Path, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is judged; and a command that fails leaves no folder behind."""
+    Path("file").write_text("")
+    monkeypatch.setattr("frond.evaluation.evaluate", lambda *_, **__: pytest.fail("it was judged"))
+    said = run("./m", data, "--map", "palm=blob", "--report", where)
+    assert said.exit_code == 2, said.output
+    assert "file is no folder" in said.output
+    monkeypatch.undo()
+    assert run("./m", data, "--report", "r").exit_code == 2
+    assert not Path("r").exists()
+
+
+@pytest.mark.parametrize("more", [(), ("--json",)])
+def test_figures_are_shown_where_the_report_fails(
+    data: Path, more: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is full, say: what was worked out is there, and then the reason."""
+
+    def full(*_: object) -> list[Path]:
+        raise OSError(errno.ENOSPC, "No space left on device", "r/figures.json")
+
+    monkeypatch.setattr("frond.evaluation.write", full)
+    said = run("./m", data, "--map", "palm=blob", "--report", "r", *more)
+    assert said.exit_code == 1
+    assert "blob" in said.stdout
+    assert "r/figures.json: No space left on device" in said.output
 
 
 def test_what_cannot_be_is_said_in_a_sentence(data: Path) -> None:

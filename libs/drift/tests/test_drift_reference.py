@@ -12,6 +12,7 @@ import yaml
 from drift_support import manifest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from rasterio.transform import from_origin
 
 from frond.contracts.drift import PARTS
@@ -70,6 +71,24 @@ def test_what_is_measured_is_what_the_model_sees(tmp_path: Path) -> None:
     assert 0 < known.windows_with_finds <= min(known.found, known.windows)
     assert sum(known.scores) == PARTS and not any(known.scores[:50])
     assert measure(folder, images, threads=1) == told
+
+
+def test_an_image_without_a_scale_is_seen_as_a_job_sees_it(tmp_path: Path) -> None:
+    """Its scale is estimated by what is found, unless whoever measures says it."""
+    folder = blob_model(tmp_path / "m", size=128, margin=16, gsd_m=0.5)
+    with (folder / "model.yaml").open("a") as file:
+        file.write("object_px: 16\n")
+    pixels = np.full((600, 800, 3), 90, np.uint8)
+    for x in range(20, 760, 100):
+        for y in range(20, 560, 100):
+            pixels[y : y + 32, x : x + 32] = MAGENTA
+    image = tmp_path / "a.png"
+    Image.fromarray(pixels).save(image)
+    told = measure(folder, [image], threads=1).reference
+    halved = measure(folder, [image], threads=1, gsd_m=0.25).reference
+    whole = measure(folder, [image], threads=1, gsd_m=0.5).reference
+    assert told == halved
+    assert whole.windows > 2 * told.windows
 
 
 def test_a_share_of_the_windows_is_run(tmp_path: Path) -> None:

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from evaluation_support import coco, picture
+from evaluation_support import coco, finds_of, picture
 
 from frond.contracts.errors import UserError
 from frond.evaluation import load
+from frond.evaluation.matching import by_centre, by_overlap, scene
 
 CLASSES = ("palm", "house")
 
@@ -79,6 +80,50 @@ def test_unusable_labels_are_counted(folder: Path) -> None:
     assert "without a segmentation" in load(folder, CLASSES, masks=True).notes[0]
 
 
+@pytest.mark.parametrize(
+    "far", [2_000_001, 1e17, 1e300, 10**400], ids=lambda n: f"{len(str(int(n)))} digits"
+)
+def test_numbers_beyond_any_image_are_unusable(folder: Path, far: Any) -> None:
+    """Boxes, polygons and run lengths there are left out and counted, like others."""
+    places = [[far, 1, 5, 5], [-far, 1, 5, 5], [1, 1, far, far]]
+    rings = [[[1, 1, far, 1, 5, 5]], {"size": [far, 1], "counts": [0, far]}]
+    coco(folder, {"a.png": [*({"bbox": b} for b in places), (3, 3)]}, categories=CLASSES)
+    found = load(folder, CLASSES)
+    assert found.images[0].labels.boxes.tolist() == [[3, 3, 19, 19]]
+    assert "3 labels without a bbox" in found.notes[0]
+    coco(folder, {"a.png": [{"segmentation": s} for s in rings]}, categories=CLASSES)
+    assert "2 labels without a segmentation" in load(folder, CLASSES, masks=True).notes[0]
+
+
+def test_labels_as_far_as_they_may_be_can_be_judged(folder: Path) -> None:
+    """The smallest and the largest in every corner: the index over them takes all."""
+    far, near = 2e6, (16, 16)
+    boxes = [[x, y, s, t] for x in (-far, 3, far) for y in (-far, 3, far)
+             for s, t in ((1e-300, 1e-300), (far, far), near)]  # fmt: skip
+    coco(folder, {"a.png": [{"bbox": b} for b in boxes]}, categories=CLASSES)
+    labels = load(folder, CLASSES).images[0].labels
+    assert len(labels) == len(boxes)
+    on = scene(finds_of([(3, 3, 19, 19)], [0.9]), labels, 320, 200)
+    assert by_overlap(on, 0.5).label.tolist() == by_centre(on).label.tolist()
+    tiny = [{"bbox": [x, x, 1e-300, 1e-300]} for x in (-far, far)]
+    coco(folder, {"a.png": tiny}, categories=CLASSES)
+    labels = load(folder, CLASSES).images[0].labels
+    on = scene(finds_of([(3, 3, 19, 19)], [0.9]), labels, 320, 200)
+    assert by_overlap(on, 0.5).label.tolist() == by_centre(on).label.tolist() == [-1]
+
+
+@pytest.mark.parametrize(
+    "box", [[10, 10, 20], {"x": 1}, [None] * 4, "abcd", [0, 0, 1e17, 1e17], [0, 0, 10**400, 1], 7]
+)
+def test_masks_need_no_box(folder: Path, box: Any) -> None:
+    """Whatever ``bbox`` is, the shape counts."""
+    one = {"bbox": box, "segmentation": [[0, 0, 10, 0, 10, 10]]}
+    coco(folder, {"a.png": [one, one | {"bbox": [1, 2, 3, 4]}]}, categories=CLASSES)
+    found = load(folder, CLASSES, masks=True)
+    assert found.images[0].labels.boxes.tolist() == [[0, 0, 0, 0], [1, 2, 4, 6]]
+    assert "segmentation" not in str(found.notes)
+
+
 def test_bad_files_are_refused_in_a_sentence(folder: Path, tmp_path: Path) -> None:
     """Each says what is wrong and what to do."""
     assert "There is no" in refused(tmp_path / "nowhere")
@@ -101,6 +146,21 @@ def test_bad_files_are_refused_in_a_sentence(folder: Path, tmp_path: Path) -> No
     assert len(load(coco(tmp_path / "l", {"a.png": []}), CLASSES, images=folder).images) == 1
     (folder / "more.json").write_text("{}")
     assert "labels.json, more.json" in refused(folder)
+
+
+def test_an_id_that_means_two_things_is_refused(folder: Path) -> None:
+    """Labels of one image were judged on another, and one class as another."""
+    palm, house = {"id": 1, "name": "palm"}, {"id": 1, "name": "house"}
+    one, other = {"id": 1, "file_name": "a.png"}, {"id": 1, "file_name": "b.png"}
+    file = folder / "labels.json"
+    file.write_text(json.dumps({"images": [one, other], "categories": [palm]}))
+    assert "lists image id 1 twice. Number the images anew" in refused(file)
+    file.write_text(json.dumps({"images": [one, one], "categories": [palm]}))
+    assert "lists a.png twice" in refused(file)
+    file.write_text(json.dumps({"images": [one], "categories": [palm, house]}))
+    assert "lists category id 1 twice, with different names" in refused(file)
+    file.write_text(json.dumps({"images": [one], "categories": [palm, palm]}))
+    assert load(file, CLASSES).categories == {"palm": "palm"}
 
 
 def test_digest_is_of_labels_and_pixels(folder: Path) -> None:

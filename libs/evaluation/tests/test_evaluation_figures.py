@@ -17,7 +17,7 @@ from pycocotools.cocoeval import COCOeval
 from frond.evaluation.detection import DetectionFigures
 from frond.evaluation.evaluate import rounded
 from frond.evaluation.matching import by_centre, by_overlap, scene
-from frond.evaluation.precision import AveragePrecision
+from frond.evaluation.precision import AveragePrecision, _groups
 from frond.evaluation.predict import Found
 
 SIDE = 400
@@ -190,14 +190,11 @@ def test_figures_do_not_depend_on_the_order_of_images(many: Any) -> None:
     assert judged(*every, classes=classes) == judged(*every[::-1], classes=classes)
 
 
-@settings(max_examples=40, deadline=None)
-@given(images)
-def test_average_precision_is_that_of_pycocotools(many: Any) -> None:
-    """In groups of what overlaps, over all images: as pycocotools has it in one go, crowds too."""
-    every = [made(*image) for image in many]
-    ours = AveragePrecision(2)
-    truth: dict[str, Any] = {"info": {}, "images": [], "annotations": [],
-                             "categories": [{"id": k, "name": str(k)} for k in (0, 1)]}  # fmt: skip
+def as_pycocotools_alone(every: Any, classes: int = 2) -> None:
+    """Our AP is that of pycocotools, which gets each image whole."""
+    ours = AveragePrecision(classes)
+    truth: dict[str, Any] = {"info": {}, "images": [], "annotations": [], "categories": [
+        {"id": k, "name": str(k)} for k in range(classes)]}  # fmt: skip
     results = []
     for n, (finds, labels) in enumerate(every):
         # a score of one image must not be another's, see above
@@ -232,6 +229,45 @@ def test_average_precision_is_that_of_pycocotools(many: Any) -> None:
             assert told == {"ap50": None, "ap50_95": None}
         else:
             assert (told["ap50"], told["ap50_95"]) == pytest.approx(expected, abs=1e-12)
+
+
+@settings(max_examples=40, deadline=None)
+@given(images)
+def test_average_precision_is_that_of_pycocotools(many: Any) -> None:
+    """In groups of what may match, over all images: as pycocotools has it in one go, crowds too."""
+    as_pycocotools_alone([made(*image) for image in many])
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([0.0, 0.1, 0.4]))
+def test_average_precision_where_all_overlaps(seed: int, crowds: float) -> None:
+    """Many groups of a scene in which everything touches something: still that of pycocotools."""
+    rng = np.random.default_rng(seed)
+
+    def some(n: int, most: int) -> Any:
+        corners = rng.integers(0, 120, (n, 2)).astype(float)
+        return np.concatenate([corners, corners + rng.integers(10, most, (n, 2))], axis=1)
+
+    labelled = np.concatenate([some(40, 40), some(4, 100)])
+    found = np.concatenate([labelled + rng.uniform(-4, 4, labelled.shape), some(40, 40)])
+    labels = labels_of(labelled, 0, rng.random(44) < crowds)
+    finds = finds_of(found, rng.permutation(84) / 100 + 0.05)
+    as_pycocotools_alone([(finds, labels)], classes=1)
+
+
+@pytest.mark.parametrize("crowded", [False, True])
+def test_groups_stay_small_where_all_overlaps(crowded: bool) -> None:
+    """A closed plantation, and one in a crowd region: each palm is compared with few others."""
+    corners = np.stack(np.meshgrid(np.arange(20), np.arange(20)), -1).reshape(-1, 2) * 55.0
+    labelled = np.concatenate([corners, corners + 60], axis=1)
+    finds = finds_of(labelled + 1, np.linspace(0.1, 0.9, 400))
+    if crowded:
+        labelled = np.concatenate([labelled, [[0, 0, 1200, 1200]]])
+    labels = labels_of(labelled, 0, [False] * 400 + [True] * crowded)
+    every = np.arange(len(labels))
+    groups = _groups(scene(finds, labels, 1200, 1200), np.arange(400), every)
+    assert max(len(f) + len(k) for f, k in groups) <= 20
+    assert sorted(np.concatenate([f for f, _ in groups]).tolist()) == list(range(400))
 
 
 def test_an_edge_band_in_pixels() -> None:

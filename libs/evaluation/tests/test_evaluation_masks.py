@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
+from rasterio.features import rasterize
 
 from frond.contracts.jobs import ModelRef
 from frond.contracts.plan import ImagePlan, RasterSource, WindowGrid
-from frond.evaluation import Labels
+from frond.evaluation import Labels, segmentation
 from frond.evaluation.evaluate import rounded
 from frond.evaluation.runs import are_sound, unpacked
 from frond.evaluation.segmentation import Painter, SegmentationFigures
@@ -148,3 +149,96 @@ def test_polygons_do_not_depend_on_the_bands(step: int) -> None:
     assert (
         np.concatenate([painter.rows(y, min(y + step, 16)) for y in range(0, 16, step)]) == whole
     ).all()
+
+
+def run_lengths(mask: Any) -> dict[str, Any]:
+    runs = coco_mask.encode(np.asfortranarray(mask))
+    return {"size": [int(n) for n in runs["size"]], "counts": runs["counts"].decode()}
+
+
+def one_by_one(labels: Labels, plan: ImagePlan, y0: int, y1: int) -> Any:
+    """Each label over all of the band: bitmaps and GDAL, and no thought of where it lies."""
+    scale, width = plan.grid.scale, plan.grid.width
+    out = np.zeros((y1 - y0, width), np.uint8)
+    painted = []
+    for told, kind, crowd in zip(labels.shapes, labels.classes, labels.crowd, strict=True):
+        here = np.zeros_like(out)
+        if isinstance(told, dict):
+            runs = unpacked(told["counts"])
+            mask = np.repeat(np.arange(len(runs)) % 2, runs).reshape(told["size"][::-1]).T
+            area = float(mask.sum()) * scale**2
+            x, y = (((np.arange(*b) + 0.5) / scale).astype(int) for b in ((0, width), (y0, y1)))
+            here = mask[y.clip(0, mask.shape[0] - 1)][:, x.clip(0, mask.shape[1] - 1)]
+        else:
+            points = [np.array(r).reshape(-1, 2) * scale for r in told]
+            area = sum(abs(segmentation._signed_area(p)) for p in points)
+            for p in points:
+                ring = [tuple(q) for q in [*(p - (0, y0)), p[0] - (0, y0)]]
+                rasterize([({"type": "Polygon", "coordinates": [ring]}, 1)], out=here)
+        painted.append((bool(crowd), -area, 255 if crowd else int(kind) + 1, here))
+    for _, _, value, here in sorted(painted, key=lambda p: p[:2]):
+        out[here == 1] = value
+    return out
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([1.0, 0.37, 1.9]), st.sampled_from([3, 20, 99]))
+def test_labels_are_painted_as_one_by_one(seed: int, scale: float, step: int) -> None:
+    """Polygons and run lengths through each other, in bands of any height: the same bytes."""
+    rng = np.random.default_rng(seed)
+    width, height = rng.integers(20, 120, 2).tolist()
+    told: list[Any] = []
+    for _ in range(rng.integers(2, 12)):
+        corner = rng.uniform(-10, 110, 2)
+        if rng.random() < 0.5:
+            rings = rng.uniform(-5, 40, (rng.integers(1, 3), rng.integers(3, 8), 2)) + corner
+            told.append([r.ravel().tolist() for r in rings])
+            continue
+        mask = np.zeros((height, width), np.uint8)
+        x, y = rng.integers(0, width), rng.integers(0, height)
+        mask[y : y + 30, x : x + 30] = rng.random() < 0.9
+        told.append(run_lengths(mask * (rng.random(mask.shape) < rng.choice([0.2, 1.1]))))
+    n = len(told)
+    labels = shapes(*told, classes=rng.integers(0, 200, n), crowd=rng.random(n) < 0.1)
+    plan = plan_of(width, height, scale)
+    painter = Painter(labels, plan)
+    for y in range(0, plan.grid.height, step):
+        end = min(y + step, plan.grid.height)
+        assert (painter.rows(y, end) == one_by_one(labels, plan, y, end)).all()
+
+
+def test_labels_cost_nothing_where_they_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is painted in the bands that it reaches, and polygons in one go."""
+    calls: list[str] = []
+
+    def counted(of: Any, name: str) -> None:
+        real = getattr(of, name)
+
+        def call(*given: Any, **named: Any) -> Any:
+            calls.append(name)
+            return real(*given, **named)
+
+        monkeypatch.setattr(of, name, call)
+
+    counted(segmentation, "rasterize")
+    counted(np, "searchsorted")
+    corners = [(x, y) for y in range(2, 160, 16) for x in range(2, 80, 16)]
+    masks = []
+    for x, y in corners:
+        masks.append(np.zeros((160, 80), np.uint8))
+        masks[-1][y : y + 10, x : x + 10] = 1
+    for told, expected in (
+        ([square(x, y, x + 10, y + 10) for x, y in corners], ["rasterize"] * 10),
+        ([run_lengths(m) for m in masks], ["searchsorted"] * 50),
+    ):
+        painter = Painter(shapes(*told), plan_of(80, 160))
+        calls.clear()
+        assert sum(int(painter.rows(y, y + 16).sum()) for y in range(0, 160, 16)) == 5000
+        assert calls == expected
+
+
+def test_a_run_over_the_end_of_a_column() -> None:
+    """It is at the bottom of one and at the top of the next, in bands of one row."""
+    painter = Painter(shapes({"size": [4, 3], "counts": [2, 3, 7]}), plan_of(3, 4))
+    rows = [painter.rows(y, y + 1)[0].tolist() for y in range(4)]
+    assert rows == [[0, 1, 0], [0, 0, 0], [1, 0, 0], [1, 0, 0]]

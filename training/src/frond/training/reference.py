@@ -13,6 +13,7 @@ from PIL import Image
 
 from frond.drift.manifest import write_reference
 from frond.drift.reference import measure
+from frond.models import load_manifest
 
 
 def refer(folder: Path, images: Iterable[NDArray[Any]]) -> None:
@@ -28,4 +29,6 @@ def refer(folder: Path, images: Iterable[NDArray[Any]]) -> None:
         for n, pixels in enumerate(images):
             paths.append(Path(name) / f"{n:06d}.png")
             Image.fromarray(np.ascontiguousarray(pixels)).save(paths[-1], compress_level=1)
-        write_reference(folder, measure(folder, paths, threads=1).reference)
+        # they lie at the model's scale, which must not be estimated
+        gsd_m = load_manifest(folder).gsd_m
+        write_reference(folder, measure(folder, paths, threads=1, gsd_m=gsd_m).reference)

@@ -67,6 +67,7 @@ def measure(
     *,
     share: float = 1.0,
     threads: int = 0,
+    gsd_m: float | None = None,
     on_image: OnImage | None = None,
 ) -> Measured:
     """The reference of a model folder over these images; the same images give the same one.
@@ -74,6 +75,8 @@ def measure(
     Args:
         share: of the windows, how many are run.
         threads: of one run; 0: one for each core.
+        gsd_m: ground metres a pixel of all images, in place of what they say; None: as a job, which
+            estimates it where an image says none.
 
     Raises:
         ModelRejected: the model cannot be run, or not one image has a window to run.
@@ -90,7 +93,7 @@ def measure(
     total, used, left_out = Tally.empty(len(manifest.bands)), 0, []
     for done, path in enumerate(images):
         try:
-            seen = _image(session, ref, path, str(done), share)
+            seen = _image(session, ref, path, str(done), share, gsd_m)
         except RasterRejected as e:
             left_out.append((path, e.detail))
         else:
@@ -131,15 +134,17 @@ def parts(counts: Sequence[int], whole: int = PARTS) -> tuple[int, ...]:
     return tuple(told.tolist())
 
 
-def _image(session: ModelSession, ref: ModelRef, path: Path, name: str, share: float) -> Tally:
+def _image(
+    session: ModelSession, ref: ModelRef, path: Path, name: str, share: float, gsd_m: float | None
+) -> Tally:
     manifest, own = session.manifest, image_id("reference", name)
     size = path.stat().st_size
     with open_raster(str(path), size=size) as dataset:
         request = PlanRequest(
             job_id="reference", image_id=own, image=path.name, name=path.name, uri=str(path),
-            etag="", size=size, model=ref, manifest=manifest,
+            etag="", size=size, model=ref, manifest=manifest, gsd_m=gsd_m,
         )  # fmt: skip
-        plan = plan_image(dataset, inspect(dataset, size), request)
+        plan = plan_image(dataset, inspect(dataset, size), request, session)
     total = Tally.empty(len(manifest.bands))
     with RasterReader(plan.source, plan.grid, layout=session.layout) as reader:
         for chunk in chunks_of(plan):

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +19,8 @@ from frond.evaluation.runs import are_sound
 
 _PIECE: Final = 1 << 20
 _NAMED: Final = 5
+# pixels: beyond what a raster may have on a side, and such boxes still fit the index of overlaps
+_FARTHEST: Final = 2_000_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,20 +98,31 @@ def load(
         masks: labels need a ``segmentation``; else a ``bbox``.
 
     Raises:
-        UserError: there is no such file, it is no COCO file, or none of its categories is a class.
+        UserError: there is no such file, it is no COCO file, an id in it means two things, or none
+            of its categories is a class.
     """
     file = _file(where)
     told = _read(file)
     base = images or file.parent
-    categories = {c["id"]: str(c["name"]) for c in told["categories"]}
+    # the same category twice does no harm
+    pairs = list(dict.fromkeys((c["id"], str(c["name"])) for c in told["categories"]))
+    if (again := _twice([k for k, _ in pairs])) is not None:
+        raise _bad(
+            f"{file} lists category id {again} twice, with different names. Number the categories "
+            "anew when files are joined."
+        )
+    categories = dict(pairs)
     counted = Counter(a.get("category_id") for a in told["annotations"])
     mapping, notes = _matched(categories, counted, classes, renamed or {}, file)
     names = [str(i["file_name"]) for i in told["images"]]
     if not names:
         raise _bad(f"{file} lists no images. Export the labels together with their images.")
-    twice = [n for n, k in Counter(names).items() if k > 1]
-    if twice:
-        raise _bad(f"{file} lists {twice[0]} twice. Give each image one entry.")
+    if (again := _twice(names)) is not None:
+        raise _bad(f"{file} lists {again} twice. Give each image one entry.")
+    if (again := _twice([i["id"] for i in told["images"]])) is not None:
+        raise _bad(
+            f"{file} lists image id {again} twice. Number the images anew when files are joined."
+        )
     if not any((base / n).is_file() for n in names):
         raise _bad(
             f"None of the {len(names)} images that {file.name} names is there; the first would be "
@@ -196,6 +208,11 @@ def _read(file: Path) -> dict[str, list[dict[str, Any]]]:
     return parts
 
 
+def _twice(values: Sequence[str | int]) -> str | int | None:
+    """The first of these that is there more than once."""
+    return next((v for v, n in Counter(values).items() if n > 1), None)
+
+
 def _matched(
     categories: Mapping[Any, str],
     counted: Mapping[Any, int],
@@ -242,26 +259,33 @@ def _usable(a: Mapping[str, Any], masks: bool) -> bool:
     if masks:
         shape = a.get("segmentation")
         if isinstance(shape, dict):
-            return are_sound(shape)
+            return are_sound(shape) and _places(shape["size"])
         return bool(shape) and isinstance(shape, list) and all(_ring(r) for r in shape)
-    box = a.get("bbox")
-    return isinstance(box, list) and len(box) == 4 and _numbers(box) and box[2] > 0 and box[3] > 0
+    return _box(a.get("bbox"))
+
+
+def _box(box: object) -> TypeGuard[list[float]]:
+    return isinstance(box, list) and len(box) == 4 and _places(box) and box[2] > 0 and box[3] > 0
 
 
 def _ring(ring: object) -> bool:
-    return isinstance(ring, list) and len(ring) >= 6 and not len(ring) % 2 and _numbers(ring)
+    return isinstance(ring, list) and len(ring) >= 6 and not len(ring) % 2 and _places(ring)
 
 
-def _numbers(values: Sequence[object]) -> bool:
+def _places(values: Sequence[object]) -> bool:
+    """Whether these are numbers, of places or sizes that an image may have."""
     return all(
-        isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in values
+        isinstance(v, int | float) and not isinstance(v, bool) and abs(v) <= _FARTHEST
+        for v in values
     )
 
 
 def _labels(annotations: Sequence[Mapping[str, Any]], mapping: Mapping[Any, int]) -> Labels:
     rows = []
     for a in annotations:
-        x, y, w, h = a.get("bbox") or (0, 0, 0, 0)
+        box = a.get("bbox")
+        # masks need none, and it may be anything then
+        x, y, w, h = box if _box(box) else (0, 0, 0, 0)
         rows.append(((x, y, x + w, y + h), mapping[a["category_id"]], bool(a.get("iscrowd")),
                      a.get("segmentation")))  # fmt: skip
     # whatever order the file has them in

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
+from itertools import chain
 from typing import Any, Final
 
 import numpy as np
@@ -13,15 +14,17 @@ from numpy.typing import NDArray
 from frond.evaluation.matching import Scene
 
 _GROUP: Final = 16
+# the lowest overlap that pycocotools looks at, and room for what it rounds otherwise
+_LEAST: Final = 0.5 - 1e-6
 _ALL: Final = [0.0, float("inf")]
 
 
 class AveragePrecision:
     """Adds up images; what is kept of one is a few bytes a find.
 
-    pycocotools compares all finds of an image with all its labels. Whatever does not overlap, over
-    however many others, has no say in each other's matches: so what does goes in as an image of
-    its own, in groups of about 16, and the figures are the same.
+    pycocotools compares all finds of an image with all its labels. What overlaps too little to
+    match, over however many others, has no say in each other's matches: so what may match goes in
+    as an image of its own, in groups of about 16, and the figures are the same.
     """
 
     def __init__(self, classes: int) -> None:
@@ -67,11 +70,17 @@ def _scorer() -> Any:
 def _groups(
     on: Scene, finds: NDArray[np.int64], labels: NDArray[np.int64]
 ) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """These finds and labels, in groups between which nothing overlaps."""
-    near = on.near
+    """These finds and labels, in groups between which nothing can match.
+
+    A crowd region takes any number of finds and is no label to be found: it is in each group that
+    has a find in it.
+    """
+    near, crowd = on.near, on.labels.crowd
     mine = np.isin(near.find, finds) & np.isin(near.label, labels)
+    linked = mine & (near.iou >= _LEAST) & ~crowd[near.label]
+    inside = mine & (near.within >= _LEAST) & crowd[near.label]
     head = {("f", k): ("f", k) for k in finds.tolist()}
-    head |= {("l", k): ("l", k) for k in labels.tolist()}
+    head |= {("l", k): ("l", k) for k in labels[~crowd[labels]].tolist()}
 
     def root(of: tuple[str, int]) -> tuple[str, int]:
         while head[of] != of:
@@ -79,7 +88,7 @@ def _groups(
             of = head[of]
         return of
 
-    for f, k in zip(near.find[mine].tolist(), near.label[mine].tolist(), strict=True):
+    for f, k in zip(near.find[linked].tolist(), near.label[linked].tolist(), strict=True):
         one, other = root(("f", f)), root(("l", k))
         head[max(one, other)] = min(one, other)
     members: dict[tuple[str, int], tuple[list[int], list[int]]] = {}
@@ -91,7 +100,14 @@ def _groups(
             groups.append(([], []))
         groups[-1][0].extend(more_finds)
         groups[-1][1].extend(more_labels)
-    return [(np.array(sorted(a), np.int64), np.array(sorted(b), np.int64)) for a, b in groups]
+    crowds: dict[int, list[int]] = {}
+    for f, k in zip(near.find[inside].tolist(), near.label[inside].tolist(), strict=True):
+        crowds.setdefault(f, []).append(k)
+    return [
+        (np.array(sorted(a), np.int64),
+         np.array(sorted({*b, *chain.from_iterable(crowds.get(f, ()) for f in a)}), np.int64))
+        for a, b in groups
+    ]  # fmt: skip
 
 
 def _evaluated(on: Scene, finds: NDArray[np.int64], labels: NDArray[np.int64]) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -94,9 +93,24 @@ class Painter:
     def rows(self, y0: int, y1: int) -> Bytes:
         """Rows [y0, y1) of scaled pixels."""
         out = np.zeros((y1 - y0, self._width), np.uint8)
+        rings: list[tuple[dict[str, Any], int]] = []
         for shape, value in self._painted:
+            if not shape.reaches(y0, y1):
+                continue
+            if isinstance(shape, _Polygons):
+                rings += [(ring, value) for ring in shape.rings(y0)]
+                continue
+            _burn(rings, out)
+            rings.clear()
             shape.paint(out, y0, value)
+        _burn(rings, out)
         return out
+
+
+def _burn(rings: Sequence[tuple[dict[str, Any], int]], out: Bytes) -> None:
+    # a call costs as much as the whole band, however small the polygon
+    if rings:
+        rasterize(rings, out=out)
 
 
 def _shape(told: Any, scale: float) -> _Polygons | _Runs:
@@ -113,15 +127,16 @@ class _Polygons:
         self._top = min(p[:, 1].min() for p in points)
         self._points = points
 
-    def paint(self, out: Bytes, y0: int, value: int) -> None:
-        if self._top >= y0 + len(out) or self._bottom <= y0:
-            return
-        # COCO's parts of one label add up, they cut no holes
-        rings = [
+    def reaches(self, y0: int, y1: int) -> bool:
+        """Whether it may have pixels in the rows [y0, y1)."""
+        return bool(self._top < y1 and self._bottom > y0)
+
+    def rings(self, y0: int) -> list[dict[str, Any]]:
+        """Its parts as GeoJSON, counted from row ``y0``: they add up, and cut no holes."""
+        return [
             {"type": "Polygon", "coordinates": [[*map(tuple, p - (0, y0)), tuple(p[0] - (0, y0))]]}
             for p in self._points
         ]
-        rasterize([(r, value) for r in rings], out=out)
 
 
 def _signed_area(p: NDArray[np.float64]) -> float:
@@ -137,24 +152,32 @@ class _Runs:
         self._ends, self._scale = np.cumsum(runs), scale
         self._height, self._width = height, width
         self.area = float(runs[1::2].sum()) * scale**2
-        filled = [
-            (a // max(height, 1), (b - 1) // max(height, 1))
-            for n, (a, b) in enumerate(pairwise([0, *self._ends.tolist()]))
-            if n % 2 and b > a
-        ]
-        self._left = min((f[0] for f in filled), default=0)
-        self._right = max((f[1] for f in filled), default=-1) + 1
+        begins, ends = (self._ends - runs)[1::2], self._ends[1::2]
+        some, h = ends > begins, max(height, 1)
+        first, last = begins[some] // h, (ends[some] - 1) // h
+        self._left, self._right = int(first.min(initial=width)), int(last.max(initial=-1)) + 1
+        # a run through the end of a column reaches both ends
+        top = np.where(first == last, begins[some] % h, 0)
+        bottom = np.where(first == last, (ends[some] - 1) % h + 1, h)
+        self._first = int(top.min(initial=h) * scale)
+        self._last = int(np.ceil(bottom.max(initial=0) * scale))
+
+    def reaches(self, y0: int, y1: int) -> bool:
+        """Whether it may have pixels in the rows [y0, y1)."""
+        return self._first < y1 and self._last > y0
 
     def paint(self, out: Bytes, y0: int, value: int) -> None:
+        """Onto ``out``, whose first row is row ``y0``."""
+        top, bottom = max(y0, self._first), min(y0 + len(out), self._last)
         x0 = int(self._left * self._scale)
         x1 = min(out.shape[1], int(np.ceil(self._right * self._scale)))
-        if x1 <= x0:
+        if x1 <= x0 or bottom <= top:
             return
         x = ((np.arange(x0, x1) + 0.5) / self._scale).astype(np.int64).clip(0, self._width - 1)
-        y = ((np.arange(y0, y0 + len(out)) + 0.5) / self._scale).astype(np.int64)
+        y = ((np.arange(top, bottom) + 0.5) / self._scale).astype(np.int64)
         y = y.clip(0, self._height - 1)
         at = x[None, :] * self._height + y[:, None]
         inside = np.searchsorted(self._ends, at, side="right") % 2 == 1
         # beyond the last run is as outside as before the first
         inside &= at < (self._ends[-1] if len(self._ends) else 0)
-        out[:, x0:x1][inside] = value
+        out[top - y0 : bottom - y0, x0:x1][inside] = value

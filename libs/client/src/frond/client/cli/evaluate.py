@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,23 +65,35 @@ def evaluate(
     options = Options(
         score=threshold, iou=iou, edge_band=edge_band, renamed=_renamed(map_ or ()), images=images
     )
+    if report is not None:
+        _room(report)
     with (
         tempfile.TemporaryDirectory(prefix="frond-evaluate-") as cache,
         _progress(quiet=json) as on_progress,
     ):
         told = judged(folder_of(model, Path(cache)), dataset, options, on_progress=on_progress)
-    written = write(told, report) if report is not None else []
+    # shown first: it took long, and the report may still fail
     if json:
         typer.echo(as_text(told), nl=False)
-        return
-    for sentence in sentences(told):
-        show.line(sentence)
-    for title, columns, rows in tables(told):
-        typer.secho(f"\n{title}", bold=True)
-        # a column's name may hold blanks, and a class may be called like another column
-        show.table(columns, rows, right=range(1, len(columns)))
-    for path in written:
-        show.line(f"Written: {path}")
+    else:
+        for sentence in sentences(told):
+            show.line(sentence)
+        for title, columns, rows in tables(told):
+            typer.secho(f"\n{title}", bold=True)
+            # a column's name may hold blanks, and a class may be called like another column
+            show.table(columns, rows, right=range(1, len(columns)))
+    for path in write(told, report) if report is not None else ():
+        if not json:
+            show.line(f"Written: {path}")
+
+
+def _room(report: Path) -> None:
+    """Refuse a folder that could not be made or written to, before the work."""
+    there = next(p for p in (report, *report.parents) if p.exists())
+    if not there.is_dir():
+        raise typer.BadParameter(f"{there} is no folder.", param_hint="--report")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise typer.BadParameter(f"{there} may not be written to.", param_hint="--report")
 
 
 def _renamed(pairs: Sequence[str]) -> dict[str, str]:
