@@ -24,7 +24,7 @@ def test_a_folder_is_read(tmp_path: Path) -> None:
     """The manifest comes with its defaults filled in."""
     manifest = load_manifest(blob_model(tmp_path / "m"))
     assert manifest.name == "blob"
-    assert manifest.max_detections == 1000
+    assert manifest.max_detections is None
 
 
 @pytest.mark.parametrize(

@@ -174,7 +174,10 @@ class ModelManifest(_Section):
     )
     margin: int = Field(default=64, ge=0, description="overlap on each side of a core, pixels")
     thresholds: ModelThresholds = ModelThresholds()
-    max_detections: int = Field(default=1000, ge=1, le=100_000, description="a window")
+    max_detections: int | None = Field(
+        default=None, ge=1, le=100_000,
+        description="a window's best so many are kept, and the others dropped; None: all are kept",
+    )  # fmt: skip
     licence: str = ""
     metrics: dict[str, float] = Field(default_factory=dict)
     training_data: str = ""

@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from frond.contracts.errors import ModelRejected, ModelUnavailable
+from frond.contracts.errors import ModelRejected, ModelUnavailable, RasterRejected, UserError
 from frond.contracts.modelspec import ModelManifest, ModelThresholds
 from frond.models.decoders import WindowDetections, WindowPlanes, WindowResult, detections_of
 from frond.models.folder import load_manifest
@@ -25,6 +25,7 @@ _TRIES: Final = 3
 _FEW: Final = 3
 _LARGE_SIDE: Final = 10_000
 _NAMED: Final = 20
+_LOOKED_AT: Final = 1000
 _ALIKE: Final = 1e-2
 """How far a window's values may be from those that it has alone, as a share."""
 
@@ -62,7 +63,7 @@ def check(
         fed = [_ordered(w, session) for w in report.windows]
         report.results = _decoded(session, fed, manifest.thresholds)
         _judge(report, session, fed)
-    except (ModelRejected, ModelUnavailable) as e:
+    except (ModelRejected, ModelUnavailable, RasterRejected) as e:
         report.say("wrong", _sentence(e))
     return report
 
@@ -72,8 +73,8 @@ def drawn_windows(manifest: ModelManifest) -> Windows:
     return [drawn(manifest.input.size, len(manifest.bands), seed) for seed in (1, 2)]
 
 
-def _sentence(e: ModelRejected | ModelUnavailable) -> str:
-    return e.detail if isinstance(e, ModelRejected) else f"{e}."
+def _sentence(e: UserError | ModelUnavailable) -> str:
+    return e.detail if isinstance(e, UserError) else f"{e}."
 
 
 def _unfinished(report: Report, manifest: ModelManifest) -> None:
@@ -128,7 +129,7 @@ def _judge(report: Report, session: ModelSession, fed: Windows) -> None:
         report.say("fine", "The same window gives the same bytes twice.")
     # a graph with NMS inside gives nothing wherever it finds nothing
     silent = manifest.task == "detection" and not sum(
-        map(len, detections_of(_decoded(session, fed, ModelThresholds(score=0))))
+        map(len, detections_of(_at_any_score(session, fed)))
     )
     if not silent and not any(_differ(first, session.run([w])) for w in _others(session)):
         report.say(
@@ -210,7 +211,7 @@ def _judge_scaling(report: Report, session: ModelSession, fed: Windows) -> None:
     manifest = session.manifest
     norm = manifest.normalization
     plain = manifest.input.dtype != "uint8" and norm.scale == 1 and set(norm.std) == {1.0}
-    results = _decoded(session, fed, ModelThresholds(score=0, nms_iou=1))
+    results = _at_any_score(session, fed)
     if saturated(results):
         more = (
             "Pixels reach it as 0…255 and most graphs expect 0…1: try normalization: {scale: "
@@ -273,7 +274,7 @@ def classes_of(planes: NDArray[np.uint8], score: float) -> NDArray[np.intp]:
 
 def _judge_boxes(report: Report, session: ModelSession, fed: Windows) -> None:
     manifest, size = session.manifest, session.manifest.input.size
-    every = detections_of(_decoded(session, fed, ModelThresholds(score=0, nms_iou=1)))
+    every = detections_of(_at_any_score(session, fed))
     found = detections_of(report.results)
     boxes = np.concatenate([f.boxes for f in every])
     scores = np.concatenate([f.scores for f in every])
@@ -304,11 +305,12 @@ def _judge_boxes(report: Report, session: ModelSession, fed: Windows) -> None:
             f"{outside.mean():.0%} of the boxes lie outside their window: coordinates may be of "
             f"another input size than {size}, or corners where the decoder takes centres.",
         )
-    if any(len(f) >= manifest.max_detections for f in found):
+    most = manifest.max_detections
+    if most is not None and any(len(f) >= most for f in found):
         report.say(
             "odd",
-            f"A window has {manifest.max_detections} boxes, as many as max_detections lets pass: "
-            "raise thresholds.score, or check normalization.",
+            f"A window has {most} boxes, as many as max_detections lets pass: the others are dropped. "
+            "Take max_detections out of model.yaml, raise thresholds.score, or check normalization.",
         )
     _judge_margin(report, found, manifest)
     report.say(
@@ -359,6 +361,16 @@ def _decoded(
         part = fed[i : i + session.batch]
         found += session.decode(session.run(part), thresholds)
     return found
+
+
+def _at_any_score(session: ModelSession, fed: Windows) -> Sequence[WindowResult]:
+    """Each window's best thousand boxes, with those that NMS would drop; planes as they are."""
+    found = _decoded(session, fed, ModelThresholds(score=0, nms_iou=1))
+    return [
+        one if isinstance(one, WindowPlanes)
+        else WindowDetections(one.boxes[:_LOOKED_AT], one.scores[:_LOOKED_AT], one.classes[:_LOOKED_AT])
+        for one in found
+    ]  # fmt: skip
 
 
 def _ordered(window: NDArray[np.uint8], session: ModelSession) -> NDArray[np.uint8]:

@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from frond.contracts.errors import ModelRejected
+from frond.contracts.errors import ModelRejected, RasterRejected
 from frond.contracts.jobs import Thresholds
 from frond.contracts.modelspec import ModelManifest, ModelThresholds
 from frond.contracts.reasons import Reason
@@ -18,8 +18,8 @@ from frond.models.nms import nms, total_order
 Outputs = Mapping[str, NDArray[Any]]
 Floats = NDArray[np.float32]
 
-# of what is above the threshold, so many times max_detections go into NMS
-_CANDIDATES: Final = 5
+MAX_CANDIDATES: Final = 30_000
+"""Boxes of a window above the score, before NMS: as many as Ultralytics takes (``max_nms``)."""
 # scores may leave [0, 1] by the rounding of a float16 graph
 _SLACK: Final = 2e-3
 
@@ -231,18 +231,28 @@ def select(
     *,
     suppress: bool,
 ) -> WindowDetections:
-    """The last steps of every decoder: threshold, order, NMS by class, cap.
+    """The last steps of every decoder: threshold, order, NMS by class, the manifest's cap.
 
     Args:
         boxes: [n, 4] corners; those without area are dropped.
         suppress: whether NMS is left to us.
+
+    Raises:
+        RasterRejected: TOO_MANY: more boxes than NMS takes.
     """
     with_area = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
     keep = np.flatnonzero((scores >= thresholds.score) & with_area)
-    if len(keep) > _CANDIDATES * manifest.max_detections:
-        # ties at the cut are settled by the total order, never by the sort's whim
-        order = total_order(boxes[keep], scores[keep], classes[keep])
-        keep = keep[order[: _CANDIDATES * manifest.max_detections]]
+    # no box overlaps another by more than all of it
+    suppress = suppress and thresholds.nms_iou < 1
+    # an object has ten of them or more: the best so many would be some objects' doubles, and leave
+    # out others whole
+    if suppress and len(keep) > MAX_CANDIDATES:
+        raise RasterRejected(
+            Reason.TOO_MANY,
+            f"The model gives {len(keep)} boxes above the score in one window of this image, before "
+            f"those of one object are told from each other; at most {MAX_CANDIDATES} are taken. Ask "
+            "for a higher score, or see whether model and image fit each other.",
+        )
     boxes, scores, classes = boxes[keep], scores[keep], classes[keep]
     order = total_order(boxes, scores, classes)
     boxes, scores, classes = boxes[order], scores[order], classes[order]
