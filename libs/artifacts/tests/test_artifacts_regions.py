@@ -38,6 +38,7 @@ from frond.artifacts.regions import cut, geojson_texts, lonlat_shapes, map_shape
 from frond.artifacts.rle import run_lengths
 from frond.contracts.plan import Georeference
 from frond.merge import Detections
+from frond.raster import pixel_to_lonlat
 
 
 @pytest.fixture(scope="module")
@@ -236,6 +237,30 @@ class TestGeoJson:
             assert shapes is not None and shapes[0].is_valid
             assert shapely.covers(shapes[0], shapely.Point(10.0, 89.99)) == holds
             assert shapely.covers(shapes[0], shapely.Point(-120.0, 89.76))
+
+    @pytest.mark.parametrize("crs", ["EPSG:3031", "EPSG:3413"])
+    def test_holes_around_a_pole(self, crs: str) -> None:
+        """Sea around land around a pole, with lakes at every longitude: each pixel's centre is in its
+        own region, but for the few beside an edge, and in no other."""
+        n, pixel = 120, 50_000.0
+        y, x = np.mgrid[0:n, 0:n] + 0.5 - n / 2
+        around = np.arctan2(y, x)
+        classes = np.where(np.hypot(x, y) < 35 + 6 * np.sin(2 * around), 2, 1).astype(np.uint8)
+        for turn in np.arange(0, 2 * np.pi, np.pi / 4):
+            lake = np.hypot(x - 18 * np.cos(turn), y - 18 * np.sin(turn)) < 3
+            classes[lake] = 1
+        # so that no centre lies on the antimeridian
+        left = -n / 2 * pixel + 9000.0
+        geo = Georeference(
+            kind="affine", crs=crs, transform=(pixel, 0, left, 0, -pixel, n / 2 * pixel)
+        )
+        found, masks = regions_of(classes)
+        lonlat = pixel_to_lonlat(geo, x + n / 2, y + n / 2)
+        shapes = lonlat_shapes(geo, found)
+        assert lonlat is not None and shapes is not None
+        for shape, mask in zip(shapes, masks, strict=True):
+            covered = shapely.contains_xy(shape, *(v.ravel() for v in lonlat)).reshape(mask.shape)
+            assert shape.is_valid and (covered != mask).mean() < 1e-3
 
     def test_a_cut_of_nothing_is_nothing(self) -> None:
         """What has no area on the globe has no geometry."""

@@ -66,13 +66,17 @@ def cut(polygon: shapely.Polygon) -> shapely.Geometry | None:
     A ring around a pole is led along the antimeridian to it.
     """
     shell = _unrolled(polygon.exterior.coords)
-    middle = (shell[:, 0].min() + shell[:, 0].max()) / 2
+    begin, end = shell[:, 0].min(), shell[:, 0].max()
     whole = _valid(shapely.Polygon(shell))
     for ring in polygon.interiors:
         hole = _unrolled(ring.coords)
         # beside its own shell, not a turn further on
-        hole[:, 0] += 360.0 * np.rint((middle - hole[:, 0].mean()) / 360.0)
-        whole = shapely.difference(whole, _valid(shapely.Polygon(hole)))
+        hole[:, 0] += 360.0 * np.rint(((begin + end) / 2 - hole[:, 0].mean()) / 360.0)
+        # of a shell around a pole it may lie on both ends, or be around the pole from elsewhere on
+        for turn in (-1, 0, 1):
+            turned = hole + np.array([360.0 * turn, 0.0])
+            if turned[:, 0].min() < end and turned[:, 0].max() > begin:
+                whole = shapely.difference(whole, _valid(shapely.Polygon(turned)))
     west, _, east, _ = shapely.bounds(whole).tolist()
     if not math.isfinite(west):
         return None
