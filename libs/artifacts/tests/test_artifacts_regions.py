@@ -10,6 +10,7 @@ from typing import Any
 
 import geopandas
 import numpy as np
+import pyproj
 import pytest
 import shapely
 from artifact_support import (
@@ -261,6 +262,32 @@ class TestGeoJson:
         for shape, mask in zip(shapes, masks, strict=True):
             covered = shapely.contains_xy(shape, *(v.ravel() for v in lonlat)).reshape(mask.shape)
             assert shape.is_valid and (covered != mask).mean() < 1e-3
+
+    @pytest.mark.parametrize(("crs", "left", "pixel"), [
+        ("EPSG:3413", (-3_850_000, 5_850_000), 25_000), ("EPSG:3413", (-1_600_000, 2_850_000), 25_000),
+        ("EPSG:3035", (4_000_000, 5_000_000), 5_000), ("EPSG:32633", (500_000, 8_000_000), 10),
+        ("EPSG:3857", (0, 8_000_000), 10_000), ("EPSG:4326", (0, 80), 0.1),
+    ])  # fmt: skip
+    def test_edges_of_coarse_pixels_keep_to_the_raster(
+        self, crs: str, left: tuple[float, float], pixel: float
+    ) -> None:
+        """To a sixth of a pixel, be it 25 km wide and beside the pole; and no points are added where
+        there is nothing to follow."""
+        geo = Georeference(
+            kind="affine", crs=crs, transform=(pixel, 0, left[0], 0, -pixel, left[1])
+        )
+        classes = np.zeros((200, 200), np.uint8)
+        classes[100:160, 40:100] = 1
+        (shape,) = lonlat_shapes(geo, regions_of(classes)[0])
+        to_map = pyproj.Transformer.from_crs("OGC:CRS84", crs, always_xy=True)
+        for part in shapely.get_parts(shape):
+            lonlat = shapely.get_coordinates(shapely.segmentize(part.exterior, part.length / 9000))
+            own = (np.abs(lonlat) < [180 - 1e-9, 90 - 1e-9]).all(axis=1)
+            x, y = to_map.transform(*lonlat[own].T)
+            at = shapely.points((x - left[0]) / pixel, (left[1] - y) / pixel)
+            assert shapely.distance(at, shapely.box(40, 100, 100, 160).exterior).max() < 1 / 6
+        if crs not in ("EPSG:3413", "EPSG:3035"):
+            assert len(shape.exterior.coords) == 5
 
     def test_a_cut_of_nothing_is_nothing(self) -> None:
         """What has no area on the globe has no geometry."""
