@@ -146,15 +146,17 @@ def _dtype(ds: Dataset) -> str:
     dtype = str(kinds[0])
     if len(kinds) > 1 or dtype not in DTYPES:
         named = ", ".join(str(k) for k in kinds)
+        # a conversion of complex samples by itself takes their real part
         hint = (
-            "Write its amplitude out as float32"
+            "Write its amplitude out, for example with gdal_translate -ot Float32 "
+            "DERIVED_SUBDATASET:AMPLITUDE:in.tif out.tif."
             if "complex" in named
-            else "Convert it to 8-bit, 16-bit or 32-bit float samples"
+            else "Convert it to 8-bit, 16-bit or 32-bit float samples, for example with "
+            "gdal_translate -ot Float32."
         )
         raise RasterRejected(
             Reason.UNSUPPORTED_DTYPE,
-            f"The image has samples of type {named}, which no model here takes. {hint}, "
-            "for example with gdal_translate -ot Float32.",
+            f"The image has samples of type {named}, which no model here takes. {hint}",
         )
     return dtype
 
