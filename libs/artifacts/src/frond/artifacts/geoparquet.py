@@ -176,17 +176,21 @@ class GeoParquet:
         placed = np.isfinite(rings[:, 0, 0])
         cut = crosses(rings) & placed if self._crs.lonlat else np.zeros(n, dtype=bool)
         low, high = rings.min(axis=1), rings.max(axis=1)
-        if cut.any():
-            # such a detection reaches both edges; its parts' boxes cannot be told in one
-            low[cut, 0], high[cut, 0] = -180.0, 180.0
+        parts = {k: split(rings[k]) for k in np.flatnonzero(cut).tolist()}
+        for k, rings_out in parts.items():
+            # one that only touches the antimeridian is still in one piece
+            cut[k], placed[k] = len(rings_out) > 1, bool(rings_out)
+            if rings_out:
+                points = np.concatenate(rings_out)
+                low[k], high[k] = points.min(axis=0), points.max(axis=0)
         self._note(low[placed], high[placed], cut[placed])
         bbox = _boxes(low, high, placed)
         geometry = polygons(rings, placed)
-        if not cut.any():
+        if not parts:
             return geometry, bbox
         values = geometry.to_pylist()
-        for k in np.flatnonzero(cut).tolist():
-            values[k] = _wkb(split(rings[k]))
+        for k, rings_out in parts.items():
+            values[k] = _wkb(rings_out)
         return pa.array(values, pa.binary()), bbox
 
     def _shapes(self, shapes: Shapes | None, n: int) -> tuple[pa.Array, pa.Array]:
