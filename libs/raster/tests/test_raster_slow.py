@@ -145,6 +145,24 @@ def test_a_copy_of_a_palette_keeps_what_means_nothing(
                 assert w.valid is None or v.valid is None or np.array_equal(w.valid, v.valid)
 
 
+@pytest.mark.parametrize(("orientation", "told"), [(None, 0), (1, 0), (6, 1), (3, 1)])
+def test_an_image_that_viewers_turn_is_told_of(
+    plan_of: PlanOf, scene: Scene, tmp_path: Path, orientation: int | None, told: int
+) -> None:
+    """Its pixels stay as they are stored, and a note says so, of its tiled copy too."""
+    path, copy = tmp_path / "photo.jpg", tmp_path / "cog.tif"
+    image = Image.fromarray(scene(rows=200, cols=300).transpose(1, 2, 0))
+    exif = image.getexif()
+    if orientation is not None:
+        exif[0x0112] = orientation
+    image.save(path, exif=exif)
+    with open_raster(str(path)) as ds:
+        make_tiled(ds, inspect(ds), copy)
+    for plan in (plan_of(path), plan_of(copy)):
+        assert (plan.source.width, plan.source.height) == (300, 200)
+        assert len([n for n in plan.notes if "asks viewers to turn it" in n]) == told
+
+
 _ON_A_FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path

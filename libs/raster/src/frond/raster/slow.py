@@ -13,7 +13,7 @@ from rasterio.enums import ColorInterp, Resampling
 from rasterio.windows import Window
 
 from frond.raster.gdal import gdal_errors
-from frond.raster.inspect import RasterInfo
+from frond.raster.inspect import ORIENTATION, RasterInfo
 from frond.raster.open import Dataset
 from frond.raster.validity import palette_of
 
@@ -44,7 +44,7 @@ def is_slow(info: RasterInfo, *, small_pixels: int = SMALL_PIXELS) -> bool:
 def make_tiled(dataset: Dataset, info: RasterInfo, path: Path) -> None:
     """Copy a raster into a tiled, DEFLATE-compressed GeoTIFF with overviews.
 
-    Samples, nodata, alpha, mask band, colour table and georeference are kept. The copy goes by
+    Samples, nodata, alpha, mask band, colour table, georeference and orientation are kept. The copy goes by
     strips of bounded memory, top to bottom, so that each strip of the source is decoded once. The
     same raster gives the same bytes.
 
@@ -109,6 +109,8 @@ def _describe(ds: Dataset, info: RasterInfo, out: Any) -> None:
         out.gcps = (points, crs)
     if ds.rpcs is not None:
         out.rpcs = ds.rpcs
+    if turned := ds.tags().get(ORIENTATION):
+        out.update_tags(**{ORIENTATION: turned})
     if info.palette:
         out.write_colormap(1, ds.colormap(1))
     if info.alpha is not None:
