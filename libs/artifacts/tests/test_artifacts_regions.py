@@ -37,6 +37,7 @@ from pycocotools.coco import COCO
 from frond.artifacts import ImageResult, rle
 from frond.artifacts.regions import cut, geojson_texts, lonlat_shapes, map_shapes, wkb
 from frond.artifacts.rle import run_lengths
+from frond.artifacts.stac import item
 from frond.contracts.plan import Georeference
 from frond.merge import Detections
 from frond.raster import pixel_to_lonlat
@@ -355,6 +356,26 @@ def test_stac_names_the_classes_of_the_raster(two: Any) -> None:
         "classes"
         not in json.loads(image_files(image("b.tif", Detections.empty()))["stac.json"])["assets"]
     )
+
+
+@pytest.mark.parametrize(("geo", "transform"), [
+    (ROTATED, [0.8, 0.6, 500_000.0, 0.6, -0.8, 5_000_000.0]),
+    (Georeference(kind="gcps", crs="EPSG:4326", gcps=((0, 0, 1, 5, 0),) * 3), None),
+    (NOWHERE, None),
+])  # fmt: skip
+def test_stac_tells_the_class_rasters_own_grid(
+    geo: Georeference, transform: list[float] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a raster that is seen at half its resolution; where there is no other grid, the item's is its."""
+    monkeypatch.setattr("frond.artifacts.stac.footprint", lambda *_: None)
+    result = segmented("a.tif", regions_of(blobs(1))[0], geo)
+    assert result.plan is not None
+    grid = result.plan.grid.model_copy(update={"width": 30, "height": 31, "scale": 0.5})
+    half = replace(result, plan=result.plan.model_copy(update={"grid": grid}))
+    asset = item(SEGMENTATION, half)["assets"]["classes"]
+    assert asset.get("proj:shape") == ([31, 30] if geo.crs else None)
+    assert asset.get("proj:transform") == transform
+    assert not any(k.startswith("proj:") for k in item(SEGMENTATION, result)["assets"]["classes"])
 
 
 def test_the_summary_tells_how_much_each_class_covers(two: Any) -> None:
