@@ -15,9 +15,10 @@ from rasterio.transform import from_origin
 from frond.contracts.errors import RasterRejected
 from frond.contracts.ids import chunk_id
 from frond.contracts.jobs import ModelRef, Shadow
-from frond.contracts.plan import ImagePlan, WindowGrid
+from frond.contracts.plan import MOST_WINDOWS_AN_IMAGE, ImagePlan, WindowGrid
 from frond.contracts.reasons import Reason
 from frond.raster import (
+    Limits,
     RasterReader,
     chunks_of,
     inspect,
@@ -479,12 +480,29 @@ def test_black_without_a_nodata_value_is_black(make_raster: Make, plan_of: PlanO
 
 
 def test_too_many_windows(make_raster: Make, scene: Scene, plan_of: PlanOf) -> None:
-    from frond.raster import Limits
-
     with pytest.raises(RasterRejected) as e:
         plan_of(make_raster(scene()), limits=Limits(max_windows=3))
     assert e.value.reason is Reason.TOO_MANY
     assert "at most 3 are taken" in e.value.detail
+
+
+@pytest.mark.parametrize("most", [2_000_000, 1 << 40])
+def test_more_windows_than_a_grid_may_have(
+    tmp_path: Path, plan_of: PlanOf, manifest: Any, most: int
+) -> None:
+    """A very large raster that is seen enlarged is told of as any other that is too large."""
+    path = tmp_path / "large.tif"
+    profile = {
+        "driver": "GTiff", "width": 200_000, "height": 190_000, "count": 1, "dtype": "uint8",
+        "tiled": True, "blockxsize": 4096, "blockysize": 4096, "SPARSE_OK": True, "BIGTIFF": "YES",
+    }  # fmt: skip
+    with rasterio.open(path, "w", **profile) as out:
+        out.write(np.ones((4096, 4096), np.uint8), 1, window=((0, 4096), (0, 4096)))
+    model = manifest(bands=(1,), size=128, margin=32, gsd_m=0.1)
+    with pytest.raises(RasterRejected) as e:
+        plan_of(path, model, gsd_m=0.8, limits=Limits(max_windows=most))
+    assert e.value.reason is Reason.TOO_MANY
+    assert f"at most {min(most, MOST_WINDOWS_AN_IMAGE)} are taken" in e.value.detail
 
 
 @pytest.mark.parametrize(
@@ -499,8 +517,6 @@ def test_each_limit_has_its_sentence(
     make_raster: Make, scene: Scene, limits: dict[str, int], told: str
 ) -> None:
     """TOO_LARGE, with what the image has, what is taken, and what to do."""
-    from frond.raster import Limits, inspect, open_raster
-
     path = make_raster(scene())
     with pytest.raises(RasterRejected) as e, open_raster(str(path)) as dataset:
         inspect(dataset, path.stat().st_size, Limits(**limits))  # type: ignore[arg-type]

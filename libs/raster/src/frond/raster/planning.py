@@ -14,13 +14,19 @@ from frond.contracts.events import ChunkPlanned
 from frond.contracts.ids import chunk_id
 from frond.contracts.jobs import ModelRef, Shadow, Thresholds
 from frond.contracts.modelspec import ModelManifest
-from frond.contracts.plan import ImagePlan, Radiometry, RasterSource, WindowGrid
+from frond.contracts.plan import (
+    MOST_WINDOWS_AN_IMAGE,
+    ImagePlan,
+    Radiometry,
+    RasterSource,
+    WindowGrid,
+)
 from frond.contracts.reasons import Reason
 from frond.raster.damage import check_blocks, check_pixels
 from frond.raster.gdal import gdal_errors
 from frond.raster.inspect import BandChoice, RasterInfo, choose_bands
 from frond.raster.limits import Limits
-from frond.raster.looks import Detector, estimated_gsd, grid_at
+from frond.raster.looks import Detector, estimated_gsd, grid_at, windows_at
 from frond.raster.open import Dataset
 from frond.raster.sampling import (
     Samples,
@@ -132,13 +138,17 @@ def plan_image(
             gsd_source = "estimated"
             notes.append(f"ground sampling distance estimated from what is seen: {gsd:g} m")
     scale = _scale(gsd, manifest.gsd_m, notes)
-    grid = grid_at(source, manifest, scale)
-    if grid.count > limits.max_windows:
+    count, most = (
+        windows_at(source, manifest, scale),
+        min(limits.max_windows, MOST_WINDOWS_AN_IMAGE),
+    )
+    if count > most:
         raise RasterRejected(
             Reason.TOO_MANY,
-            f"The image would be {grid.count} windows of {grid.size} pixels; at most "
-            f"{limits.max_windows} are taken. Cut it into parts.",
+            f"The image would be {count} windows of {manifest.input.size} pixels; at most "
+            f"{most} are taken. Cut it into parts.",
         )
+    grid = grid_at(source, manifest, scale)
     windows = _windows_per_chunk(grid, source, request)
     # one chunk is read at once, and tells of damage as well
     if grid.count > windows and info.pixels <= limits.verify_pixels:
