@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import numpy as np
+import pyarrow.parquet as pq
+import pyproj
 import pytest
 import shapely
 from artifact_support import JOB, NOWHERE, UTM, detections, image, job_files
@@ -21,6 +24,8 @@ from frond.artifacts.geometry import (
 )
 from frond.artifacts.stac import item
 from frond.contracts.plan import Georeference
+from frond.merge import Detections
+from frond.raster import pixel_to_lonlat
 
 FLIPS = [
     (0.5, 0.0, 0.0, 0.0, -0.5, 0.0), (0.5, 0.0, 0.0, 0.0, 0.5, 0.0), (-0.5, 0.0, 9.0, 0.0, 0.5, 0.0),
@@ -115,6 +120,43 @@ def test_a_ring_around_the_pole_is_led_to_it(west: float) -> None:
     assert item(JOB, image("p.tif", detections(5), polar))["bbox"][:3] == [-180.0, -90.0, 180.0]
 
 
+@pytest.mark.parametrize(
+    ("crs", "west"),
+    [("EPSG:4326", -180.0), ("EPSG:4326", 0.0), ("EPSG:4326", -100.05), ("EPSG:6933", -180.0)],
+)
+@pytest.mark.parametrize("cols", [(500, 3100), (900, 2600), (0, 3600), (1000, 2900), (1700, 1900)])
+def test_a_box_around_half_the_globe_is_no_other_half(
+    west: float, crs: str, cols: tuple[int, int]
+) -> None:
+    """Plain, across the antimeridian, all around: the box's own ground, in GeoJSON and GeoParquet."""
+    to_map = pyproj.Transformer.from_crs("OGC:CRS84", crs, always_xy=True)
+    pixel = to_map.transform(0.1, 0)[0]
+    top = to_map.transform(0, 80)[1]
+    geo = Georeference(
+        kind="affine", crs=crs, transform=(pixel, 0, to_map.transform(west, 0)[0], 0, -pixel, top)
+    )
+    boxes = np.array([[cols[0], 500, cols[1], 900], [10.0, 10, 30, 20]])
+    d = Detections.of(boxes, np.full(2, 0.9), np.zeros(2, int), 0)
+    elsewhere = Georeference(kind="affine", crs="EPSG:4267", transform=(1, 0, 0, 0, -1, 0))
+    results = [
+        image("a.tif", d, geo, size=(3600, 1600)),
+        image("b.tif", Detections.empty(), elsewhere),
+    ]
+    files, _ = job_files(results)
+    rows = np.arange(510.0, 900, 60)
+    for shape in (
+        shapely.geometry.shape(json.loads(files["detections.geojson"])["features"][0]["geometry"]),
+        shapely.from_wkb(
+            pq.read_table(io.BytesIO(files["detections.parquet"]))["geometry"][0].as_py()
+        ),
+    ):
+        assert shape.is_valid
+        for col in np.arange(4.5, 3600, 45):
+            lonlat = pixel_to_lonlat(geo, np.full(len(rows), col), rows)
+            assert lonlat is not None
+            assert (shapely.contains_xy(shape, *lonlat) == (cols[0] < col < cols[1])).all()
+
+
 def test_no_georeference_no_lonlat() -> None:
     """Pixels are never passed off as degrees."""
     assert lonlat_rings(NOWHERE, detections(3).boxes) is None
@@ -169,8 +211,6 @@ class TestStac:
 
     def test_lonlat_agrees_with_the_map(self) -> None:
         """Both kinds of rings are one place."""
-        import pyproj
-
         boxes = detections(10).boxes
         lonlat = lonlat_rings(UTM, boxes)
         assert lonlat is not None

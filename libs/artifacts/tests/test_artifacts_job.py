@@ -352,6 +352,37 @@ def test_a_scale_that_was_estimated_is_said_to_be() -> None:
         assert (stac["gsd"], stac.get("frond:gsd_source")) == (0.5, said)
 
 
+@pytest.mark.parametrize(
+    ("boxes", "kinds", "bounds"),
+    [
+        ([[60, 10, 70, 20], [100, 10, 110, 20]], ["Polygon"], (-180, 8, 177, 9)),
+        ([[100, 10, 110, 20]], ["Polygon"], (-180, 8, -179, 9)),
+        ([[90, 10, 100, 20]], ["Polygon"], (179, 8, 180, 9)),
+        ([[95, 10, 105, 20]], ["MultiPolygon"], (-180, 8, 180, 9)),
+        ([[60, 10, 70, 20], [95, 10, 105, 20]], ["MultiPolygon", "Polygon"], (-180, 8, 180, 9)),
+    ],
+)
+def test_geoparquet_tells_what_it_has_at_the_antimeridian(
+    boxes: list[list[float]], kinds: list[str], bounds: tuple[float, ...]
+) -> None:
+    """A box that only touches it is one polygon in its own bbox; so says the file's head."""
+    geo = Georeference(kind="affine", crs="EPSG:4326", transform=(0.1, 0, 170, 0, -0.1, 10))
+    other = Georeference(kind="affine", crs="EPSG:4267", transform=(0.1, 0, 100, 0, -0.1, 10))
+    n = len(boxes)
+    found = Detections.of(np.array(boxes, float), np.full(n, 0.9), np.zeros(n, int), 0)
+    results = [
+        image("a.tif", found, geo, size=(200, 100)),
+        image("b.tif", Detections.empty(), other),
+    ]
+    table = pq.read_table(io.BytesIO(job_files(results)[0]["detections.parquet"]))
+    column = json.loads(table.schema.metadata[b"geo"])["columns"]["geometry"]
+    shapes = [shapely.from_wkb(g.as_py()) for g in table["geometry"]]
+    assert column["geometry_types"] == kinds == sorted({s.geom_type for s in shapes})
+    assert column["bbox"] == pytest.approx(bounds)
+    for shape, box in zip(shapes, table["bbox"].to_pylist(), strict=True):
+        assert tuple(box.values()) == pytest.approx(shape.bounds)
+
+
 def test_the_same_job_gives_the_same_bytes() -> None:
     """Twice the same input, twice the same files, and the artifacts' sums are those of the files."""
     one, made = job_files(RESULTS)

@@ -10,6 +10,7 @@ from typing import Any
 
 import geopandas
 import numpy as np
+import pyproj
 import pytest
 import shapely
 from artifact_support import (
@@ -36,8 +37,10 @@ from pycocotools.coco import COCO
 from frond.artifacts import ImageResult, rle
 from frond.artifacts.regions import cut, geojson_texts, lonlat_shapes, map_shapes, wkb
 from frond.artifacts.rle import run_lengths
+from frond.artifacts.stac import item
 from frond.contracts.plan import Georeference
 from frond.merge import Detections
+from frond.raster import pixel_to_lonlat
 
 
 @pytest.fixture(scope="module")
@@ -237,6 +240,56 @@ class TestGeoJson:
             assert shapely.covers(shapes[0], shapely.Point(10.0, 89.99)) == holds
             assert shapely.covers(shapes[0], shapely.Point(-120.0, 89.76))
 
+    @pytest.mark.parametrize("crs", ["EPSG:3031", "EPSG:3413"])
+    def test_holes_around_a_pole(self, crs: str) -> None:
+        """Sea around land around a pole, with lakes at every longitude: each pixel's centre is in its
+        own region, but for the few beside an edge, and in no other."""
+        n, pixel = 120, 50_000.0
+        y, x = np.mgrid[0:n, 0:n] + 0.5 - n / 2
+        around = np.arctan2(y, x)
+        classes = np.where(np.hypot(x, y) < 35 + 6 * np.sin(2 * around), 2, 1).astype(np.uint8)
+        for turn in np.arange(0, 2 * np.pi, np.pi / 4):
+            lake = np.hypot(x - 18 * np.cos(turn), y - 18 * np.sin(turn)) < 3
+            classes[lake] = 1
+        # so that no centre lies on the antimeridian
+        left = -n / 2 * pixel + 9000.0
+        geo = Georeference(
+            kind="affine", crs=crs, transform=(pixel, 0, left, 0, -pixel, n / 2 * pixel)
+        )
+        found, masks = regions_of(classes)
+        lonlat = pixel_to_lonlat(geo, x + n / 2, y + n / 2)
+        shapes = lonlat_shapes(geo, found)
+        assert lonlat is not None and shapes is not None
+        for shape, mask in zip(shapes, masks, strict=True):
+            covered = shapely.contains_xy(shape, *(v.ravel() for v in lonlat)).reshape(mask.shape)
+            assert shape.is_valid and (covered != mask).mean() < 1e-3
+
+    @pytest.mark.parametrize(("crs", "left", "pixel"), [
+        ("EPSG:3413", (-3_850_000, 5_850_000), 25_000), ("EPSG:3413", (-1_600_000, 2_850_000), 25_000),
+        ("EPSG:3035", (4_000_000, 5_000_000), 5_000), ("EPSG:32633", (500_000, 8_000_000), 10),
+        ("EPSG:3857", (0, 8_000_000), 10_000), ("EPSG:4326", (0, 80), 0.1),
+    ])  # fmt: skip
+    def test_edges_of_coarse_pixels_keep_to_the_raster(
+        self, crs: str, left: tuple[float, float], pixel: float
+    ) -> None:
+        """To a sixth of a pixel, be it 25 km wide and beside the pole; and no points are added where
+        there is nothing to follow."""
+        geo = Georeference(
+            kind="affine", crs=crs, transform=(pixel, 0, left[0], 0, -pixel, left[1])
+        )
+        classes = np.zeros((200, 200), np.uint8)
+        classes[100:160, 40:100] = 1
+        (shape,) = lonlat_shapes(geo, regions_of(classes)[0])
+        to_map = pyproj.Transformer.from_crs("OGC:CRS84", crs, always_xy=True)
+        for part in shapely.get_parts(shape):
+            lonlat = shapely.get_coordinates(shapely.segmentize(part.exterior, part.length / 9000))
+            own = (np.abs(lonlat) < [180 - 1e-9, 90 - 1e-9]).all(axis=1)
+            x, y = to_map.transform(*lonlat[own].T)
+            at = shapely.points((x - left[0]) / pixel, (left[1] - y) / pixel)
+            assert shapely.distance(at, shapely.box(40, 100, 100, 160).exterior).max() < 1 / 6
+        if crs not in ("EPSG:3413", "EPSG:3035"):
+            assert len(shape.exterior.coords) == 5
+
     def test_a_cut_of_nothing_is_nothing(self) -> None:
         """What has no area on the globe has no geometry."""
         flat = shapely.Polygon([(179.0, 1.0), (-179.0, 1.0), (179.0, 1.0)])
@@ -303,6 +356,26 @@ def test_stac_names_the_classes_of_the_raster(two: Any) -> None:
         "classes"
         not in json.loads(image_files(image("b.tif", Detections.empty()))["stac.json"])["assets"]
     )
+
+
+@pytest.mark.parametrize(("geo", "transform"), [
+    (ROTATED, [0.8, 0.6, 500_000.0, 0.6, -0.8, 5_000_000.0]),
+    (Georeference(kind="gcps", crs="EPSG:4326", gcps=((0, 0, 1, 5, 0),) * 3), None),
+    (NOWHERE, None),
+])  # fmt: skip
+def test_stac_tells_the_class_rasters_own_grid(
+    geo: Georeference, transform: list[float] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a raster that is seen at half its resolution; where there is no other grid, the item's is its."""
+    monkeypatch.setattr("frond.artifacts.stac.footprint", lambda *_: None)
+    result = segmented("a.tif", regions_of(blobs(1))[0], geo)
+    assert result.plan is not None
+    grid = result.plan.grid.model_copy(update={"width": 30, "height": 31, "scale": 0.5})
+    half = replace(result, plan=result.plan.model_copy(update={"grid": grid}))
+    asset = item(SEGMENTATION, half)["assets"]["classes"]
+    assert asset.get("proj:shape") == ([31, 30] if geo.crs else None)
+    assert asset.get("proj:transform") == transform
+    assert not any(k.startswith("proj:") for k in item(SEGMENTATION, result)["assets"]["classes"])
 
 
 def test_the_summary_tells_how_much_each_class_covers(two: Any) -> None:

@@ -151,6 +151,29 @@ def test_rpcs(make_raster: Make, scene: Scene) -> None:
     assert lonlat[1][0] == pytest.approx(5, abs=1e-6)
 
 
+@pytest.mark.parametrize("what", ["no denominator", "one line", "no scale", "no numerator", "zero"])
+def test_rpcs_that_give_no_place_are_left_out(make_raster: Make, scene: Scene, what: str) -> None:
+    """The pixels are as good as ever: the image has no georeference, and says why."""
+    terms = {
+        "height_off": 50.0, "height_scale": 100.0, "lat_off": 5.0, "lat_scale": 0.01,
+        "long_off": 100.0, "long_scale": 0.01, "line_off": 150.0, "line_scale": 150.0,
+        "samp_off": 200.0, "samp_scale": 200.0,
+        "line_num_coeff": [0.0, 0, -1] + [0.0] * 17, "line_den_coeff": [1.0] + [0.0] * 19,
+        "samp_num_coeff": [0.0, 1] + [0.0] * 18, "samp_den_coeff": [1.0] + [0.0] * 19,
+    }  # fmt: skip
+    nothing = [0.0] * 20
+    terms |= {
+        "no denominator": {"line_den_coeff": nothing},
+        "one line": {"line_num_coeff": terms["samp_num_coeff"]},
+        "no scale": {"long_scale": 0.0},
+        "no numerator": {"line_num_coeff": nothing, "samp_num_coeff": nothing},
+        "zero": {k: nothing if isinstance(v, list) else 0.0 for k, v in terms.items()},
+    }[what]
+    info = facts(make_raster(scene(), crs=None, transform=None, rpcs=RPC(**terms)))
+    assert info.georeference.kind == "none" and info.gsd is None
+    assert "the RPCs are damaged and are left out" in info.notes
+
+
 def test_geotransform_without_area_is_rejected(make_raster: Make, scene: Scene) -> None:
     path = make_raster(scene(), transform=Affine(0.5, 1, 0, 0.5, 1, 0))
     with pytest.raises(RasterRejected) as e:

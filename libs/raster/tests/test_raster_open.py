@@ -189,6 +189,9 @@ def test_unsupported_samples(tmp_path: Path, dtype: str) -> None:
         inspect(ds, path.stat().st_size)
     assert e.value.reason is Reason.UNSUPPORTED_DTYPE
     assert dtype[:7] in e.value.detail
+    # a plain conversion of complex samples would keep their real part alone
+    amplitude = "DERIVED_SUBDATASET:AMPLITUDE:in.tif out.tif" in e.value.detail
+    assert amplitude == dtype.startswith("complex")
 
 
 @given(

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import rasterio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rasterio.enums import ColorInterp
@@ -14,9 +15,19 @@ from rasterio.transform import from_origin
 from frond.contracts.errors import RasterRejected
 from frond.contracts.ids import chunk_id
 from frond.contracts.jobs import ModelRef, Shadow
-from frond.contracts.plan import ImagePlan
+from frond.contracts.plan import MOST_WINDOWS_AN_IMAGE, ImagePlan, WindowGrid
 from frond.contracts.reasons import Reason
-from frond.raster import RasterReader, chunks_of, pack_bitmap, unpack_bitmap
+from frond.raster import (
+    Limits,
+    RasterReader,
+    chunks_of,
+    inspect,
+    open_raster,
+    pack_bitmap,
+    unpack_bitmap,
+)
+from frond.raster.sampling import sample, sample_windows
+from frond.raster.validity import validity_of
 
 Make = Callable[..., Path]
 Scene = Callable[..., np.ndarray]
@@ -308,6 +319,89 @@ def test_constant_and_empty_bands_still_have_a_range(
     assert list(chunks_of(void)) == []
 
 
+def island(tmp_path: Path, dtype: str, at: slice, **kwargs: Any) -> Path:
+    """4,200² pixels of nothing, but for a square of samples from 200 to 3,000."""
+    path = tmp_path / "island.tif"
+    side = at.stop - at.start
+    samples = np.random.default_rng(1).integers(200, 3000, (1, side, side)).astype(dtype)
+    profile = {
+        "driver": "GTiff", "width": 4200, "height": 4200, "count": 1, "dtype": dtype, "nodata": 0,
+        "tiled": True, "blockxsize": 256, "blockysize": 256, "SPARSE_OK": True, **kwargs,
+    }  # fmt: skip
+    with rasterio.open(path, "w", **profile) as out:
+        out.write(samples, window=((at.start, at.stop), (at.start, at.stop)))
+    return path
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "int16", "float32"])
+@pytest.mark.parametrize("side", [2, 80, 140])
+def test_samples_that_a_lattice_misses_are_found(
+    tmp_path: Path, plan_of: PlanOf, manifest: Any, dtype: str, side: int
+) -> None:
+    """Where the sample of a large raster without overviews has little or nothing in it, windows that
+    are not empty are sampled: else all that is valid would be white."""
+    path = island(tmp_path, dtype, slice(130, 130 + side))
+    model = manifest(bands=(1,), size=512, margin=64)
+    plan = plan_of(path, model)
+    with rasterio.open(path) as ds:
+        values = ds.read(1)
+    low, high = np.percentile(values[values > 0].astype(float), [2, 98])
+    seen = plan.source.radiometry
+    assert (seen.low[0], seen.high[0]) == pytest.approx((low, high), rel=0.02)
+    assert any("percentile" in n for n in plan.notes)
+    assert plan == plan_of(path, model)
+    with RasterReader(plan.source, plan.grid) as reader:
+        (index,) = (w for c in chunks_of(plan) for w in c.windows)
+        window = reader.read(index)
+    assert window.valid is not None
+    assert len(np.unique(window.data[:, window.valid])) > side
+
+
+def test_little_is_read_of_many_windows(tmp_path: Path, manifest: Any) -> None:
+    """However many are not empty: up to 64 of them, spread, and 16 million pixels, and each gives no
+    more than its share."""
+    path = island(tmp_path, "uint16", slice(4000, 4001))
+    seen: list[Any] = []
+
+    class Counted:
+        def __init__(self, ds: Any) -> None:
+            self.ds = ds
+
+        def read(self, *args: Any, window: Any, **kwargs: Any) -> Any:
+            seen.append(window)
+            return self.ds.read(*args, window=window, **kwargs)
+
+    with open_raster(str(path)) as ds:
+        info = inspect(ds)
+        validity = validity_of(info, (1,), None)
+        known = sample(ds, info, (1,), validity)
+        assert known.few and not len(known.values)
+        for size in (64, 1024):
+            grid = WindowGrid(width=4200, height=4200, size=size, margin=size // 8)
+            none = np.zeros(grid.count, np.bool_)
+            seen.clear()
+            sample_windows(Counted(ds), info, (1,), validity, grid, none, known)
+            assert sum(w.width * w.height for w in seen) <= 16_000_000 + size**2
+            assert len(seen) <= 64
+            for side in ([w.col_off for w in seen], [w.row_off for w in seen]):
+                assert min(side) < 1024 and max(side) > 3000
+
+
+def test_a_raster_whose_samples_are_enough_is_sampled_no_further(
+    make_raster: Make, scene: Scene, plan_of: PlanOf, manifest: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is read whole, one that is valid throughout, one of which a part is: their plans are
+    what they were."""
+    monkeypatch.setattr("frond.raster.planning.sample_windows", None)
+    half = scene(bands=1, rows=2500, cols=2500).astype(np.uint16)
+    half[:, 1000:] = 0
+    small = half[:, :100, :100].copy()
+    small[:, 1:] = 0
+    for name, data in (("half", half), ("small", small), ("thin", half[:, :2])):
+        path = make_raster(data, name=f"{name}.tif", nodata=0)
+        assert plan_of(path, manifest(bands=(1,))).source.radiometry.high[0] > 50
+
+
 KINDS = ["nodata", "alpha", "mask", "nan"]
 
 
@@ -386,12 +480,29 @@ def test_black_without_a_nodata_value_is_black(make_raster: Make, plan_of: PlanO
 
 
 def test_too_many_windows(make_raster: Make, scene: Scene, plan_of: PlanOf) -> None:
-    from frond.raster import Limits
-
     with pytest.raises(RasterRejected) as e:
         plan_of(make_raster(scene()), limits=Limits(max_windows=3))
     assert e.value.reason is Reason.TOO_MANY
     assert "at most 3 are taken" in e.value.detail
+
+
+@pytest.mark.parametrize("most", [2_000_000, 1 << 40])
+def test_more_windows_than_a_grid_may_have(
+    tmp_path: Path, plan_of: PlanOf, manifest: Any, most: int
+) -> None:
+    """A very large raster that is seen enlarged is told of as any other that is too large."""
+    path = tmp_path / "large.tif"
+    profile = {
+        "driver": "GTiff", "width": 200_000, "height": 190_000, "count": 1, "dtype": "uint8",
+        "tiled": True, "blockxsize": 4096, "blockysize": 4096, "SPARSE_OK": True, "BIGTIFF": "YES",
+    }  # fmt: skip
+    with rasterio.open(path, "w", **profile) as out:
+        out.write(np.ones((4096, 4096), np.uint8), 1, window=((0, 4096), (0, 4096)))
+    model = manifest(bands=(1,), size=128, margin=32, gsd_m=0.1)
+    with pytest.raises(RasterRejected) as e:
+        plan_of(path, model, gsd_m=0.8, limits=Limits(max_windows=most))
+    assert e.value.reason is Reason.TOO_MANY
+    assert f"at most {min(most, MOST_WINDOWS_AN_IMAGE)} are taken" in e.value.detail
 
 
 @pytest.mark.parametrize(
@@ -406,8 +517,6 @@ def test_each_limit_has_its_sentence(
     make_raster: Make, scene: Scene, limits: dict[str, int], told: str
 ) -> None:
     """TOO_LARGE, with what the image has, what is taken, and what to do."""
-    from frond.raster import Limits, inspect, open_raster
-
     path = make_raster(scene())
     with pytest.raises(RasterRejected) as e, open_raster(str(path)) as dataset:
         inspect(dataset, path.stat().st_size, Limits(**limits))  # type: ignore[arg-type]

@@ -11,9 +11,9 @@ import pytest
 import rasterio
 
 from frond.contracts.errors import RasterRejected
-from frond.contracts.plan import ImagePlan
+from frond.contracts.plan import ImagePlan, RasterSource, WindowGrid
 from frond.contracts.reasons import Reason
-from frond.raster import RasterReader, chunks_of, open_bytes
+from frond.raster import Limits, RasterReader, chunks_of, inspect, open_bytes, open_raster
 from frond.raster.parcels import pack
 
 Make = Callable[..., Path]
@@ -74,6 +74,35 @@ def test_windows_are_views_of_what_was_read(
         assert os.fstat(parcel.fd).st_size < 500 * 501 * 3
     finally:
         parcel.close()
+
+
+@pytest.mark.parametrize(
+    ("limits", "bands", "side"),
+    [({"max_bands": 2000}, 1030, 64), ({"max_pixels": 1 << 40}, 1, 220_000)],
+)
+def test_what_was_planned_by_wider_limits_is_read(
+    tmp_path: Path, limits: dict[str, int], bands: int, side: int
+) -> None:
+    """Whoever raises a limit raises it for the tiler, which judges; readers take what was planned."""
+    path = tmp_path / "large.tif"
+    profile = {
+        "driver": "GTiff", "width": side, "height": side, "count": bands, "dtype": "uint8",
+        "interleave": "band", "compress": "DEFLATE", "SPARSE_OK": True, "BIGTIFF": "YES",
+        **({"tiled": True, "blockxsize": 4096, "blockysize": 4096} if side > 64 else {}),
+    }  # fmt: skip
+    with rasterio.open(path, "w", **profile) as out:
+        out.write(np.ones((64, 64), np.uint8), 1, window=((0, 64), (0, 64)))
+    with open_raster(str(path)) as ds:
+        with pytest.raises(RasterRejected):
+            inspect(ds)
+        info = inspect(ds, None, Limits(**limits))  # type: ignore[arg-type]
+    source = RasterSource(
+        uri=str(path), etag="e", size=1, bands=(1,), dtype="uint8", width=info.width,
+        height=info.height,
+    )  # fmt: skip
+    grid = WindowGrid(width=side, height=side, size=64, margin=0)
+    with RasterReader(source, grid) as reader:
+        assert (reader.read(0).data == 1).all()
 
 
 def test_a_small_image_is_reflected_never_black(

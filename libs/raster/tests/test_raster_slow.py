@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+from PIL import Image
+from rasterio.enums import ColorInterp
 
 from frond.contracts.plan import ImagePlan
 from frond.raster import RasterReader, chunks_of, inspect, is_slow, make_tiled, open_raster
@@ -96,6 +98,69 @@ def test_a_copy_of_gcps_and_palette(make_raster: Make, plan_of: PlanOf, tmp_path
     assert b.source.palette and b.georeference == a.georeference
     with RasterReader(a.source, a.grid) as one, RasterReader(b.source, b.grid) as two:
         assert np.array_equal(one.read(0).data, two.read(0).data)
+
+
+def _with_alpha(path: Path, data: np.ndarray) -> None:
+    table = {0: (10, 20, 30, 255), 1: (200, 100, 50, 255), 2: (1, 2, 3, 255)}
+    alpha = np.full(data.shape, 255, np.uint8)
+    alpha[:, :150] = 0
+    profile = {
+        "driver": "GTiff", "count": 2, "dtype": "uint8", "height": data.shape[0],
+        "width": data.shape[1], "photometric": "MINISBLACK",
+    }  # fmt: skip
+    with rasterio.open(path, "w", **profile) as out:
+        out.write(np.stack([data, alpha]))
+        out.write_colormap(1, table)
+        out.colorinterp = [ColorInterp.palette, ColorInterp.alpha]
+
+
+def _with_clear_colours(path: Path, data: np.ndarray) -> None:
+    image = Image.fromarray(data, mode="P")
+    image.putpalette([10, 20, 30, 200, 100, 50, 1, 2, 3])
+    image.save(path, "PNG", transparency=bytes([0, 0, 255]))
+
+
+@pytest.mark.parametrize("write", [_with_alpha, _with_clear_colours])
+def test_a_copy_of_a_palette_keeps_what_means_nothing(
+    plan_of: PlanOf, tmp_path: Path, write: Callable[[Path, np.ndarray], None]
+) -> None:
+    """Be it said by an alpha band or by clear colours, of which a GeoTIFF's table knows none."""
+    data = np.full((300, 400), 2, np.uint8)
+    data[:, :75], data[:, 75:150] = 0, 1
+    path, copy = tmp_path / "palette", tmp_path / "cog.tif"
+    write(path, data)
+    with open_raster(str(path)) as ds:
+        make_tiled(ds, inspect(ds), copy)
+    a, b = plan_of(path), plan_of(copy)
+    assert b.source.palette and b.source.bands == a.source.bands
+    assert (b.skipped, b.source.radiometry) == (a.skipped, a.source.radiometry)
+    assert a.windows_skipped > 0
+    with RasterReader(a.source, a.grid) as one, RasterReader(b.source, b.grid) as two:
+        for chunk in chunks_of(a):
+            for w, v in zip(
+                one.read_block(chunk.windows), two.read_block(chunk.windows), strict=True
+            ):
+                assert np.array_equal(w.data, v.data)
+                assert (w.valid is None) == (v.valid is None)
+                assert w.valid is None or v.valid is None or np.array_equal(w.valid, v.valid)
+
+
+@pytest.mark.parametrize(("orientation", "told"), [(None, 0), (1, 0), (6, 1), (3, 1)])
+def test_an_image_that_viewers_turn_is_told_of(
+    plan_of: PlanOf, scene: Scene, tmp_path: Path, orientation: int | None, told: int
+) -> None:
+    """Its pixels stay as they are stored, and a note says so, of its tiled copy too."""
+    path, copy = tmp_path / "photo.jpg", tmp_path / "cog.tif"
+    image = Image.fromarray(scene(rows=200, cols=300).transpose(1, 2, 0))
+    exif = image.getexif()
+    if orientation is not None:
+        exif[0x0112] = orientation
+    image.save(path, exif=exif)
+    with open_raster(str(path)) as ds:
+        make_tiled(ds, inspect(ds), copy)
+    for plan in (plan_of(path), plan_of(copy)):
+        assert (plan.source.width, plan.source.height) == (300, 200)
+        assert len([n for n in plan.notes if "asks viewers to turn it" in n]) == told
 
 
 _ON_A_FULL_DISK = """

@@ -24,7 +24,7 @@ from frond.artifacts.common import (
     scores_of,
     text,
 )  # fmt: skip
-from frond.artifacts.geometry import Floats, Point, crosses, lonlat_rings, split
+from frond.artifacts.geometry import Floats, Point, crosses, lonlat_rings, split, wide_rings
 from frond.artifacts.regions import geojson_texts, lonlat_shapes
 from frond.contracts.plan import Georeference
 from frond.merge import Detections
@@ -97,7 +97,8 @@ class GeoJson(FeatureCollection):
                 texts = None if shapes is None else geojson_texts(shapes, digits)
             else:
                 rings = lonlat_rings(geo, part.boxes)
-                texts = None if rings is None else geometry_texts(rings, digits)
+                wide = wide_rings(geo, part.boxes)
+                texts = None if rings is None else geometry_texts(rings, digits, wide)
             if texts is not None:
                 self.features(self._texts(result, first, part, texts))
 
@@ -137,14 +138,22 @@ def decimals(geo: Georeference, width: int, height: int) -> int:
     return max(DECIMALS, math.ceil(math.log10(_DEGREE_M * _STEPS_A_PIXEL / size)))
 
 
-def geometry_texts(rings: Floats, digits: int = DECIMALS) -> list[str]:
-    """The GeoJSON geometry of each ring [n, 5, 2]: Polygon, MultiPolygon or null."""
+def geometry_texts(
+    rings: Floats, digits: int = DECIMALS, wide: Mapping[int, Floats] | None = None
+) -> list[str]:
+    """The GeoJSON geometry of each ring [n, 5, 2]: Polygon, MultiPolygon or null.
+
+    Args:
+        wide: by row, the outlines that stand in for rings (:func:`wide_rings`).
+    """
     flat = (np.round(rings, digits) + 0.0).reshape(len(rings), 10)
     texts = [_POLYGON % tuple(row) for row in flat.tolist()]
     for k in np.flatnonzero(crosses(rings)).tolist():
         texts[k] = text(geometry_of(split(rings[k]), digits))
     for k in np.flatnonzero(np.isnan(flat[:, 0])).tolist():
         texts[k] = "null"
+    for k, ring in (wide or {}).items():
+        texts[k] = text(geometry_of(split(ring), digits))
     return texts
 
 

@@ -40,8 +40,8 @@ def map_rings(geo: Georeference, boxes: Floats) -> Floats:
 def lonlat_rings(geo: Georeference, boxes: Floats) -> Floats | None:
     """The same in longitude and latitude (WGS 84); None where there are none for this image.
 
-    A ring whose longitudes span more than 180° crosses the antimeridian or holds a pole: see
-    :func:`crosses` and :func:`split`.
+    A ring whose longitudes span more than 180° crosses the antimeridian or holds a pole, see
+    :func:`crosses` and :func:`split`; or it is so wide, see :func:`wide_rings`.
     """
     cols, rows = _corners(boxes)
     points = pixel_to_lonlat(geo, cols, rows)
@@ -51,6 +51,37 @@ def lonlat_rings(geo: Georeference, boxes: Floats) -> Floats | None:
     with np.errstate(invalid="ignore"):
         beside_first = lon[:, :1] + (lon - lon[:, :1] + 180.0) % 360.0 - 180.0
     return _closed(np.stack([lon, lat], axis=-1), np.stack([beside_first, lat], axis=-1))
+
+
+def wide_rings(geo: Georeference, boxes: Floats) -> dict[int, Floats]:
+    """Outlines, by its row, of each box that has a side of more than 180° of longitude: closed lon/lat
+    rings [m, 2] with points along their edges. Between its corners alone such a side would be taken to
+    go around the other half of the Earth.
+
+    Args:
+        boxes: as of :func:`lonlat_rings`.
+    """
+    if not len(boxes):
+        return {}
+    low, size = boxes[:, :2], boxes[:, 2:] - boxes[:, :2]
+    first = low.min(axis=0)
+    around = _outline(geo, *first, *(boxes[:, 2:].max(axis=0) - first))
+    if around is not None and _reach(around) <= 180.0:
+        return {}
+    corners = np.array([(0, 0), (0, 1), (1, 1), (1, 0)])
+    towards = np.roll(corners, -1, axis=0) - corners
+    # no third of a side is so wide
+    shares = (corners[:, None] + towards[:, None] * (np.arange(3) / 3)[:, None]).reshape(-1, 2)
+    points = low[:, None] + shares * size[:, None]
+    found = pixel_to_lonlat(geo, points[..., 0], points[..., 1])
+    if found is None:
+        return {}
+    with np.errstate(invalid="ignore"):
+        steps = (np.roll(found[0], -1, axis=1) - found[0] + 180.0) % 360.0 - 180.0
+        sides = np.abs(steps.reshape(-1, 4, 3).sum(axis=2))
+    rows = np.flatnonzero((sides > 180.0).any(axis=1)).tolist()
+    outlines = {k: _outline(geo, *low[k], *size[k]) for k in rows}
+    return {k: ring for k, ring in outlines.items() if ring is not None}
 
 
 def crosses(rings: Floats) -> npt.NDArray[np.bool_]:

@@ -22,7 +22,14 @@ import shapely
 from pyproj.exceptions import CRSError
 
 from frond.artifacts.common import CountingSink, ImageResult, JobInfo, Part, scores_of
-from frond.artifacts.geometry import Floats, crosses, lonlat_rings, map_rings, split
+from frond.artifacts.geometry import (
+    Floats,
+    crosses,
+    lonlat_rings,
+    map_rings,
+    split,
+    wide_rings,
+)
 from frond.artifacts.regions import Shapes, lonlat_shapes, map_shapes, wkb
 from frond.contracts.jobs import ImageOutcome, ImageStatus
 from frond.contracts.plan import Georeference
@@ -79,6 +86,10 @@ class FileCrs:
         if self.lonlat:
             return lonlat_rings(geo, boxes)
         return map_rings(geo, boxes) if geo.crs == self.crs else None
+
+    def wide(self, geo: Georeference, boxes: Floats) -> dict[int, Floats]:
+        """Outlines that stand in for some of these rings."""
+        return wide_rings(geo, boxes) if self.lonlat else {}
 
     def shapes(self, geo: Georeference, regions: Polygons) -> Shapes | None:
         """Regions in this CRS; None where the image has no place in it."""
@@ -145,7 +156,9 @@ class GeoParquet:
         outcome, model = result.outcome, self._job.model
         geo = result.plan.georeference if result.plan else Georeference()
         if regions is None:
-            geometry, bbox = self._geometry(self._crs.rings(geo, d.boxes), n)
+            geometry, bbox = self._geometry(
+                self._crs.rings(geo, d.boxes), self._crs.wide(geo, d.boxes), n
+            )
         else:
             geometry, bbox = self._shapes(self._crs.shapes(geo, regions), n)
 
@@ -170,23 +183,30 @@ class GeoParquet:
             schema=SCHEMA,
         )  # fmt: skip
 
-    def _geometry(self, rings: Floats | None, n: int) -> tuple[pa.Array, pa.Array]:
+    def _geometry(
+        self, rings: Floats | None, wide: dict[int, Floats], n: int
+    ) -> tuple[pa.Array, pa.Array]:
         if rings is None:
             return pa.nulls(n, pa.binary()), pa.nulls(n, _BOX)
         placed = np.isfinite(rings[:, 0, 0])
         cut = crosses(rings) & placed if self._crs.lonlat else np.zeros(n, dtype=bool)
         low, high = rings.min(axis=1), rings.max(axis=1)
-        if cut.any():
-            # such a detection reaches both edges; its parts' boxes cannot be told in one
-            low[cut, 0], high[cut, 0] = -180.0, 180.0
+        outlines = {k: rings[k] for k in np.flatnonzero(cut).tolist()} | wide
+        parts = {k: split(ring) for k, ring in outlines.items()}
+        for k, rings_out in parts.items():
+            # one that only touches the antimeridian is still in one piece
+            cut[k], placed[k] = len(rings_out) > 1, bool(rings_out)
+            if rings_out:
+                points = np.concatenate(rings_out)
+                low[k], high[k] = points.min(axis=0), points.max(axis=0)
         self._note(low[placed], high[placed], cut[placed])
         bbox = _boxes(low, high, placed)
         geometry = polygons(rings, placed)
-        if not cut.any():
+        if not parts:
             return geometry, bbox
         values = geometry.to_pylist()
-        for k in np.flatnonzero(cut).tolist():
-            values[k] = _wkb(split(rings[k]))
+        for k, rings_out in parts.items():
+            values[k] = _wkb(rings_out)
         return pa.array(values, pa.binary()), bbox
 
     def _shapes(self, shapes: Shapes | None, n: int) -> tuple[pa.Array, pa.Array]:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import shapely
 
-from frond.artifacts.common import blocks
+from frond.artifacts.common import SLICE_POINTS, blocks
 from frond.artifacts.geometry import Floats, all_around, joined
 from frond.contracts.plan import Georeference
 from frond.masks.table import Polygons
@@ -25,8 +25,11 @@ Shapes = npt.NDArray[np.object_]
 _POLYGON: Final = shapely.GeometryType.POLYGON
 
 _EDGE_PIXELS: Final = 64
-"""A raster's straight edge is a curve in longitude and latitude. Edges of this length keep it to a
-hundredth of a pixel, however coarse the raster."""
+"""A raster's straight edge is a curve in longitude and latitude. Edges of this length keep to it by far
+less than a pixel where pixels are of some hundred metres and the poles are far."""
+_BENT_PIXELS: Final = 0.1
+"""What is farther from the curve in its middle is halved, and its halves are looked at in turn."""
+_HALVINGS: Final = 8
 
 
 def map_shapes(geo: Georeference, regions: Polygons) -> Shapes:
@@ -39,7 +42,7 @@ def map_shapes(geo: Georeference, regions: Polygons) -> Shapes:
 def lonlat_shapes(geo: Georeference, regions: Polygons) -> Shapes | None:
     """In longitude and latitude (WGS 84), cut at the antimeridian; None where there are none for
     this image."""
-    regions = _with_short_edges(regions)
+    regions = _with_short_edges(geo, regions)
     found = pixel_to_lonlat(geo, regions.points[:, 0], regions.points[:, 1])
     if found is None:
         return None
@@ -66,13 +69,17 @@ def cut(polygon: shapely.Polygon) -> shapely.Geometry | None:
     A ring around a pole is led along the antimeridian to it.
     """
     shell = _unrolled(polygon.exterior.coords)
-    middle = (shell[:, 0].min() + shell[:, 0].max()) / 2
+    begin, end = shell[:, 0].min(), shell[:, 0].max()
     whole = _valid(shapely.Polygon(shell))
     for ring in polygon.interiors:
         hole = _unrolled(ring.coords)
         # beside its own shell, not a turn further on
-        hole[:, 0] += 360.0 * np.rint((middle - hole[:, 0].mean()) / 360.0)
-        whole = shapely.difference(whole, _valid(shapely.Polygon(hole)))
+        hole[:, 0] += 360.0 * np.rint(((begin + end) / 2 - hole[:, 0].mean()) / 360.0)
+        # of a shell around a pole it may lie on both ends, or be around the pole from elsewhere on
+        for turn in (-1, 0, 1):
+            turned = hole + np.array([360.0 * turn, 0.0])
+            if turned[:, 0].min() < end and turned[:, 0].max() > begin:
+                whole = shapely.difference(whole, _valid(shapely.Polygon(turned)))
     west, _, east, _ = shapely.bounds(whole).tolist()
     if not math.isfinite(west):
         return None
@@ -123,20 +130,68 @@ def _pairs(points: Floats, decimals: int) -> str:
     )
 
 
-def _with_short_edges(regions: Polygons) -> Polygons:
-    """The same regions, with points along their long edges."""
-    points, rings = regions.points, np.asarray(regions.rings)
-    along = np.diff(points, axis=0, append=points[-1:])
-    # from the last point of a ring no edge leads on
-    along[rings[1:] - 1] = 0.0
-    pieces = np.ceil(np.abs(along).max(axis=1) / _EDGE_PIXELS).astype(np.int64)
-    pieces = np.maximum(pieces, 1)
-    ends = np.append(0, np.cumsum(pieces))
+def _with_short_edges(geo: Georeference, regions: Polygons) -> Polygons:
+    """The same regions, with points along edges that are long, or bent in longitude and latitude."""
+    along = _edges(regions)
+    regions, edges = _divided(regions, np.ceil(np.abs(along).max(axis=1) / _EDGE_PIXELS))
+    doubtful = np.flatnonzero(_edges(regions).any(axis=1))
+    for _ in range(_HALVINGS):
+        bent = doubtful[_bent(geo, regions, doubtful)]
+        if not len(bent):
+            break
+        halved = np.ones(len(regions.points))
+        halved[bent] = 2
+        regions, edges = _divided(regions, halved)
+        doubtful = np.flatnonzero(np.isin(edges, bent))
+    return regions
+
+
+def _edges(regions: Polygons) -> Floats:
+    """What leads from each point to the next; nothing from the last of a ring."""
+    along = np.diff(regions.points, axis=0, append=regions.points[-1:])
+    along[np.asarray(regions.rings)[1:] - 1] = 0.0
+    return along
+
+
+def _divided(regions: Polygons, pieces: npt.NDArray[Any]) -> tuple[Polygons, npt.NDArray[np.int64]]:
+    """The same regions, each edge in so many equal pieces, and of which edge each of them is."""
+    points, along = regions.points, _edges(regions)
+    counts = np.maximum(pieces, 1).astype(np.int64)
+    ends = np.append(0, np.cumsum(counts))
+    edge = np.repeat(np.arange(len(points)), counts)
     if ends[-1] == len(points):
-        return regions
-    edge = np.repeat(np.arange(len(points)), pieces)
-    share = (np.arange(ends[-1]) - ends[edge]) / pieces[edge]
-    return replace(regions, points=points[edge] + share[:, None] * along[edge], rings=ends[rings])
+        return regions, edge
+    share = (np.arange(ends[-1]) - ends[edge]) / counts[edge]
+    whole = points[edge] + share[:, None] * along[edge]
+    return replace(regions, points=whole, rings=ends[np.asarray(regions.rings)]), edge
+
+
+def _bent(
+    geo: Georeference, regions: Polygons, edges: npt.NDArray[np.int64]
+) -> npt.NDArray[np.bool_]:
+    """Which of these edges, straight in longitude and latitude, leave the raster's in their middle."""
+    parts = [
+        _bent_lines(geo, regions.points[part], regions.points[part + 1])
+        for part in (edges[k : k + SLICE_POINTS] for k in range(0, len(edges), SLICE_POINTS))
+    ]
+    return np.concatenate([np.zeros(0, np.bool_), *parts])
+
+
+def _bent_lines(geo: Georeference, begin: Floats, end: Floats) -> npt.NDArray[np.bool_]:
+    points = np.concatenate([begin, (begin + end) / 2, end])
+    found = pixel_to_lonlat(geo, points[:, 0], points[:, 1])
+    if found is None:
+        return np.zeros(len(begin), np.bool_)
+    lon, lat = (v.reshape(3, -1) for v in found)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        # to the edge's middle and to its end, in degrees of latitude
+        shrink = np.cos(np.radians(lat[1]))
+        (mx, ex) = ((lon[1:] - lon[0] + 180.0) % 360.0 - 180.0) * shrink
+        (my, ey) = lat[1:] - lat[0]
+        # along the edge the middle may lie where it likes
+        share = np.abs(mx * ey - my * ex) / (ex * ex + ey * ey)
+        pixels = share * np.hypot(*(end - begin).T)
+    return np.asarray(pixels > _BENT_PIXELS)
 
 
 def _begins(regions: Polygons) -> npt.NDArray[np.int64]:

@@ -27,6 +27,7 @@ from frond.artifacts.geometry import Floats, footprint, split
 from frond.contracts import keys
 from frond.contracts.jobs import ModelRef
 from frond.contracts.modelspec import ModelManifest
+from frond.contracts.plan import ImagePlan
 
 MLM: Final = "https://stac-extensions.github.io/mlm/v1.5.0/schema.json"
 CLASSIFICATION: Final = "https://stac-extensions.github.io/classification/v2.0.0/schema.json"
@@ -112,7 +113,7 @@ def item(job: JobInfo, result: ImageResult, bucket: str = "") -> dict[str, Any]:
         assets["model"] = _model_asset(job.model, job.manifest, bucket)
     if job.manifest is not None and job.manifest.task == "segmentation":
         extensions.append(CLASSIFICATION)
-        assets["classes"] = _class_asset(job.manifest.classes)
+        assets["classes"] = _class_asset(job.manifest.classes) | (_class_grid(plan) if plan else {})
     return {
         "type": "Feature",
         "stac_version": "1.1.0",
@@ -233,6 +234,19 @@ def _class_asset(classes: tuple[str, ...]) -> dict[str, Any]:
             }
         ],
     }
+
+
+def _class_grid(plan: ImagePlan) -> dict[str, Any]:
+    """The class raster's own grid, where it is not the raster's, which the item tells of."""
+    geo, grid = plan.georeference, plan.grid
+    if geo.crs is None or grid.scale == 1.0:
+        return {}
+    found: dict[str, Any] = {"proj:shape": [grid.height, grid.width]}
+    if geo.transform is not None:
+        a, b, x, d, e, y = geo.transform
+        s = grid.scale
+        found["proj:transform"] = [a / s, b / s, x, d / s, e / s, y]
+    return found
 
 
 def _mlm_name(name: str) -> str:

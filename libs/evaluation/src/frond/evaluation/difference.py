@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from frond.artifacts.common import Sink, scores_of, text
 from frond.artifacts.geojson import FeatureCollection, decimals, geometry_texts
-from frond.artifacts.geometry import lonlat_rings
+from frond.artifacts.geometry import lonlat_rings, wide_rings
 from frond.contracts.plan import ImagePlan
 from frond.evaluation.agreement import WindowCompared
 from frond.raster import has_lonlat
@@ -63,15 +63,16 @@ class DiffGeoJson(FeatureCollection):
     def _add(
         self, plan: ImagePlan, window: int, rows: list[tuple[NDArray[np.float64], dict[str, Any]]]
     ) -> None:
-        if (
-            not rows
-            or (rings := lonlat_rings(plan.georeference, np.stack([box for box, _ in rows])))
-            is None
-        ):
+        if not rows:
+            return
+        boxes = np.stack([box for box, _ in rows])
+        rings = lonlat_rings(plan.georeference, boxes)
+        if rings is None:
             return
         digits = decimals(plan.georeference, plan.source.width, plan.source.height)
+        texts = geometry_texts(rings, digits, wide_rings(plan.georeference, boxes))
         where = {"window": window, "image": plan.name, "image_id": plan.image_id}
         self.features([
             f'{{"type":"Feature","geometry":{geometry},"properties":{text(said | where)}}}'
-            for geometry, (_, said) in zip(geometry_texts(rings, digits), rows, strict=True)
+            for geometry, (_, said) in zip(texts, rows, strict=True)
         ])  # fmt: skip

@@ -22,6 +22,7 @@ from pyproj.enums import WktVersion
 from pyproj.exceptions import CRSError, ProjError
 from rasterio._err import CPLE_BaseError
 from rasterio.control import GroundControlPoint
+from rasterio.errors import RasterioError
 from rasterio.rpc import RPC
 from rasterio.transform import AffineTransformer, GCPTransformer, RPCTransformer
 
@@ -77,16 +78,18 @@ def read_georeference(dataset: Dataset) -> tuple[Georeference, tuple[str, ...]]:
                     for p in points
                 ),
             )
-            if _is_solvable(found):
+            if _is_solvable(found, 0.0, 0.0):
                 return found, tuple(notes)
             notes.append("the GCPs lie on one line or on one point, and are left out")
     rpcs = None if dataset.rpcs is None else dataset.rpcs.to_dict()
-    if rpcs is not None and not _is_finite(rpcs.values()):
+    if rpcs is not None:
+        terms = {k: v for k, v in rpcs.items() if v is not None}
+        if _is_finite(terms.values()):
+            found = Georeference(kind="rpcs", crs="EPSG:4326", rpcs=terms)
+            if _is_solvable(found, dataset.width / 2, dataset.height / 2):
+                notes.append("georeferenced by RPCs at their mean height, without a terrain model")
+                return found, tuple(notes)
         notes.append("the RPCs are damaged and are left out")
-    elif rpcs is not None:
-        notes.append("georeferenced by RPCs at their mean height, without a terrain model")
-        rpcs = {k: v for k, v in rpcs.items() if v is not None}
-        return Georeference(kind="rpcs", crs="EPSG:4326", rpcs=rpcs), tuple(notes)
     if crs is not None and not points:
         notes.append(
             "a CRS but no geotransform: it is not known where the image lies; write it into the "
@@ -110,10 +113,11 @@ def _is_usable(t: tuple[float, ...]) -> bool:
     return all(math.isfinite(v) for v in t) and det != 0 and math.isfinite(det)
 
 
-def _is_solvable(gcps: Georeference) -> bool:
+def _is_solvable(geo: Georeference, col: float, row: float) -> bool:
+    """Whether GCPs or RPCs give a pixel a place."""
     try:
-        x, y = pixel_to_map(gcps, [0.0], [0.0])
-    except (CPLE_BaseError, ValueError):
+        x, y = pixel_to_map(geo, [col], [row])
+    except (CPLE_BaseError, RasterioError, ValueError):
         return False
     return bool(np.isfinite(x).all() and np.isfinite(y).all())
 

@@ -16,6 +16,9 @@ from frond.raster.limits import Limits
 from frond.raster.open import Dataset
 
 DTYPES: Final = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
+ORIENTATION: Final = "EXIF_Orientation"
+"""GDAL's name of it. It tells of a JPEG's; of a TIFF's own tag it does not."""
+_TURNED: Final = frozenset("2345678")
 _RGB: Final = ("red", "green", "blue")
 
 
@@ -95,6 +98,13 @@ def _inspect(ds: Dataset, size: int | None, limits: Limits) -> RasterInfo:
     table = _table(ds) if colours[0] == "palette" and dtype == "uint8" else {}
     if ds.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES":
         notes = (*notes, "0 is white in this file (MINISWHITE): it is seen as a negative")
+    turned = ds.tags().get(ORIENTATION)
+    if turned in _TURNED:
+        notes = (
+            *notes,
+            f"the file asks viewers to turn it (EXIF orientation {turned}): results are in its pixels "
+            "as they are stored",
+        )
     info = RasterInfo(
         driver=ds.driver,
         width=ds.width,
@@ -146,15 +156,17 @@ def _dtype(ds: Dataset) -> str:
     dtype = str(kinds[0])
     if len(kinds) > 1 or dtype not in DTYPES:
         named = ", ".join(str(k) for k in kinds)
+        # a conversion of complex samples by itself takes their real part
         hint = (
-            "Write its amplitude out as float32"
+            "Write its amplitude out, for example with gdal_translate -ot Float32 "
+            "DERIVED_SUBDATASET:AMPLITUDE:in.tif out.tif."
             if "complex" in named
-            else "Convert it to 8-bit, 16-bit or 32-bit float samples"
+            else "Convert it to 8-bit, 16-bit or 32-bit float samples, for example with "
+            "gdal_translate -ot Float32."
         )
         raise RasterRejected(
             Reason.UNSUPPORTED_DTYPE,
-            f"The image has samples of type {named}, which no model here takes. {hint}, "
-            "for example with gdal_translate -ot Float32.",
+            f"The image has samples of type {named}, which no model here takes. {hint}",
         )
     return dtype
 

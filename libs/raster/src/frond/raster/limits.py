@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import Final
 
@@ -41,3 +42,13 @@ class Limits:
     max_windows: int = 2_000_000
     max_detections: int = 20_000
     verify_pixels: int = 4_000_000
+
+
+UNBOUNDED: Final = Limits(
+    max_pixels=sys.maxsize,
+    max_bytes=sys.maxsize,
+    max_bands=sys.maxsize,
+    max_block_bytes=sys.maxsize,
+    bomb_bytes=sys.maxsize,
+)
+"""For a raster that was held against somebody's limits when it was planned."""

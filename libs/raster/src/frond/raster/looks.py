@@ -79,13 +79,22 @@ def estimated_gsd(
 
 def grid_at(source: RasterSource, manifest: ModelManifest, scale: float) -> WindowGrid:
     """The model's windows over a raster at ``scale`` scaled pixels a raster pixel."""
-    return WindowGrid(
-        width=_scaled(source.width, scale),
-        height=_scaled(source.height, scale),
-        size=manifest.input.size,
-        margin=manifest.margin,
-        scale=scale,
-    )
+    return WindowGrid(**_grid_fields(source, manifest, scale))
+
+
+def windows_at(source: RasterSource, manifest: ModelManifest, scale: float) -> int:
+    """How many windows that grid would have, be they more than a grid may have."""
+    return WindowGrid.model_construct(**_grid_fields(source, manifest, scale)).count
+
+
+def _grid_fields(source: RasterSource, manifest: ModelManifest, scale: float) -> dict[str, Any]:
+    return {
+        "width": _scaled(source.width, scale),
+        "height": _scaled(source.height, scale),
+        "size": manifest.input.size,
+        "margin": manifest.margin,
+        "scale": scale,
+    }
 
 
 def spread(grid: WindowGrid, most: int) -> Iterator[int]:

@@ -14,15 +14,27 @@ from frond.contracts.events import ChunkPlanned
 from frond.contracts.ids import chunk_id
 from frond.contracts.jobs import ModelRef, Shadow, Thresholds
 from frond.contracts.modelspec import ModelManifest
-from frond.contracts.plan import ImagePlan, Radiometry, RasterSource, WindowGrid
+from frond.contracts.plan import (
+    MOST_WINDOWS_AN_IMAGE,
+    ImagePlan,
+    Radiometry,
+    RasterSource,
+    WindowGrid,
+)
 from frond.contracts.reasons import Reason
 from frond.raster.damage import check_blocks, check_pixels
 from frond.raster.gdal import gdal_errors
 from frond.raster.inspect import BandChoice, RasterInfo, choose_bands
 from frond.raster.limits import Limits
-from frond.raster.looks import Detector, estimated_gsd, grid_at
+from frond.raster.looks import Detector, estimated_gsd, grid_at, windows_at
 from frond.raster.open import Dataset
-from frond.raster.sampling import radiometry_of, sample, stretch_note
+from frond.raster.sampling import (
+    Samples,
+    radiometry_of,
+    sample,
+    sample_windows,
+    stretch_note,
+)
 from frond.raster.scale import COARSEST, FINEST
 from frond.raster.skip import empty_windows, pack_bitmap, running_blocks, unpack_bitmap
 from frond.raster.validity import Palette, Validity, palette_of, validity_of
@@ -112,31 +124,43 @@ def plan_image(
         height=info.height,
         palette=choice.palette,
     )
-    radiometry: Radiometry | None = None
+    samples: Samples | None = None
+    told_at: int | None = None
     gsd = request.gsd_m or info.gsd
     gsd_source: Literal["given", "estimated"] | None = "given" if request.gsd_m else None
     if detector is not None and lacks_scale(info, request):
-        radiometry = _radiometry(dataset, info, choice, read_bands, validity, palette, notes)
+        samples = _samples(dataset, info, read_bands, validity)
+        radiometry = _radiometry(samples, info, choice, palette)
+        told_at = len(notes)
         seen = source.model_copy(update={"radiometry": radiometry})
         gsd = estimated_gsd(dataset, seen, manifest, detector, limits.max_windows)
         if gsd is not None:
             gsd_source = "estimated"
             notes.append(f"ground sampling distance estimated from what is seen: {gsd:g} m")
     scale = _scale(gsd, manifest.gsd_m, notes)
-    grid = grid_at(source, manifest, scale)
-    if grid.count > limits.max_windows:
+    count, most = (
+        windows_at(source, manifest, scale),
+        min(limits.max_windows, MOST_WINDOWS_AN_IMAGE),
+    )
+    if count > most:
         raise RasterRejected(
             Reason.TOO_MANY,
-            f"The image would be {grid.count} windows of {grid.size} pixels; at most "
-            f"{limits.max_windows} are taken. Cut it into parts.",
+            f"The image would be {count} windows of {manifest.input.size} pixels; at most "
+            f"{most} are taken. Cut it into parts.",
         )
+    grid = grid_at(source, manifest, scale)
     windows = _windows_per_chunk(grid, source, request)
     # one chunk is read at once, and tells of damage as well
     if grid.count > windows and info.pixels <= limits.verify_pixels:
         check_pixels(dataset, info, read_bands)
     empty = empty_windows(dataset, info, grid, read_bands, validity)
-    if radiometry is None:
-        radiometry = _radiometry(dataset, info, choice, read_bands, validity, palette, notes)
+    if samples is None:
+        samples = _samples(dataset, info, read_bands, validity)
+    if samples is not None and samples.few:
+        samples = sample_windows(dataset, info, read_bands, validity, grid, empty, samples)
+    radiometry = _radiometry(samples, info, choice, palette)
+    told_at = len(notes) if told_at is None else told_at
+    notes[told_at:told_at] = _told(samples, info, choice, radiometry, empty_only=bool(empty.all()))
     return ImagePlan(
         job_id=request.job_id,
         image_id=request.image_id,
@@ -178,31 +202,53 @@ def _windows_per_chunk(grid: WindowGrid, source: RasterSource, request: PlanRequ
     return min(most, next(enough, least))
 
 
-def _radiometry(
-    dataset: Dataset,
-    info: RasterInfo,
-    choice: BandChoice,
-    read_bands: tuple[int, ...],
-    validity: Validity,
-    palette: Palette | None,
-    notes: list[str],
-) -> Radiometry:
+def _samples(
+    dataset: Dataset, info: RasterInfo, read_bands: tuple[int, ...], validity: Validity
+) -> Samples | None:
+    """None: nothing of the radiometry depends on the samples."""
     if info.dtype == "uint8" and validity.always:
+        return None
+    return sample(dataset, info, read_bands, validity)
+
+
+def _radiometry(
+    samples: Samples | None, info: RasterInfo, choice: BandChoice, palette: Palette | None
+) -> Radiometry:
+    if samples is None:
         return Radiometry()
-    samples = sample(dataset, info, read_bands, validity)
-    if samples.graded_alpha:
-        notes.append(
-            f"band {info.alpha} is tagged as alpha but is graded as near infrared is: where it is 0 "
-            "nothing is looked for; if it is no alpha channel, say so in the file: "
-            f"gdal_edit.py -colorinterp_{info.alpha} undefined"
-        )
     radiometry = radiometry_of(samples, info.dtype, palette)
-    if radiometry.mode == "stretch" and len(samples.values):
-        notes.append(stretch_note(radiometry, samples, info.dtype, choice.bands))
     if palette is None:
         return radiometry
     # the bands of an expanded palette are chosen among red, green and blue
     return Radiometry(fill=tuple(radiometry.fill[b - 1] for b in choice.bands))
+
+
+def _told(
+    samples: Samples | None,
+    info: RasterInfo,
+    choice: BandChoice,
+    radiometry: Radiometry,
+    *,
+    empty_only: bool,
+) -> list[str]:
+    """What a user should know of the samples and of what they become."""
+    told: list[str] = []
+    if samples is None:
+        return told
+    if samples.graded_alpha:
+        told.append(
+            f"band {info.alpha} is tagged as alpha but is graded as near infrared is: where it is 0 "
+            "nothing is looked for; if it is no alpha channel, say so in the file: "
+            f"gdal_edit.py -colorinterp_{info.alpha} undefined"
+        )
+    if radiometry.mode == "stretch":
+        if len(samples.values):
+            told.append(stretch_note(radiometry, samples, info.dtype, choice.bands))
+        elif not empty_only:
+            told.append(
+                f"no valid {info.dtype} sample was found to stretch the image by: expect nothing"
+            )
+    return told
 
 
 def _scale(raster: float | None, model: float | None, notes: list[str]) -> float:

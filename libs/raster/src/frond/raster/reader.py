@@ -20,7 +20,7 @@ from frond.contracts.reasons import Reason
 from frond.raster import overheard
 from frond.raster.gdal import gdal_errors
 from frond.raster.inspect import inspect
-from frond.raster.limits import Limits
+from frond.raster.limits import UNBOUNDED
 from frond.raster.open import Dataset, open_dataset
 from frond.raster.validity import Bools, Palette, Validity, both, palette_of, validity_of
 
@@ -303,7 +303,8 @@ class _Handle:
         self._layout = layout
         self._bands = source.bands
         self._palette: Palette | None = None
-        info = inspect(dataset, None, Limits())
+        # what it is taken for was decided with the plan, by limits that are not known here
+        info = inspect(dataset, None, UNBOUNDED)
         if source.palette:
             with gdal_errors(reading=False):
                 self._palette = palette_of(dataset)

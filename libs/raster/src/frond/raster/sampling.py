@@ -10,16 +10,23 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.windows import Window
 
-from frond.contracts.plan import Radiometry
+from frond.contracts.plan import Box, Radiometry, WindowGrid
 from frond.raster.gdal import gdal_errors
 from frond.raster.inspect import RasterInfo
 from frond.raster.open import Dataset
+from frond.raster.skip import raster_box
 from frond.raster.validity import Palette, Validity, both
 
 _SIDE: Final = 2048
 _WHOLE_PIXELS: Final = 16_000_000
 _LATTICE: Final = 16
 _PATCH: Final = 128
+_ENOUGH: Final = 10_000
+_STEP_BYTES: Final = 32 << 20
+_STEP_ROWS: Final = 512
+_WINDOWS: Final = 64
+# in this order any number of the first of them is spread over all
+_TURNS: Final = sorted(range(_WINDOWS), key=lambda n: f"{n:06b}"[::-1])
 _GRADED: Final = 0.5
 _GRADES: Final = 16
 
@@ -30,14 +37,21 @@ class Samples:
 
     Attributes:
         values: valid samples, band by band: [n, bands].
+        alpha: the alpha band's samples above 0; none where there is no such band.
         nodata: of each band: what its own samples must not be to count among them.
-        graded_alpha: the alpha band is mostly neither nothing nor all, and never the same for long:
-            it measures something, as near infrared does, and tells of no transparency.
+        few: so few that what is valid may have been missed.
     """
 
     values: NDArray[Any]
-    graded_alpha: bool = False
+    alpha: NDArray[Any]
     nodata: tuple[float | None, ...] = ()
+    few: bool = False
+
+    @property
+    def graded_alpha(self) -> bool:
+        """The alpha band is mostly neither nothing nor all, and never the same for long: it measures
+        something, as near infrared does, and tells of no transparency."""
+        return _graded(self.alpha)
 
     def of_band(self, index: int) -> NDArray[Any]:
         """One band's samples. A pixel means nothing only where every band has its nodata value; where
@@ -62,20 +76,104 @@ def sample(
     Raises:
         RasterRejected: pixels are missing or damaged.
     """
-    parts: list[NDArray[Any]] = []
-    alphas: list[NDArray[Any]] = []
+    seen = _Seen(dataset, read_bands, validity)
+    looked = 0
     with gdal_errors(reading=True):
         for window, shape in _patches(info):
-            data = dataset.read(
-                list(read_bands), window=window, out_shape=(len(read_bands), *shape)
+            seen.read(window, shape)
+            looked += shape[0] * shape[1]
+    whole = max(info.width, info.height) <= _SIDE
+    return seen.samples(few=not whole and seen.valid < min(_ENOUGH, looked))
+
+
+def sample_windows(
+    dataset: Dataset,
+    info: RasterInfo,
+    read_bands: tuple[int, ...],
+    validity: Validity,
+    grid: WindowGrid,
+    empty: NDArray[np.bool_],
+    known: Samples,
+) -> Samples:
+    """What is ``known``, and samples of up to 64 windows that are not empty, spread over these: what
+    the lattice of a raster with little in it has missed.
+
+    Each is read at full resolution until it has given its share of 2048² samples; no other is begun
+    once 16 million pixels have been read. Deterministic.
+
+    Args:
+        empty: by window index.
+
+    Raises:
+        RasterRejected: pixels are missing or damaged.
+    """
+    seen = _Seen(dataset, read_bands, validity, known)
+    share = _SIDE**2 // _WINDOWS
+    full = np.flatnonzero(~empty).tolist()
+    count = min(_WINDOWS, len(full))
+    looked = 0
+    with gdal_errors(reading=True):
+        for n in (n for n in _TURNS if n < count):
+            if looked >= _WHOLE_PIXELS:
+                break
+            box = raster_box(
+                grid.window(full[n * len(full) // count]), grid, info.width, info.height
             )
-            valid = both(validity.of_samples(data), validity.of_bands(dataset, window, shape))
-            parts.append(data.reshape(len(read_bands), -1).T if valid is None else data[:, valid].T)
-            if validity.alpha is not None:
-                alpha = dataset.read(validity.alpha, window=window, out_shape=shape)
-                alphas.append(alpha[alpha > 0])
-    graded = bool(alphas) and _graded(np.concatenate(alphas))
-    return Samples(np.concatenate(parts), graded, validity.nodata)
+            before = seen.valid
+            for step in _steps(box, len(read_bands) * info.itemsize):
+                room = share - (seen.valid - before)
+                if room <= 0:
+                    break
+                seen.read(step, (step.height, step.width), at_most=room)
+                looked += step.height * step.width
+    return seen.samples()
+
+
+class _Seen:
+    """Collects samples."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        bands: tuple[int, ...],
+        validity: Validity,
+        known: Samples | None = None,
+    ) -> None:
+        self._dataset = dataset
+        self._bands = list(bands)
+        self._validity = validity
+        self._values: list[NDArray[Any]] = [known.values] if known else []
+        self._alphas: list[NDArray[Any]] = [known.alpha] if known else []
+        self.valid = len(known.values) if known else 0
+
+    def read(self, window: Window, shape: tuple[int, int], at_most: int | None = None) -> None:
+        """See a window's valid samples, or so many of them, spread over it."""
+        data = self._dataset.read(self._bands, window=window, out_shape=(len(self._bands), *shape))
+        valid = both(
+            self._validity.of_samples(data), self._validity.of_bands(self._dataset, window, shape)
+        )
+        values = data.reshape(len(data), -1).T if valid is None else data[:, valid].T
+        self._values.append(_thinned(values, at_most))
+        self.valid += len(self._values[-1])
+        if self._validity.alpha is not None:
+            alpha = self._dataset.read(self._validity.alpha, window=window, out_shape=shape)
+            self._alphas.append(_thinned(alpha[alpha > 0], at_most))
+
+    def samples(self, *, few: bool = False) -> Samples:
+        alpha = np.concatenate(self._alphas) if self._alphas else np.zeros(0, np.uint8)
+        return Samples(np.concatenate(self._values), alpha, self._validity.nodata, few)
+
+
+def _thinned(values: NDArray[Any], at_most: int | None) -> NDArray[Any]:
+    if at_most is None or len(values) <= at_most:
+        return values
+    return values[:: -(-len(values) // at_most)].copy()
+
+
+def _steps(box: Box, pixel_bytes: int) -> Iterator[Window]:
+    high = max(1, min(_STEP_ROWS, _STEP_BYTES // (box.width * pixel_bytes)))
+    for y in range(box.y0, box.y1, high):
+        yield Window(box.x0, y, box.width, min(high, box.y1 - y))
 
 
 def _graded(alpha: NDArray[Any]) -> bool:

@@ -6,13 +6,16 @@ import os
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import rasterio
+from numpy.typing import NDArray
 from rasterio.enums import ColorInterp, Resampling
 from rasterio.windows import Window
 
 from frond.raster.gdal import gdal_errors
-from frond.raster.inspect import RasterInfo
+from frond.raster.inspect import ORIENTATION, RasterInfo
 from frond.raster.open import Dataset
+from frond.raster.validity import palette_of
 
 SMALL_PIXELS: Final = 16_000_000
 _WINDOW: Final = 1024
@@ -41,7 +44,7 @@ def is_slow(info: RasterInfo, *, small_pixels: int = SMALL_PIXELS) -> bool:
 def make_tiled(dataset: Dataset, info: RasterInfo, path: Path) -> None:
     """Copy a raster into a tiled, DEFLATE-compressed GeoTIFF with overviews.
 
-    Samples, nodata, alpha, mask band, colour table and georeference are kept. The copy goes by
+    Samples, nodata, alpha, mask band, colour table, georeference and orientation are kept. The copy goes by
     strips of bounded memory, top to bottom, so that each strip of the source is decoded once. The
     same raster gives the same bytes.
 
@@ -85,10 +88,14 @@ def _copy(ds: Dataset, info: RasterInfo, path: Path) -> None:
     with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), gdal_errors(reading=True):
         with rasterio.open(path, "w", **profile) as out:
             _describe(ds, info, out)
+            clear = _clear_colours(ds, info)
             for window in _steps(info):
-                out.write(ds.read(window=window), window=window)
+                data = ds.read(window=window)
+                out.write(data, window=window)
                 if info.mask:
                     out.write_mask(ds.read_masks(1, window=window), window=window)
+                elif clear.any():
+                    out.write_mask(np.where(clear[data[0]], 0, 255).astype(np.uint8), window=window)
         how = Resampling.nearest if info.palette else Resampling.average
         factors = _overviews(info)
         if factors:
@@ -102,12 +109,25 @@ def _describe(ds: Dataset, info: RasterInfo, out: Any) -> None:
         out.gcps = (points, crs)
     if ds.rpcs is not None:
         out.rpcs = ds.rpcs
+    if turned := ds.tags().get(ORIENTATION):
+        out.update_tags(**{ORIENTATION: turned})
     if info.palette:
         out.write_colormap(1, ds.colormap(1))
-    elif info.alpha is not None:
+    if info.alpha is not None:
         out.colorinterp = [
             ColorInterp.alpha if i == info.alpha else c for i, c in enumerate(ds.colorinterp, 1)
         ]
+
+
+def _clear_colours(ds: Dataset, info: RasterInfo) -> NDArray[np.bool_]:
+    """Which indices of the colour table mean nothing by their colour alone: a GeoTIFF's table has no
+    alpha but that of the nodata value."""
+    clear = np.zeros(256, np.bool_)
+    if info.palette:
+        clear = palette_of(ds)[:, 3] == 0
+        if info.nodata[0] is not None:
+            clear[int(info.nodata[0])] = False
+    return clear
 
 
 def _steps(info: RasterInfo) -> list[Window]:
