@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import rasterio
 from PIL import Image
 from training_support import SMALL, labelled_palms
 
@@ -92,12 +93,30 @@ def test_the_ground_of_a_crowd_teaches_nothing(tmp_path: Path) -> None:
     assert ((tile.boxes[:, 0] + tile.boxes[:, 2]) / 2 >= middle - 1).all()
 
 
-def test_more_than_eight_bits_are_told(tmp_path: Path) -> None:
-    """They would be cut off at 255, and a model learnt from white images."""
+@pytest.mark.parametrize("bands", [1, 3, 4])
+@pytest.mark.parametrize("driver", ["PNG", "GTiff"])
+def test_more_than_eight_bits_are_told(tmp_path: Path, driver: str, bands: int) -> None:
+    """They would be cut off at 255, or lose all but their upper bytes, and a model learnt from white
+    images, or from black ones."""
     labelled_palms(tmp_path)
-    Image.fromarray(np.full((160, 200), 9000, np.uint16)).save(tmp_path / "train" / "0.png")
+    pixels = np.full((bands, 160, 200), 9000, np.uint16)
+    more = {"photometric": "RGB", "interleave": "pixel"} if driver == "GTiff" and bands > 1 else {}
+    with rasterio.open(
+        tmp_path / "train" / "0.png", "w", driver=driver, width=200, height=160, count=bands,
+        dtype="uint16", transform=rasterio.Affine.scale(2), **more,
+    ) as out:  # fmt: skip
+        out.write(pixels)
     with pytest.raises(UserError, match="8 bits"):
         prepare(Settings(**SMALL, data=tmp_path), tmp_path / "p")
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGBA"])
+def test_eight_bits_are_taken_whatever_they_are_called(tmp_path: Path, mode: str) -> None:
+    """Grey, palettes and alpha; fewer bits as well."""
+    labelled_palms(tmp_path)
+    Image.new("RGB", (200, 160), "white").convert(mode).save(tmp_path / "train" / "0.png")
+    prepare(Settings(**SMALL, data=tmp_path), tmp_path / "p")
+    assert (load(tmp_path / "p", "train")[0].tiles[0].pixels >= 250).all()
 
 
 def test_an_image_that_would_become_huge_is_told(tmp_path: Path) -> None:

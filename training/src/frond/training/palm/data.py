@@ -20,7 +20,7 @@ from frond.training.prepared import Store, prepared
 __all__ = ["CROWN_PX", "GSD_M", "Part", "Tile", "load", "prepare", "settings", "thinned"]
 
 # raise it when the same sources come to be read differently
-_READ: Final = 3
+_READ: Final = 4
 _MOST_PIXELS: Final = 64_000_000
 
 

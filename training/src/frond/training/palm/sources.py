@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
 import numpy as np
+import rasterio
 from numpy.typing import NDArray
 from PIL import Image
+from rasterio.errors import NotGeoreferencedWarning
 
 from frond.evaluation import Dataset, load
 from frond.training.config import bad
@@ -285,8 +288,8 @@ def _rgb(path: Path) -> Image.Image:
     """The image's first three bands (RGB + NIR files read as RGBA), or its one band thrice."""
     try:
         with Image.open(path) as opened:
-            # Pillow would cut them off at 255 and say nothing
-            if opened.mode[0] in "IF":
+            # Pillow would cut them off at 255, or keep their upper bytes alone, and say nothing
+            if set(_dtypes(path)) != {"uint8"}:
                 raise bad(
                     f"{path} has more than 8 bits a band. Stretch it to 8 bits, as the rasters "
                     "will be that the model is to read."
@@ -294,6 +297,15 @@ def _rgb(path: Path) -> Image.Image:
             return opened.convert("RGB")
     except Image.DecompressionBombError:
         raise bad(f"{path} is too large to train on in one piece. Cut it into tiles.") from None
+
+
+def _dtypes(path: Path) -> tuple[str, ...]:
+    """Of each band as it is stored: Pillow calls three bands of 16 bits RGB too."""
+    with warnings.catch_warnings():
+        # what is learnt from need not lie anywhere
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.open(path) as opened:
+            return tuple(opened.dtypes)
 
 
 def _rescaled(
