@@ -119,6 +119,36 @@ def test_eight_bits_are_taken_whatever_they_are_called(tmp_path: Path, mode: str
     assert (load(tmp_path / "p", "train")[0].tiles[0].pixels >= 250).all()
 
 
+@pytest.mark.parametrize("labels", [5, 0])
+def test_labels_of_another_size_are_told(tmp_path: Path, labels: int) -> None:
+    """Images that were made smaller since: boxes would lie elsewhere. Sizes that are not told are as
+    they are."""
+    entry = {5: 0, 0: 2}[labels]
+    other = changed(
+        tmp_path / "a", lambda told: told["images"][entry].update(width=400, height=320)
+    )
+    with pytest.raises(UserError, match=r"200×160 pixels.*for 400×320"):
+        prepare(other, tmp_path / "p")
+    none = changed(tmp_path / "b", lambda told: told["images"][entry].pop("width"))
+    prepare(none, tmp_path / "p")
+
+
+@pytest.mark.parametrize("name", ["0.jpg", "0.tif"])
+def test_images_that_are_shown_turned_are_told(tmp_path: Path, name: str) -> None:
+    """Whoever labels sees them turned, Frond never turns them. What EXIF does not turn is taken."""
+    config = changed(tmp_path, lambda told: told["images"][0].update(file_name=name))
+    image = Image.new("RGB", (200, 160))
+    for orientation in range(10):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        image.save(tmp_path / "train" / name, exif=exif)
+        if 2 <= orientation <= 8:
+            with pytest.raises(UserError, match="turned"):
+                prepare(config, tmp_path / "p")
+        else:
+            prepare(config, tmp_path / "p")
+
+
 def test_an_image_that_would_become_huge_is_told(tmp_path: Path) -> None:
     """Boxes of a fifth of a pixel would make 60,000 columns of 200."""
 

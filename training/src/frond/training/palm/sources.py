@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from rasterio.errors import NotGeoreferencedWarning
 
-from frond.evaluation import Dataset, load
+from frond.evaluation import Dataset, LabelledImage, load
 from frond.training.config import bad
 from frond.training.progress import say
 
@@ -35,6 +35,9 @@ Boxes = NDArray[np.float32]
 ZOOM: Final = (0.45, 2.5)
 # of a tile at the model's scale: three bytes each are in memory at once, and more while it is made
 _MOST_PIXELS: Final = 256_000_000
+_ORIENTATION: Final = 0x0112
+# 1: as it is stored; what is none of the eight is shown as it is stored, too
+_TURNED: Final = range(2, 9)
 
 
 @dataclass(frozen=True)
@@ -245,6 +248,7 @@ def _coco(
                 sides = np.sqrt(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1))
                 k = CROWN_PX / float(np.median(sides))
             image = _rgb(entry.path)
+            _check_size(image, entry)
             for box in crowds:
                 x0, y0, x1, y1 = (round(float(v)) for v in box)
                 image.paste((0, 0, 0), (x0, y0, max(x0, x1), max(y0, y1)))
@@ -254,6 +258,17 @@ def _coco(
             yield Tile(entry.name, pixels, boxes, 16 if labelled else 0)
 
     return Source(role, name, (labels.file, *(i.path for i in chosen)), read, weight)
+
+
+def _check_size(image: Image.Image, entry: LabelledImage) -> None:
+    """As ``frond evaluate`` does. Raises UserError where it is not the image that was labelled."""
+    width, height = image.size
+    told = entry.width or width, entry.height or height
+    if told != image.size:
+        raise bad(
+            f"{entry.path} has {width}×{height} pixels, and its labels are for {told[0]}×{told[1]}. "
+            "Export the labels for the images as they are here."
+        )
 
 
 def _free(
@@ -285,7 +300,11 @@ def _yolo_boxes(path: Path, width: int, height: int) -> Boxes:
 
 
 def _rgb(path: Path) -> Image.Image:
-    """The image's first three bands (RGB + NIR files read as RGBA), or its one band thrice."""
+    """The image's first three bands (RGB + NIR files read as RGBA), or its one band thrice.
+
+    Raises:
+        UserError: it cannot be learnt from as it is stored.
+    """
     try:
         with Image.open(path) as opened:
             # Pillow would cut them off at 255, or keep their upper bytes alone, and say nothing
@@ -293,6 +312,12 @@ def _rgb(path: Path) -> Image.Image:
                 raise bad(
                     f"{path} has more than 8 bits a band. Stretch it to 8 bits, as the rasters "
                     "will be that the model is to read."
+                )
+            if opened.getexif().get(_ORIENTATION, 1) in _TURNED:
+                raise bad(
+                    f"{path} says that it is to be turned before it is shown (EXIF orientation): labels "
+                    "are of what is shown, and jobs read it as it is stored. Turn it for good, and "
+                    "export its labels again."
                 )
             return opened.convert("RGB")
     except Image.DecompressionBombError:
