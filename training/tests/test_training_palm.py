@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,16 +17,18 @@ from training_support import SMALL, labelled_palms
 from frond.client.scenes import palm_scene
 from frond.contracts.errors import UserError
 from frond.models import parse_manifest
-from frond.training.palm import scales
+from frond.training.palm import evaluate, scales
 from frond.training.palm.card import write_manifest
 from frond.training.palm.config import Settings
 from frond.training.palm.crops import CROP, Sampler
-from frond.training.palm.data import CROWN_PX, GSD_M, Part, Tile, load, prepare
+from frond.training.palm.data import CROWN_PX, GSD_M, Part, Tile, load, prepare, rescaled
+from frond.training.palm.detect import Predict, detect, onnx_predictor
 from frond.training.palm.evaluate import chosen_threshold, judged
 from frond.training.palm.lattices import ironwork
 from frond.training.palm.pipeline import found_in
 from frond.training.prepared import Store
 
+MODEL = Path(__file__).parents[2] / "models" / "palm-detector"
 PIXELS = np.zeros((200, 300, 3), np.uint8)
 
 
@@ -275,6 +278,35 @@ def test_figures_by_hand() -> None:
     assert judged(part, [finds()], 0.5, 0)["f1"] == 0
 
 
+def test_other_scales_are_judged_tile_by_tile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No more than the next tile is in memory beside one; the figures are those of all at once."""
+    tiles = []
+    for seed in range(4):
+        pixels, boxes = palm_scene(300, 400, 9, seed, GSD_M)
+        tiles.append(Tile(f"{seed}.png", pixels, boxes.astype(np.float32)))
+    part = Part("drawn", tiles)
+    monkeypatch.setattr(evaluate, "load", lambda _, role: [part] if role.startswith("val") else [])
+    predict = onnx_predictor(MODEL / "model.onnx", threads=1)
+
+    def whole(k: float) -> dict[str, float]:
+        every = list(rescaled(part, k))
+        found = [detect(predict, t.pixels) for t in every]
+        return judged(Part("", every), found, 0.3, round(evaluate.BORDER * k))
+
+    twice: list[weakref.ref[np.ndarray]] = []
+
+    def watched(predict: Predict, pixels: np.ndarray) -> np.ndarray:
+        if pixels.shape == (600, 800, 3):
+            twice.append(weakref.ref(pixels))
+            assert sum(r() is not None for r in twice) <= 2
+        return detect(predict, pixels)
+
+    monkeypatch.setattr(evaluate, "detect", watched)
+    told = evaluate.figures(Path(), predict, 0.3, scenes=1)["scale off"]
+    assert told == {f"drawn ×{k}": whole(k) for k in (0.5, 0.7, 1.4, 2.0)}
+    assert len(twice) == 4 and told["drawn ×2.0"]["f1"] > 0.5
+
+
 def test_background_has_a_say_in_the_threshold() -> None:
     """Finds where there is no palm move the bar above them."""
     palms = Part("p", [Tile("t", PIXELS, boxes((100, 50), (200, 100)))])
@@ -300,7 +332,7 @@ def test_scales_are_measured_as_jobs_would_see_them(monkeypatch: pytest.MonkeyPa
         tiles.append(Tile(f"{seed}.png", pixels, boxes.astype(np.float32)))
     monkeypatch.setattr(scales, "load", lambda *_: [Part("drawn", tiles)])
     monkeypatch.setattr(scales, "SCALES", (1.0, 0.5))
-    rows = scales.measure(Path(), Path(__file__).parents[2] / "models" / "palm-detector")
+    rows = scales.measure(Path(), MODEL)
     assert [(r.scale, r.images) for r in rows] == [(1.0, 3), (0.5, 3)]
     for row in rows:
         assert row.ratios == pytest.approx([1, 1], rel=0.2)

@@ -96,14 +96,13 @@ def judged_scenes(count: int) -> Part:
     return Part("drawn", tiles)
 
 
-def rescaled(part: Part, k: float) -> Part:
-    """The same tiles seen at ``k`` times the scale, as with a GSD declared wrongly."""
-    tiles = []
+def rescaled(part: Part, k: float) -> Iterator[Tile]:
+    """The same tiles seen at ``k`` times the scale, as with a GSD declared wrongly. One after the
+    other: all of a part at twice its scale are gigabytes."""
     for t in part.tiles:
         size = (round(t.pixels.shape[1] * k), round(t.pixels.shape[0] * k))
         pixels = np.asarray(Image.fromarray(t.pixels).resize(size, Image.Resampling.LANCZOS))
-        tiles.append(Tile(t.name, pixels, t.boxes * np.float32(k)))
-    return Part(f"{part.name} ×{k}", tiles)
+        yield Tile(t.name, pixels, t.boxes * np.float32(k))
 
 
 def shrunk(part: Part, k: float) -> Part:
