@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -161,6 +162,41 @@ def test_an_image_that_would_become_huge_is_told(tmp_path: Path) -> None:
 
     with pytest.raises(UserError, match="too small"):
         prepare(changed(tmp_path / "d", tiny), tmp_path / "p")
+
+
+def test_an_image_in_two_files_of_labels_is_told(tmp_path: Path) -> None:
+    """A draft left beside the labels: its images without labels would teach that palms are none. Two
+    files of two flights are taken."""
+    labelled_palms(tmp_path / "a")
+    here = tmp_path / "a" / "train"
+    draft = json.loads((here / "labels.json").read_text())
+    (here / "drafts").mkdir()
+    for image in draft["images"]:
+        image["file_name"] = f"../{image['file_name']}"
+    (here / "drafts" / "1.json").write_text(json.dumps({**draft, "annotations": []}))
+    with pytest.raises(UserError, match=r"drafts/1\.json.*Leave one"):
+        prepare(Settings(**SMALL, data=tmp_path / "a"), tmp_path / "p")
+    shutil.rmtree(here / "drafts")
+    labelled_palms(tmp_path / "b", first=50)
+    (tmp_path / "b" / "train").rename(here / "b")
+    prepare(Settings(**SMALL, data=tmp_path / "a"), tmp_path / "p")
+    assert [p.name for p in load(tmp_path / "p", "train")] == ["b/labels", "labels"]
+
+
+@pytest.mark.parametrize("entry", [0, 2])
+def test_an_image_to_learn_from_and_to_judge_by_is_told(tmp_path: Path, entry: int) -> None:
+    """With labels or without, by whatever name; what only has the same size is another image."""
+    labelled_palms(tmp_path)
+    shutil.copy(tmp_path / "train" / f"{entry}.png", tmp_path / "val" / "0.png")
+    with pytest.raises(UserError, match=rf"train/{entry}\.png and .*val/0\.png are the same"):
+        prepare(Settings(**SMALL, data=tmp_path), tmp_path / "p")
+    for n, split in enumerate(("train", "val")):
+        Image.new("L", (200, 160), 7 + n).save(tmp_path / split / "0.tif")
+        file = tmp_path / split / "labels.json"
+        told = json.loads(file.read_text())
+        told["images"][0]["file_name"] = "0.tif"
+        file.write_text(json.dumps(told))
+    prepare(Settings(**SMALL, data=tmp_path), tmp_path / "p")
 
 
 def test_labels_that_cannot_be_read_are_told(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ region or estate, never by tile: tiles of one flight overlap.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import warnings
@@ -80,12 +81,14 @@ def sources(data: Path) -> list[Source]:
     ``data/val`` beside their images, whose images without labels are background.
 
     Raises:
-        UserError: it is neither.
+        UserError: it is neither, or an image is there twice.
     """
     if (data / "palms").is_dir():
         return _shared(data)
     if (data / "train").is_dir() and (data / "val").is_dir():
-        return [*_own(data / "train", "train"), *_own(data / "val", "val")]
+        train, val = _own(data / "train", "train"), _own(data / "val", "val")
+        _check_held_out(train, val)
+        return [*train, *val]
     raise bad(
         f"{data} holds neither palms/ (the shared data) nor train/ and val/, each with images and "
         "a COCO file: see training/README.md."
@@ -143,15 +146,48 @@ def _own(folder: Path, role: Literal["train", "val"]) -> list[Source]:
         raise bad(f"{folder} holds no labels in COCO's format.")
     free: Role = "background" if role == "train" else "val-background"
     out = []
+    named_in: dict[Path, Path] = {}
     for file in found:
         name = role if len(found) == 1 else file.relative_to(folder).with_suffix("").as_posix()
         labels = _labels(file)
+        for image in sorted({i.path.resolve() for i in labels.images}):
+            # with labels in one and without in the other, it would be background as well
+            if (other := named_in.setdefault(image, file)) != file:
+                raise bad(
+                    f"{image} is in {other} and in {file}: every COCO file in {folder} is learnt "
+                    "from. Leave one of them there."
+                )
         both = (
             _coco(role, name, labels, 1.0),
             _coco(free, f"{name} without labels", labels, 1.0, labelled=False),
         )
         out += [s for s in both if len(s.files) > 1]
     return out
+
+
+def _check_held_out(train: Sequence[Source], val: Sequence[Source]) -> None:
+    """Raises UserError where an image to judge by is one to learn from, whatever its name."""
+
+    def by_size(sources: Sequence[Source]) -> dict[int, set[Path]]:
+        found: dict[int, set[Path]] = {}
+        for path in {p for s in sources for p in s.files[1:] if p.is_file()}:
+            found.setdefault(path.stat().st_size, set()).add(path)
+        return found
+
+    learnt, judged = by_size(train), by_size(val)
+    for size in sorted(learnt.keys() & judged.keys()):
+        known = {_sha256(p): p for p in sorted(learnt[size])}
+        for path in sorted(judged[size]):
+            if (same := known.get(_sha256(path))) is not None:
+                raise bad(
+                    f"{same} and {path} are the same image: figures would be of what was learnt by "
+                    "heart. Leave one of them out."
+                )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _is_coco(file: Path) -> bool:
