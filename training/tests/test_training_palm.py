@@ -15,6 +15,7 @@ import rasterio
 from PIL import Image
 from training_support import SMALL, labelled_palms
 
+from frond.client import scenes as scenes_code
 from frond.client.scenes import palm_scene
 from frond.contracts.errors import UserError
 from frond.models import parse_manifest
@@ -50,6 +51,21 @@ def test_labels_of_ones_own(own: Path) -> None:
         assert np.median(sides) == pytest.approx(60, rel=0.02)
     assert [len(p.tiles) for p in load(own, "val")] == [2]
     assert [len(p.tiles) for p in load(own, "val-background")] == [1]
+
+
+def test_scenes_are_drawn_anew_when_their_code_is_another(
+    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What lies there was drawn by the code of that day; by the same code it stays."""
+    config = Settings(**SMALL, data=tmp_path / "data")
+    before = own.stat().st_ino
+    prepare(config, own)
+    assert own.stat().st_ino == before
+    code = tmp_path / "scenes.py"
+    code.write_text("# draws crowns of another kind")
+    monkeypatch.setattr(scenes_code, "__file__", str(code))
+    prepare(config, own)
+    assert own.stat().st_ino != before
 
 
 def test_neither_shared_data_nor_labels_is_told(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from frond.client import scenes
 from frond.client.scenes import palm_scene
 from frond.training.config import Config, bad
 from frond.training.palm.config import Settings
@@ -66,7 +68,8 @@ def prepare(config: Config, folder: Path) -> str:
     if missing:
         raise bad(f"{len(missing)} files are missing, {missing[0]} for one.")
     return prepared(
-        folder, mine.data, files, {"kind": "palm", "read": _READ, **mine.recipe()}, arrays,
+        folder, mine.data, files,
+        {"kind": "palm", "read": _READ, "drawn": _how_drawn(), **mine.recipe()}, arrays,
         lambda: {"parts": parts},
     )  # fmt: skip
 
@@ -120,6 +123,11 @@ def thinned(parts: Sequence[Part], megapixels: float) -> list[Part]:
     area = sum(t.pixels.shape[0] * t.pixels.shape[1] for p in parts for t in p.tiles) / 1e6
     every = max(1, round(area / megapixels))
     return [Part(p.name, p.tiles[::every], p.weight, p.zoom) for p in parts]
+
+
+def _how_drawn() -> str:
+    """A digest of the code that draws scenes: other code, other scenes of the same seeds."""
+    return hashlib.sha256(Path(scenes.__file__).read_bytes()).hexdigest()
 
 
 def _drawn(config: Settings) -> Source:
