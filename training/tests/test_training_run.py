@@ -327,6 +327,7 @@ def test_the_pipeline_redoes_what_changed(data: Path, tmp_path: Path) -> None:
     (here / ".dvc" / "config").write_text(mine.replace("[core]\n", "[core]\n    no_scm = true\n"))
     shutil.copy(TRAINING / "dvc.yaml", here)
     (here / "src").symlink_to(TRAINING / "src")
+    (tmp_path / "libs").symlink_to(TRAINING.parent / "libs")
     (here / "configs" / "palm.yaml").write_text(
         yaml.safe_dump({**SMALL, "seed": 7, "track": "off"})
     )
