@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import json
+import shutil
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import rasterio
 from PIL import Image
 from training_support import SMALL, labelled_palms
 
+from frond.client import scenes as scenes_code
 from frond.client.scenes import palm_scene
 from frond.contracts.errors import UserError
 from frond.models import parse_manifest
-from frond.training.palm import scales
+from frond.training.palm import evaluate, scales
 from frond.training.palm.card import write_manifest
 from frond.training.palm.config import Settings
 from frond.training.palm.crops import CROP, Sampler
-from frond.training.palm.data import CROWN_PX, GSD_M, Part, Tile, load, prepare
+from frond.training.palm.data import CROWN_PX, GSD_M, Part, Tile, load, prepare, rescaled
+from frond.training.palm.detect import Predict, detect, onnx_predictor
 from frond.training.palm.evaluate import chosen_threshold, judged
 from frond.training.palm.lattices import ironwork
 from frond.training.palm.pipeline import found_in
 from frond.training.prepared import Store
 
+MODEL = Path(__file__).parents[2] / "models" / "palm-detector"
 PIXELS = np.zeros((200, 300, 3), np.uint8)
 
 
@@ -45,6 +51,21 @@ def test_labels_of_ones_own(own: Path) -> None:
         assert np.median(sides) == pytest.approx(60, rel=0.02)
     assert [len(p.tiles) for p in load(own, "val")] == [2]
     assert [len(p.tiles) for p in load(own, "val-background")] == [1]
+
+
+def test_scenes_are_drawn_anew_when_their_code_is_another(
+    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What lies there was drawn by the code of that day; by the same code it stays."""
+    config = Settings(**SMALL, data=tmp_path / "data")
+    before = own.stat().st_ino
+    prepare(config, own)
+    assert own.stat().st_ino == before
+    code = tmp_path / "scenes.py"
+    code.write_text("# draws crowns of another kind")
+    monkeypatch.setattr(scenes_code, "__file__", str(code))
+    prepare(config, own)
+    assert own.stat().st_ino != before
 
 
 def test_neither_shared_data_nor_labels_is_told(tmp_path: Path) -> None:
@@ -92,12 +113,60 @@ def test_the_ground_of_a_crowd_teaches_nothing(tmp_path: Path) -> None:
     assert ((tile.boxes[:, 0] + tile.boxes[:, 2]) / 2 >= middle - 1).all()
 
 
-def test_more_than_eight_bits_are_told(tmp_path: Path) -> None:
-    """They would be cut off at 255, and a model learnt from white images."""
+@pytest.mark.parametrize("bands", [1, 3, 4])
+@pytest.mark.parametrize("driver", ["PNG", "GTiff"])
+def test_more_than_eight_bits_are_told(tmp_path: Path, driver: str, bands: int) -> None:
+    """They would be cut off at 255, or lose all but their upper bytes, and a model learnt from white
+    images, or from black ones."""
     labelled_palms(tmp_path)
-    Image.fromarray(np.full((160, 200), 9000, np.uint16)).save(tmp_path / "train" / "0.png")
+    pixels = np.full((bands, 160, 200), 9000, np.uint16)
+    more = {"photometric": "RGB", "interleave": "pixel"} if driver == "GTiff" and bands > 1 else {}
+    with rasterio.open(
+        tmp_path / "train" / "0.png", "w", driver=driver, width=200, height=160, count=bands,
+        dtype="uint16", transform=rasterio.Affine.scale(2), **more,
+    ) as out:  # fmt: skip
+        out.write(pixels)
     with pytest.raises(UserError, match="8 bits"):
         prepare(Settings(**SMALL, data=tmp_path), tmp_path / "p")
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGBA"])
+def test_eight_bits_are_taken_whatever_they_are_called(tmp_path: Path, mode: str) -> None:
+    """Grey, palettes and alpha; fewer bits as well."""
+    labelled_palms(tmp_path)
+    Image.new("RGB", (200, 160), "white").convert(mode).save(tmp_path / "train" / "0.png")
+    prepare(Settings(**SMALL, data=tmp_path), tmp_path / "p")
+    assert (load(tmp_path / "p", "train")[0].tiles[0].pixels >= 250).all()
+
+
+@pytest.mark.parametrize("labels", [5, 0])
+def test_labels_of_another_size_are_told(tmp_path: Path, labels: int) -> None:
+    """Images that were made smaller since: boxes would lie elsewhere. Sizes that are not told are as
+    they are."""
+    entry = {5: 0, 0: 2}[labels]
+    other = changed(
+        tmp_path / "a", lambda told: told["images"][entry].update(width=400, height=320)
+    )
+    with pytest.raises(UserError, match=r"200×160 pixels.*for 400×320"):
+        prepare(other, tmp_path / "p")
+    none = changed(tmp_path / "b", lambda told: told["images"][entry].pop("width"))
+    prepare(none, tmp_path / "p")
+
+
+@pytest.mark.parametrize("name", ["0.jpg", "0.tif"])
+def test_images_that_are_shown_turned_are_told(tmp_path: Path, name: str) -> None:
+    """Whoever labels sees them turned, Frond never turns them. What EXIF does not turn is taken."""
+    config = changed(tmp_path, lambda told: told["images"][0].update(file_name=name))
+    image = Image.new("RGB", (200, 160))
+    for orientation in range(10):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        image.save(tmp_path / "train" / name, exif=exif)
+        if 2 <= orientation <= 8:
+            with pytest.raises(UserError, match="turned"):
+                prepare(config, tmp_path / "p")
+        else:
+            prepare(config, tmp_path / "p")
 
 
 def test_an_image_that_would_become_huge_is_told(tmp_path: Path) -> None:
@@ -109,6 +178,41 @@ def test_an_image_that_would_become_huge_is_told(tmp_path: Path) -> None:
 
     with pytest.raises(UserError, match="too small"):
         prepare(changed(tmp_path / "d", tiny), tmp_path / "p")
+
+
+def test_an_image_in_two_files_of_labels_is_told(tmp_path: Path) -> None:
+    """A draft left beside the labels: its images without labels would teach that palms are none. Two
+    files of two flights are taken."""
+    labelled_palms(tmp_path / "a")
+    here = tmp_path / "a" / "train"
+    draft = json.loads((here / "labels.json").read_text())
+    (here / "drafts").mkdir()
+    for image in draft["images"]:
+        image["file_name"] = f"../{image['file_name']}"
+    (here / "drafts" / "1.json").write_text(json.dumps({**draft, "annotations": []}))
+    with pytest.raises(UserError, match=r"drafts/1\.json.*Leave one"):
+        prepare(Settings(**SMALL, data=tmp_path / "a"), tmp_path / "p")
+    shutil.rmtree(here / "drafts")
+    labelled_palms(tmp_path / "b", first=50)
+    (tmp_path / "b" / "train").rename(here / "b")
+    prepare(Settings(**SMALL, data=tmp_path / "a"), tmp_path / "p")
+    assert [p.name for p in load(tmp_path / "p", "train")] == ["b/labels", "labels"]
+
+
+@pytest.mark.parametrize("entry", [0, 2])
+def test_an_image_to_learn_from_and_to_judge_by_is_told(tmp_path: Path, entry: int) -> None:
+    """With labels or without, by whatever name; what only has the same size is another image."""
+    labelled_palms(tmp_path)
+    shutil.copy(tmp_path / "train" / f"{entry}.png", tmp_path / "val" / "0.png")
+    with pytest.raises(UserError, match=rf"train/{entry}\.png and .*val/0\.png are the same"):
+        prepare(Settings(**SMALL, data=tmp_path), tmp_path / "p")
+    for n, split in enumerate(("train", "val")):
+        Image.new("L", (200, 160), 7 + n).save(tmp_path / split / "0.tif")
+        file = tmp_path / split / "labels.json"
+        told = json.loads(file.read_text())
+        told["images"][0]["file_name"] = "0.tif"
+        file.write_text(json.dumps(told))
+    prepare(Settings(**SMALL, data=tmp_path), tmp_path / "p")
 
 
 def test_labels_that_cannot_be_read_are_told(tmp_path: Path) -> None:
@@ -226,6 +330,35 @@ def test_figures_by_hand() -> None:
     assert judged(part, [finds()], 0.5, 0)["f1"] == 0
 
 
+def test_other_scales_are_judged_tile_by_tile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No more than the next tile is in memory beside one; the figures are those of all at once."""
+    tiles = []
+    for seed in range(4):
+        pixels, boxes = palm_scene(300, 400, 9, seed, GSD_M)
+        tiles.append(Tile(f"{seed}.png", pixels, boxes.astype(np.float32)))
+    part = Part("drawn", tiles)
+    monkeypatch.setattr(evaluate, "load", lambda _, role: [part] if role.startswith("val") else [])
+    predict = onnx_predictor(MODEL / "model.onnx", threads=1)
+
+    def whole(k: float) -> dict[str, float]:
+        every = list(rescaled(part, k))
+        found = [detect(predict, t.pixels) for t in every]
+        return judged(Part("", every), found, 0.3, round(evaluate.BORDER * k))
+
+    twice: list[weakref.ref[np.ndarray]] = []
+
+    def watched(predict: Predict, pixels: np.ndarray) -> np.ndarray:
+        if pixels.shape == (600, 800, 3):
+            twice.append(weakref.ref(pixels))
+            assert sum(r() is not None for r in twice) <= 2
+        return detect(predict, pixels)
+
+    monkeypatch.setattr(evaluate, "detect", watched)
+    told = evaluate.figures(Path(), predict, 0.3, scenes=1)["scale off"]
+    assert told == {f"drawn ×{k}": whole(k) for k in (0.5, 0.7, 1.4, 2.0)}
+    assert len(twice) == 4 and told["drawn ×2.0"]["f1"] > 0.5
+
+
 def test_background_has_a_say_in_the_threshold() -> None:
     """Finds where there is no palm move the bar above them."""
     palms = Part("p", [Tile("t", PIXELS, boxes((100, 50), (200, 100)))])
@@ -251,7 +384,7 @@ def test_scales_are_measured_as_jobs_would_see_them(monkeypatch: pytest.MonkeyPa
         tiles.append(Tile(f"{seed}.png", pixels, boxes.astype(np.float32)))
     monkeypatch.setattr(scales, "load", lambda *_: [Part("drawn", tiles)])
     monkeypatch.setattr(scales, "SCALES", (1.0, 0.5))
-    rows = scales.measure(Path(), Path(__file__).parents[2] / "models" / "palm-detector")
+    rows = scales.measure(Path(), MODEL)
     assert [(r.scale, r.images) for r in rows] == [(1.0, 3), (0.5, 3)]
     for row in rows:
         assert row.ratios == pytest.approx([1, 1], rel=0.2)

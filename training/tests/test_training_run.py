@@ -19,10 +19,11 @@ from training_support import SMALL, labelled_palms
 pytest.importorskip("torch", reason="training's own environment has it: make train-test")
 
 from frond.client.errors import FrondClientError
-from frond.contracts.errors import UserError
+from frond.contracts.errors import StoreUnavailable, UserError
+from frond.contracts.jobs import ModelRef
 from frond.models import folder_digest
 from frond.models.session import ModelSession
-from frond.training import cli, run, tracking
+from frond.training import cli, publish, run, tracking
 from frond.training.config import bad
 from frond.training.palm.config import Settings
 
@@ -141,6 +142,30 @@ def test_nothing_is_trained_for_a_push_that_cannot_be(
     with pytest.raises(FrondClientError, match="FROND_S3_ENDPOINT"):
         run.full("palm", settings(data, tmp_path / "m"), alias="staging")
     assert not (tmp_path / "m.run").exists()
+
+
+def test_pushed_when_the_registry_is_back(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An outage at the push costs nothing: with resume the very folder is pushed that was judged."""
+    pushed: list[Path] = []
+
+    def push(folder: Path, *_: object, **__: object) -> ModelRef:
+        pushed.append(folder)
+        if len(pushed) == 1:
+            raise StoreUnavailable("connection refused")
+        return ModelRef(name="palm-detector", digest=folder_digest(folder), version="1")
+
+    monkeypatch.setattr(publish, "ready", lambda _: None)
+    monkeypatch.setattr(publish, "push", push)
+    config, out = settings(data, tmp_path / "m"), tmp_path / "m"
+    with pytest.raises(StoreUnavailable):
+        run.full("palm", config, alias="staging")
+    before, log = out.stat().st_ino, (tmp_path / "m.run" / "log.jsonl").read_text()
+    told = run.full("palm", config, resume=True, or_anew=True, alias="staging")
+    assert (told["digest"], pushed) == (folder_digest(out), [out, out])
+    assert out.stat().st_ino == before
+    assert (tmp_path / "m.run" / "log.jsonl").read_text() == log
 
 
 def test_words_in_the_card_stay(data: Path, tmp_path: Path) -> None:
@@ -302,6 +327,7 @@ def test_the_pipeline_redoes_what_changed(data: Path, tmp_path: Path) -> None:
     (here / ".dvc" / "config").write_text(mine.replace("[core]\n", "[core]\n    no_scm = true\n"))
     shutil.copy(TRAINING / "dvc.yaml", here)
     (here / "src").symlink_to(TRAINING / "src")
+    (tmp_path / "libs").symlink_to(TRAINING.parent / "libs")
     (here / "configs" / "palm.yaml").write_text(
         yaml.safe_dump({**SMALL, "seed": 7, "track": "off"})
     )

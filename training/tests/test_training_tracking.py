@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -11,8 +12,9 @@ from typing import Any
 import pytest
 from training_support import SMALL
 
+from frond.contracts.errors import UserError
 from frond.training.palm.config import Settings
-from frond.training.tracking import MLflow
+from frond.training.tracking import LOG_FILE, MLflow, tracker
 
 mlflow = pytest.importorskip("mlflow", reason="training's own environment has it: make train-test")
 
@@ -71,6 +73,23 @@ def test_runs_that_make_their_store_together(tmp_path: Path) -> None:
     ]
     assert [p.wait(120) for p in every] == [0, 0, 0]
     assert states(tmp_path / "mlflow.db") == ["RUNNING"] * 3
+
+
+def test_away_when_a_run_is_gone_on_with(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It costs the figures alone, and is told; where nothing is done yet, the run is refused."""
+    config = Settings.model_validate({**SMALL, "run": tmp_path, "track": "http://127.0.0.1:9"})
+    with pytest.raises(UserError, match="does not take the run"):
+        tracker("palm", config, {}, None)
+    kept = tracker("palm", config, {}, 4)
+    assert "does not take the run" in capsys.readouterr().err
+    kept.step(6, 6, {"loss": 0.5})
+    kept.ended("FINISHED")
+    lines = (tmp_path / LOG_FILE).read_text().splitlines()
+    assert [json.loads(x) for x in lines][-2:] == [
+        {"step": 6, "steps": 6, "loss": 0.5}, {"ended": "FINISHED"},
+    ]  # fmt: skip
 
 
 def test_a_store_that_is_gone(tmp_path: Path) -> None:

@@ -132,6 +132,7 @@ GOOD = {
 def test_success_is_a_version() -> None:
     """The last line of stdout says which; its metrics are the run's."""
     ending = deciding.ending_of(a_run(), 0, json.dumps(GOOD).encode(), "")
+    assert ending is not None
     assert ending.status is S.SUCCEEDED and ending.metrics == {"f1": 0.97}
     assert ending.result is not None and ending.result.digest == "ab" * 32
 
@@ -155,8 +156,15 @@ def test_all_else_is_a_failure_with_a_sentence(
     code: int, last: str, said: str, detail: str
 ) -> None:
     ending = deciding.ending_of(a_run(), code, last.encode(), said)
+    assert ending is not None
     assert (ending.status, ending.reason) == (S.FAILED, Reason.TRAINING_FAILED)
     assert detail in (ending.detail or "") and ending.result is None
+
+
+def test_an_outage_is_no_end() -> None:
+    """Whatever else was said: what is trained waits for the store."""
+    for last in (b"", json.dumps(GOOD).encode()):
+        assert deciding.ending_of(a_run(), deciding.AWAY, last, "The store is away.") is None
 
 
 def test_the_command() -> None:

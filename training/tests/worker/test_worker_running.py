@@ -7,6 +7,7 @@ import asyncio
 import json
 import os
 import signal
+import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -107,6 +108,23 @@ async def test_a_failure_says_why(world: World) -> None:
         assert says in (run.detail or ""), name
     assert (await world.ended(last)).status is S.SUCCEEDED
     assert len(world.lives()) == len(FAILURES) + 1
+
+
+async def test_an_outage_destroys_nothing(world: World) -> None:
+    """A process that finds the store away is started again, not at once, where it was: until it can
+    push, and that counts as no death."""
+    world.config(away=True)
+    world.start(FROND_TRAINING_LOOK_S="1", FROND_TRAINING_ATTEMPTS="1")
+    began = time.monotonic()
+    training_id = await world.ask(overrides={"steps": 5})
+    async with asyncio.timeout(120):
+        while len(world.lives()) < 3:
+            await asyncio.sleep(0.05)
+    assert time.monotonic() - began > 2
+    world.config()
+    run = await world.ended(training_id)
+    assert run.status is S.SUCCEEDED and run.attempts == 1, run
+    assert [life["first"] for life in world.lives()] == [0, *[5] * (len(world.lives()) - 1)]
 
 
 async def test_what_cannot_begin(world: World) -> None:

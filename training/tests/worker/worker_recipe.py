@@ -63,6 +63,9 @@ def main() -> None:
         Path(args.progress_file).write_text(json.dumps(told))
         if step == wanted.get("waits_at"):
             signal.sigwait({signal.SIGUSR1})
+    if wanted.get("away"):
+        sys.stderr.write("The store is away.\n")
+        sys.exit(75)
     ref = asyncio.run(
         push(Path(args.out), wanted["name"] or wanted["pushes"], str(args.seed), args.push)
     )

@@ -1,7 +1,8 @@
 """``python -m frond.training``, which ``frond train`` runs in training's environment.
 
 stdout has one line, JSON, at the end; all else goes to stderr. Exit codes: 0; 1: it did not work;
-2: what was asked for cannot be; 130: interrupted (by SIGINT or SIGTERM), with a checkpoint.
+2: what was asked for cannot be; 75: what it needs (the object store) does not answer, and ``--resume``
+goes on later; 130: interrupted (by SIGINT or SIGTERM), with a checkpoint.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from frond.client.cli.app import Group, fail
+from frond.contracts.errors import Outage
 from frond.training import kinds, run
 from frond.training.config import Config, bad, read
 
@@ -32,6 +34,8 @@ _NO_TORCH: Final = (
     "torch is not installed here. `make train-env` makes an environment with it, training/.venv."
 )
 
+# EX_TEMPFAIL of sysexits.h; the training worker knows it too
+_AWAY: Final = 75
 _INTERRUPTED: Final = 130
 
 ConfigFile = Annotated[Path, typer.Option("--config", help="YAML; see training/configs.")]
@@ -175,6 +179,8 @@ def _ends(work: Callable[[], dict[str, Any]]) -> None:
             told = work()
     except Interrupted:
         fail("Interrupted; --resume goes on from here.", _INTERRUPTED)
+    except Outage as e:
+        fail(f"What this needs is away; --resume goes on from here, once it answers. {e}", _AWAY)
     print(run.as_line(told), flush=True)
 
 

@@ -53,6 +53,7 @@ def full(
     Raises:
         UserError: what was asked for cannot be, or another process trains in this folder or makes
             this model.
+        Outage: the registry does not answer; what is trained stays, and a resume pushes it.
         frond.training.loop.Interrupted: by SIGTERM or SIGINT; there is a checkpoint.
     """
     _out_of_the_way(config)

@@ -1,7 +1,8 @@
 """What is kept of a run besides its weights: a log of JSON lines always, MLflow where it is there.
 
 MLflow's store is ``mlflow.db`` beside the runs' folders (``training/runs``) unless a tracking URI is told (a server:
-``http://…``). A tracker that fails later than at the start costs figures in MLflow, not the run.
+``http://…``). A tracker that fails later than at the start costs figures in MLflow, not the run;
+nor does one that is away when a run is gone on with.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from frond.contracts.errors import UserError
 from frond.training.config import Config, bad
 from frond.training.progress import say
 
@@ -65,7 +67,7 @@ def tracker(kind: str, config: Config, tags: Mapping[str, str], start: int | Non
         start: the step at which it goes on; None: it begins.
 
     Raises:
-        UserError: MLflow was asked for and is not installed, or does not answer.
+        UserError: MLflow was asked for and is not installed, or does not answer where a run begins.
     """
     folder = config.run_folder
     log = Log(folder, start)
@@ -78,7 +80,14 @@ def tracker(kind: str, config: Config, tags: Mapping[str, str], start: int | Non
                 "MLflow is not installed here: `make train-env` makes an environment with it."
             )
         return log
-    return Both(log, MLflow(kind, config, tags, resumed=start is not None))
+    try:
+        return Both(log, MLflow(kind, config, tags, resumed=start is not None))
+    except UserError as e:
+        # where steps are done already, they are worth more than their curves
+        if start is None:
+            raise
+        say(f"{e.detail} What comes is in {folder / LOG_FILE} alone.")
+        return log
 
 
 class Log:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from frond.client import scenes
 from frond.client.scenes import palm_scene
 from frond.training.config import Config, bad
 from frond.training.palm.config import Settings
@@ -20,7 +22,7 @@ from frond.training.prepared import Store, prepared
 __all__ = ["CROWN_PX", "GSD_M", "Part", "Tile", "load", "prepare", "settings", "thinned"]
 
 # raise it when the same sources come to be read differently
-_READ: Final = 3
+_READ: Final = 4
 _MOST_PIXELS: Final = 64_000_000
 
 
@@ -66,7 +68,8 @@ def prepare(config: Config, folder: Path) -> str:
     if missing:
         raise bad(f"{len(missing)} files are missing, {missing[0]} for one.")
     return prepared(
-        folder, mine.data, files, {"kind": "palm", "read": _READ, **mine.recipe()}, arrays,
+        folder, mine.data, files,
+        {"kind": "palm", "read": _READ, "drawn": _how_drawn(), **mine.recipe()}, arrays,
         lambda: {"parts": parts},
     )  # fmt: skip
 
@@ -96,14 +99,13 @@ def judged_scenes(count: int) -> Part:
     return Part("drawn", tiles)
 
 
-def rescaled(part: Part, k: float) -> Part:
-    """The same tiles seen at ``k`` times the scale, as with a GSD declared wrongly."""
-    tiles = []
+def rescaled(part: Part, k: float) -> Iterator[Tile]:
+    """The same tiles seen at ``k`` times the scale, as with a GSD declared wrongly. One after the
+    other: all of a part at twice its scale are gigabytes."""
     for t in part.tiles:
         size = (round(t.pixels.shape[1] * k), round(t.pixels.shape[0] * k))
         pixels = np.asarray(Image.fromarray(t.pixels).resize(size, Image.Resampling.LANCZOS))
-        tiles.append(Tile(t.name, pixels, t.boxes * np.float32(k)))
-    return Part(f"{part.name} ×{k}", tiles)
+        yield Tile(t.name, pixels, t.boxes * np.float32(k))
 
 
 def shrunk(part: Part, k: float) -> Part:
@@ -121,6 +123,11 @@ def thinned(parts: Sequence[Part], megapixels: float) -> list[Part]:
     area = sum(t.pixels.shape[0] * t.pixels.shape[1] for p in parts for t in p.tiles) / 1e6
     every = max(1, round(area / megapixels))
     return [Part(p.name, p.tiles[::every], p.weight, p.zoom) for p in parts]
+
+
+def _how_drawn() -> str:
+    """A digest of the code that draws scenes: other code, other scenes of the same seeds."""
+    return hashlib.sha256(Path(scenes.__file__).read_bytes()).hexdigest()
 
 
 def _drawn(config: Settings) -> Source:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from frond.training.palm.data import (
     thinned,
 )
 from frond.training.palm.detect import LOWEST, WINDOW, Array, Predict, detect, onnx_predictor
-from frond.training.palm.sources import ENLARGE_12AJ
+from frond.training.palm.sources import ENLARGE_12AJ, Boxes
 from frond.training.reference import refer
 
 BORDER: Final = 25
@@ -36,6 +36,18 @@ _FROM, _BELOW = 0.1, 0.8
 _TIMED: Final = 25
 
 FoundIn = tuple[Part, list[Array]]
+
+
+class Outline(NamedTuple):
+    """Of a tile, what its finds are held against: its pixels need not be kept."""
+
+    height: int
+    width: int
+    boxes: Boxes
+
+    @classmethod
+    def of(cls, tile: Tile) -> Outline:
+        return cls(tile.pixels.shape[0], tile.pixels.shape[1], tile.boxes)
 
 
 def evaluate(
@@ -104,15 +116,20 @@ def figures(
         off = {}
         for part, _ in palms:
             for k in (0.5, 0.7, 1.4, 2.0):
-                ((other, found),) = _found([rescaled(part, k)], predict)
-                off[other.name] = judged(other, found, bar, round(BORDER * k))
+                seen_off = [(Outline.of(t), detect(predict, t.pixels)) for t in rescaled(part, k)]
+                off[f"{part.name} ×{k}"] = judged_in(seen_off, bar, round(BORDER * k))
         result["scale off"] = off
     return result
 
 
 def judged(part: Part, found: Sequence[Array], bar: float, border: int) -> dict[str, float]:
     """Centre-match F1, precision, recall and count error at ``bar``; AP50 over all scores."""
-    told = _figures([(part, list(found))], bar, border)["overall"]
+    return judged_in(_outlined(part, found), bar, border)
+
+
+def judged_in(found: Sequence[tuple[Outline, Array]], bar: float, border: int) -> dict[str, float]:
+    """As :func:`judged`, of a part's tiles with what was found in each."""
+    told = _figures([found], bar, border)["overall"]
     named = {**told["centre"], "count_error": told["count_error"], "ap50": told["ap50"]}
     # of nothing found, or nothing there to find, nothing can be said
     return {k: round(v or 0.0, 4) for k, v in named.items()}
@@ -120,7 +137,8 @@ def judged(part: Part, found: Sequence[Array], bar: float, border: int) -> dict[
 
 def chosen_threshold(found: Sequence[FoundIn]) -> tuple[float, float]:
     """The bar with the best F1 over all these parts, and that F1; the lowest bar of several."""
-    rows = [r for r in _figures(found, 0.5, BORDER)["sweep"] if _FROM <= r["score"] < _BELOW]
+    every = [_outlined(part, seen) for part, seen in found]
+    rows = [r for r in _figures(every, 0.5, BORDER)["sweep"] if _FROM <= r["score"] < _BELOW]
     best = max(rows, key=lambda r: (r["centre"]["f1"] or 0.0, -r["score"]))
     return float(best["score"]), float(best["centre"]["f1"] or 0.0)
 
@@ -131,22 +149,29 @@ def false_per_megapixel(part: Part, found: Sequence[Array], bar: float) -> float
     return float(round(sum(int((f[:, 4] >= bar).sum()) for f in found) / area, 3))
 
 
-def _figures(found: Sequence[FoundIn], bar: float, border: int) -> dict[str, Any]:
+def _outlined(part: Part, found: Sequence[Array]) -> list[tuple[Outline, Array]]:
+    return list(zip(map(Outline.of, part.tiles), found, strict=True))
+
+
+def _figures(
+    found: Iterable[Sequence[tuple[Outline, Array]]], bar: float, border: int
+) -> dict[str, Any]:
+    """Of parts, tile by tile."""
     every = DetectionFigures(("palm",), (0,), bar, LOWEST)
-    for part, seen in found:
+    for part in found:
         # a part without labels has no labels to be unsure of
-        edge = border if any(len(t.boxes) for t in part.tiles) else 0
-        for tile, rows in zip(part.tiles, seen, strict=True):
+        edge = border if any(len(t.boxes) for t, _ in part) else 0
+        for tile, rows in part:
             finds = Detections.of(rows[:, :4], rows[:, 4], 0)
-            height, width = tile.pixels.shape[:2]
             plain = finds.take(rows[:, 4] >= bar)
-            every.add(Found(plain, finds), _labels(tile), width, height, edge_pixels=edge)
+            labels = _labels(tile.boxes)
+            every.add(Found(plain, finds), labels, tile.width, tile.height, edge_pixels=edge)
     return every.figures()
 
 
-def _labels(tile: Tile) -> Labels:
-    n = len(tile.boxes)
-    boxes = tile.boxes.astype(np.float64)
+def _labels(given: Boxes) -> Labels:
+    n = len(given)
+    boxes = given.astype(np.float64)
     return Labels(boxes, np.zeros(n, np.int32), np.zeros(n, np.bool_), (None,) * n)
 
 

@@ -21,7 +21,7 @@ from frond.evaluation.dataset import LabelledImage
 from frond.evaluation.predict import Predictor
 from frond.training.palm.data import GSD_M, Part, load, rescaled
 from frond.training.palm.detect import Array
-from frond.training.palm.evaluate import BORDER, judged
+from frond.training.palm.evaluate import BORDER, Outline, judged_in
 
 SCALES: Final = (0.5, 0.7, 1.0, 1.4, 2.0)
 _NO_LABELS: Final = Labels(np.zeros((0, 4)), np.zeros(0, np.int32), np.zeros(0, np.bool_), ())
@@ -55,18 +55,21 @@ def measure(prepared: Path, model: Path, every: int = 1) -> list[Row]:
         for whole in load(prepared, "val"):
             part = Part(whole.name, whole.tiles[::every], whole.weight, whole.zoom)
             for k in SCALES:
-                scaled = rescaled(part, k)
-                told = [_read(estimating, t.pixels, Path(name)) for t in scaled.tiles]
-                own = [_read(plain, t.pixels, Path(name)) for t in scaled.tiles]
+                gsds, own, told = [], [], []
+                for t in rescaled(part, k):
+                    found, gsd = _read(estimating, t.pixels, Path(name))
+                    told.append((Outline.of(t), found))
+                    own.append((Outline.of(t), _read(plain, t.pixels, Path(name))[0]))
+                    gsds.append(gsd)
                 bar, border = estimating.thresholds.score, round(BORDER * k)
                 rows.append(
                     Row(
                         part.name,
                         k,
-                        [gsd / (GSD_M / k) for _, gsd in told if gsd is not None],
+                        [gsd / (GSD_M / k) for gsd in gsds if gsd is not None],
                         len(told),
-                        judged(scaled, [found for found, _ in own], bar, border),
-                        judged(scaled, [found for found, _ in told], bar, border),
+                        judged_in(own, bar, border),
+                        judged_in(told, bar, border),
                     )
                 )
     return rows

@@ -6,18 +6,22 @@ region or estate, never by tile: tiles of one flight overlap.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
 import numpy as np
+import rasterio
 from numpy.typing import NDArray
 from PIL import Image
+from rasterio.errors import NotGeoreferencedWarning
 
-from frond.evaluation import Dataset, load
+from frond.evaluation import Dataset, LabelledImage, load
 from frond.training.config import bad
 from frond.training.progress import say
 
@@ -32,6 +36,9 @@ Boxes = NDArray[np.float32]
 ZOOM: Final = (0.45, 2.5)
 # of a tile at the model's scale: three bytes each are in memory at once, and more while it is made
 _MOST_PIXELS: Final = 256_000_000
+_ORIENTATION: Final = 0x0112
+# 1: as it is stored; what is none of the eight is shown as it is stored, too
+_TURNED: Final = range(2, 9)
 
 
 @dataclass(frozen=True)
@@ -74,12 +81,14 @@ def sources(data: Path) -> list[Source]:
     ``data/val`` beside their images, whose images without labels are background.
 
     Raises:
-        UserError: it is neither.
+        UserError: it is neither, or an image is there twice.
     """
     if (data / "palms").is_dir():
         return _shared(data)
     if (data / "train").is_dir() and (data / "val").is_dir():
-        return [*_own(data / "train", "train"), *_own(data / "val", "val")]
+        train, val = _own(data / "train", "train"), _own(data / "val", "val")
+        _check_held_out(train, val)
+        return [*train, *val]
     raise bad(
         f"{data} holds neither palms/ (the shared data) nor train/ and val/, each with images and "
         "a COCO file: see training/README.md."
@@ -137,15 +146,48 @@ def _own(folder: Path, role: Literal["train", "val"]) -> list[Source]:
         raise bad(f"{folder} holds no labels in COCO's format.")
     free: Role = "background" if role == "train" else "val-background"
     out = []
+    named_in: dict[Path, Path] = {}
     for file in found:
         name = role if len(found) == 1 else file.relative_to(folder).with_suffix("").as_posix()
         labels = _labels(file)
+        for image in sorted({i.path.resolve() for i in labels.images}):
+            # with labels in one and without in the other, it would be background as well
+            if (other := named_in.setdefault(image, file)) != file:
+                raise bad(
+                    f"{image} is in {other} and in {file}: every COCO file in {folder} is learnt "
+                    "from. Leave one of them there."
+                )
         both = (
             _coco(role, name, labels, 1.0),
             _coco(free, f"{name} without labels", labels, 1.0, labelled=False),
         )
         out += [s for s in both if len(s.files) > 1]
     return out
+
+
+def _check_held_out(train: Sequence[Source], val: Sequence[Source]) -> None:
+    """Raises UserError where an image to judge by is one to learn from, whatever its name."""
+
+    def by_size(sources: Sequence[Source]) -> dict[int, set[Path]]:
+        found: dict[int, set[Path]] = {}
+        for path in {p for s in sources for p in s.files[1:] if p.is_file()}:
+            found.setdefault(path.stat().st_size, set()).add(path)
+        return found
+
+    learnt, judged = by_size(train), by_size(val)
+    for size in sorted(learnt.keys() & judged.keys()):
+        known = {_sha256(p): p for p in sorted(learnt[size])}
+        for path in sorted(judged[size]):
+            if (same := known.get(_sha256(path))) is not None:
+                raise bad(
+                    f"{same} and {path} are the same image: figures would be of what was learnt by "
+                    "heart. Leave one of them out."
+                )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _is_coco(file: Path) -> bool:
@@ -242,6 +284,7 @@ def _coco(
                 sides = np.sqrt(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1))
                 k = CROWN_PX / float(np.median(sides))
             image = _rgb(entry.path)
+            _check_size(image, entry)
             for box in crowds:
                 x0, y0, x1, y1 = (round(float(v)) for v in box)
                 image.paste((0, 0, 0), (x0, y0, max(x0, x1), max(y0, y1)))
@@ -251,6 +294,17 @@ def _coco(
             yield Tile(entry.name, pixels, boxes, 16 if labelled else 0)
 
     return Source(role, name, (labels.file, *(i.path for i in chosen)), read, weight)
+
+
+def _check_size(image: Image.Image, entry: LabelledImage) -> None:
+    """As ``frond evaluate`` does. Raises UserError where it is not the image that was labelled."""
+    width, height = image.size
+    told = entry.width or width, entry.height or height
+    if told != image.size:
+        raise bad(
+            f"{entry.path} has {width}×{height} pixels, and its labels are for {told[0]}×{told[1]}. "
+            "Export the labels for the images as they are here."
+        )
 
 
 def _free(
@@ -282,18 +336,37 @@ def _yolo_boxes(path: Path, width: int, height: int) -> Boxes:
 
 
 def _rgb(path: Path) -> Image.Image:
-    """The image's first three bands (RGB + NIR files read as RGBA), or its one band thrice."""
+    """The image's first three bands (RGB + NIR files read as RGBA), or its one band thrice.
+
+    Raises:
+        UserError: it cannot be learnt from as it is stored.
+    """
     try:
         with Image.open(path) as opened:
-            # Pillow would cut them off at 255 and say nothing
-            if opened.mode[0] in "IF":
+            # Pillow would cut them off at 255, or keep their upper bytes alone, and say nothing
+            if set(_dtypes(path)) != {"uint8"}:
                 raise bad(
                     f"{path} has more than 8 bits a band. Stretch it to 8 bits, as the rasters "
                     "will be that the model is to read."
                 )
+            if opened.getexif().get(_ORIENTATION, 1) in _TURNED:
+                raise bad(
+                    f"{path} says that it is to be turned before it is shown (EXIF orientation): labels "
+                    "are of what is shown, and jobs read it as it is stored. Turn it for good, and "
+                    "export its labels again."
+                )
             return opened.convert("RGB")
     except Image.DecompressionBombError:
         raise bad(f"{path} is too large to train on in one piece. Cut it into tiles.") from None
+
+
+def _dtypes(path: Path) -> tuple[str, ...]:
+    """Of each band as it is stored: Pillow calls three bands of 16 bits RGB too."""
+    with warnings.catch_warnings():
+        # what is learnt from need not lie anywhere
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.open(path) as opened:
+            return tuple(opened.dtypes)
 
 
 def _rescaled(

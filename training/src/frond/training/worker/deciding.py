@@ -17,6 +17,9 @@ from frond.contracts.reasons import Reason
 from frond.contracts.training import MOST_METRICS, PRODUCTION, TrainingRun, TrainingStatus
 from frond.contracts.visible import visible
 
+AWAY: Final = 75
+"""Exit code of a process that what it needs does not answer: it may be gone on with later."""
+
 _MOST_STEPS: Final = 1 << 53
 _NAME: Final = 100
 _DETAIL: Final = 500
@@ -132,7 +135,8 @@ def ended(run: TrainingRun, mine: TrainingRun, how: Ending, now: datetime) -> Tr
 
 
 def released(run: TrainingRun, mine: TrainingRun, now: datetime) -> TrainingRun | None:
-    """A run whose worker was asked to end: the next one goes on with it. None: as :func:`ended`."""
+    """A run whose worker was asked to end, or whose process found the store away: whoever takes it up
+    goes on with it. None: as :func:`ended`."""
     if not holds(run, mine):
         return None
     if run.cancelled_by is not None:
@@ -176,14 +180,16 @@ def command(
     return words + (["--resume", "--or-anew"] if resume else [])
 
 
-def ending_of(run: TrainingRun, code: int, last: bytes, said: str) -> Ending:
-    """What a process's end means.
+def ending_of(run: TrainingRun, code: int, last: bytes, said: str) -> Ending | None:
+    """What a process's end means; None: the run has not ended, an outage is in its way.
 
     Args:
         code: its exit code; negative: the signal that killed it.
         last: the last line of its stdout.
         said: the last line of its stderr.
     """
+    if code == AWAY:
+        return None
     if code < 0:
         name = signal.Signals(-code).name if -code in set(signal.Signals) else str(-code)
         more = " The machine may have too little memory." if -code == signal.SIGKILL else ""

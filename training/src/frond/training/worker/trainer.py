@@ -98,12 +98,14 @@ class Trainer:
                 await self._see_through(mine, stop)
                 continue
             await wait_out(self._tidy, what="looking at what earlier runs left")
-            woken = [asyncio.create_task(e.wait()) for e in (stop, self.wake)]
-            await asyncio.wait(
-                woken, timeout=self._policy.look_s, return_when=asyncio.FIRST_COMPLETED
-            )
-            for task in woken:
-                task.cancel()
+            await self._pause(stop, self.wake)
+
+    async def _pause(self, *until: asyncio.Event) -> None:
+        """As long as an idle worker does not look, or until one of these is set."""
+        woken = [asyncio.create_task(e.wait()) for e in until]
+        await asyncio.wait(woken, timeout=self._policy.look_s, return_when=asyncio.FIRST_COMPLETED)
+        for task in woken:
+            task.cancel()
 
     async def next(self) -> TrainingRun | None:
         """Take up the run that was asked for first; None where there is none to take."""
@@ -159,6 +161,8 @@ class Trainer:
             if ending is None:
                 await self._change(mine, deciding.released)
                 _log.info("training is handed back", training_id=mine.training_id)
+                # where an outage is in its way, it would be in its way again
+                await self._pause(stop)
                 return
             run = await self._end(mine, ending)
         except _Lost as e:
@@ -173,7 +177,7 @@ class Trainer:
         )  # fmt: skip
 
     async def _trained(self, mine: TrainingRun, stop: asyncio.Event) -> Ending | None:
-        """How it ended; None: it has not, and we are asked to."""
+        """How it ended; None: it has not, and we are asked to, or an outage is in its way."""
         folder = (self._policy.out / mine.training_id).absolute()
         config = (self._policy.configs / f"{mine.recipe}.yaml").absolute()
         if not await asyncio.to_thread(os.path.isfile, config):
@@ -209,6 +213,10 @@ class Trainer:
             return None if said is _STOPPED else said
         error = child.last_line("err").decode("utf-8", "replace")
         ending = deciding.ending_of(mine, code, child.last_line("out"), error)
+        if ending is None:
+            _log.warning("training waits for an outage to end", training_id=mine.training_id,
+                         error=error)  # fmt: skip
+            return None
         return await wait_out(lambda: self._checked(ending), what="looking for the version")
 
     async def _watch(
