@@ -169,8 +169,6 @@ async def begin_multipart(
             Reason.CONFLICT, f"{name!r} is in job {job_id!r} already. Choose another name."
         )
     (await make_room(ingest, job_id, [name])).leave()
-    # these bytes do not come by here
-    ingest.rates.charge(who_asks(request).subject, body.size)
     size = max(body.part_size, -(-body.size // _PARTS_SIGNED))
     key = keys.job_upload(job_id, name)
     expires = timedelta(seconds=settings.presign_seconds)
@@ -182,6 +180,8 @@ async def begin_multipart(
     coming = presigned.Coming(key=key, upload_id=upload_id, size=body.size)
     await presigned.note(ingest, job_id, coming)
     crash_point("ingest.parts-noted")
+    # these bytes do not come by here; what could not begin costs its sender none
+    ingest.rates.charge(who_asks(request).subject, body.size)
     return MultipartBegun(
         upload_id=upload_id, part_size=size, part_urls=urls,
         complete=f"{views.base(request)}/jobs/{job_id}/images/{quote(name)}/multipart/complete",
