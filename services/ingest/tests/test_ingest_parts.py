@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx
 import pytest
+from ingest_inside import raster, watched
 from ingest_world import fresh, refused
 
 from frond.auth import Rates
+from frond.contracts import keys
 from frond.contracts.errors import FrondError, StoreUnavailable
-from frond.ingest import presigned
+from frond.ingest import intake, places, presigned
 from frond.ingest.app import make_app
 from frond.ingest.context import Ingest
 from frond.models.registry import Registry
@@ -70,3 +73,95 @@ async def test_what_could_not_begin_costs_its_sender_nothing(
     assert (await inside.post(begin[0], json=begin[1])).status_code == 201
     late = await inside.put(f"/jobs/{job}/images/b.tif", content=b"x")
     refused(late, 429, "rate-limited")
+
+
+async def put_in_parts(
+    inside: httpx.AsyncClient, job: str, data: bytes
+) -> tuple[str, dict[str, Any]]:
+    """Parts of a.tif, said to have three bytes, that are in the store: what completes them."""
+    begun = (await inside.post(f"/jobs/{job}/images/a.tif/multipart", json={"size": 3})).json()
+    async with httpx.AsyncClient() as store:
+        put = await store.put(begun["part_urls"][0], content=data)
+    parts = [{"number": 1, "etag": put.headers["etag"]}]
+    return begun["complete"], {"upload_id": begun["upload_id"], "parts": parts}
+
+
+async def join(here: Ingest, job: str, body: dict[str, Any]) -> str:
+    """Make the object as a request that dies then; returns its key."""
+    key = keys.job_upload(job, "a.tif")
+    parts = [(p["number"], p["etag"]) for p in body["parts"]]
+    await presigned.finish_parts(here.store, key, body["upload_id"], parts)
+    return key
+
+
+async def recorded(here: Ingest, job: str) -> bool:
+    return await intake.recorded(here, job, raster(here, job, "a.tif"))
+
+
+@pytest.mark.parametrize("looks", [1, 2])
+@pytest.mark.parametrize("data", [b"abc", b"abcd"])
+async def test_completions_that_meet_agree(
+    inside: httpx.AsyncClient, here: Ingest, looks: int, data: bytes
+) -> None:
+    """One comes while the other one has looked at the object once, or twice: what fits is recorded,
+    and both are told so; what does not is an image for neither, and its name is free."""
+    job = await open_job(inside)
+    complete, body = await put_in_parts(inside, job, data)
+    key = await join(here, job, body)
+    answers: list[int] = []
+
+    async def looked() -> None:
+        nonlocal looks
+        looks -= 1
+        if looks:
+            watched(here).once(key, looked)
+        else:
+            answers.append((await inside.post(complete, json=body)).status_code)
+
+    watched(here).once(key, looked)
+    answers.append((await inside.post(complete, json=body)).status_code)
+    assert await recorded(here, job) == await here.store.exists(key) == (data == b"abc")
+    if data == b"abc":
+        assert answers == [200, 200]
+        return
+    assert answers[0] == 422 and answers[1] in (404, 422)
+    complete, body = await put_in_parts(inside, job, b"abc")
+    assert (await inside.post(complete, json=body)).status_code == 201
+
+
+async def test_what_is_completed_anew_is_not_deleted(
+    inside: httpx.AsyncClient, here: Ingest
+) -> None:
+    """Somebody else found the misfit first, and its sender has sent it again with the right bytes."""
+    job = await open_job(inside)
+    complete, body = await put_in_parts(inside, job, b"abcd")
+    key = await join(here, job, body)
+
+    async def told_and_mended() -> None:
+        refused(await inside.post(complete, json=body), 422, "bad-request")
+        again, right = await put_in_parts(inside, job, b"abc")
+        assert (await inside.post(again, json=right)).status_code == 201
+
+    async def looked() -> None:
+        watched(here).once(key, told_and_mended)
+
+    watched(here).once(key, looked)
+    refused(await inside.post(complete, json=body), 404, "object-missing")
+    assert await recorded(here, job) and await here.store.get(key) == b"abc"
+
+
+async def test_an_object_of_which_nothing_is_known_is_no_image(
+    inside: httpx.AsyncClient, here: Ingest
+) -> None:
+    """What was said of it was forgotten after its time: whatever its size, it is not taken. One that
+    was recorded is, however often its sender asks."""
+    job = await open_job(inside)
+    complete, body = await put_in_parts(inside, job, b"abcd")
+    await join(here, job, body)
+    assert await presigned.give_up(here, places.parts_of(job)) == 1
+    refused(await inside.post(complete, json=body), 404, "object-missing")
+    assert not await recorded(here, job)
+    other = await open_job(inside)
+    complete, body = await put_in_parts(inside, other, b"abc")
+    answers = [(await inside.post(complete, json=body)).status_code for _ in range(3)]
+    assert answers == [201, 200, 200]
