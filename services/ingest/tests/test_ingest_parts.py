@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -153,15 +154,33 @@ async def test_what_is_completed_anew_is_not_deleted(
 async def test_an_object_of_which_nothing_is_known_is_no_image(
     inside: httpx.AsyncClient, here: Ingest
 ) -> None:
-    """What was said of it was forgotten after its time: whatever its size, it is not taken. One that
-    was recorded is, however often its sender asks."""
+    """Whatever its size, it is not taken. One that was recorded is, however often its sender asks."""
     job = await open_job(inside)
     complete, body = await put_in_parts(inside, job, b"abcd")
     await join(here, job, body)
-    assert await presigned.give_up(here, places.parts_of(job)) == 1
+    await presigned.forget(here, job, body["upload_id"])
     refused(await inside.post(complete, json=body), 404, "object-missing")
     assert not await recorded(here, job)
     other = await open_job(inside)
     complete, body = await put_in_parts(inside, other, b"abc")
     answers = [(await inside.post(complete, json=body)).status_code for _ in range(3)]
     assert answers == [201, 200, 200]
+
+
+@pytest.mark.parametrize(("data", "status"), [(b"abc", 200), (b"abcd", 422)])
+async def test_what_was_said_of_a_joined_object_outlives_its_addresses(
+    inside: httpx.AsyncClient, here: Ingest, data: bytes, status: int
+) -> None:
+    """Its request died before it was recorded, and its sender comes again when the addresses are good
+    no more: it is measured, and taken if it fits. With the job's end nothing stays."""
+    job = await open_job(inside)
+    complete, body = await put_in_parts(inside, job, data)
+    await join(here, job, body)
+    await asyncio.sleep(1)  # objects are as old as whole seconds
+    old = places.parts_of(job), 0.001
+    assert await presigned.give_up(here, *old) == 0
+    assert (await inside.post(complete, json=body)).status_code == status
+    other = await open_job(inside)
+    _, body = await put_in_parts(inside, other, data)
+    await join(here, other, body)
+    assert await presigned.give_up(here, places.parts_of(other)) == 1
