@@ -70,16 +70,32 @@ async def test_bodies_count_while_they_come_in() -> None:
     bodies = Bodies(1, 60)
     with (
         bodies.of("a", sender(piece(True), piece(False))) as first,
-        bodies.of("a", sender(piece(False))) as second,
-        bodies.of("b", sender(piece(False))) as other,
+        bodies.of("a", sender(piece(True))) as second,
+        bodies.of("a", sender(piece(True), piece(False))) as third,
+        bodies.of("b", sender(piece(True))) as other,
     ):
         await first()
         with pytest.raises(Throttled):
             await second()
         await other()
         await first()
-        await second()
+        await third()
     with bodies.of("a", sender(piece(True))) as left:
         await left()
-    with bodies.of("a", sender(piece(False))) as last:
+    with bodies.of("a", sender(piece(True))) as last:
         await last()
+
+
+async def test_what_has_no_body_is_none_of_them() -> None:
+    """Whoever streams an answer asks for more of the request, and hears that there is nothing, or
+    that the client has left."""
+    bodies = Bodies(1, 60)
+    empty: Message = {"type": "http.request", "body": b"", "more_body": False}
+    with (
+        bodies.of("a", sender(piece(True))) as coming,
+        bodies.of("a", sender(empty, {"type": "http.disconnect"})) as streamed,
+        bodies.of("a", sender({"type": "http.disconnect"})) as left,
+    ):
+        await coming()
+        assert await streamed() == empty
+        assert await streamed() == await left() == {"type": "http.disconnect"}

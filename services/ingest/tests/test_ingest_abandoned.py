@@ -64,6 +64,27 @@ async def test_a_form_that_no_job_knows_leaves_nothing(armed: Any) -> None:
     await gone(door, keys.RECEIVING)
 
 
+async def test_a_form_that_still_comes_in_is_left_alone(armed: Any) -> None:
+    """However long it takes: its first file is there when its last one is."""
+    door, _ = armed
+    head = "--x\r\nContent-Disposition: form-data; name=f; filename={}.tif\r\n\r\n{}"
+
+    def body() -> Iterator[bytes]:
+        yield (head.format(0, "II*\r\n") + head.format(1, "II*")).encode()
+        # twice as long as a form is left alone that nothing comes of
+        for _ in range(24):
+            time.sleep(0.5)
+            yield b"x"
+        yield b"\r\n--x--\r\n"
+
+    with door.client() as api:
+        form = {"Content-Type": "multipart/form-data; boundary=x"}
+        taken = api.post("/upload", content=body(), headers=form)
+    assert taken.status_code == 202, taken.text
+    assert len(await listed(door, keys.UPLOADS)) == 2
+    assert await listed(door, keys.RECEIVING) == []
+
+
 async def test_a_form_that_became_a_job_stays(armed: Any) -> None:
     """Its manifest is stored: the sweeper goes on with it, and its objects are its job's."""
     door, points = armed

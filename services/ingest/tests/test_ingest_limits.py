@@ -7,6 +7,8 @@ import asyncio
 import contextlib
 import json
 import secrets
+import select
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -301,7 +303,7 @@ def test_bodies_that_stop_coming_are_given_up(
             silent = pool.submit(put, "silent", 8, 2)
             slow = pool.submit(put, "slow", 1, 5)
             time.sleep(1)
-            above = api.put(f"/jobs/{job}/images/a.tif", content=b"x")
+            above = put("a", 0.5, 2)
             assert "2 bodies" in refused(above, 429, "rate-limited")
             assert int(above.headers["retry-after"]) > 0
             given_up = silent.result(30)
@@ -310,6 +312,36 @@ def test_bodies_that_stop_coming_are_given_up(
             assert slow.result(30).status_code == 201
         assert api.put(f"/jobs/{job}/images/silent.tif", content=b"x").status_code == 201
         assert api.put(f"/jobs/{job}/images/a.tif", content=b"x").status_code == 201
+
+
+def test_a_key_whose_bodies_all_come_in_can_look_and_cancel(
+    stack: Endpoints, start_door: Callable[..., AbstractContextManager[Any]], tmp_path: Path
+) -> None:
+    """Nothing that has no body counts as one: answers are streamed to their end, and POSTs taken."""
+    with start_door(stack, tmp_path, FROND_BODIES_AT_ONCE="1") as door, door.client() as api:
+        job, other = new_job(api), new_job(api)
+
+        def begun(name: str) -> socket.socket:
+            head = (
+                f"PUT /jobs/{job}/images/{name}.tif HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n"
+                f"Authorization: {api.headers['authorization']}\r\n\r\n"
+            )
+            made = left.enter_context(socket.create_connection(("127.0.0.1", door.port), 60))
+            made.sendall(head.encode() + b"x")
+            return made
+
+        with contextlib.ExitStack() as left:
+            pair = [begun(name) for name in "ab"]
+            ((late,), _, _) = select.select(pair, [], [], 60)
+            assert late.recv(4096).startswith(b"HTTP/1.1 429")
+            (coming,) = (s for s in pair if s is not late)
+            with api.stream("GET", f"/jobs/{other}/events") as events:
+                lines = events.iter_lines()
+                assert next(lines).startswith("retry:")
+                assert any(line.startswith(":") for line in lines)
+            assert api.post(f"/jobs/{other}/cancel").status_code == 200
+            coming.sendall(b"x")
+            assert coming.recv(4096).startswith(b"HTTP/1.1 201")
 
 
 def test_event_streams_are_counted_a_key(

@@ -68,8 +68,8 @@ class Bodies:
 
     @contextlib.contextmanager
     def of(self, subject: str, receive: Receive) -> Iterator[Receive]:
-        """A request's ``receive``. The body counts from when it is first asked for until it is whole,
-        or the context is left.
+        """A request's ``receive``. The body counts from its first piece, where more is to come, until
+        it is whole or the context is left.
 
         What is received raises Throttled when there are too many, and JobRejected (UNAVAILABLE) when
         nothing comes for too long. Only waiting for the sender counts, not what is done between.
@@ -82,13 +82,14 @@ class Bodies:
             if whole:
                 # nothing but the client's leaving can come now
                 return await receive()
-            if not begun:
-                counted.enter_context(self._at_once.one(subject))
-                begun = True
             message = await self._heard(receive)
             whole = not message.get("more_body", False)
             if whole:
                 counted.close()
+            elif not begun:
+                # not before it is heard: streamed answers ask for a body, too, to notice a client's leaving
+                counted.enter_context(self._at_once.one(subject))
+                begun = True
             return message
 
         with counted:

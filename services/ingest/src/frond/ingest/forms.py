@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+import time
 from collections.abc import AsyncIterator, Collection
 from typing import Final, Literal
 
@@ -95,15 +96,18 @@ class Receiver:
         self._slots = asyncio.Semaphore(_FINISHING)
         self._field: str | None = None
         self._value = bytearray()
+        self._marked_until = 0.0
 
     async def receive(self, boundary: bytes, body: AsyncIterator[bytes]) -> Received:
         """Read the body to its end. Raises Refused; nothing is left in the store then."""
         form = FormReader(boundary)
         if self.keep:
-            await self.ingest.store.put(places.receiving(self.upload_id), b"", "text/plain")
+            await self._mark()
             crash_point("ingest.form-marked")
         try:
             async for piece in body:
+                if self.keep and time.monotonic() >= self._marked_until:
+                    await self._mark()
                 for step in form.feed(piece):
                     if isinstance(step, PartBegan):
                         self._begin(step)
@@ -117,6 +121,11 @@ class Receiver:
             await self.forget()
             raise
         return self._received(sums)
+
+    async def _mark(self) -> None:
+        # as old as the sweeper removes, a form may still be coming in
+        self._marked_until = time.monotonic() + self.ingest.settings.abandoned_seconds / 4
+        await self.ingest.store.put(places.receiving(self.upload_id), b"", "text/plain")
 
     def _begin(self, part: PartBegan) -> None:
         if part.filename is None:

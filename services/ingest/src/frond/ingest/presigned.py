@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -10,7 +11,9 @@ from typing import Final
 from minio.datatypes import Part
 from pydantic import BaseModel
 
+from frond.contracts import keys
 from frond.contracts.errors import ObjectMissing, StoreUnavailable
+from frond.contracts.ids import image_id
 from frond.contracts.reasons import Reason
 from frond.ingest import places
 from frond.ingest.context import Ingest, age
@@ -54,20 +57,37 @@ async def forget(ingest: Ingest, job_id: str, upload_id: str) -> None:
 
 
 async def give_up(ingest: Ingest, prefix: str = places.PARTS, older_than: float = 0.0) -> int:
-    """Drop uploads that were not completed, with their parts; returns how many."""
+    """Drop uploads that were not completed, with their parts; returns how many.
+
+    ``older_than``: seconds; then what was said of an object stays that is there and nobody's image yet:
+    whoever comes again to complete it is told whether it fits.
+    """
     count = 0
     async for found in ingest.store.list(prefix):
         if age(found) < older_than:
             continue
         try:
             coming = Coming.model_validate_json(await ingest.store.get(found.key))
+        except ObjectMissing:
+            continue  # completed
+        with contextlib.suppress(ObjectMissing):  # joined, or dropped by another process
             await _abort(ingest.store, coming)
             crash_point("ingest.parts-dropped")
-        except ObjectMissing:
-            pass  # completed, or dropped by another process
+        if older_than and await _waits(ingest, found.key, coming):
+            continue
         await ingest.store.delete(found.key)
         count += 1
     return count
+
+
+async def _waits(ingest: Ingest, note_key: str, coming: Coming) -> bool:
+    """Whether the object was made, and whoever did so died before it was recorded, in a job that goes on."""
+    job_id = note_key.removeprefix(places.PARTS).partition("/")[0]
+    record = keys.job_input_record(job_id, image_id(job_id, ingest.store.uri(coming.key)))
+    if not await ingest.store.exists(coming.key):
+        return False
+    over = [await ingest.store.exists(key) for key in (record, keys.job_completed(job_id))]
+    return not any(over)
 
 
 async def _abort(store: ObjectStore, coming: Coming) -> None:

@@ -109,11 +109,11 @@ async def _take_turn(ingest: Ingest, job_id: str, round_: str, known: Sequence[D
             await _promise(ingest, pending)
         begun = sent or age(await ingest.store.stat(key)) > _LEASE_S
         if not begun or not all(d.final for d in sent):
+            # no Retry-After: a round whose receiver is away takes hours
             raise Refused(
                 Reason.CONFLICT,
                 f"The webhooks of job {job_id!r} are being sent once more already. "
                 "Look at /webhooks, and ask again when that has ended.",
-                headers={"Retry-After": "30"},
             )
     raise Refused(
         Reason.TOO_MANY,

@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, FailFast, Field
 
 from frond.contracts import keys
+from frond.contracts.errors import ObjectMissing
 from frond.contracts.reasons import Reason
 from frond.ingest import desk, intake, names, presigned, views
 from frond.ingest.auth import who_asks
@@ -25,6 +26,7 @@ from frond.ingest.routes.bodies import Body
 from frond.ingest.routes.images import Added, added
 from frond.ingest.tracing import traceparent
 from frond.runtime import crash_point
+from frond.store.client import Stat
 
 router = APIRouter(
     tags=["images"],
@@ -90,12 +92,20 @@ async def complete_multipart(
     try:
         # the name is taken first: nobody else's bytes under it can be replaced
         await intake.claim(ingest, job_id, [mine], room)
-        new = not await ingest.store.exists(key) and await _finish(
-            ingest, job_id, mine, key, body, room
-        )
-        found = await ingest.store.stat(key)
+        # before the object is looked at: whoever completes it, too, deletes a misfit before it forgets
+        # what was said, and records what fits
         said = await presigned.noted(ingest, job_id, key, body.upload_id)
+        new = not await ingest.store.exists(key) and await _finish(
+            ingest, job_id, mine, key, said, body, room
+        )
+        if said is None and not await intake.recorded(ingest, job_id, mine):
+            raise presigned.no_such_upload()
+        found = await _stat(ingest, key)
         if said is not None and found.size != said.size:
+            held = await intake.claimed(ingest, job_id, name)
+            if held is None or held.mark != mark:
+                # another request did what follows: what lies there now was completed since
+                raise presigned.no_such_upload()
             await ingest.store.delete(key)
             crash_point("ingest.misfit-deleted")
             await intake.release(ingest, job_id, mine, room)
@@ -116,6 +126,14 @@ async def complete_multipart(
     return JSONResponse(answer.model_dump(mode="json"), 201 if new else 200)
 
 
+async def _stat(ingest: Ingest, key: str) -> Stat:
+    try:
+        return await ingest.store.stat(key)
+    except ObjectMissing:
+        # another request has just found that it does not fit
+        raise presigned.no_such_upload() from None
+
+
 def _other_size(size: int, said: int, limit: int) -> Refused:
     if size > limit:
         return Refused(Reason.TOO_LARGE, f"An image may have {limit} bytes here, not {size}.")
@@ -127,12 +145,18 @@ def _other_size(size: int, said: int, limit: int) -> Refused:
 
 
 async def _finish(
-    ingest: Ingest, job_id: str, file: File, key: str, body: CompleteMultipart, room: Room
+    ingest: Ingest,
+    job_id: str,
+    file: File,
+    key: str,
+    said: presigned.Coming | None,
+    body: CompleteMultipart,
+    room: Room,
 ) -> bool:
     """Make the object of its parts; False: another request has just done so."""
     parts = [(p.number, p.etag) for p in body.parts]
     try:
-        if await presigned.noted(ingest, job_id, key, body.upload_id) is None:
+        if said is None:
             # nothing tells how large it may be; or another request has just completed it
             raise presigned.no_such_upload()
         await finish_parts(ingest.store, key, body.upload_id, parts)
@@ -169,8 +193,6 @@ async def begin_multipart(
             Reason.CONFLICT, f"{name!r} is in job {job_id!r} already. Choose another name."
         )
     (await make_room(ingest, job_id, [name])).leave()
-    # these bytes do not come by here
-    ingest.rates.charge(who_asks(request).subject, body.size)
     size = max(body.part_size, -(-body.size // _PARTS_SIGNED))
     key = keys.job_upload(job_id, name)
     expires = timedelta(seconds=settings.presign_seconds)
@@ -182,6 +204,8 @@ async def begin_multipart(
     coming = presigned.Coming(key=key, upload_id=upload_id, size=body.size)
     await presigned.note(ingest, job_id, coming)
     crash_point("ingest.parts-noted")
+    # these bytes do not come by here; what could not begin costs its sender none
+    ingest.rates.charge(who_asks(request).subject, body.size)
     return MultipartBegun(
         upload_id=upload_id, part_size=size, part_urls=urls,
         complete=f"{views.base(request)}/jobs/{job_id}/images/{quote(name)}/multipart/complete",
