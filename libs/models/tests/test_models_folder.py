@@ -61,6 +61,21 @@ def test_bad_manifests_are_refused_in_plain_words(text: str, words: str) -> None
     assert e.value.reason is Reason.BAD_MODEL
 
 
+def test_classes_that_no_class_raster_has_room_for_are_refused() -> None:
+    """Of a segmentation: before anything is run or pushed, as masks would be at the end. Boxes may
+    be of any number of classes."""
+    areas = "\ntask: segmentation\n"
+
+    def of(count: int) -> str:
+        return GOOD.replace("[palm]", f"[{', '.join(f'c{n}' for n in range(count))}]")
+
+    assert len(parse_manifest((of(254) + areas).encode()).classes) == 254
+    assert len(parse_manifest(of(255).encode()).classes) == 255
+    with pytest.raises(ModelRejected, match="255 classes; a class raster has room for 254") as e:
+        parse_manifest((of(255) + areas).encode())
+    assert e.value.reason is Reason.BAD_MODEL
+
+
 def test_bytes_that_are_no_text_are_refused() -> None:
     """A binary file in model.yaml's place."""
     with pytest.raises(ModelRejected, match="not YAML"):

@@ -12,13 +12,14 @@ from typing import Final, Self
 import numpy as np
 import pyarrow as pa
 
+from frond.contracts.classraster import check_room
 from frond.contracts.errors import ModelRejected
 from frond.contracts.ids import chunk_id
 from frond.contracts.modelspec import MIN_AREA, ModelManifest
 from frond.contracts.plan import ImagePlan
 from frond.contracts.reasons import Reason
 from frond.masks import table
-from frond.masks.blend import MOST_CLASSES, NODATA, SCORE_STEPS, Rule, blended
+from frond.masks.blend import NODATA, SCORE_STEPS, Rule, blended
 from frond.masks.codec import MaskFile, Planes
 from frond.masks.cog import ClassRaster
 from frond.masks.outlines import Outlines, outlines
@@ -99,17 +100,11 @@ def rule_of(plan: ImagePlan, manifest: ModelManifest) -> Rule:
     Raises:
         ModelRejected: there are more classes than a byte can name.
     """
-    count = len(manifest.classes)
-    if count > MOST_CLASSES:
-        raise ModelRejected(
-            Reason.BAD_MODEL,
-            f"The model {manifest.name} has {count} classes; a class raster has room for "
-            f"{MOST_CLASSES}.",
-        )
+    check_room(manifest)
     over = plan.thresholds.score
     score = manifest.thresholds.score if over is None else over
     background = manifest.decoder.params.get("background") is not None
-    return Rule(count, round(score * SCORE_STEPS), background)
+    return Rule(len(manifest.classes), round(score * SCORE_STEPS), background)
 
 
 def min_area_of(manifest: ModelManifest) -> int:

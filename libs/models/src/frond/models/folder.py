@@ -13,6 +13,7 @@ from typing import Any, Final
 import yaml
 from pydantic import ValidationError
 
+from frond.contracts.classraster import check_room
 from frond.contracts.errors import ModelRejected
 from frond.contracts.modelspec import ModelManifest
 from frond.contracts.reasons import Reason
@@ -105,7 +106,8 @@ def parse_manifest(text: bytes) -> ModelManifest:
     """A manifest from the bytes of ``model.yaml``.
 
     Raises:
-        ModelRejected: BAD_MODEL: no YAML, a field that is missing, unknown or out of range.
+        ModelRejected: BAD_MODEL: no YAML, a field that is missing, unknown or out of range, or
+            more classes than a segmentation may have.
     """
     if len(text) > _MAX_MANIFEST_BYTES:
         raise bad_model(f"{MANIFEST_FILE} has {len(text)} bytes; {_MAX_MANIFEST_BYTES} are enough.")
@@ -123,6 +125,9 @@ def parse_manifest(text: bytes) -> ModelManifest:
     except ValidationError as e:
         raise bad_model(f"{MANIFEST_FILE}: {_field_words(e)}") from None
     _check_normalization(manifest)
+    if manifest.task == "segmentation":
+        # here, not where masks are made: every window would have been run by then
+        check_room(manifest)
     return manifest
 
 
