@@ -17,6 +17,7 @@ from frond.contracts.classraster import check_room
 from frond.contracts.errors import ModelRejected
 from frond.contracts.modelspec import ModelManifest
 from frond.contracts.reasons import Reason
+from frond.contracts.weights import hidden_weights
 
 MODEL_FILE: Final = "model.onnx"
 MANIFEST_FILE: Final = "model.yaml"
@@ -36,14 +37,18 @@ def folder_files(folder: Path) -> list[str]:
 
     Raises:
         ModelRejected: there is no folder, no ``model.yaml`` in it, neither ``model.onnx`` nor the
-            name of a server, or both, or it holds a symbolic link.
+            name of a server, or both, or it holds a symbolic link, or the graph keeps weights in a
+            hidden file.
     """
     if not folder.is_dir():
         raise bad_model(f"{folder} is no folder. A model is a folder of model.onnx and model.yaml.")
     names: list[str] = []
+    hidden: list[str] = []
     for path in folder.rglob("*"):
         relative = path.relative_to(folder)
         if any(part.startswith(".") for part in relative.parts):
+            if path.is_file():
+                hidden.append(relative.as_posix())
             continue
         if path.is_symlink():
             raise bad_model(
@@ -61,6 +66,8 @@ def folder_files(folder: Path) -> list[str]:
             f"{folder} has a {MODEL_FILE}, and its {MANIFEST_FILE} names a server. Take one of them "
             "out, so that it is clear which one runs."
         )
+    if MODEL_FILE in names and (lost := hidden_weights(folder / MODEL_FILE, hidden)):
+        raise bad_model(lost)
     return sorted(names)
 
 
