@@ -87,9 +87,9 @@ def build(
         out.finish()
     regions = tracer.finish()
     polygons = folder / POLYGONS_FILE
-    _write(polygons, regions, plan)
+    written = _write(polygons, regions, plan)
     return Built(
-        raster, polygons, len(regions), tuple(counts[1 : rule.classes + 1].tolist()),
+        raster, polygons, written, tuple(counts[1 : rule.classes + 1].tolist()),
         int(counts[0]), int(counts[NODATA]),
     )  # fmt: skip
 
@@ -177,8 +177,8 @@ class Chunks:
         return file.planes(window)
 
 
-def _write(path: Path, regions: Regions, plan: ImagePlan) -> None:
-    """The regions as polygons in raster pixels, some at a time."""
+def _write(path: Path, regions: Regions, plan: ImagePlan) -> int:
+    """The regions as polygons in raster pixels, some at a time; returns how many there are."""
     about = {
         "image_id": plan.image_id,
         "plan_digest": plan.plan_digest,
@@ -187,8 +187,9 @@ def _write(path: Path, regions: Regions, plan: ImagePlan) -> None:
     }
     partial = path.with_name(path.name + ".partial")
     with pa.OSFile(str(partial), "wb") as sink:
-        table.write(sink, _polygons(regions, plan), about)
+        written = table.write(sink, _polygons(regions, plan), about)
     partial.replace(path)
+    return written
 
 
 def _polygons(regions: Regions, plan: ImagePlan) -> Iterator[Polygons]:
@@ -198,7 +199,7 @@ def _polygons(regions: Regions, plan: ImagePlan) -> Iterator[Polygons]:
     for part in outlines(regions.keys, regions.bits):
         stop = start + len(part.polygons) - 1
         points = _points(part, plan)
-        yield Polygons(
+        found = Polygons(
             points=points,
             rings=part.rings,
             polygons=part.polygons,
@@ -206,6 +207,8 @@ def _polygons(regions: Regions, plan: ImagePlan) -> Iterator[Polygons]:
             scores=scores[start:stop],
             areas=_areas(points, part),
         )
+        # of the last scaled row and column less than a step of the lattice may lie in the raster
+        yield found.where(found.areas > 0)
         start = stop
 
 
