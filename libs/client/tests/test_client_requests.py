@@ -202,6 +202,25 @@ def test_a_page_in_place_of_an_answer(
             ask(client, rasters[0])
 
 
+def test_a_model_is_not_pushed_without_its_weights(
+    client: Client, service: Any, tmp_path: Path
+) -> None:
+    """Hidden files stay here: where the graph keeps weights in one, nothing is sent. A word in its
+    metadata, or a file that only looks so, is no such name."""
+    entry = b"\x0a\x08location\x12\x06"
+    (tmp_path / "model.yaml").write_text("name: m")
+    (tmp_path / ".w.bin").write_bytes(b"weights")
+    (tmp_path / "model.onnx").write_bytes(b"\x0a\x02" + entry + b".w.bin\x10")
+    with pytest.raises(FrondClientError, match=r"keeps weights in '\.w\.bin', a hidden file"):
+        client.registry.push(tmp_path)
+    assert not service.seen
+    service.trouble = lambda _: httpx.Response(200, json={"name": "m"})
+    for graph in (b"", entry, entry + b"Berlin", b".w.bin"):
+        (tmp_path / "model.onnx").write_bytes(graph)
+        assert client.registry.push(tmp_path) == {"name": "m"}
+    assert not any(b"weights" in r.content for r in service.seen)
+
+
 def test_a_refused_file_is_named(client: Client, service: Any, rasters: list[Path]) -> None:
     """The error names the file; nothing is sealed."""
 

@@ -155,6 +155,32 @@ def test_areas_are_of_what_lies_in_the_raster(tmp_path: Path, scale: float) -> N
     assert polygons.areas.sum() == pytest.approx(width * height - hole, rel=1e-12)
 
 
+def test_what_lies_beyond_the_raster_is_no_polygon(tmp_path: Path) -> None:
+    """A region of the last scaled column alone, of which the raster has less than a step of the lattice:
+    it has no area, and is not counted; the others keep their holes."""
+    scale = 0.5000005
+    grid = WindowGrid(width=501, height=51, size=64, margin=8, scale=scale)
+    mask = np.ones((grid.height, grid.width), np.uint8)
+    mask[4:12, 6:20] = 0
+    mask[:20, -1] = 2
+    mask[30:40, 100:120] = 2
+    chunks = list(grid.blocks(4))
+    plan = plan_of(grid, chunks=len(chunks), windows_per_chunk=4)
+    source = plan.source.model_copy(update={"width": 1000, "height": 100})
+    plan = plan.model_copy(update={"source": source})
+    put_chunks(tmp_path, plan, chunks, cut(certain(mask, 2), grid))
+    built = build(tmp_path, plan, manifest_of(2, min_area=1))
+    _, polygons = read(built)
+    assert built.regions == len(polygons) == 2
+    assert built.pixels[1] == 20 + 200
+    shapes = [
+        shapely.Polygon(polygons.exterior(k), polygons.holes(k)) for k in range(len(polygons))
+    ]
+    assert [len(s.interiors) for s in shapes] == [2, 0]
+    assert polygons.classes.tolist() == [0, 1]
+    assert polygons.areas.tolist() == pytest.approx([s.area for s in shapes], rel=1e-12)
+
+
 @pytest.mark.parametrize("code", [4326, None])
 def test_control_points_are_kept(tmp_path: Path, code: int | None) -> None:
     """A raster that is placed by GCPs gives a class raster that is, at its own scale; a CRS they

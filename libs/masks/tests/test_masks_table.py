@@ -61,6 +61,18 @@ def test_what_is_written_is_read(seed: int, n: int, start: int, stop: int) -> No
         assert len(part.holes(k)) == len(polygons.holes(start + k)) == len(part.holes(k))
 
 
+def test_rows_are_taken_by_a_mask() -> None:
+    """Each with its rings and holes, as when it is taken alone."""
+    polygons = drawn(7, 9)
+    keep = np.array([n % 3 != 1 for n in range(9)])
+    kept = polygons.where(keep)
+    for row, n in enumerate(np.flatnonzero(keep)):
+        assert_same(kept.take(slice(row, row + 1)), polygons.take(slice(n, n + 1)))
+    assert len(kept) == keep.sum()
+    assert polygons.where(np.ones(9, bool)) is polygons
+    assert_same(polygons.where(np.zeros(9, bool)), Polygons.empty())
+
+
 def test_boxes_are_around_the_points() -> None:
     """Also of a polygon whose rings are many, and of none."""
     polygons = drawn(4, 7)

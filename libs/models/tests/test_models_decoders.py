@@ -366,6 +366,19 @@ def test_yolo_takes_the_rows_turned_as_well() -> None:
     np.testing.assert_allclose(found.boxes, [[10, 10, 40, 40]])
 
 
+@pytest.mark.parametrize("case", ["yolo-end2end", "yolo-end2end-centres"])
+def test_unused_rows_of_an_end_to_end_graph_are_no_finds(case: str) -> None:
+    """Rows without area may name class -1, also for a job that takes every score; with area they
+    may not."""
+    outputs = CASES[case].make([[((10, 10, 40, 40), 0.9, 1)]])
+    outputs["output0"][0, 1:, 5] = -1
+    (found,) = detections_of(CASES[case].read(outputs, ModelThresholds(score=0)))
+    np.testing.assert_allclose(found.boxes, [[10, 10, 40, 40]], atol=0.01)
+    outputs["output0"][0, 1, :4] = outputs["output0"][0, 0, :4]
+    with pytest.raises(ModelRejected, match="class -1"):
+        CASES[case].read(outputs, ModelThresholds(score=0))
+
+
 def test_a_plateau_is_one_peak() -> None:
     """Equal neighbours do not become a detection each."""
     outputs = centerpoint([[]])

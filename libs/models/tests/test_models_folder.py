@@ -5,11 +5,16 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import onnx
+import onnxruntime as ort
 import pytest
+from model_graphs import planes, planted
 
 from frond.contracts.errors import ModelRejected
 from frond.contracts.reasons import Reason
+from frond.models.check import check
 from frond.models.folder import folder_digest, load_manifest, parse_manifest
+from frond.models.guess import write_folder
 from frond.models.testing import blob_model
 
 GOOD = """
@@ -61,6 +66,21 @@ def test_bad_manifests_are_refused_in_plain_words(text: str, words: str) -> None
     assert e.value.reason is Reason.BAD_MODEL
 
 
+def test_classes_that_no_class_raster_has_room_for_are_refused() -> None:
+    """Of a segmentation: before anything is run or pushed, as masks would be at the end. Boxes may
+    be of any number of classes."""
+    areas = "\ntask: segmentation\n"
+
+    def of(count: int) -> str:
+        return GOOD.replace("[palm]", f"[{', '.join(f'c{n}' for n in range(count))}]")
+
+    assert len(parse_manifest((of(254) + areas).encode()).classes) == 254
+    assert len(parse_manifest(of(255).encode()).classes) == 255
+    with pytest.raises(ModelRejected, match="255 classes; a class raster has room for 254") as e:
+        parse_manifest((of(255) + areas).encode())
+    assert e.value.reason is Reason.BAD_MODEL
+
+
 def test_bytes_that_are_no_text_are_refused() -> None:
     """A binary file in model.yaml's place."""
     with pytest.raises(ModelRejected, match="not YAML"):
@@ -81,6 +101,33 @@ def test_links_are_refused(tmp_path: Path) -> None:
     folder = blob_model(tmp_path / "m")
     (folder / "secrets").symlink_to("/etc/hostname")
     with pytest.raises(ModelRejected, match="symbolic link"):
+        folder_digest(folder)
+
+
+@pytest.mark.parametrize("hidden", [".w.bin", ".parts/w.bin", "./.w.bin", f".{'w' * 200}"])
+def test_weights_in_a_hidden_file_are_refused(tmp_path: Path, hidden: str) -> None:
+    """ONNX Runtime reads them here, and the model would go without them. Other hidden files are
+    nobody's concern."""
+    folder = tmp_path / "m"
+    write_folder(planted(tmp_path / "m.onnx", {"y": planes(3)}), folder)
+    path = folder / "model.onnx"
+    onnx.save_model(
+        onnx.load(str(path)), str(path), save_as_external_data=True, location="w.bin",
+        size_threshold=64,
+    )  # fmt: skip
+    (folder / ".DS_Store").write_bytes(b"w.bin")
+    assert check(folder).fits
+    model = onnx.load(str(path), load_external_data=False)
+    (folder / hidden).parent.mkdir(exist_ok=True)
+    (folder / "w.bin").rename(folder / hidden)
+    for tensor in model.graph.initializer:
+        for entry in tensor.external_data:
+            entry.value = entry.value.replace("w.bin", hidden)
+    path.write_bytes(model.SerializeToString())
+    ort.InferenceSession(str(path))
+    said = [f.text for f in check(folder).findings]
+    assert len(said) == 1 and "a hidden file" in said[0] and hidden.strip("./")[:20] in said[0]
+    with pytest.raises(ModelRejected, match="would be lost"):
         folder_digest(folder)
 
 

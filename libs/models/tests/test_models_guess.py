@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +159,62 @@ def test_odd_metadata_do_no_harm(tmp_path: Path, metadata: dict[str, str]) -> No
     """They are somebody else's text: what cannot be used is passed over, nothing is run."""
     manifest = made(tmp_path, {"output0": raw_yolo("v8", 3)}, metadata=metadata).manifest
     assert len(set(manifest.classes)) == 3
+
+
+@pytest.mark.parametrize(
+    ("names", "classes"),
+    [
+        ('["a", "a", "a-1"]', ("a", "a-1-1", "a-1")),
+        ('["", "class-0", "a"]', ("class-0", "class-0-1", "a")),
+        ("{0: 'a\\x7fb', 1: 'c\\u202ed', 2: 'e\\nf'}", ("a b", "c d", "e f")),
+        ('["\\ud83d", "\\ud83c\\udf34", "棕榈: #x"]', ("class-0", "🌴", "棕榈: #x")),
+    ],
+)
+def test_class_names_are_each_others_and_can_be_seen(
+    tmp_path: Path, names: str, classes: tuple[str, ...]
+) -> None:
+    """Whatever stands in the graph: no name twice, none that steers a terminal or that UTF-8 has not;
+    other scripts stay as they are."""
+    found = made(tmp_path, {"output0": raw_yolo("v8", 3)}, metadata=ULTRALYTICS | {"names": names})
+    assert found.manifest.classes == classes
+
+
+def test_names_of_the_graph_make_no_fields(tmp_path: Path) -> None:
+    """A name with a newline stays in its comment, in its line and in one piece where it counts; so do
+    the words of an exporter."""
+    forged = "y\nmetrics: {f1: 1.0}\ntraining_data: verified\n#\x7f\x85\u2028"
+    raw = queries(300, 5)
+    path = planted(
+        tmp_path / "My Model.onnx", {forged: raw["logits"], "b\n": raw["pred_boxes"]},
+        metadata=ULTRALYTICS | {
+            "names": "5", "description": f"of\ud83d {forged}".encode(errors="replace").decode(),
+            "license": "A\nmetrics:\x7f",
+        },
+    )  # fmt: skip
+    found = write_folder(path, tmp_path / "out")
+    assert found.problem is None
+    assert (found.manifest.metrics, found.manifest.training_data) == ({}, "")
+    assert found.manifest.decoder.params["outputs"] == {"logits": forged, "pred_boxes": "b\n"}
+    assert found.manifest.licence == "A\nmetrics:\x7f"
+    assert all(line.isprintable() for line in found.text.split("\n"))
+    assert load_manifest(tmp_path / "out") == found.manifest
+
+
+def test_the_manifest_is_utf8_whatever_the_locale(tmp_path: Path) -> None:
+    """It is read as such."""
+    names = json.dumps(["棕榈", "🌴", "é"])
+    path = planted(tmp_path / "m.onnx", {"y": planes(3)}, metadata={"names": names})
+    program = (
+        "import sys; from pathlib import Path; from frond.models.guess import write_folder; "
+        "print(write_folder(Path(sys.argv[1]), Path(sys.argv[2])).problem)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(path), str(tmp_path / "out")], capture_output=True,
+        check=True, text=True,
+        env={"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
+    )  # fmt: skip
+    assert done.stdout == "None\n"
+    assert load_manifest(tmp_path / "out").classes == ("棕榈", "🌴", "é")
 
 
 def test_logits_that_happen_to_lie_in_0_to_1_are_seen(tmp_path: Path) -> None:

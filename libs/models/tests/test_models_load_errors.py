@@ -91,6 +91,19 @@ def test_weights_that_are_not_there_are_named(tmp_path: Path) -> None:
     assert "not there: weights.bin. Put that file" in refused(graph)
 
 
+@pytest.mark.parametrize("where", ["/srv/weights.bin", "../weights.bin"])
+def test_weights_outside_of_the_folder_are_told_as_such(tmp_path: Path, where: str) -> None:
+    """Where they have to lie, without ONNX Runtime's words for it."""
+    graph = convolution(tmp_path / "in", "net.onnx", "weights.bin")
+    (tmp_path / "in" / "weights.bin").rename(tmp_path / "weights.bin")
+    model = onnx.load(str(graph), load_external_data=False)
+    model.graph.initializer[0].external_data[0].value = where
+    graph.write_bytes(model.SerializeToString())
+    said = refused(graph)
+    assert "in the folder of net.onnx: not at an absolute path, not through .." in said
+    assert "validation" not in said
+
+
 def test_weights_come_along_whatever_the_graph_is_called(tmp_path: Path) -> None:
     """Brackets in a name are brackets, not a pattern."""
     graph = convolution(tmp_path / "in", "net [1].onnx", "net [1].onnx.data")

@@ -13,6 +13,7 @@ import httpx
 from frond.client.errors import FrondClientError
 from frond.client.http import checked, object_of
 from frond.client.transfer import fetch
+from frond.contracts.weights import hidden_weights
 
 T = TypeVar("T")
 _CONNECT_S, _STORED_S = 30.0, 3600.0
@@ -56,16 +57,19 @@ class ModelRegistry:
 
         Args:
             alias: to point at it; None: none.
+
+        Raises:
+            FrondClientError: there is nothing to store, or the graph's weights would not be.
         """
         root = Path(folder)
-        names = [
-            p.relative_to(root).as_posix()
-            for p in sorted(root.rglob("*"))
-            if p.is_file() and not any(part.startswith(".") for part in p.relative_to(root).parts)
-        ]
+        there = [p.relative_to(root) for p in sorted(root.rglob("*")) if p.is_file()]
+        hidden = {p.as_posix() for p in there if any(part.startswith(".") for part in p.parts)}
+        names = [p.as_posix() for p in there if p.as_posix() not in hidden]
         if not names:
             raise FrondClientError(f"{root} holds no files. A model is a folder of model.onnx and "
                                    "model.yaml.")  # fmt: skip
+        if "model.onnx" in names and (lost := hidden_weights(root / "model.onnx", hidden)):
+            raise FrondClientError(f"{root}: {lost}")
 
         def once() -> dict[str, Any]:
             with ExitStack() as stack:

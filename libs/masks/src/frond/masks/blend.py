@@ -15,14 +15,14 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from frond.contracts.classraster import MOST_CLASSES
 from frond.contracts.plan import WindowGrid
 from frond.masks.codec import Planes
 
 UNCLASSIFIED: Final = 0
 """Value of a pixel that means something and is of no class."""
-NODATA: Final = 255
+NODATA: Final = MOST_CLASSES + 1
 """Value of a pixel that means nothing in every window that sees it."""
-MOST_CLASSES: Final = NODATA - 1
 
 SCORE_STEPS: Final = 1_000_000
 # two windows' ramps add up to at most 256 · 255 then, which 16 bits hold

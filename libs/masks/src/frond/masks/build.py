@@ -12,13 +12,14 @@ from typing import Final, Self
 import numpy as np
 import pyarrow as pa
 
+from frond.contracts.classraster import check_room
 from frond.contracts.errors import ModelRejected
 from frond.contracts.ids import chunk_id
 from frond.contracts.modelspec import MIN_AREA, ModelManifest
 from frond.contracts.plan import ImagePlan
 from frond.contracts.reasons import Reason
 from frond.masks import table
-from frond.masks.blend import MOST_CLASSES, NODATA, SCORE_STEPS, Rule, blended
+from frond.masks.blend import NODATA, SCORE_STEPS, Rule, blended
 from frond.masks.codec import MaskFile, Planes
 from frond.masks.cog import ClassRaster
 from frond.masks.outlines import Outlines, outlines
@@ -86,9 +87,9 @@ def build(
         out.finish()
     regions = tracer.finish()
     polygons = folder / POLYGONS_FILE
-    _write(polygons, regions, plan)
+    written = _write(polygons, regions, plan)
     return Built(
-        raster, polygons, len(regions), tuple(counts[1 : rule.classes + 1].tolist()),
+        raster, polygons, written, tuple(counts[1 : rule.classes + 1].tolist()),
         int(counts[0]), int(counts[NODATA]),
     )  # fmt: skip
 
@@ -99,17 +100,11 @@ def rule_of(plan: ImagePlan, manifest: ModelManifest) -> Rule:
     Raises:
         ModelRejected: there are more classes than a byte can name.
     """
-    count = len(manifest.classes)
-    if count > MOST_CLASSES:
-        raise ModelRejected(
-            Reason.BAD_MODEL,
-            f"The model {manifest.name} has {count} classes; a class raster has room for "
-            f"{MOST_CLASSES}.",
-        )
+    check_room(manifest)
     over = plan.thresholds.score
     score = manifest.thresholds.score if over is None else over
     background = manifest.decoder.params.get("background") is not None
-    return Rule(count, round(score * SCORE_STEPS), background)
+    return Rule(len(manifest.classes), round(score * SCORE_STEPS), background)
 
 
 def min_area_of(manifest: ModelManifest) -> int:
@@ -182,8 +177,8 @@ class Chunks:
         return file.planes(window)
 
 
-def _write(path: Path, regions: Regions, plan: ImagePlan) -> None:
-    """The regions as polygons in raster pixels, some at a time."""
+def _write(path: Path, regions: Regions, plan: ImagePlan) -> int:
+    """The regions as polygons in raster pixels, some at a time; returns how many there are."""
     about = {
         "image_id": plan.image_id,
         "plan_digest": plan.plan_digest,
@@ -192,8 +187,9 @@ def _write(path: Path, regions: Regions, plan: ImagePlan) -> None:
     }
     partial = path.with_name(path.name + ".partial")
     with pa.OSFile(str(partial), "wb") as sink:
-        table.write(sink, _polygons(regions, plan), about)
+        written = table.write(sink, _polygons(regions, plan), about)
     partial.replace(path)
+    return written
 
 
 def _polygons(regions: Regions, plan: ImagePlan) -> Iterator[Polygons]:
@@ -203,7 +199,7 @@ def _polygons(regions: Regions, plan: ImagePlan) -> Iterator[Polygons]:
     for part in outlines(regions.keys, regions.bits):
         stop = start + len(part.polygons) - 1
         points = _points(part, plan)
-        yield Polygons(
+        found = Polygons(
             points=points,
             rings=part.rings,
             polygons=part.polygons,
@@ -211,6 +207,8 @@ def _polygons(regions: Regions, plan: ImagePlan) -> Iterator[Polygons]:
             scores=scores[start:stop],
             areas=_areas(points, part),
         )
+        # of the last scaled row and column less than a step of the lattice may lie in the raster
+        yield found.where(found.areas > 0)
         start = stop
 
 

@@ -112,6 +112,21 @@ class Polygons:
         row = _place(first[:, 1] + 0.5, grid.rows, grid.height, grid)
         return row * grid.cols + col
 
+    def where(self, keep: npt.NDArray[np.bool_]) -> Polygons:
+        """Those rows; the points are copied unless it is all of them."""
+        if keep.all():
+            return self
+        rings, points = np.diff(self.polygons), np.diff(self.rings)
+        of_rings = np.repeat(keep, rings)
+        return Polygons(
+            points=self.points[np.repeat(of_rings, points)],
+            rings=np.append(0, np.cumsum(points[of_rings])),
+            polygons=np.append(0, np.cumsum(rings[keep])),
+            classes=self.classes[keep],
+            scores=self.scores[keep],
+            areas=self.areas[keep],
+        )
+
     def take(self, which: slice) -> Polygons:
         """Consecutive rows; the points are not copied."""
         start, stop, step = which.indices(len(self))
@@ -152,8 +167,9 @@ def to_ipc(polygons: Polygons, about: Mapping[str, str] | None = None) -> bytes:
     return bytes(sink.getvalue().to_pybytes())
 
 
-def write(sink: Any, parts: Iterable[Polygons], about: Mapping[str, str] | None = None) -> None:
-    """The same into an open Arrow stream, some rows at a time."""
+def write(sink: Any, parts: Iterable[Polygons], about: Mapping[str, str] | None = None) -> int:
+    """The same into an open Arrow stream, some rows at a time; returns how many there were."""
+    written = 0
     schema = pa.schema(
         [pa.field(name, kind, nullable=False) for name, kind in _FIELDS],
         metadata={k: str(v) for k, v in sorted((about or {}).items())},
@@ -164,6 +180,8 @@ def write(sink: Any, parts: Iterable[Polygons], about: Mapping[str, str] | None 
             for start in range(0, len(polygons), _ROWS_A_BATCH):
                 rows = polygons.take(slice(start, start + _ROWS_A_BATCH))
                 writer.write_batch(_batch(rows, schema))
+            written += len(polygons)
+    return written
 
 
 def _batch(rows: Polygons, schema: Any) -> Any:

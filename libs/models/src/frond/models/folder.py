@@ -13,9 +13,11 @@ from typing import Any, Final
 import yaml
 from pydantic import ValidationError
 
+from frond.contracts.classraster import check_room
 from frond.contracts.errors import ModelRejected
 from frond.contracts.modelspec import ModelManifest
 from frond.contracts.reasons import Reason
+from frond.contracts.weights import hidden_weights
 
 MODEL_FILE: Final = "model.onnx"
 MANIFEST_FILE: Final = "model.yaml"
@@ -35,14 +37,18 @@ def folder_files(folder: Path) -> list[str]:
 
     Raises:
         ModelRejected: there is no folder, no ``model.yaml`` in it, neither ``model.onnx`` nor the
-            name of a server, or both, or it holds a symbolic link.
+            name of a server, or both, or it holds a symbolic link, or the graph keeps weights in a
+            hidden file.
     """
     if not folder.is_dir():
         raise bad_model(f"{folder} is no folder. A model is a folder of model.onnx and model.yaml.")
     names: list[str] = []
+    hidden: list[str] = []
     for path in folder.rglob("*"):
         relative = path.relative_to(folder)
         if any(part.startswith(".") for part in relative.parts):
+            if path.is_file():
+                hidden.append(relative.as_posix())
             continue
         if path.is_symlink():
             raise bad_model(
@@ -60,6 +66,8 @@ def folder_files(folder: Path) -> list[str]:
             f"{folder} has a {MODEL_FILE}, and its {MANIFEST_FILE} names a server. Take one of them "
             "out, so that it is clear which one runs."
         )
+    if MODEL_FILE in names and (lost := hidden_weights(folder / MODEL_FILE, hidden)):
+        raise bad_model(lost)
     return sorted(names)
 
 
@@ -105,7 +113,8 @@ def parse_manifest(text: bytes) -> ModelManifest:
     """A manifest from the bytes of ``model.yaml``.
 
     Raises:
-        ModelRejected: BAD_MODEL: no YAML, a field that is missing, unknown or out of range.
+        ModelRejected: BAD_MODEL: no YAML, a field that is missing, unknown or out of range, or
+            more classes than a segmentation may have.
     """
     if len(text) > _MAX_MANIFEST_BYTES:
         raise bad_model(f"{MANIFEST_FILE} has {len(text)} bytes; {_MAX_MANIFEST_BYTES} are enough.")
@@ -123,6 +132,9 @@ def parse_manifest(text: bytes) -> ModelManifest:
     except ValidationError as e:
         raise bad_model(f"{MANIFEST_FILE}: {_field_words(e)}") from None
     _check_normalization(manifest)
+    if manifest.task == "segmentation":
+        # here, not where masks are made: every window would have been run by then
+        check_room(manifest)
     return manifest
 
 

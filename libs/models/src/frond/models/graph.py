@@ -18,11 +18,13 @@ from frond.contracts.modelspec import ServerSpec
 from frond.models.decoders.base import shape_words
 from frond.models.folder import bad_model
 from frond.models.load_errors import first_line
+from frond.models.oip import line
 from frond.models.remote import RemoteModel
 from frond.models.session import DTYPES, open_graph
 
 _SIZES: Final = (512, 640, 1024, 256, 224)
 _LONGEST: Final = 200_000
+_NAME: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,8 +246,15 @@ def _names(value: Any) -> tuple[str, ...]:
             value = [v for _, v in sorted((int(k), v) for k, v in value.items())]
     if not isinstance(value, list):
         return ()
-    names = [" ".join(str(v).split()) or f"class-{n}" for n, v in enumerate(value)]
-    return tuple(v if names.index(v) == n else f"{v}-{n}" for n, v in enumerate(names))
+    names = [line(str(v), _NAME) or f"class-{n}" for n, v in enumerate(value)]
+    taken, seen = set(names), set[str]()
+    for n, name in enumerate(names):
+        if name in seen:
+            while names[n] in taken:
+                names[n] += f"-{n}"
+            taken.add(names[n])
+        seen.add(name)
+    return tuple(names)
 
 
 def _whole(value: Any) -> int | None:

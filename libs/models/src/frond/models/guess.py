@@ -22,6 +22,7 @@ from frond.models.family import Family
 from frond.models.family import count as count_of
 from frond.models.folder import MANIFEST_FILE, MODEL_FILE, bad_model, parse_manifest
 from frond.models.graph import Graph, Port, batch_of, drawn
+from frond.models.oip import line
 from frond.models.session import DTYPES, ModelSession
 
 PLACEHOLDER: Final = "class-"
@@ -29,6 +30,8 @@ PLACEHOLDER: Final = "class-"
 
 _IMAGENET: Final = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 _PER_PIXEL: Final = 1 / 255
+_COMMENT: Final = 1000
+_DESCRIPTION: Final = 2000
 
 
 @dataclass(frozen=True)
@@ -146,7 +149,7 @@ def _check_free(folder: Path) -> None:
 
 
 def _written(found: Guess, folder: Path) -> Guess:
-    (folder / MANIFEST_FILE).write_text(found.text)
+    (folder / MANIFEST_FILE).write_text(found.text, encoding="utf-8")
     try:
         ModelSession(folder, providers=("CPUExecutionProvider",))
     except ModelRejected as e:
@@ -171,11 +174,23 @@ class _Sheet:
         """One line; ``field`` is its path, whose depth is its indent."""
         doubt = doubt or self.doubts.get(field, "")
         parts = field.split(".")
-        shown = f" {json.dumps(value, ensure_ascii=False)}" if value is not None else ""
-        said = f"  # FILL IN: {fill}" if fill else f"  # guess: {doubt}" if doubt else ""
-        self.lines.append(f"{'  ' * (len(parts) - 1)}{parts[-1]}:{shown}{said}")
+        shown = f" {_yaml(value)}" if value is not None else ""
+        said = f"FILL IN: {fill}" if fill else f"guess: {doubt}" if doubt else ""
+        comment = f"  {_comment(said)}" if said else ""
+        self.lines.append(f"{'  ' * (len(parts) - 1)}{parts[-1]}:{shown}{comment}")
         if doubt and not fill:
             self.guessed.append(field)
+
+
+def _comment(text: str) -> str:
+    """On one line, whatever names of the graph are in it: what follows a newline would be a field."""
+    return f"# {line(text, _COMMENT)}"
+
+
+def _yaml(value: Any) -> str:
+    """A value as YAML reads it back; what cannot be seen is escaped, halves of surrogates are lost."""
+    text = json.dumps(value, ensure_ascii=False).encode(errors="replace").decode()
+    return "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in text)
 
 
 def _one_input(graph: Graph) -> Port:
@@ -258,13 +273,13 @@ def _text(
     sheet.lines += [
         "# Made by `frond models init`. Lines marked `guess` may be wrong, those marked `FILL IN`",
         "# are yours to write. Then: frond models check FOLDER; frond models push FOLDER",
-        f"# The graph takes {'; '.join(map(str, graph.inputs))}",
-        f"# and gives {'; '.join(map(str, graph.outputs))}.",
+        _comment(f"The graph takes {'; '.join(map(str, graph.inputs))}"),
+        _comment(f"and gives {'; '.join(map(str, graph.outputs))}."),
     ]
     sheet.add("name", name)
     sheet.add("version", "1")
     sheet.add("task", family.task)
-    sheet.add("description", " ".join(told.description.split()))
+    sheet.add("description", line(told.description, _DESCRIPTION))
     if sheet.server:
         sheet.add("server", None)
     for key, value in sheet.server.items():
@@ -276,7 +291,7 @@ def _text(
     for key, value in family.params.items():
         sheet.add(f"decoder.params.{key}", value, family.doubts.get(key, ""))
     if "background" in family.doubts and "background" not in family.params:
-        sheet.lines.append(f"    # background: 0  # {family.doubts['background']}")
+        sheet.lines.append(f"    # background: 0  {_comment(family.doubts['background'])}")
     _classes(family, graph, sheet)
     sheet.add("bands", list(range(1, bands + 1)), "" if bands in (1, 3) else "in the file's order")
     sheet.add("input", None)
@@ -344,7 +359,7 @@ def _classes(family: Family, graph: Graph, sheet: _Sheet) -> None:
     fits = family.classes == len(names) if family.classes else len(names) >= family.at_least
     if names and fits:
         sheet.lines.append("classes:")
-        sheet.lines += [f"  - {json.dumps(n, ensure_ascii=False)}" for n in names]
+        sheet.lines += [f"  - {_yaml(n)}" for n in names]
         return
     count = family.classes or family.at_least
     why = "" if family.classes else "the graph does not show how many; "

@@ -10,6 +10,7 @@ from typing import Final
 _OPSET: Final = re.compile(r"Opset (\d+) is under development.* is till opset (\d+)", re.DOTALL)
 _IR: Final = re.compile(r"Unsupported model IR version: (\d+), max supported IR version: (\d+)")
 _WEIGHTS: Final = re.compile(r'External data path does not exist: "([^"]+)"')
+_OUTSIDE: Final = "External data path validation failed"
 _NO_GRAPH: Final = ("Protobuf parsing failed", "No graph was found in the protobuf")
 
 
@@ -31,6 +32,12 @@ def load_words(path: Path, error: BaseException | None) -> str:
         return (
             f"it keeps weights in a file that is not there: {os.path.relpath(found[1], path.parent)}. "
             f"Put that file, by this name, into the folder of {path.name}."
+        )
+    if _OUTSIDE in text:
+        return (
+            "it keeps weights in a file that ONNX Runtime does not read, as it has to lie in the "
+            f"folder of {path.name}: not at an absolute path, not through .., not behind a symbolic "
+            "link. Export it with its weights in a file beside it."
         )
     if any(words in text for words in _NO_GRAPH):
         return (

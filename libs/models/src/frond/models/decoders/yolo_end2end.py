@@ -45,11 +45,13 @@ class YoloEnd2End:
         suppress = bool(manifest.decoder.params.get("nms"))
         found = []
         for rows, s in zip(raw, scores, strict=True):
-            # unused rows are filled up with anything
-            keep = s >= thresholds.score
-            classes = check_classes(rows[keep, 5].astype(int), manifest)
-            boxes = rows[keep, :4]
+            boxes = rows[:, :4]
             if how == "centres":
                 boxes = from_centres(boxes * np.float32(manifest.input.size))
-            found.append(select(boxes, s[keep], classes, manifest, thresholds, suppress=suppress))
+            # unused rows are filled up with anything, class -1 among it, and a job may ask for score 0
+            keep = (s >= thresholds.score) & (boxes[:, :2] < boxes[:, 2:]).all(axis=1)
+            classes = check_classes(rows[keep, 5].astype(int), manifest)
+            found.append(
+                select(boxes[keep], s[keep], classes, manifest, thresholds, suppress=suppress)
+            )
         return found
