@@ -12,6 +12,9 @@ from frond.auth.bodies import Message, Receive
 from frond.contracts.errors import JobRejected
 from frond.contracts.reasons import Reason
 
+BODY = {"content-length": "2"}
+NO_BODY: dict[str, str] = {}
+
 
 def piece(more: bool) -> Message:
     return {"type": "http.request", "body": b"x", "more_body": more}
@@ -52,14 +55,14 @@ async def test_a_silent_body_is_given_up() -> None:
     """With an answer that clients try again at; what is done between the pieces is no silence, nor
     is waiting for the client's leaving once the body is whole."""
     bodies = Bodies(0, 0.2)
-    with bodies.of("a", sender(piece(True), piece(True))) as receive:
+    with bodies.of("a", BODY, sender(piece(True), piece(True))) as receive:
         await receive()
         await asyncio.sleep(0.5)
         await receive()
         with pytest.raises(JobRejected, match=r"0\.2 s .*again") as e:
             await asyncio.wait_for(receive(), 10)
         assert e.value.reason is Reason.UNAVAILABLE
-    with bodies.of("a", sender(piece(False))) as receive:
+    with bodies.of("a", BODY, sender(piece(False))) as receive:
         await receive()
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(receive(), 0.6)
@@ -69,10 +72,10 @@ async def test_bodies_count_while_they_come_in() -> None:
     """Neither before they are asked for, nor once they are whole or their request has ended."""
     bodies = Bodies(1, 60)
     with (
-        bodies.of("a", sender(piece(True), piece(False))) as first,
-        bodies.of("a", sender(piece(True))) as second,
-        bodies.of("a", sender(piece(True), piece(False))) as third,
-        bodies.of("b", sender(piece(True))) as other,
+        bodies.of("a", BODY, sender(piece(True), piece(False))) as first,
+        bodies.of("a", BODY, sender(piece(True))) as second,
+        bodies.of("a", BODY, sender(piece(True), piece(False))) as third,
+        bodies.of("b", BODY, sender(piece(True))) as other,
     ):
         await first()
         with pytest.raises(Throttled):
@@ -80,9 +83,9 @@ async def test_bodies_count_while_they_come_in() -> None:
         await other()
         await first()
         await third()
-    with bodies.of("a", sender(piece(True))) as left:
+    with bodies.of("a", BODY, sender(piece(True))) as left:
         await left()
-    with bodies.of("a", sender(piece(True))) as last:
+    with bodies.of("a", BODY, sender(piece(True))) as last:
         await last()
 
 
@@ -92,10 +95,25 @@ async def test_what_has_no_body_is_none_of_them() -> None:
     bodies = Bodies(1, 60)
     empty: Message = {"type": "http.request", "body": b"", "more_body": False}
     with (
-        bodies.of("a", sender(piece(True))) as coming,
-        bodies.of("a", sender(empty, {"type": "http.disconnect"})) as streamed,
-        bodies.of("a", sender({"type": "http.disconnect"})) as left,
+        bodies.of("a", BODY, sender(piece(True))) as coming,
+        bodies.of("a", NO_BODY, sender(empty, {"type": "http.disconnect"})) as streamed,
+        bodies.of("a", {"content-length": "0"}, sender({"type": "http.disconnect"})) as left,
     ):
         await coming()
         assert await streamed() == empty
         assert await streamed() == await left() == {"type": "http.disconnect"}
+
+
+@pytest.mark.parametrize("headers", [BODY, {"transfer-encoding": "chunked"}])
+async def test_bodies_of_which_nothing_comes_count(headers: dict[str, str]) -> None:
+    """Whoever sends a head and then nothing holds a place until the silence is long enough."""
+    bodies = Bodies(1, 60)
+    with (
+        bodies.of("a", headers, sender()) as silent,
+        bodies.of("a", headers, sender(piece(False))) as other,
+    ):
+        waiting = asyncio.ensure_future(silent())
+        await asyncio.sleep(0)
+        with pytest.raises(Throttled):
+            await other()
+        waiting.cancel()

@@ -70,6 +70,8 @@ def test_the_same_boxes_stay_whatever_is_settled_at_a_time(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(nms_module, "_BLOCK", block)
         assert nms(boxes, classes, iou).tolist() == textbook(boxes, classes, iou)
+        for most in (1, 5, 100):
+            assert nms(boxes, classes, iou, most).tolist() == textbook(boxes, classes, iou)[:most]
 
 
 def test_boxes_on_one_spot_are_not_held_in_pairs() -> None:

@@ -11,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from frond.contracts.errors import RasterRejected
 from frond.contracts.jobs import ModelRef
 from frond.contracts.modelspec import ModelManifest, ServerSpec
 from frond.contracts.plan import ImagePlan, WindowGrid
+from frond.contracts.reasons import Reason
 from frond.raster import PlanRequest, inspect, lacks_scale, open_raster, plan_image
 from frond.raster.limits import Limits
 from frond.raster.looks import LOOKS, spread
@@ -45,6 +47,16 @@ class Squares:
         boxes = [(x0, y0, x1, y1) for x0, x1 in cols for y0, y1 in rows]
         kept = [b for b in boxes if all(6 <= side <= 24 for side in (b[2] - b[0], b[3] - b[1]))]
         return Found(np.array(kept, np.float32).reshape(-1, 4))
+
+
+class Noisy(Squares):
+    """One that finds more than is taken wherever the squares are small."""
+
+    def _in(self, bright: NDArray[np.bool_]) -> Found:
+        found = super()._in(bright)
+        if len(found.boxes) > 8:
+            raise RasterRejected(Reason.TOO_MANY, "too many")
+        return found
 
 
 def _runs(line: NDArray[np.bool_]) -> list[tuple[int, int]]:
@@ -191,3 +203,11 @@ def test_windows_are_spread(width: int, height: int, most: int) -> None:
             {i // grid.cols * 2 // grid.rows for i in first},
         )
         assert cols == rows == {0, 1}
+
+
+def test_a_zoom_at_which_too_much_is_found_is_not_the_scale(
+    make_raster: Make, model: ModelManifest
+) -> None:
+    """What fails an image that is run so does not fail the look at it."""
+    path = make_raster(squares(24), crs=None, transform=None)
+    assert plan(path, model, Noisy()).grid.count

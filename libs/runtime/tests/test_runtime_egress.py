@@ -126,8 +126,9 @@ async def test_a_name_has_one_ascii_form(host: str, known: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "host", ["☃.example", "ｅｘａｍｐｌｅ.org", "a\u200db.example", "999.1.1.1"]
-)
+    "host", ["☃.example", "ｅｘａｍｐｌｅ.org", "a\u200db.example", "999.1.1.1", "a..b", f"{'a' * 64}.example",
+             "ex ample.com", "127%2e0%2e0%2e1", "-a.example"],
+)  # fmt: skip
 def test_a_host_without_an_ascii_form_is_refused_at_the_door(host: str) -> None:
     """Nothing could be sent there; the sentence says what to write."""
     with pytest.raises(JobRejected, match="as its owner registered it"):

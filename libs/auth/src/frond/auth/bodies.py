@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
 from typing import Any
 
 from frond.auth.limits import Throttled
@@ -67,29 +67,35 @@ class Bodies:
         self._silence_s = silence_s
 
     @contextlib.contextmanager
-    def of(self, subject: str, receive: Receive) -> Iterator[Receive]:
-        """A request's ``receive``. The body counts from its first piece, where more is to come, until
-        it is whole or the context is left.
+    def of(self, subject: str, headers: Mapping[str, str], receive: Receive) -> Iterator[Receive]:
+        """A request's ``receive``. A body that its headers announce counts from when it is asked for
+        until it is whole or the context is left.
 
         What is received raises Throttled when there are too many, and JobRejected (UNAVAILABLE) when
         nothing comes for too long. Only waiting for the sender counts, not what is done between.
+
+        Args:
+            headers: the request's, by names in lower case.
         """
         counted = contextlib.ExitStack()
-        begun = whole = False
+        # streamed answers ask for a body, too, to notice a client's leaving
+        length = headers.get("content-length", "").strip("0")
+        to_count = bool(length) or "transfer-encoding" in headers
+        whole = False
 
         async def received() -> Message:
-            nonlocal begun, whole
+            nonlocal to_count, whole
             if whole:
                 # nothing but the client's leaving can come now
                 return await receive()
+            if to_count:
+                # before it is heard: one of which nothing comes is a body, too
+                counted.enter_context(self._at_once.one(subject))
+                to_count = False
             message = await self._heard(receive)
             whole = not message.get("more_body", False)
             if whole:
                 counted.close()
-            elif not begun:
-                # not before it is heard: streamed answers ask for a body, too, to notice a client's leaving
-                counted.enter_context(self._at_once.one(subject))
-                begun = True
             return message
 
         with counted:

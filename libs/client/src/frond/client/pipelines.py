@@ -210,7 +210,7 @@ def _difference(
 ) -> str:
     """What is another run's about a job with results."""
     summary = client.summary(job["job_id"])
-    if not _is_model(spec.model_ref or client.models()["default"], summary["model"]):
+    if not _is_model(client, spec.model_ref, summary["model"]):
         return "another model"
     if Thresholds.model_validate(summary["thresholds"]) != spec.thresholds:
         return "other thresholds"
@@ -218,12 +218,15 @@ def _difference(
     return "" if is_own and not client.changed_since(job, files) else "other inputs"
 
 
-def _is_model(ref: str, model: Mapping[str, Any] | None) -> bool:
+def _is_model(client: Client, ref: str, model: Mapping[str, Any] | None) -> bool:
     """Whether a job's model is what this names; an alias may have pointed at it when the job began."""
-    name, _, version = ref.partition("@")
+    name, _, version = (ref or str(client.models()["default"])).partition("@")
     if model is None or model["name"] != name:
         return False
-    return not _DIGEST.fullmatch(version) or str(model["digest"]).startswith(version)
+    if not _DIGEST.fullmatch(version) or str(model["digest"]).startswith(version):
+        return True
+    # as the registry has it: deadbeef is an alias before it is a digest
+    return any(version in m["aliases"] for m in client.models()["models"] if m["name"] == name)
 
 
 def write_record(

@@ -19,7 +19,7 @@ def total_order(boxes: NDArray[Any], scores: NDArray[Any], classes: NDArray[Any]
     return np.lexsort((boxes[:, 3], boxes[:, 2], boxes[:, 1], boxes[:, 0], classes, -scores))
 
 
-def nms(boxes: NDArray[Any], classes: NDArray[Any], iou: float) -> Places:
+def nms(boxes: NDArray[Any], classes: NDArray[Any], iou: float, most: int | None = None) -> Places:
     """Greedy NMS: the indices that stay.
 
     A row stays unless a row before it that stays has its class and overlaps it by more than
@@ -30,13 +30,14 @@ def nms(boxes: NDArray[Any], classes: NDArray[Any], iou: float) -> Places:
     Args:
         boxes: [n, 4] corners, with area, best first (see :func:`total_order`).
         classes: [n].
+        most: how many of those that stay are asked for, the best.
 
     Returns:
         Ascending indices.
     """
     n = len(boxes)
     stays = np.ones(n, bool)
-    rows = _Rows(boxes, classes, iou)
+    rows, kept = _Rows(boxes, classes, iou), 0
     for first in range(0, n, _BLOCK):
         block = first + np.flatnonzero(stays[first : first + _BLOCK])
         found = [rows.overlapping(block[a], block[b]) for a, b in rows.among(block)]
@@ -47,10 +48,13 @@ def nms(boxes: NDArray[Any], classes: NDArray[Any], iou: float) -> Places:
             worse = np.concatenate([at[np.maximum(a, b)] for a, b in found])
             stays[block] = _settle(len(block), better, worse)
         block = block[stays[block]]
+        kept += len(block)
+        if most is not None and kept >= most:
+            break
         rest = first + _BLOCK + np.flatnonzero(stays[first + _BLOCK :])
         for a, b in rows.between(block, rest):
             stays[rows.overlapping(block[a], rest[b])[1]] = False
-    return np.flatnonzero(stays)
+    return np.flatnonzero(stays)[:most]
 
 
 class _Rows:

@@ -10,8 +10,10 @@ from typing import Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from frond.contracts.errors import RasterRejected
 from frond.contracts.modelspec import ModelManifest
 from frond.contracts.plan import RasterSource, WindowGrid
+from frond.contracts.reasons import Reason
 from frond.raster.open import Dataset
 from frond.raster.reader import Layout, RasterReader, WindowPixels
 from frond.raster.scale import Sizes, search
@@ -121,11 +123,20 @@ def _sizes(
     detector: Detector,
     zoom: float,
 ) -> Sizes:
-    """Sides of what is found at a zoom, each object once, those cut by the image's edge left out."""
+    """Sides of what is found at a zoom, each object once, those cut by the image's edge left out.
+
+    None, where the model finds more than is taken: a zoom that is tried is not the image's scale.
+    """
     grid = grid_at(source, manifest, zoom)
     windows = list(_windows(dataset, source, grid, detector.layout))
     sizes = [_NOTHING]
-    for window, found in zip(windows, detector.detect([w.data for w in windows]), strict=True):
+    try:
+        every = detector.detect([w.data for w in windows])
+    except RasterRejected as e:
+        if e.reason is not Reason.TOO_MANY:
+            raise
+        return _NOTHING
+    for window, found in zip(windows, every, strict=True):
         box, core = grid.window(window.index), grid.core(window.index)
         low = found.boxes[:, :2] + np.array([box.x0, box.y0], np.float64)
         high = found.boxes[:, 2:] + np.array([box.x0, box.y0], np.float64)

@@ -246,7 +246,9 @@ def _told(
             told.append(stretch_note(radiometry, samples, info.dtype, choice.bands))
         elif not empty_only:
             told.append(
-                f"no valid {info.dtype} sample was found to stretch the image by: expect nothing"
+                f"all {info.dtype} samples that were looked at are nodata, transparent or NaN, so that "
+                "there is nothing to stretch the image by: expect nothing; see with gdalinfo whether its "
+                "nodata value is right (gdal_edit.py -unsetnodata takes it away)"
             )
     return told
 

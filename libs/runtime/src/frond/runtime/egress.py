@@ -56,8 +56,8 @@ _NO_DOMAIN: Final = (
     "address like name@example.org, or have the operator add its domain to FROND_EGRESS_ALLOW"
 )
 _NO_NAME: Final = (
-    "it is no URL, or its host has no ASCII form by IDNA 2008. Write the host's name as its owner "
-    "registered it"
+    "it is no URL, or its host can be no name: it has no ASCII form by IDNA 2008, say. Write the "
+    "host's name as its owner registered it"
 )
 _INSIDE: Final = (
     "it leads to the machine that Frond runs on, or into a private network. Give a public address, "
@@ -178,6 +178,8 @@ class Egress:
         plain = host.lower().rstrip(".")
         if not plain:
             raise _refused(url, "it names no host")
+        if number_of(plain) is None and not _NAME.match(plain):
+            raise _refused(url, _NO_NAME)
         if port is None:
             port = 443 if parts.scheme == "https" else 80
         if not 0 < port < 1 << 16:

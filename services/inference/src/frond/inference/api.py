@@ -146,7 +146,7 @@ class Predictor:
             JobRejected: it is a form; RATE_LIMITED: too many of the sender's come in; UNAVAILABLE:
                 nothing more comes of it.
         """
-        with self._bodies.of(subject, request.receive) as receive:
+        with self._bodies.of(subject, request.headers, request.receive) as receive:
             coming = Request(request.scope, receive)
             return await _body(coming, most, lambda count: self._rates.pace(subject, count))
 

@@ -98,7 +98,7 @@ class Door:
             return message
 
         with (
-            ingest.bodies.of(who.subject, receive) as received,
+            ingest.bodies.of(who.subject, request.headers, receive) as received,
             structlog.contextvars.bound_contextvars(who=who.subject),
         ):
             await self.app(scope, paced, send)

@@ -257,7 +257,7 @@ def select(
     order = total_order(boxes, scores, classes)
     boxes, scores, classes = boxes[order], scores[order], classes[order]
     if suppress:
-        kept = nms(boxes, classes, thresholds.nms_iou)
+        kept = nms(boxes, classes, thresholds.nms_iou, manifest.max_detections)
         boxes, scores, classes = boxes[kept], scores[kept], classes[kept]
     top = slice(manifest.max_detections)
     return WindowDetections(
