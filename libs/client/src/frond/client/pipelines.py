@@ -218,7 +218,7 @@ def _difference(
     return "" if is_own and not client.changed_since(job, files) else "other inputs"
 
 
-def _is_model(client: Client, ref: str, model: Mapping[str, Any] | None) -> bool:
+def _is_model(client: Client, ref: str | None, model: Mapping[str, Any] | None) -> bool:
     """Whether a job's model is what this names; an alias may have pointed at it when the job began."""
     name, _, version = (ref or str(client.models()["default"])).partition("@")
     if model is None or model["name"] != name:

@@ -39,7 +39,8 @@ def check(
     there, wherever that is.
 
     Args:
-        sample: gives windows, uint8 [size, size, bands], at least one; drawn ones where None.
+        sample: gives windows, uint8 [size, size, bands], at least one; drawn ones where None. Where
+            it cannot be read, that is raised.
     """
     report = Report()
     try:
@@ -60,6 +61,10 @@ def check(
     _judge_server(report, manifest)
     try:
         report.windows = sample(session) if sample else drawn_windows(manifest)
+    except (ModelRejected, ModelUnavailable) as e:
+        report.say("wrong", _sentence(e))
+        return report
+    try:
         fed = [_ordered(w, session) for w in report.windows]
         report.results = _decoded(session, fed, manifest.thresholds)
         _judge(report, session, fed)
