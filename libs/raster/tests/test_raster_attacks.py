@@ -15,7 +15,7 @@ import rasterio
 from frond.contracts.errors import JobRejected, RasterRejected
 from frond.contracts.ids import parse_s3_uri
 from frond.contracts.reasons import Reason
-from frond.raster import open_bytes, open_raster, sandbox
+from frond.raster import child, open_bytes, open_raster, sandbox
 
 Make = Callable[..., Path]
 
@@ -213,7 +213,7 @@ def _overviews_without_our_check(path: str) -> list[int]:
 
 
 def _the_same_as_readers_do(path: str) -> list[int]:
-    sandbox.reach_only(path)
+    child.reach_only(path)
     return _overviews_without_our_check(path)
 
 

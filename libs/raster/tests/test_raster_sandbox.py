@@ -23,7 +23,8 @@ import pytest
 from frond.contracts.errors import RasterRejected
 from frond.contracts.reasons import Reason
 from frond.raster import parcels
-from frond.raster.sandbox import ReaderFailed, Sandbox, more_time
+from frond.raster.child import more_time
+from frond.raster.sandbox import ReaderFailed, Sandbox
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from rasterio.io import MemoryFile
 
 from frond.contracts.errors import RasterRejected
 from frond.contracts.reasons import Reason
-from frond.raster import overheard, sandbox
+from frond.raster import child, overheard
 from frond.raster.gdal import gdal_errors, gdal_path
 
 DRIVERS: Final = ("GTiff", "PNG", "JPEG")
@@ -200,7 +200,7 @@ def _local_head(path: str) -> tuple[bytes, int]:
 
 
 def _open(path: str, driver: str) -> Dataset:
-    sandbox.reach_only(path)
+    child.reach_only(path)
     with warnings.catch_warnings(), gdal_errors(reading=False):
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         dataset = rasterio.open(path, driver=driver, sharing=False)

@@ -24,7 +24,7 @@ from frond.raster import (
     open_raster,
     plan_image,
 )
-from frond.raster.sandbox import more_time
+from frond.raster.child import more_time
 from frond.raster.slow import free_bytes, total_bytes
 
 if TYPE_CHECKING:
