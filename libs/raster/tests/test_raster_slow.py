@@ -42,6 +42,18 @@ def _mask(out: Any) -> None:
     out.write_mask(mask)
 
 
+def read_alike(a: ImagePlan, b: ImagePlan) -> None:
+    """Whatever either plan reads is the same, in pixels and in what of them means something."""
+    with RasterReader(a.source, a.grid) as one, RasterReader(b.source, b.grid) as two:
+        for chunk in chunks_of(a):
+            for w, v in zip(
+                one.read_block(chunk.windows), two.read_block(chunk.windows), strict=True
+            ):
+                assert np.array_equal(w.data, v.data)
+                assert (w.valid is None) == (v.valid is None)
+                assert w.valid is None or v.valid is None or np.array_equal(w.valid, v.valid)
+
+
 @pytest.mark.parametrize(
     ("bands", "dtype", "kwargs"),
     [
@@ -69,13 +81,7 @@ def test_the_copy_reads_the_same(
     assert b.georeference == a.georeference
     assert (b.grid, b.skipped, b.notes) == (a.grid, a.skipped, a.notes)
     assert b.source.radiometry == a.source.radiometry
-    with RasterReader(a.source, a.grid) as one, RasterReader(b.source, b.grid) as two:
-        for chunk in chunks_of(a):
-            for w, v in zip(
-                one.read_block(chunk.windows), two.read_block(chunk.windows), strict=True
-            ):
-                assert np.array_equal(w.data, v.data)
-                assert (w.valid is None) == (v.valid is None)
+    read_alike(a, b)
     with rasterio.open(copy) as ds:
         assert ds.block_shapes[0] == (512, 512)
 
@@ -135,14 +141,7 @@ def test_a_copy_of_a_palette_keeps_what_means_nothing(
     assert b.source.palette and b.source.bands == a.source.bands
     assert (b.skipped, b.source.radiometry) == (a.skipped, a.source.radiometry)
     assert a.windows_skipped > 0
-    with RasterReader(a.source, a.grid) as one, RasterReader(b.source, b.grid) as two:
-        for chunk in chunks_of(a):
-            for w, v in zip(
-                one.read_block(chunk.windows), two.read_block(chunk.windows), strict=True
-            ):
-                assert np.array_equal(w.data, v.data)
-                assert (w.valid is None) == (v.valid is None)
-                assert w.valid is None or v.valid is None or np.array_equal(w.valid, v.valid)
+    read_alike(a, b)
 
 
 @pytest.mark.parametrize(("orientation", "told"), [(None, 0), (1, 0), (6, 1), (3, 1)])

@@ -20,6 +20,7 @@ from frond.client.cli.app import Group, fail
 from frond.contracts.errors import Outage
 from frond.training import kinds, run
 from frond.training.config import Config, bad, read
+from frond.training.worker.deciding import AWAY
 
 app = typer.Typer(
     cls=Group,
@@ -34,8 +35,6 @@ _NO_TORCH: Final = (
     "torch is not installed here. `make train-env` makes an environment with it, training/.venv."
 )
 
-# EX_TEMPFAIL of sysexits.h; the training worker knows it too
-_AWAY: Final = 75
 _INTERRUPTED: Final = 130
 
 ConfigFile = Annotated[Path, typer.Option("--config", help="YAML; see training/configs.")]
@@ -180,7 +179,7 @@ def _ends(work: Callable[[], dict[str, Any]]) -> None:
     except Interrupted:
         fail("Interrupted; --resume goes on from here.", _INTERRUPTED)
     except Outage as e:
-        fail(f"What this needs is away; --resume goes on from here, once it answers. {e}", _AWAY)
+        fail(f"What this needs is away; --resume goes on from here, once it answers. {e}", AWAY)
     print(run.as_line(told), flush=True)
 
 
