@@ -118,14 +118,14 @@ def test_a_comparison_goes_on_where_it_was(root: Path, tmp_path: Path) -> None:
     """Each scene is held out in its turn; what is in the file is not trained again."""
     config = settings(root, steps=1, prepared=tmp_path / "prepared")
     first = compare.compare(config, tmp_path / "out", ["linknet"], ["a"])
-    assert set(first["runs"]) == {"linknet a"}
+    assert set(first.runs) == {"linknet a"}
     path = tmp_path / "out" / "comparison.json"
     told = json.loads(path.read_text())
     told["runs"]["linknet a"]["metrics"]["iou"] = 0.123
     path.write_text(json.dumps(told))
     both = compare.compare(config, tmp_path / "out", ["linknet"], ["a", "b"])
-    assert both["runs"]["linknet a"]["metrics"]["iou"] == 0.123
-    assert both["runs"]["linknet b"]["steps"] == 1
+    assert both.runs["linknet a"]["metrics"]["iou"] == 0.123
+    assert both.runs["linknet b"]["steps"] == 1
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["comparison.json"]
     lines = compare.table(both).splitlines()
     assert len(lines) == 4

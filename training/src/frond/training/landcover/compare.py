@@ -10,17 +10,13 @@ already are not done again, so that a comparison that was stopped goes on.
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
-import multiprocessing
-import os
-import shutil
 import sys
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from frond.contracts.errors import UserError
+from frond.training import comparison
+from frond.training.comparison import Comparison
 from frond.training.config import TrainingFailed, read
 from frond.training.landcover.config import ARCHITECTURES, CLASSES, Settings
 from frond.training.landcover.data import prepare, scenes, split
@@ -29,7 +25,7 @@ from frond.training.run import locked
 
 
 def run(config: Settings, prepared: Path, digest: str, folder: Path) -> dict[str, Any]:
-    """One network trained and judged; in a process of its own, since makers of batches are forked."""
+    """One network trained and judged."""
     from frond.training.landcover.task import make  # torch
     from frond.training.loop import train
 
@@ -41,15 +37,13 @@ def run(config: Settings, prepared: Path, digest: str, folder: Path) -> dict[str
 
 def compare(
     config: Settings, folder: Path, architectures: list[str], held_out: list[str]
-) -> dict[str, Any]:
+) -> Comparison:
     """Train and judge each architecture without each of these scenes; empty: without each of all.
-
-    The figures are in ``folder/comparison.json`` as soon as there are any.
 
     Raises:
         UserError: there is no such scene, or the data cannot be used.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    found = Comparison(folder)
     if config.prepared is None:
         # beside the comparison: a training that prepares its own anew must not change these
         config = config.model_copy(update={"prepared": folder / "prepared"})
@@ -59,27 +53,14 @@ def compare(
     for scene in held_out:
         # now, not after hours of other runs
         split(without(config, "unet", scene), there)
-    path = folder / "comparison.json"
-    found: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {"runs": {}}
     for scene in held_out or every:
         for architecture in architectures:
             mine = without(config, architecture, scene)
-            name = f"{architecture} {scene}"
-            key = f"{digest[:12]} {mine.digest()[:12]} {mine.minutes}"
-            if found["runs"].get(name, {}).get("of") == key:
-                continue
-            spawn = multiprocessing.get_context("spawn")
-            with ProcessPoolExecutor(1, mp_context=spawn) as pool:
-                # a checkpoint is gone on from by a run that is the same in every respect alone
-                place = folder / hashlib.sha256(f"{name} {key}".encode()).hexdigest()[:12]
-                result = pool.submit(run, mine, config.prepared_folder, digest, place).result()
-            shutil.rmtree(place)
-            found["runs"][name] = {
-                "of": key, "architecture": architecture, "scene": scene, "minutes": mine.minutes,
-                "seed": mine.seed, **result,
-            }  # fmt: skip
-            _write(path, found)
-            print(table(found), flush=True)
+            if found.run(
+                f"{architecture} {scene}", mine, digest, run, config.prepared_folder,
+                architecture=architecture, scene=scene,
+            ):  # fmt: skip
+                print(table(found), flush=True)
     return found
 
 
@@ -93,27 +74,18 @@ def without(config: Settings, architecture: str, scene: str) -> Settings:
     return Settings.model_validate(told)
 
 
-def table(found: dict[str, Any]) -> str:
+def table(found: Comparison) -> str:
     """The runs' IoU by class, as Markdown."""
-    lines = [
-        f"| architecture | weights | steps | held out | {' | '.join(CLASSES)} | mean IoU | mean Dice |",
-        f"| --- | --- | --- | --- |{' --- |' * (len(CLASSES) + 2)}",
-    ]
-    for told in found["runs"].values():
+    rows = []
+    for told in found.runs.values():
         metrics = told["metrics"]
-        cells = [f"{metrics[f'iou_{c}']:.3f}" if f"iou_{c}" in metrics else "-" for c in CLASSES]
-        cells += [f"{metrics['iou']:.3f}", f"{metrics['dice']:.3f}"]
-        lines.append(
-            f"| {told['architecture']} | {told['weights'] / 1e6:.1f} M | {told['steps']} | "
-            f"{told['scene']} | {' | '.join(cells)} |"
-        )
-    return "\n".join(lines)
-
-
-def _write(path: Path, found: dict[str, Any]) -> None:
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    fresh.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    fresh.replace(path)
+        by_class = [f"{metrics[f'iou_{c}']:.3f}" if f"iou_{c}" in metrics else "-" for c in CLASSES]
+        rows.append([
+            told["architecture"], f"{told['weights'] / 1e6:.1f} M", str(told["steps"]),
+            told["scene"], *by_class, f"{metrics['iou']:.3f}", f"{metrics['dice']:.3f}",
+        ])  # fmt: skip
+    head = ["architecture", "weights", "steps", "held out", *CLASSES, "mean IoU", "mean Dice"]
+    return comparison.table(head, rows)
 
 
 def main() -> None:

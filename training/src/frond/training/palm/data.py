@@ -19,7 +19,9 @@ from frond.training.palm.config import Settings
 from frond.training.palm.sources import CROWN_PX, GSD_M, ZOOM, Role, Source, Tile, sources
 from frond.training.prepared import Store, prepared
 
-__all__ = ["CROWN_PX", "GSD_M", "Part", "Tile", "load", "prepare", "settings", "thinned"]
+__all__ = [
+    "CROWN_PX", "GSD_M", "Part", "Parts", "Tile", "load", "prepare", "settings", "thinned",
+]  # fmt: skip
 
 # raise it when the same sources come to be read differently
 _READ: Final = 4
@@ -72,6 +74,25 @@ def prepare(config: Config, folder: Path) -> str:
         {"kind": "palm", "read": _READ, "drawn": _how_drawn(), **mine.recipe()}, arrays,
         lambda: {"parts": parts},
     )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What is learnt from (``train``, ``background``, ``drawn``) and what is judged by."""
+
+    train: list[Part]
+    background: list[Part]
+    drawn: list[Part]
+    val: list[Part]
+    free: list[Part]
+
+    @classmethod
+    def of(cls, folder: Path) -> Parts:
+        drawn = [p for p in load(folder, "drawn") if p.tiles]
+        return cls(
+            load(folder, "train"), load(folder, "background"), drawn,
+            load(folder, "val"), load(folder, "val-background"),
+        )  # fmt: skip
 
 
 def load(folder: Path, role: Role) -> list[Part]:

@@ -15,8 +15,8 @@ from frond.training.loop import Arrays
 from frond.training.palm.card import write_card, write_manifest
 from frond.training.palm.config import Settings
 from frond.training.palm.crops import Sampler
-from frond.training.palm.data import CROWN_PX, load, settings, thinned
-from frond.training.palm.detect import WINDOW, Array, Maps, detect
+from frond.training.palm.data import CROWN_PX, Parts, settings, thinned
+from frond.training.palm.detect import WINDOW, Array, Maps, Predict, detect
 from frond.training.palm.evaluate import chosen_threshold
 from frond.training.palm.loss import loss
 from frond.training.palm.model import OUTPUTS, Deployed, PalmNet
@@ -30,7 +30,7 @@ def make(config: Config, prepared: Path) -> PalmTask:
     Raises:
         UserError: there is nothing to learn or to judge by.
     """
-    return PalmTask(settings(config), prepared)
+    return PalmTask(settings(config), Parts.of(prepared))
 
 
 class PalmTask:
@@ -38,15 +38,13 @@ class PalmTask:
 
     name = "palm"
 
-    def __init__(self, config: Settings, prepared: Path) -> None:
+    def __init__(self, config: Settings, parts: Parts) -> None:
         self._config = config
-        palms = load(prepared, "train")
-        self._val = load(prepared, "val")
-        if not palms or not any(len(t.boxes) for p in self._val for t in p.tiles):
+        if not parts.train or not any(len(t.boxes) for p in parts.val for t in p.tiles):
             raise bad("There are no labelled palms to train on, or none to judge by.")
-        self._free = load(prepared, "val-background")
+        self._judged = [*parts.val, *parts.free]
         self._sampler = Sampler(
-            palms, load(prepared, "background"), [p for p in load(prepared, "drawn") if p.tiles],
+            parts.train, parts.background, parts.drawn,
             background=config.background, drawn=config.drawn, mixed=config.mixed,
             ironwork=config.ironwork,
         )  # fmt: skip
@@ -66,14 +64,8 @@ class PalmTask:
 
     def validate(self, model: nn.Module) -> dict[str, float]:
         """Centre-match F1 at its best threshold, palm-free imagery counted, on a share of it all."""
-        deployed = Deployed(model, CROWN_PX).eval()
-
-        def predict(batch: Array) -> Maps:
-            heat, size, offset = deployed(torch.from_numpy(batch))
-            return heat.numpy(), size.numpy(), offset.numpy()
-
-        every = [*self._val, *self._free]
-        some = thinned(every, self._config.validation_megapixels)
+        predict = predictor(model)
+        some = thinned(self._judged, self._config.validation_megapixels)
         found = [(p, [detect(predict, t.pixels) for t in p.tiles]) for p in some]
         bar, f1 = chosen_threshold(found)
         return {"score": f1, "threshold": bar}
@@ -94,6 +86,18 @@ class PalmTask:
         export(deployed, example, folder / "model.onnx", "image", OUTPUTS, differ)
         write_manifest(folder, self._config, None)
         write_card(folder, self._config, None)
+
+
+def predictor(model: nn.Module) -> Predict:
+    """The network as it is exported, read by torch."""
+    deployed = Deployed(model, CROWN_PX).eval()
+
+    def predict(batch: Array) -> Maps:
+        with torch.no_grad():
+            heat, size, offset = deployed(torch.from_numpy(batch))
+        return heat.numpy(), size.numpy(), offset.numpy()
+
+    return predict
 
 
 def _around(heat: Array) -> Array:
