@@ -52,7 +52,8 @@ class Contender:
     held: float = 0.0
     """MB that it had added at most by then; it would have come to that, or more."""
     others: list[float] = field(default_factory=list)
-    """What other programs took of the processors, by round, starting included."""
+    """What other programs took of the processors, by round, starting included; of rounds long enough
+    to tell."""
 
     def median(self, figure: str) -> float | None:
         values = [r[figure] for r in self.rounds]
@@ -76,10 +77,11 @@ def interleave(
             if one.over is None and not any(r["seconds"] > long_s for r in one.rounds):
                 beside = Neighbours()
                 _run(one, cap_s)
-                one.others.append(beside.share())
-                last = one.over or f"{one.rounds[-1]['seconds']:.3f} s"
-                told = f" (other programs took {one.others[-1]:.0%} of the processors)"
-                print(f"    round {n + 1}: {one.name}: {last}{told}", flush=True)
+                told = one.over or f"{one.rounds[-1]['seconds']:.3f} s"
+                if (share := beside.share()) is not None:
+                    one.others.append(share)
+                    told += f" (other programs took {share:.0%} of the processors)"
+                print(f"    round {n + 1}: {one.name}: {told}", flush=True)
 
 
 def _run(one: Contender, cap_s: float) -> None:

@@ -10,6 +10,7 @@ import importlib
 import json
 import os
 import sys
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ _HOME = Path(_OUT) if _OUT else ROOT / "bench"
 _DOCS = Path(_OUT) if _OUT else ROOT / "docs"
 _RESULTS = _HOME / "results.json"
 _DETAILS = _HOME / "details.json"
+Measured = tuple[list[dict[str, Any]], dict[str, Any]]
+"""results.json's lines and a table of the document."""
 
 
 def main() -> None:
@@ -54,13 +57,22 @@ def main() -> None:
         lines = [x for x in lines if x["name"] != name]
         details[name] = {**about, "about": module.ABOUT, "tables": []}
         # after each case, so that a run that is stopped leaves what it has measured
-        beside = Neighbours()
-        for fresh, table in module.run():
+        for fresh, table in with_others(module.run()):
             lines += fresh
-            details[name]["tables"].append({**table, "others": beside.share()})
+            details[name]["tables"].append(table)
             _save(lines, details)
-            beside = Neighbours()
     print(f"{_RESULTS} and {_DOCS / 'performance.md'}; short of target: {report.short(lines)}")
+
+
+def with_others(tables: Iterable[Measured]) -> Iterator[Measured]:
+    """Say in each table what other programs took of the processors while it was measured. One that
+    follows at once was measured with the one before it."""
+    share, beside = None, Neighbours()
+    for lines, table in tables:
+        told = beside.share()
+        share = share if told is None else told
+        yield lines, {**table, "others": share}
+        beside = Neighbours()
 
 
 def _save(lines: list[dict[str, Any]], details: dict[str, Any]) -> None:
