@@ -71,10 +71,7 @@ def write(lines: list[dict[str, Any]], details: dict[str, Any], docs: Path) -> N
         ]
     else:
         out.append("Nothing of what has been measured.")
-    met = sum(1 for x in lines if x["met"])
-    undecided = sum(1 for x in lines if x["met"] is None)
-    out += ["", f"{met} comparisons met their target, {len(missed)} fell short, {undecided} could "
-            "not be decided.", ""]  # fmt: skip
+    out += ["", _counted(lines), ""]
     for name, part in details.items():
         versions = ", ".join(f"{k} {v}" for k, v in part["versions"].items())
         out += [
@@ -94,6 +91,21 @@ def write(lines: list[dict[str, Any]], details: dict[str, Any], docs: Path) -> N
                 )
                 out += [f"**{told}**" if others > DISTURBED else told, ""]
     (docs / "performance.md").write_text("\n".join(out).rstrip() + "\n")
+
+
+def _counted(lines: list[dict[str, Any]]) -> str:
+    met = [x for x in lines if x["met"]]
+    missed = sum(1 for x in lines if x["met"] is False)
+    told = (
+        f"{len(met)} comparisons met their target, {missed} fell short, "
+        f"{len(lines) - len(met) - missed} could not be decided."
+    )
+    if without := sum(1 for x in met if isinstance(x["theirs"], str)):
+        told += (
+            f" {without} of those that met it have no figure of the other's, which was stopped: what it "
+            "had taken or held by then was enough to tell."
+        )
+    return textwrap.fill(told, 100, break_on_hyphens=False, break_long_words=False)
 
 
 def _target(line: dict[str, Any]) -> str:
