@@ -57,6 +57,7 @@ def main() -> None:
             environment.prepare()
         about = {
             "when": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+            "settings": environment.settings(),
             "machine": environment.machine(),
             "commit": environment.commit(),
             "versions": environment.own_versions(own) if own else environment.versions(),

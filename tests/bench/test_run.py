@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -50,3 +51,17 @@ def test_the_page_alone_is_judged_anew(home: Path, monkeypatch: pytest.MonkeyPat
     page = " ".join((home / "performance.md").read_text().split())
     assert "4 comparisons met their target, 0 fell short, 2 could not be decided." in page
     assert "2 of those that met it have no figure of the other's" in page
+
+
+def test_a_run_is_recorded_with_its_settings(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that the page gives the command that was run, not one that gives other figures."""
+    rows = [{"contender": "Frond", "seconds": 1.0, "spread": [1.0, 1.0], "rounds": 1}]
+    table = {"title": "Merge", "rows": rows, "plot": "seconds"}
+    case = SimpleNamespace(ABOUT="So.", OWN=("numpy",), run=lambda: iter([([], table)]))
+    monkeypatch.setitem(sys.modules, "cases.merge", case)
+    monkeypatch.setattr(sys, "argv", ["run.py", "merge"])
+    monkeypatch.setenv("BENCH_ROUNDS", "1")
+    run.main()
+    details = json.loads((home / "details.json").read_text())
+    assert details["merge"]["settings"]["BENCH_ROUNDS"] == "1"
+    assert "BENCH_ROUNDS=1 make bench ONLY=merge`" in (home / "performance.md").read_text()
