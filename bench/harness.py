@@ -206,17 +206,19 @@ def entry(
         "rounds": [len(ours.rounds), len(theirs.rounds)],
         "others": [max(c.others, default=None) for c in (ours, theirs)],
     }
-    if mine and figure == "seconds":
+    if mine is None or figure == "seconds":
         return judged(line)
-    if mine and ratio is None:
+    if ratio is None:
         held = theirs.cap_mb if theirs.over == theirs.too_much else theirs.held
         line["met"] = held / mine > target or None
     return line
 
 
 def judged(line: dict[str, Any]) -> dict[str, Any]:
-    """A line of results.json; where a rival was stopped before its time was known, judged by the CPU
+    """A line of results.json; Frond stopped or failed has missed; where a rival was stopped before its time was known, judged by the CPU
     seconds that it had taken: on a busy machine only they say what it cannot do better than."""
+    if isinstance(line["ours"], str):
+        return {**line, "met": False}
     if not (line["unit"].startswith("s") and isinstance(line["theirs"], str)):
         return line
     least = line["cpu_ratio"] or 0.0

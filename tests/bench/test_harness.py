@@ -80,6 +80,17 @@ def test_who_failed_is_not_beaten() -> None:
     assert _judged(_frond(added=1.0), _stopped("failed: no such file"), "added") is None
 
 
+@pytest.mark.parametrize("figure", ["seconds", "added"])
+def test_frond_that_was_stopped_has_missed(figure: str) -> None:
+    """Whatever became of the other."""
+    ours = _stopped("> 4 GB")
+    unit = "s" if figure == "seconds" else "MB"
+    for other in (_stopped("> 4 GB"), _frond(seconds=3.0, added=5.0)):
+        line = entry("a", "b", ours, other, figure, unit, 1.0)
+        assert line["met"] is False
+        assert judged(line) == line
+
+
 def test_a_memory_cap_decides_of_memory() -> None:
     """It held the cap, its own: more than Frond did, or who knows."""
     ours = _frond(held=8000.0)
