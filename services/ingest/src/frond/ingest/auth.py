@@ -73,8 +73,6 @@ class Door:
         try:
             who = await ingest.gate.identify(request.headers.get("authorization"))
             ingest.rates.admit(who.subject)
-            if scope["method"] not in _READING:
-                ingest.rates.admit_body(who.subject)
         except (JobRejected, StoreUnavailable) as e:
             await answer_of(request, e)(scope, receive, send)
             return
@@ -116,6 +114,12 @@ async def require_access(request: Request, _: object = Security(bearer)) -> None
         await tenancy.require_visible(ingest_of(request), job_id, who)
 
 
+async def require_pace(request: Request) -> None:
+    """Raise Throttled (429) while the caller's bytes are far behind: for routes by which rasters and
+    models come. Whoever may send no more of them can still complete, cancel and delete."""
+    ingest_of(request).rates.admit_body(who_asks(request).subject)
+
+
 async def require_admin(request: Request, _: object = Security(bearer)) -> None:
     """Raise JobRejected (403) for everybody but admins."""
     who_asks(request).require(Right.ADMIN)
@@ -126,6 +130,7 @@ __all__ = [
     "Door",
     "require_access",
     "require_admin",
+    "require_pace",
     "still_good",
     "who_asks",
 ]
