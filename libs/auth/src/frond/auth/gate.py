@@ -60,9 +60,8 @@ class Gate:
         """
         if self.open:
             return ANYBODY
-        scheme, _, sent = (authorization or "").strip().partition(" ")
-        sent = sent.strip()
-        if scheme.lower() != "bearer" or not sent:
+        sent = _sent(authorization)
+        if not sent:
             raise JobRejected(
                 Reason.UNAUTHORIZED,
                 "Send a key as 'Authorization: Bearer KEY'." + await self._first_key(),
@@ -104,6 +103,18 @@ class Gate:
                 return ""
             self._hinted = (time.monotonic(), told)
         return told
+
+
+def claimed_id(authorization: str | None) -> str | None:
+    """The id of the key in this header, whether or not it is anybody's; None: there is no such key."""
+    key = parse(_sent(authorization))
+    return key.id if key else None
+
+
+def _sent(authorization: str | None) -> str:
+    """What is sent as a key or token; empty: nothing."""
+    scheme, _, sent = (authorization or "").strip().partition(" ")
+    return sent.strip() if scheme.lower() == "bearer" else ""
 
 
 def _hash(text: str) -> bytes:

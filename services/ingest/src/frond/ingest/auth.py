@@ -23,6 +23,7 @@ from frond.contracts.reasons import Reason
 from frond.ingest import tenancy
 from frond.ingest.context import ingest_of
 from frond.ingest.problems import answer_of
+from frond.ingest.tracing import WHO
 
 OPEN: Final = frozenset(
     {
@@ -33,7 +34,6 @@ OPEN: Final = frozenset(
 """Paths that show nothing of any job, and ask for no key."""
 RECHECK_S: Final = 5.0
 """How often the caller of a long upload is asked for again."""
-_WHO: Final = "frond.principal"
 _READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 bearer = HTTPBearer(
@@ -43,7 +43,7 @@ bearer = HTTPBearer(
 
 def who_asks(connection: HTTPConnection) -> Principal:
     """The caller of a request that came through the door."""
-    return cast(Principal, connection.scope[_WHO])
+    return cast(Principal, connection.scope[WHO])
 
 
 async def still_good(connection: HTTPConnection) -> bool:
@@ -76,7 +76,7 @@ class Door:
         except (JobRejected, StoreUnavailable) as e:
             await answer_of(request, e)(scope, receive, send)
             return
-        scope[_WHO] = who
+        scope[WHO] = who
 
         loop = asyncio.get_running_loop()
         checked = loop.time()
