@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import httpx
 import pytest
@@ -14,33 +13,24 @@ from frond.auth import KeyStore
 from frond.contracts.errors import ObjectMissing
 from frond.ingest.app import make_app
 from frond.ingest.context import Ingest
-from frond.ingest.settings import IngestSettings
 from frond.runtime import Health
 from frond.runtime.service import add_operations
 
-SECRET = "s3cret-s3cret"
+SECRET = "test-key"
 STRANGER = "frond_0123456789abcdef_" + "A" * 43
 
 
 @pytest.fixture
 async def inside(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    alone: Ingest, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of an ingest in this process, which has neither a broker nor a store."""
+    """A client of an ingest in this process, whose keys are nobody's, and with a route that breaks."""
 
     async def nobodys(_: KeyStore, key_id: str) -> None:
         raise ObjectMissing(key_id)
 
     monkeypatch.setattr(KeyStore, "get", nobodys)
-    ingest = Ingest(
-        IngestSettings(
-            s3_endpoint="http://127.0.0.1:1", s3_access_key="a", s3_secret_key="b" * 8,
-            s3_bucket="frond", kafka_bootstrap="127.0.0.1:1", DATABASE_PATH=tmp_path / "a.db",
-            api_key=SECRET,
-        )  # type: ignore[call-arg]
-    )  # fmt: skip
-    await ingest.prepared()
-    app = make_app(ingest)
+    app = make_app(alone)
     add_operations(app, Health())
 
     @app.get("/breaks")
@@ -50,7 +40,6 @@ async def inside(
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://frond") as client:
         yield client
-    await ingest.close()
 
 
 async def test_each_answer_is_a_line_in_the_log(inside: httpx.AsyncClient) -> None:

@@ -283,6 +283,9 @@ def make_app(find: Callable[[], Predictor], lifespan: Lifespan[FastAPI] | None =
         title="Frond inference",
         description="Runs models over chunks of windows, and over single images by HTTP.",
         lifespan=lifespan,
+        # FastAPI's own pages load scripts from a CDN
+        docs_url=None,
+        redoc_url=None,
     )
     add_problems(app)
 

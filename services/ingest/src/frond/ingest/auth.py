@@ -25,12 +25,7 @@ from frond.ingest.context import ingest_of
 from frond.ingest.problems import answer_of
 from frond.ingest.tracing import WHO
 
-OPEN: Final = frozenset(
-    {
-        "/", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json",
-        "/health", "/ready", "/metrics",
-    }
-)  # fmt: skip
+OPEN: Final = frozenset({"/", "/docs", "/openapi.json", "/health", "/ready", "/metrics"})
 """Paths that show nothing of any job, and ask for no key."""
 RECHECK_S: Final = 5.0
 """How often the caller of a long upload is asked for again."""
