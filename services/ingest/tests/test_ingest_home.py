@@ -51,6 +51,12 @@ async def test_a_page_works_behind_a_path(anyone: httpx.AsyncClient) -> None:
         assert asked and not [a or b for a, b in asked if (a or b).startswith(("/", "http"))]
 
 
+async def test_a_link_sets_no_key(anyone: httpx.AsyncClient) -> None:
+    """Else whoever sends a link has somebody work, and upload, with a key that is not theirs."""
+    page = (await anyone.get("/")).text
+    assert "location.hash" not in page and page.count('setItem("frond-key"') == 1
+
+
 async def test_no_page_of_a_cdn_is_left(anyone: httpx.AsyncClient) -> None:
     """FastAPI's own documentation pages load scripts from elsewhere."""
     key = {"Authorization": "Bearer test-key"}
