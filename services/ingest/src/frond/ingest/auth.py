@@ -66,6 +66,7 @@ class Door:
         request = Request(scope, receive)
         ingest = ingest_of(request)
         try:
+            ingest.gate.require_own_page(request.headers)
             who = await ingest.gate.identify(request.headers.get("authorization"))
             ingest.rates.admit(who.subject)
         except (JobRejected, StoreUnavailable) as e:
