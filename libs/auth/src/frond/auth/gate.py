@@ -109,6 +109,9 @@ class Gate:
             return ""
         at, told = self._hinted
         if time.monotonic() - at >= _HINT_S:
+            # before it is known: anybody may ask, and one listing at a time is enough for all of them,
+            # also while the store is away
+            self._hinted = (time.monotonic(), told)
             try:
                 told = "" if await self.keys.any() else f" {FIRST_KEY}"
             except StoreUnavailable:
