@@ -19,6 +19,7 @@ from frond.contracts.plan import Box, Radiometry, RasterSource, WindowGrid
 from frond.contracts.reasons import Reason
 from frond.raster import overheard
 from frond.raster.gdal import gdal_errors
+from frond.raster.holes import around_holes
 from frond.raster.inspect import inspect
 from frond.raster.limits import UNBOUNDED
 from frond.raster.open import Dataset, open_dataset
@@ -347,6 +348,11 @@ class _Handle:
         else:
             data = np.empty((bands, *shape), self._dtype)
         self.dataset.read(self._read_bands, window=window, out=data, resampling=how)
+        resampled = how is not Resampling.nearest
+        if resampled and self._validity.floating and not np.isfinite(data).all():
+            data[...] = around_holes(
+                self.dataset, self._read_bands, self._validity, window, shape, how
+            )
         valid = both(
             self._validity.of_samples(data),
             self._validity.of_bands(self.dataset, window, shape, how),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import Any, Final
@@ -67,7 +68,7 @@ def _copy(ds: Dataset, info: RasterInfo, path: Path) -> None:
         "height": info.height,
         "count": info.count,
         "dtype": info.dtype,
-        "nodata": ds.nodata,
+        "nodata": _nodata(ds, info),
         "tiled": True,
         "blockxsize": _BLOCK,
         "blockysize": _BLOCK,
@@ -101,6 +102,12 @@ def _copy(ds: Dataset, info: RasterInfo, path: Path) -> None:
         if factors:
             with rasterio.open(path, "r+") as out:
                 out.build_overviews(factors, how)
+
+
+def _nodata(ds: Dataset, info: RasterInfo) -> float | None:
+    # NaN means nothing, said or not; overviews are made without it where it is said
+    said = ds.nodata is not None or info.mask or info.alpha is not None
+    return ds.nodata if said or np.dtype(info.dtype).kind != "f" else math.nan
 
 
 def _describe(ds: Dataset, info: RasterInfo, out: Any) -> None:
