@@ -308,6 +308,36 @@ def test_nodata_and_nan_are_no_part_of_the_statistics(
     assert plan.source.radiometry.high[0] == pytest.approx(0.98, abs=0.01)
 
 
+HUGE = float(np.finfo(np.float64).max)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "values"),
+    [
+        ("float32", [-3.4028234663852886e38]), ("float64", [1e16]), ("float64", [-1e20]),
+        ("float64", [HUGE]), ("float64", [-HUGE]), ("float64", [-HUGE, HUGE]),
+        ("float64", [-HUGE, 0.5, 0.25]), ("float64", [5e-324, 1e-310]), ("float32", [-3.4e38, 3.4e38]),
+        ("float32", [1e-45, 0]), ("float64", [HUGE, HUGE / 2, 0, -HUGE / 2]),
+    ],
+)  # fmt: skip
+def test_any_samples_have_a_range(
+    make_raster: Make, plan_of: PlanOf, manifest: Any, dtype: str, values: list[float]
+) -> None:
+    """Throughout the same, or farther from each other than numbers go: what is low is dark, what is
+    high bright, and nothing of it ends in an arithmetic error."""
+    data = np.resize(np.array(values, dtype), (1, 80, 80))
+    plan = plan_of(make_raster(data), manifest(bands=(1,)))
+    seen = plan.source.radiometry
+    assert np.isfinite([*seen.low, *seen.high]).all() and seen.low[0] < seen.high[0]
+    with RasterReader(plan.source, plan.grid) as reader:
+        window = reader.read(0).data[0, :80, :80]
+    order = np.argsort(data[0], axis=None, kind="stable")
+    assert (np.diff(window.ravel()[order].astype(int)) >= 0).all()
+    if len(values) > 1 and abs(max(values) - min(values)) > 1e-40:
+        assert (window.min(), window.max()) == (0, 255)
+    assert any("-a_nodata" in n for n in plan.notes) == (max(map(abs, values)) > 1e30)
+
+
 def test_constant_and_empty_bands_still_have_a_range(
     make_raster: Make, plan_of: PlanOf, manifest: Any
 ) -> None:

@@ -23,6 +23,7 @@ from frond.raster.holes import around_holes
 from frond.raster.inspect import inspect
 from frond.raster.limits import UNBOUNDED
 from frond.raster.open import Dataset, open_dataset
+from frond.raster.sampling import stretched
 from frond.raster.validity import Bools, Palette, Validity, both, palette_of, validity_of
 
 Layout = Literal["CHW", "HWC"]
@@ -275,7 +276,7 @@ class _Range:
             else:
                 with np.errstate(invalid="ignore"):
                     values = samples.astype(np.float64)
-                out[band] = _stretched(values, low, high)
+                out[band] = _bytes_of(values, low, high)
         return out
 
     @cached_property
@@ -285,12 +286,13 @@ class _Range:
         every = np.arange(1 << (8 * self._dtype.itemsize), dtype=np.uint32).astype(unsigned)
         values = every.view(self._dtype).astype(np.float64)
         pairs = zip(self._radiometry.low, self._radiometry.high, strict=True)
-        return [_stretched(values, low, high) for low, high in pairs]
+        return [_bytes_of(values, low, high) for low, high in pairs]
 
 
-def _stretched(values: NDArray[np.float64], low: float, high: float) -> Pixels:
+def _bytes_of(values: NDArray[np.float64], low: float, high: float) -> Pixels:
+    mapped: NDArray[np.float64]
     with np.errstate(invalid="ignore", over="ignore"):
-        mapped = (values - low) * (255.0 / (high - low))
+        mapped = stretched(values, low, high)
     np.nan_to_num(mapped, copy=False, nan=0.0, posinf=255.0, neginf=0.0)
     np.clip(mapped, 0.0, 255.0, out=mapped)
     return np.rint(mapped, out=mapped).astype(np.uint8)
