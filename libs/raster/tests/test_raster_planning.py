@@ -276,6 +276,41 @@ def test_a_file_in_which_0_is_white_is_told_of(
         path = make_raster(scene(bands=1), name=f"{kind}.tif", photometric=kind)
         told = [n for n in plan_of(path, manifest(bands=(1,))).notes if "0 is white" in n]
         assert len(told) == (kind == "MINISWHITE")
+    # of two colours: GDAL has a table for them
+    path = make_raster(scene(bands=1) % 2, name="fax.tif", photometric="MINISWHITE", nbits=1)
+    plan = plan_of(path, manifest(bands=(1,)))
+    assert plan.source.palette and not [n for n in plan.notes if "0 is white" in n]
+
+
+@pytest.mark.parametrize("driver", ["GTiff", "PNG"])
+@pytest.mark.parametrize("bits", [1, 2, 4, 7, 8])
+@pytest.mark.parametrize("nodata", [None, 0])
+def test_samples_of_few_bits_are_as_bright_as_they_are_meant(
+    make_raster: Make, plan_of: PlanOf, manifest: Any, bits: int, nodata: int | None, driver: str
+) -> None:
+    """The highest that they can be is white, and a note says so; GDAL hands them over as they are."""
+    most = 2**bits - 1
+    data = np.resize(np.arange(most + 1, dtype=np.uint8), (1, 90, 90))
+    if driver == "PNG":
+        if bits == 7:
+            return
+        path = make_raster(data, driver="PNG", nbits=bits, nodata=nodata, crs=None, transform=None)
+    else:
+        more = {} if bits == 8 else {"nbits": bits}
+        data = np.repeat(data, 3, axis=0)
+        path = make_raster(data, photometric="RGB", nodata=nodata, **more)
+    plan = plan_of(path, manifest(bands=tuple(range(1, len(data) + 1))))
+    assert [n for n in plan.notes if "bit" in n] == (
+        [] if bits == 8 else [f"samples of {bits} bit{'s' if bits > 1 else ''} seen as 0 to 255"]
+    )
+    with RasterReader(plan.source, plan.grid) as reader:
+        window = reader.read(0)
+    valid = np.ones((90, 90), np.bool_) if nodata is None else data[0] != nodata
+    seen, want = window.data[:, :90, :90], np.rint(data * (255 / most))
+    assert (seen[:, valid] == want[:, valid]).all()
+    if nodata is not None:
+        assert len(np.unique(seen[:, ~valid])) == 1
+        assert abs(int(seen[0][~valid][0]) - want[:, valid].mean()) <= 1
 
 
 @pytest.mark.parametrize(

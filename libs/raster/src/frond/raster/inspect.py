@@ -27,6 +27,8 @@ class RasterInfo:
     """A raster's facts, read from its header alone.
 
     Attributes:
+        bits: of a sample; fewer than 8 where the file packs several into a byte.
+        negative: whether 0 is white.
         block: rows and columns of a tile or strip.
         alpha: 1-based index of the alpha band; None if there is none.
         mask: whether a mask band is stored in the file (an alpha band is none).
@@ -44,6 +46,8 @@ class RasterInfo:
     height: int
     count: int
     dtype: str
+    bits: int
+    negative: bool
     block: tuple[int, int]
     tiled: bool
     compression: str | None
@@ -96,8 +100,12 @@ def _inspect(ds: Dataset, size: int | None, limits: Limits) -> RasterInfo:
     flags = [{f.name for f in band} for band in ds.mask_flag_enums]
     georeference, notes = read_georeference(ds)
     table = _table(ds) if colours[0] == "palette" and dtype == "uint8" else {}
-    if ds.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES":
+    negative = not table and ds.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES"
+    if negative:
         notes = (*notes, "0 is white in this file (MINISWHITE): it is seen as a negative")
+    bits = _bits(ds, dtype)
+    if bits < 8 and not table:
+        notes = (*notes, f"samples of {bits} bit{'s'[: bits - 1]} seen as 0 to 255")
     turned = ds.tags().get(ORIENTATION)
     if turned in _TURNED:
         notes = (
@@ -111,6 +119,8 @@ def _inspect(ds: Dataset, size: int | None, limits: Limits) -> RasterInfo:
         height=ds.height,
         count=ds.count,
         dtype=dtype,
+        bits=bits,
+        negative=negative,
         block=tuple(ds.block_shapes[0]),
         tiled=ds.driver == "GTiff" and ds.block_shapes[0][1] < ds.width,
         compression=_name(ds.compression),
@@ -142,6 +152,13 @@ def _table(ds: Dataset) -> dict[int, tuple[int, int, int, int]]:
     except ValueError:
         # it is said to have one, and has none
         return {}
+
+
+def _bits(ds: Dataset, dtype: str) -> int:
+    said = ds.tags(1, ns="IMAGE_STRUCTURE").get("NBITS")
+    if dtype == "uint8" and said in set("1234567"):
+        return int(said)
+    return 8 * np.dtype(dtype).itemsize
 
 
 def _name(value: Any) -> str | None:

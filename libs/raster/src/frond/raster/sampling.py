@@ -204,11 +204,14 @@ def _starts(length: int) -> list[int]:
     return sorted({round(i * last / (_LATTICE - 1)) for i in range(_LATTICE)})
 
 
-def radiometry_of(samples: Samples, dtype: str, palette: Palette | None) -> Radiometry:
+def radiometry_of(
+    samples: Samples, dtype: str, palette: Palette | None, *, bits: int = 8
+) -> Radiometry:
     """How samples become 0…255, and what stands in for a pixel that means nothing.
 
-    uint8 goes in as it is. Everything else is stretched between the raster's 2nd and 98th
-    percentile, band by band, of what is not the band's nodata value. ``fill`` is each band's mean after that, so that the edge of the
+    uint8 goes in as it is, where fewer than 8 ``bits`` are used stretched between all that these can
+    be. Everything else is stretched between the raster's 2nd and 98th percentile, band by band, of what
+    is not the band's nodata value. ``fill`` is each band's mean after that, so that the edge of the
     valid area is no edge to the model's eye.
     """
     values = samples.values
@@ -216,8 +219,12 @@ def radiometry_of(samples: Samples, dtype: str, palette: Palette | None) -> Radi
         values = palette[values[:, 0]][:, :3]
     bands = values.shape[1]
     if dtype == "uint8":
-        mean = values.mean(axis=0) if len(values) else np.zeros(bands)
-        return Radiometry(fill=tuple(int(v) for v in np.rint(mean)))
+        most = 2.0**bits - 1
+        mean = values.mean(axis=0) * (255 / most) if len(values) else np.zeros(bands)
+        fill = tuple(int(v) for v in np.rint(mean))
+        if bits == 8:
+            return Radiometry(fill=fill)
+        return Radiometry(mode="stretch", low=(0.0,) * bands, high=(most,) * bands, fill=fill)
     if len(values) == 0:
         return Radiometry(
             mode="stretch", low=(0.0,) * bands, high=(1.0,) * bands, fill=(0,) * bands

@@ -45,7 +45,7 @@ def is_slow(info: RasterInfo, *, small_pixels: int = SMALL_PIXELS) -> bool:
 def make_tiled(dataset: Dataset, info: RasterInfo, path: Path) -> None:
     """Copy a raster into a tiled, DEFLATE-compressed GeoTIFF with overviews.
 
-    Samples, nodata, alpha, mask band, colour table, georeference and orientation are kept. The copy goes by
+    Samples, their bits, whether 0 is white, nodata, alpha, mask band, colour table, georeference and orientation are kept. The copy goes by
     strips of bounded memory, top to bottom, so that each strip of the source is decoded once. The
     same raster gives the same bytes.
 
@@ -83,7 +83,11 @@ def _copy(ds: Dataset, info: RasterInfo, path: Path) -> None:
     else:
         # GDAL takes a fourth band of 8 bits for alpha unless it is told what it is
         rgb = info.colours[:3] == ("red", "green", "blue")
-        profile.update(photometric="RGB" if rgb else "MINISBLACK", alpha="NO")
+        grey = "MINISWHITE" if info.negative else "MINISBLACK"
+        profile.update(photometric="RGB" if rgb else grey, alpha="NO")
+        if info.bits < 8:
+            # differences are of whole bytes
+            profile.update(predictor=1, nbits=info.bits)
     if not ds.gcps[0]:
         profile.update(crs=ds.crs, transform=ds.transform)
     with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), gdal_errors(reading=True):
