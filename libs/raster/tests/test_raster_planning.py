@@ -9,6 +9,7 @@ import pytest
 import rasterio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from rasterio.enums import ColorInterp
 from rasterio.transform import from_origin
 
@@ -22,6 +23,7 @@ from frond.raster import (
     RasterReader,
     chunks_of,
     inspect,
+    make_tiled,
     open_raster,
     pack_bitmap,
     unpack_bitmap,
@@ -235,6 +237,54 @@ def test_a_colour_table_is_expanded(make_raster: Make, plan_of: PlanOf, manifest
     of_one = plan_of(path, manifest(bands=(1,)))
     assert not of_one.source.palette
     assert any("the model sees the numbers" in n for n in of_one.notes)
+
+
+def test_a_table_of_more_colours_than_are_expanded_is_told_of(
+    make_raster: Make, plan_of: PlanOf, manifest: Any, tmp_path: Path
+) -> None:
+    """A model of one band sees its numbers; one of three hears how bands are made of them. A tiled
+    copy says the same."""
+    data = np.resize(np.arange(300, dtype=np.uint16), (1, 90, 90))
+    table = {i: (i % 256, 0, 0, 255) for i in range(300)}
+    path = make_raster(data, photometric="PALETTE", after=lambda out: out.write_colormap(1, table))
+    copy = tmp_path / "copy.tif"
+    with open_raster(str(path)) as ds:
+        make_tiled(ds, inspect(ds), copy)
+    for file in (path, copy):
+        plan = plan_of(file, manifest(bands=(1,)))
+        assert not plan.source.palette
+        assert any("the model sees the numbers" in n for n in plan.notes)
+        with pytest.raises(RasterRejected) as e:
+            plan_of(file)
+        assert "-expand rgb -ot Byte" in e.value.detail
+
+
+@pytest.mark.parametrize("images", [1, 3])
+def test_a_file_of_several_images_is_told_of(
+    plan_of: PlanOf, scene: Scene, tmp_path: Path, images: int
+) -> None:
+    """The first is read; a tiled copy of it says so, too."""
+    path, copy = tmp_path / "pages.tif", tmp_path / "copy.tif"
+    first, *others = [Image.fromarray(scene().transpose(1, 2, 0)) for _ in range(images)]
+    first.save(path, save_all=True, append_images=others)
+    with open_raster(str(path)) as ds:
+        make_tiled(ds, inspect(ds), copy)
+    for file in (path, copy):
+        told = [n for n in plan_of(file).notes if "images" in n]
+        assert len(told) == (images > 1)
+        assert all("has 3 images, of which the first is read" in n for n in told)
+    first.convert("L").save(path, save_all=True, append_images=others)
+    with pytest.raises(RasterRejected) as e:
+        plan_of(path)
+    assert ("GTIFF_DIR:2" in e.value.detail) == (images > 1)
+
+
+def test_overviews_and_masks_are_no_images(
+    make_raster: Make, scene: Scene, plan_of: PlanOf
+) -> None:
+    mask = np.full((300, 400), 255, np.uint8)
+    path = make_raster(scene(), mask=mask, after=lambda out: out.build_overviews([2, 4]))
+    assert not [n for n in plan_of(path).notes if "images" in n]
 
 
 def test_a_table_that_is_not_there_is_none(

@@ -14,7 +14,7 @@ from rasterio.enums import ColorInterp, Resampling
 from rasterio.windows import Window
 
 from frond.raster.gdal import gdal_errors
-from frond.raster.inspect import ORIENTATION, RasterInfo
+from frond.raster.inspect import IMAGES, ORIENTATION, RasterInfo
 from frond.raster.open import Dataset
 from frond.raster.validity import palette_of
 
@@ -78,7 +78,8 @@ def _copy(ds: Dataset, info: RasterInfo, path: Path) -> None:
         "interleave": "pixel",
         "BIGTIFF": "IF_SAFER",
     }
-    if info.palette:
+    indexed = info.palette or info.wide_palette
+    if indexed:
         profile.update(predictor=1, photometric="PALETTE")
     else:
         # GDAL takes a fourth band of 8 bits for alpha unless it is told what it is
@@ -101,7 +102,7 @@ def _copy(ds: Dataset, info: RasterInfo, path: Path) -> None:
                     out.write_mask(ds.read_masks(1, window=window), window=window)
                 elif clear.any():
                     out.write_mask(np.where(clear[data[0]], 0, 255).astype(np.uint8), window=window)
-        how = Resampling.nearest if info.palette else Resampling.average
+        how = Resampling.nearest if indexed else Resampling.average
         factors = _overviews(info)
         if factors:
             with rasterio.open(path, "r+") as out:
@@ -122,7 +123,9 @@ def _describe(ds: Dataset, info: RasterInfo, out: Any) -> None:
         out.rpcs = ds.rpcs
     if turned := ds.tags().get(ORIENTATION):
         out.update_tags(**{ORIENTATION: turned})
-    if info.palette:
+    if info.images > 1:
+        out.update_tags(**{IMAGES: info.images})
+    if info.palette or info.wide_palette:
         out.write_colormap(1, ds.colormap(1))
     if info.alpha is not None:
         out.colorinterp = [
