@@ -29,7 +29,8 @@ from frond.raster import (
     unpack_bitmap,
 )
 from frond.raster.sampling import sample, sample_windows
-from frond.raster.validity import validity_of
+from frond.raster.skip import empty_windows
+from frond.raster.validity import Validity, validity_of
 
 Make = Callable[..., Path]
 Scene = Callable[..., np.ndarray]
@@ -563,6 +564,34 @@ def test_only_windows_without_one_valid_pixel_are_skipped(
     assert plan.windows_skipped == len(expected) > 0
     run = {w for c in chunks_of(plan) for w in c.windows}
     assert run == set(range(plan.grid.count)) - expected
+
+
+def test_a_row_is_looked_at_in_pieces(
+    make_raster: Make, scene: Scene, plan_of: PlanOf, manifest: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However wide a raster is, no more of its overview is held than of its pixels."""
+    valid = np.zeros((300, 801), np.bool_)
+    valid[:150, 390:410] = True
+    path = hidden(
+        "nodata", valid, make_raster, scene, tiled=True, blockxsize=64, blockysize=64,
+        after=lambda out: out.build_overviews([2, 4, 8]),
+    )  # fmt: skip
+    whole = plan_of(path)
+    assert 0 < whole.windows_skipped < whole.grid.count
+    monkeypatch.setattr("frond.raster.skip._STEP_BYTES", 1000)
+    held: list[int] = []
+    read = Validity.of_samples
+
+    def counted(self: Validity, data: np.ndarray) -> Any:
+        held.append(data.nbytes)
+        return read(self, data)
+
+    monkeypatch.setattr(Validity, "of_samples", counted)
+    with open_raster(str(path)) as ds:
+        info = inspect(ds)
+        empty = empty_windows(ds, info, whole.grid, (1, 2, 3), validity_of(info, (1, 2, 3), None))
+    assert pack_bitmap(empty) == whole.skipped
+    assert max(held) <= 1000
 
 
 @pytest.mark.parametrize("scale", [0.4, 1.7])
