@@ -7,9 +7,10 @@ import math
 from typing import Any, Final
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
 from rasterio.enums import Resampling
+from rasterio.io import MemoryFile
+from rasterio.transform import Affine
 from rasterio.windows import Window
 
 from frond.raster.open import Dataset
@@ -18,6 +19,8 @@ from frond.raster.validity import Validity, both
 _STEP_BYTES: Final = 32 << 20
 # a number, because GDAL leaves NaN out by multiplying it by 0; and one that no file has
 _VOID: Final = -1.2345e38
+# without a transform rasterio warns
+_ANYWHERE: Final = Affine.translation(1, 1)
 
 
 def around_holes(
@@ -99,11 +102,12 @@ def _step(
         data[:, ~valid] = void
     profile = {
         "driver": "MEM", "count": len(bands), "height": size[0], "width": size[1],
-        "dtype": data.dtype, "nodata": void,
+        "dtype": data.dtype, "nodata": void, "transform": _ANYWHERE,
     }  # fmt: skip
-    with rasterio.open("holes", "w+", **profile) as memory:
-        memory.write(data)
-        out: NDArray[Any] = memory.read(
+    # a MemoryFile for its name: what lies under a name of our own rasterio would delete
+    with MemoryFile() as memory, memory.open(**profile) as held:
+        held.write(data)
+        out: NDArray[Any] = held.read(
             window=Window(level.x - x0, y - y0, level.across, down),
             out_shape=(len(bands), rows.stop - rows.start, shape[1]),
             resampling=how,
