@@ -9,6 +9,7 @@ import pytest
 import rasterio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from rasterio.enums import ColorInterp
 from rasterio.transform import from_origin
 
@@ -22,12 +23,14 @@ from frond.raster import (
     RasterReader,
     chunks_of,
     inspect,
+    make_tiled,
     open_raster,
     pack_bitmap,
     unpack_bitmap,
 )
 from frond.raster.sampling import sample, sample_windows
-from frond.raster.validity import validity_of
+from frond.raster.skip import empty_windows
+from frond.raster.validity import Validity, validity_of
 
 Make = Callable[..., Path]
 Scene = Callable[..., np.ndarray]
@@ -237,6 +240,54 @@ def test_a_colour_table_is_expanded(make_raster: Make, plan_of: PlanOf, manifest
     assert any("the model sees the numbers" in n for n in of_one.notes)
 
 
+def test_a_table_of_more_colours_than_are_expanded_is_told_of(
+    make_raster: Make, plan_of: PlanOf, manifest: Any, tmp_path: Path
+) -> None:
+    """A model of one band sees its numbers; one of three hears how bands are made of them. A tiled
+    copy says the same."""
+    data = np.resize(np.arange(300, dtype=np.uint16), (1, 90, 90))
+    table = {i: (i % 256, 0, 0, 255) for i in range(300)}
+    path = make_raster(data, photometric="PALETTE", after=lambda out: out.write_colormap(1, table))
+    copy = tmp_path / "copy.tif"
+    with open_raster(str(path)) as ds:
+        make_tiled(ds, inspect(ds), copy)
+    for file in (path, copy):
+        plan = plan_of(file, manifest(bands=(1,)))
+        assert not plan.source.palette
+        assert any("the model sees the numbers" in n for n in plan.notes)
+        with pytest.raises(RasterRejected) as e:
+            plan_of(file)
+        assert "-expand rgb -ot Byte" in e.value.detail
+
+
+@pytest.mark.parametrize("images", [1, 3])
+def test_a_file_of_several_images_is_told_of(
+    plan_of: PlanOf, scene: Scene, tmp_path: Path, images: int
+) -> None:
+    """The first is read; a tiled copy of it says so, too."""
+    path, copy = tmp_path / "pages.tif", tmp_path / "copy.tif"
+    first, *others = [Image.fromarray(scene().transpose(1, 2, 0)) for _ in range(images)]
+    first.save(path, save_all=True, append_images=others)
+    with open_raster(str(path)) as ds:
+        make_tiled(ds, inspect(ds), copy)
+    for file in (path, copy):
+        told = [n for n in plan_of(file).notes if "images" in n]
+        assert len(told) == (images > 1)
+        assert all("has 3 images, of which the first is read" in n for n in told)
+    first.convert("L").save(path, save_all=True, append_images=others)
+    with pytest.raises(RasterRejected) as e:
+        plan_of(path)
+    assert ("GTIFF_DIR:2" in e.value.detail) == (images > 1)
+
+
+def test_overviews_and_masks_are_no_images(
+    make_raster: Make, scene: Scene, plan_of: PlanOf
+) -> None:
+    mask = np.full((300, 400), 255, np.uint8)
+    path = make_raster(scene(), mask=mask, after=lambda out: out.build_overviews([2, 4]))
+    assert not [n for n in plan_of(path).notes if "images" in n]
+
+
 def test_a_table_that_is_not_there_is_none(
     make_raster: Make, scene: Scene, plan_of: PlanOf, manifest: Any
 ) -> None:
@@ -276,6 +327,41 @@ def test_a_file_in_which_0_is_white_is_told_of(
         path = make_raster(scene(bands=1), name=f"{kind}.tif", photometric=kind)
         told = [n for n in plan_of(path, manifest(bands=(1,))).notes if "0 is white" in n]
         assert len(told) == (kind == "MINISWHITE")
+    # of two colours: GDAL has a table for them
+    path = make_raster(scene(bands=1) % 2, name="fax.tif", photometric="MINISWHITE", nbits=1)
+    plan = plan_of(path, manifest(bands=(1,)))
+    assert plan.source.palette and not [n for n in plan.notes if "0 is white" in n]
+
+
+@pytest.mark.parametrize("driver", ["GTiff", "PNG"])
+@pytest.mark.parametrize("bits", [1, 2, 4, 7, 8])
+@pytest.mark.parametrize("nodata", [None, 0])
+def test_samples_of_few_bits_are_as_bright_as_they_are_meant(
+    make_raster: Make, plan_of: PlanOf, manifest: Any, bits: int, nodata: int | None, driver: str
+) -> None:
+    """The highest that they can be is white, and a note says so; GDAL hands them over as they are."""
+    most = 2**bits - 1
+    data = np.resize(np.arange(most + 1, dtype=np.uint8), (1, 90, 90))
+    if driver == "PNG":
+        if bits == 7:
+            return
+        path = make_raster(data, driver="PNG", nbits=bits, nodata=nodata, crs=None, transform=None)
+    else:
+        more = {} if bits == 8 else {"nbits": bits}
+        data = np.repeat(data, 3, axis=0)
+        path = make_raster(data, photometric="RGB", nodata=nodata, **more)
+    plan = plan_of(path, manifest(bands=tuple(range(1, len(data) + 1))))
+    assert [n for n in plan.notes if "bit" in n] == (
+        [] if bits == 8 else [f"samples of {bits} bit{'s' if bits > 1 else ''} seen as 0 to 255"]
+    )
+    with RasterReader(plan.source, plan.grid) as reader:
+        window = reader.read(0)
+    valid = np.ones((90, 90), np.bool_) if nodata is None else data[0] != nodata
+    seen, want = window.data[:, :90, :90], np.rint(data * (255 / most))
+    assert (seen[:, valid] == want[:, valid]).all()
+    if nodata is not None:
+        assert len(np.unique(seen[:, ~valid])) == 1
+        assert abs(int(seen[0][~valid][0]) - want[:, valid].mean()) <= 1
 
 
 @pytest.mark.parametrize(
@@ -306,6 +392,36 @@ def test_nodata_and_nan_are_no_part_of_the_statistics(
     plan = plan_of(make_raster(data, nodata=-9999), manifest(bands=(1,)))
     assert plan.source.radiometry.low[0] == pytest.approx(0.02, abs=0.01)
     assert plan.source.radiometry.high[0] == pytest.approx(0.98, abs=0.01)
+
+
+HUGE = float(np.finfo(np.float64).max)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "values"),
+    [
+        ("float32", [-3.4028234663852886e38]), ("float64", [1e16]), ("float64", [-1e20]),
+        ("float64", [HUGE]), ("float64", [-HUGE]), ("float64", [-HUGE, HUGE]),
+        ("float64", [-HUGE, 0.5, 0.25]), ("float64", [5e-324, 1e-310]), ("float32", [-3.4e38, 3.4e38]),
+        ("float32", [1e-45, 0]), ("float64", [HUGE, HUGE / 2, 0, -HUGE / 2]),
+    ],
+)  # fmt: skip
+def test_any_samples_have_a_range(
+    make_raster: Make, plan_of: PlanOf, manifest: Any, dtype: str, values: list[float]
+) -> None:
+    """Throughout the same, or farther from each other than numbers go: what is low is dark, what is
+    high bright, and nothing of it ends in an arithmetic error."""
+    data = np.resize(np.array(values, dtype), (1, 80, 80))
+    plan = plan_of(make_raster(data), manifest(bands=(1,)))
+    seen = plan.source.radiometry
+    assert np.isfinite([*seen.low, *seen.high]).all() and seen.low[0] < seen.high[0]
+    with RasterReader(plan.source, plan.grid) as reader:
+        window = reader.read(0).data[0, :80, :80]
+    order = np.argsort(data[0], axis=None, kind="stable")
+    assert (np.diff(window.ravel()[order].astype(int)) >= 0).all()
+    if len(values) > 1 and abs(max(values) - min(values)) > 1e-40:
+        assert (window.min(), window.max()) == (0, 255)
+    assert any("-a_nodata" in n for n in plan.notes) == (max(map(abs, values)) > 1e30)
 
 
 def test_constant_and_empty_bands_still_have_a_range(
@@ -448,6 +564,34 @@ def test_only_windows_without_one_valid_pixel_are_skipped(
     assert plan.windows_skipped == len(expected) > 0
     run = {w for c in chunks_of(plan) for w in c.windows}
     assert run == set(range(plan.grid.count)) - expected
+
+
+def test_a_row_is_looked_at_in_pieces(
+    make_raster: Make, scene: Scene, plan_of: PlanOf, manifest: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However wide a raster is, no more of its overview is held than of its pixels."""
+    valid = np.zeros((300, 801), np.bool_)
+    valid[:150, 390:410] = True
+    path = hidden(
+        "nodata", valid, make_raster, scene, tiled=True, blockxsize=64, blockysize=64,
+        after=lambda out: out.build_overviews([2, 4, 8]),
+    )  # fmt: skip
+    whole = plan_of(path)
+    assert 0 < whole.windows_skipped < whole.grid.count
+    monkeypatch.setattr("frond.raster.skip._STEP_BYTES", 1000)
+    held: list[int] = []
+    read = Validity.of_samples
+
+    def counted(self: Validity, data: np.ndarray) -> Any:
+        held.append(data.nbytes)
+        return read(self, data)
+
+    monkeypatch.setattr(Validity, "of_samples", counted)
+    with open_raster(str(path)) as ds:
+        info = inspect(ds)
+        empty = empty_windows(ds, info, whole.grid, (1, 2, 3), validity_of(info, (1, 2, 3), None))
+    assert pack_bitmap(empty) == whole.skipped
+    assert max(held) <= 1000
 
 
 @pytest.mark.parametrize("scale", [0.4, 1.7])

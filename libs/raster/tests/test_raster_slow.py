@@ -64,6 +64,11 @@ def read_alike(a: ImagePlan, b: ImagePlan) -> None:
         (3, "float32", {"nodata": -9999.0}),
         (3, "uint8", {"after": _mask}),
         (3, "int16", {"crs": None, "transform": None}),
+        (3, "uint8", {"nbits": 4, "photometric": "RGB"}),
+        (3, "uint8", {"nbits": 1, "photometric": "RGB", "nodata": 0}),
+        (3, "uint8", {"photometric": "MINISWHITE"}),
+        (3, "uint8", {"nbits": 2, "photometric": "MINISWHITE"}),
+        (3, "float32", {"photometric": "MINISWHITE"}),
     ],
 )
 def test_the_copy_reads_the_same(

@@ -60,7 +60,7 @@ def picture(side: int = 256) -> np.ndarray:
     return pixels
 
 
-def encoded(kind: str, pixels: np.ndarray) -> bytes:
+def encoded(kind: str, pixels: np.ndarray, crs: str | None = "EPSG:32650") -> bytes:
     out = io.BytesIO()
     if kind == "npy":
         np.save(out, pixels)
@@ -68,7 +68,7 @@ def encoded(kind: str, pixels: np.ndarray) -> bytes:
         with MemoryFile() as memory:
             with memory.open(
                 driver="GTiff", width=pixels.shape[1], height=pixels.shape[0], count=3,
-                dtype=pixels.dtype.name, crs="EPSG:32650",
+                dtype=pixels.dtype.name, crs=crs,
                 transform=Affine(0.4, 0.3, 500_000, 0.3, -0.4, 100_000),
             ) as sink:  # fmt: skip
                 sink.write(pixels.transpose(2, 0, 1))
@@ -111,6 +111,18 @@ async def test_map_coordinates_follow_all_six_terms(client: httpx.AsyncClient) -
         assert ring[0] == ring[-1]
         assert len(ring) == 5
         assert found["lonlat"][0] == pytest.approx(117, abs=0.01)
+
+
+async def test_a_transform_without_a_crs_gives_coordinates_in_units_unknown(
+    client: httpx.AsyncClient,
+) -> None:
+    """As files of a job do: no CRS is named, a note says so, and no longitude is made up."""
+    body = (await client.post("/predict", content=encoded("tif", picture(), crs=None))).json()
+    assert body["crs"] is None and any("units unknown" in n for n in body["notes"])
+    assert len(body["detections"]) == len(PLACES)
+    for found in body["detections"]:
+        assert found["center"][0] > 499_000 and found["geometry"] is not None
+        assert found["lonlat"] is None
 
 
 async def test_an_image_without_a_place_has_none(client: httpx.AsyncClient) -> None:

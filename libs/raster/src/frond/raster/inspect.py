@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,7 +19,10 @@ from frond.raster.open import Dataset
 DTYPES: Final = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 ORIENTATION: Final = "EXIF_Orientation"
 """GDAL's name of it. It tells of a JPEG's; of a TIFF's own tag it does not."""
+IMAGES: Final = "FROND_IMAGES"
+"""What a tiled copy says of the file that it was made of: how many images that has."""
 _TURNED: Final = frozenset("2345678")
+_OTHER_IMAGES: Final = "gdal_translate GTIFF_DIR:2:in.tif out.tif writes out the second"
 _RGB: Final = ("red", "green", "blue")
 
 
@@ -27,14 +31,18 @@ class RasterInfo:
     """A raster's facts, read from its header alone.
 
     Attributes:
+        bits: of a sample; fewer than 8 where the file packs several into a byte.
+        negative: whether 0 is white.
         block: rows and columns of a tile or strip.
         alpha: 1-based index of the alpha band; None if there is none.
         mask: whether a mask band is stored in the file (an alpha band is none).
         nodata: the nodata value of each band, None where it has none.
-        palette: whether band 1 indexes a colour table.
+        palette: whether band 1 indexes a colour table of at most 256 colours.
+        wide_palette: whether it indexes one of more than 256 colours, which is not expanded.
         grey: whether all colours of that table are shades of grey.
         colours: GDAL's colour interpretation of each band.
         overviews: decimation factors, ascending.
+        images: how many the file has; it is the first that is read.
         gsd: ground metres a pixel; None if not known.
         notes: what a user should know.
     """
@@ -44,6 +52,8 @@ class RasterInfo:
     height: int
     count: int
     dtype: str
+    bits: int
+    negative: bool
     block: tuple[int, int]
     tiled: bool
     compression: str | None
@@ -52,9 +62,11 @@ class RasterInfo:
     mask: bool
     nodata: tuple[float | None, ...]
     palette: bool
+    wide_palette: bool
     grey: bool
     colours: tuple[str, ...]
     overviews: tuple[int, ...]
+    images: int
     georeference: Georeference
     gsd: float | None
     notes: tuple[str, ...]
@@ -95,9 +107,20 @@ def _inspect(ds: Dataset, size: int | None, limits: Limits) -> RasterInfo:
     alphas = [i for i, c in enumerate(colours, 1) if c == "alpha"]
     flags = [{f.name for f in band} for band in ds.mask_flag_enums]
     georeference, notes = read_georeference(ds)
-    table = _table(ds) if colours[0] == "palette" and dtype == "uint8" else {}
-    if ds.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES":
+    table = _table(ds) if colours[0] == "palette" else {}
+    palette, wide = bool(table) and dtype == "uint8", bool(table) and dtype == "uint16"
+    images = _images(ds)
+    if images > 1:
+        notes = (
+            *notes,
+            f"the file has {images} images, of which the first is read: {_OTHER_IMAGES}",
+        )
+    negative = not palette and ds.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES"
+    if negative:
         notes = (*notes, "0 is white in this file (MINISWHITE): it is seen as a negative")
+    bits = _bits(ds, dtype)
+    if bits < 8 and not palette:
+        notes = (*notes, f"samples of {bits} bit{'s'[: bits - 1]} seen as 0 to 255")
     turned = ds.tags().get(ORIENTATION)
     if turned in _TURNED:
         notes = (
@@ -111,6 +134,8 @@ def _inspect(ds: Dataset, size: int | None, limits: Limits) -> RasterInfo:
         height=ds.height,
         count=ds.count,
         dtype=dtype,
+        bits=bits,
+        negative=negative,
         block=tuple(ds.block_shapes[0]),
         tiled=ds.driver == "GTiff" and ds.block_shapes[0][1] < ds.width,
         compression=_name(ds.compression),
@@ -118,10 +143,12 @@ def _inspect(ds: Dataset, size: int | None, limits: Limits) -> RasterInfo:
         alpha=alphas[0] if alphas else None,
         mask="per_dataset" in flags[0] and "alpha" not in flags[0],
         nodata=tuple(_nodata(v, dtype) for v in ds.nodatavals),
-        palette=bool(table),
-        grey=bool(table) and all(r == g == b for r, g, b, _ in table.values()),
+        palette=palette,
+        wide_palette=wide,
+        grey=palette and all(r == g == b for r, g, b, _ in table.values()),
         colours=colours,
         overviews=tuple(sorted(ds.overviews(1))),
+        images=images,
         georeference=georeference,
         gsd=gsd_m(georeference, ds.width, ds.height),
         notes=notes,
@@ -142,6 +169,19 @@ def _table(ds: Dataset) -> dict[int, tuple[int, int, int, int]]:
     except ValueError:
         # it is said to have one, and has none
         return {}
+
+
+def _images(ds: Dataset) -> int:
+    # GDAL finds overviews and them at once, so that neither is a request more
+    said = ds.tags().get(IMAGES, "")
+    return max(1, len(ds.subdatasets), int(said) if re.fullmatch("[0-9]{1,6}", said) else 0)
+
+
+def _bits(ds: Dataset, dtype: str) -> int:
+    said = ds.tags(1, ns="IMAGE_STRUCTURE").get("NBITS")
+    if dtype == "uint8" and said in set("1234567"):
+        return int(said)
+    return 8 * np.dtype(dtype).itemsize
 
 
 def _name(value: Any) -> str | None:
@@ -262,6 +302,15 @@ def choose_bands(info: RasterInfo, wanted: tuple[int, ...]) -> BandChoice:
                 f" If band {info.alpha} is near infrared and no alpha channel, say so in the file: "
                 f"gdal_edit.py -colorinterp_{info.alpha} undefined."
             )
+        if info.wide_palette:
+            hint += (
+                " Band 1 numbers the colours of a table: gdal_translate -expand rgb -ot Byte makes "
+                "bands of them."
+            )
+        if info.images > 1:
+            hint += (
+                f" The file has {info.images} images, of which the first is read: {_OTHER_IMAGES}."
+            )
         raise RasterRejected(
             Reason.MISSING_BANDS,
             f"The model reads bands {', '.join(map(str, wanted))}; the image has {has}. "
@@ -269,7 +318,7 @@ def choose_bands(info: RasterInfo, wanted: tuple[int, ...]) -> BandChoice:
         )
     bands = tuple(usable[i - 1] for i in wanted)
     notes: tuple[str, ...] = ()
-    if info.palette and 1 in bands:
+    if (info.palette or info.wide_palette) and 1 in bands:
         notes = ("band 1 numbers the colours of a table: the model sees the numbers",)
     said = tuple(info.colours[b - 1] for b in bands)
     if len(said) == 3 and set(said) == set(_RGB) and said != _RGB:

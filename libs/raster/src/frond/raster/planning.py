@@ -206,7 +206,7 @@ def _samples(
     dataset: Dataset, info: RasterInfo, read_bands: tuple[int, ...], validity: Validity
 ) -> Samples | None:
     """None: nothing of the radiometry depends on the samples."""
-    if info.dtype == "uint8" and validity.always:
+    if info.dtype == "uint8" and validity.always and (info.bits == 8 or info.palette):
         return None
     return sample(dataset, info, read_bands, validity)
 
@@ -216,7 +216,8 @@ def _radiometry(
 ) -> Radiometry:
     if samples is None:
         return Radiometry()
-    radiometry = radiometry_of(samples, info.dtype, palette)
+    bits = 8 if info.palette else info.bits
+    radiometry = radiometry_of(samples, info.dtype, palette, bits=bits)
     if palette is None:
         return radiometry
     # the bands of an expanded palette are chosen among red, green and blue
@@ -241,7 +242,7 @@ def _told(
             "nothing is looked for; if it is no alpha channel, say so in the file: "
             f"gdal_edit.py -colorinterp_{info.alpha} undefined"
         )
-    if radiometry.mode == "stretch":
+    if radiometry.mode == "stretch" and info.dtype != "uint8":
         if len(samples.values):
             told.append(stretch_note(radiometry, samples, info.dtype, choice.bands))
         elif not empty_only:

@@ -19,9 +19,11 @@ from frond.contracts.plan import Box, Radiometry, RasterSource, WindowGrid
 from frond.contracts.reasons import Reason
 from frond.raster import overheard
 from frond.raster.gdal import gdal_errors
+from frond.raster.holes import around_holes
 from frond.raster.inspect import inspect
 from frond.raster.limits import UNBOUNDED
 from frond.raster.open import Dataset, open_dataset
+from frond.raster.sampling import stretched
 from frond.raster.validity import Bools, Palette, Validity, both, palette_of, validity_of
 
 Layout = Literal["CHW", "HWC"]
@@ -274,7 +276,7 @@ class _Range:
             else:
                 with np.errstate(invalid="ignore"):
                     values = samples.astype(np.float64)
-                out[band] = _stretched(values, low, high)
+                out[band] = _bytes_of(values, low, high)
         return out
 
     @cached_property
@@ -284,12 +286,13 @@ class _Range:
         every = np.arange(1 << (8 * self._dtype.itemsize), dtype=np.uint32).astype(unsigned)
         values = every.view(self._dtype).astype(np.float64)
         pairs = zip(self._radiometry.low, self._radiometry.high, strict=True)
-        return [_stretched(values, low, high) for low, high in pairs]
+        return [_bytes_of(values, low, high) for low, high in pairs]
 
 
-def _stretched(values: NDArray[np.float64], low: float, high: float) -> Pixels:
+def _bytes_of(values: NDArray[np.float64], low: float, high: float) -> Pixels:
+    mapped: NDArray[np.float64]
     with np.errstate(invalid="ignore", over="ignore"):
-        mapped = (values - low) * (255.0 / (high - low))
+        mapped = stretched(values, low, high)
     np.nan_to_num(mapped, copy=False, nan=0.0, posinf=255.0, neginf=0.0)
     np.clip(mapped, 0.0, 255.0, out=mapped)
     return np.rint(mapped, out=mapped).astype(np.uint8)
@@ -347,6 +350,11 @@ class _Handle:
         else:
             data = np.empty((bands, *shape), self._dtype)
         self.dataset.read(self._read_bands, window=window, out=data, resampling=how)
+        resampled = how is not Resampling.nearest
+        if resampled and self._validity.floating and not np.isfinite(data).all():
+            data[...] = around_holes(
+                self.dataset, self._read_bands, self._validity, window, shape, how
+            )
         valid = both(
             self._validity.of_samples(data),
             self._validity.of_bands(self.dataset, window, shape, how),

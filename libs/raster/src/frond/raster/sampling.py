@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -29,6 +30,7 @@ _WINDOWS: Final = 64
 _TURNS: Final = sorted(range(_WINDOWS), key=lambda n: f"{n:06b}"[::-1])
 _GRADED: Final = 0.5
 _GRADES: Final = 16
+_HUGE: Final = 1e30
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,11 +204,14 @@ def _starts(length: int) -> list[int]:
     return sorted({round(i * last / (_LATTICE - 1)) for i in range(_LATTICE)})
 
 
-def radiometry_of(samples: Samples, dtype: str, palette: Palette | None) -> Radiometry:
+def radiometry_of(
+    samples: Samples, dtype: str, palette: Palette | None, *, bits: int = 8
+) -> Radiometry:
     """How samples become 0…255, and what stands in for a pixel that means nothing.
 
-    uint8 goes in as it is. Everything else is stretched between the raster's 2nd and 98th
-    percentile, band by band, of what is not the band's nodata value. ``fill`` is each band's mean after that, so that the edge of the
+    uint8 goes in as it is, where fewer than 8 ``bits`` are used stretched between all that these can
+    be. Everything else is stretched between the raster's 2nd and 98th percentile, band by band, of what
+    is not the band's nodata value. ``fill`` is each band's mean after that, so that the edge of the
     valid area is no edge to the model's eye.
     """
     values = samples.values
@@ -214,26 +219,51 @@ def radiometry_of(samples: Samples, dtype: str, palette: Palette | None) -> Radi
         values = palette[values[:, 0]][:, :3]
     bands = values.shape[1]
     if dtype == "uint8":
-        mean = values.mean(axis=0) if len(values) else np.zeros(bands)
-        return Radiometry(fill=tuple(int(v) for v in np.rint(mean)))
+        most = 2.0**bits - 1
+        mean = values.mean(axis=0) * (255 / most) if len(values) else np.zeros(bands)
+        fill = tuple(int(v) for v in np.rint(mean))
+        if bits == 8:
+            return Radiometry(fill=fill)
+        return Radiometry(mode="stretch", low=(0.0,) * bands, high=(most,) * bands, fill=fill)
     if len(values) == 0:
         return Radiometry(
             mode="stretch", low=(0.0,) * bands, high=(1.0,) * bands, fill=(0,) * bands
         )
     ranges, means = [], []
     for seen in map(samples.of_band, range(bands)):
-        low, high = (float(v) for v in np.percentile(seen.astype(np.float64), [2, 98]))
-        # a constant band, or one with a few bright pixels: any range that is not empty will do
-        top = float(seen.max())
-        high = high if high > low else top if top > low else low + 1.0
+        low, high = _range(seen)
         ranges.append((low, high))
-        means.append(np.clip((seen - low) * (255.0 / (high - low)), 0, 255).mean())
+        with np.errstate(over="ignore"):
+            means.append(np.clip(stretched(seen, low, high), 0, 255).mean())
     return Radiometry(
         mode="stretch",
         low=tuple(low for low, _ in ranges),
         high=tuple(high for _, high in ranges),
         fill=tuple(int(v) for v in np.rint(means)),
     )
+
+
+def stretched(values: NDArray[Any], low: float, high: float) -> NDArray[Any]:
+    """Samples on the line on which ``low`` is 0 and ``high`` 255, not clipped."""
+    if not math.isfinite(high - low):
+        values, low, high = values / 2, low / 2, high / 2
+    return np.asarray((values - low) * (255.0 / (high - low)))
+
+
+def _range(seen: NDArray[Any]) -> tuple[float, float]:
+    values = seen.astype(np.float64)
+    low, high = (float(v) for v in np.percentile(values, [2, 98]))
+    if not math.isfinite(high - low):
+        # between two numbers that are farther from each other than numbers go
+        low, high = (float(v) * 2 for v in np.percentile(values / 2, [2, 98]))
+    kind = seen.dtype if seen.dtype.kind == "f" else values.dtype
+    # so little that 255 of it are not told from each other
+    nothing = 256 * float(np.finfo(kind).tiny)
+    # a constant band, or one with a few bright pixels: any range that is not empty will do
+    for above in (high, float(values.max()), low + 1.0, math.nextafter(low, math.inf)):
+        if above - low > nothing and math.isfinite(above):
+            return low, above
+    return math.nextafter(low, -math.inf), low
 
 
 def stretch_note(
@@ -252,6 +282,9 @@ def stretch_note(
         flat = values.min() == values.max()
         seen = f"is {low:.6g} throughout" if flat else f"from {low:.6g} to {high:.6g}"
         told.append(f"band {band} {seen}")
+    huge = [v for v in (*radiometry.low, *radiometry.high) if abs(v) > _HUGE]
+    hint = f"; if {huge[0]:.17g} means no data, say so: gdal_edit.py -a_nodata" if huge else ""
     return (
         f"{dtype} samples seen as 0 to 255, 2nd to 98th percentile of the image: {', '.join(told)}"
+        + hint
     )

@@ -92,12 +92,17 @@ class _Look:
         """Whether an overview shows something valid in each box; the boxes are of one grid row."""
         y0, y1 = boxes[0].y0, boxes[0].y1
         x1 = boxes[-1].x1
-        shape = (max(1, (y1 - y0) // factor), max(1, x1 // factor))
-        valid = self._read(Box(0, y0, x1, y1), shape)
-        if valid is None:
-            return [True] * len(boxes)
-        columns: NDArray[np.bool_] = np.asarray(valid.any(axis=0))
-        across = shape[1] / x1
+        high, wide = max(1, (y1 - y0) // factor), max(1, x1 // factor)
+        columns = np.zeros(wide, np.bool_)
+        across = wide / x1
+        step = max(1, _STEP_BYTES // (high * len(self._bands) * self._info.itemsize))
+        for left in range(0, wide, step):
+            right = min(left + step, wide)
+            box = Box(round(left / across), y0, round(right / across), y1)
+            valid = self._read(box, (high, right - left))
+            if valid is None:
+                return [True] * len(boxes)
+            columns[left:right] = valid.any(axis=0)
         return [
             bool(columns[math.ceil(b.x0 * across) : max(1, int(b.x1 * across))].any())
             for b in boxes

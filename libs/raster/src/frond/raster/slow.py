@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import Any, Final
@@ -13,7 +14,7 @@ from rasterio.enums import ColorInterp, Resampling
 from rasterio.windows import Window
 
 from frond.raster.gdal import gdal_errors
-from frond.raster.inspect import ORIENTATION, RasterInfo
+from frond.raster.inspect import IMAGES, ORIENTATION, RasterInfo
 from frond.raster.open import Dataset
 from frond.raster.validity import palette_of
 
@@ -44,7 +45,7 @@ def is_slow(info: RasterInfo, *, small_pixels: int = SMALL_PIXELS) -> bool:
 def make_tiled(dataset: Dataset, info: RasterInfo, path: Path) -> None:
     """Copy a raster into a tiled, DEFLATE-compressed GeoTIFF with overviews.
 
-    Samples, nodata, alpha, mask band, colour table, georeference and orientation are kept. The copy goes by
+    Samples, their bits, whether 0 is white, nodata, alpha, mask band, colour table, georeference and orientation are kept. The copy goes by
     strips of bounded memory, top to bottom, so that each strip of the source is decoded once. The
     same raster gives the same bytes.
 
@@ -67,7 +68,7 @@ def _copy(ds: Dataset, info: RasterInfo, path: Path) -> None:
         "height": info.height,
         "count": info.count,
         "dtype": info.dtype,
-        "nodata": ds.nodata,
+        "nodata": _nodata(ds, info),
         "tiled": True,
         "blockxsize": _BLOCK,
         "blockysize": _BLOCK,
@@ -77,12 +78,17 @@ def _copy(ds: Dataset, info: RasterInfo, path: Path) -> None:
         "interleave": "pixel",
         "BIGTIFF": "IF_SAFER",
     }
-    if info.palette:
+    indexed = info.palette or info.wide_palette
+    if indexed:
         profile.update(predictor=1, photometric="PALETTE")
     else:
         # GDAL takes a fourth band of 8 bits for alpha unless it is told what it is
         rgb = info.colours[:3] == ("red", "green", "blue")
-        profile.update(photometric="RGB" if rgb else "MINISBLACK", alpha="NO")
+        grey = "MINISWHITE" if info.negative else "MINISBLACK"
+        profile.update(photometric="RGB" if rgb else grey, alpha="NO")
+        if info.bits < 8:
+            # differences are of whole bytes
+            profile.update(predictor=1, nbits=info.bits)
     if not ds.gcps[0]:
         profile.update(crs=ds.crs, transform=ds.transform)
     with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), gdal_errors(reading=True):
@@ -96,11 +102,17 @@ def _copy(ds: Dataset, info: RasterInfo, path: Path) -> None:
                     out.write_mask(ds.read_masks(1, window=window), window=window)
                 elif clear.any():
                     out.write_mask(np.where(clear[data[0]], 0, 255).astype(np.uint8), window=window)
-        how = Resampling.nearest if info.palette else Resampling.average
+        how = Resampling.nearest if indexed else Resampling.average
         factors = _overviews(info)
         if factors:
             with rasterio.open(path, "r+") as out:
                 out.build_overviews(factors, how)
+
+
+def _nodata(ds: Dataset, info: RasterInfo) -> float | None:
+    # NaN means nothing, said or not; overviews are made without it where it is said
+    said = ds.nodata is not None or info.mask or info.alpha is not None
+    return ds.nodata if said or np.dtype(info.dtype).kind != "f" else math.nan
 
 
 def _describe(ds: Dataset, info: RasterInfo, out: Any) -> None:
@@ -111,7 +123,9 @@ def _describe(ds: Dataset, info: RasterInfo, out: Any) -> None:
         out.rpcs = ds.rpcs
     if turned := ds.tags().get(ORIENTATION):
         out.update_tags(**{ORIENTATION: turned})
-    if info.palette:
+    if info.images > 1:
+        out.update_tags(**{IMAGES: info.images})
+    if info.palette or info.wide_palette:
         out.write_colormap(1, ds.colormap(1))
     if info.alpha is not None:
         out.colorinterp = [

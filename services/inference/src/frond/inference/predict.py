@@ -39,10 +39,12 @@ class Found(BaseModel):
         description="x, y, width, height; pixels, (0, 0) the upper left corner of the first one"
     )
     center: tuple[float, float] | None = Field(
-        default=None, description="of the box, in the raster's CRS"
+        default=None,
+        description="of the box, in the raster's CRS, in units unknown where it names none; null "
+        "without a georeference",
     )
     geometry: dict[str, Any] | None = Field(
-        default=None, description="GeoJSON polygon of the box, in the raster's CRS"
+        default=None, description="the box as a GeoJSON polygon, in coordinates as center's"
     )
     lonlat: tuple[float, float] | None = Field(
         default=None, description="of the box's centre, WGS 84"
