@@ -139,15 +139,29 @@ def test_a_long_chain_is_settled_in_linear_time() -> None:
     assert len(merge(d, big, 0.42)) == n // 2
 
 
+def reflected(objects: np.ndarray, grid: WindowGrid) -> np.ndarray:
+    """The objects and their mirror images beyond the edges of an image smaller than a window, the
+    latter so generous that those next to the edge stick into the image."""
+    for axis, side in enumerate((grid.width, grid.height)):
+        if side < grid.size:
+            mirrored = objects.copy()
+            mirrored[:, [axis, axis + 2]] = 2 * side - 1 - objects[:, [axis + 2, axis]]
+            mirrored[:, axis] -= 8
+            objects = np.concatenate([objects, mirrored])
+    return objects
+
+
 def views(
     objects: np.ndarray, grid: WindowGrid, rng: np.random.Generator, jitter: float
 ) -> list[Detections]:
-    """What a good detector says of these objects, window by window."""
+    """What a good detector says of these objects, window by window, and of their reflections."""
     found = []
+    objects = reflected(objects, grid)
     for index in range(grid.count):
         w = grid.window(index)
         seen = objects + rng.normal(0, jitter, objects.shape) if jitter else objects
-        part = np.clip(seen, (w.x0, w.y0, w.x0, w.y0), (w.x1, w.y1, w.x1, w.y1))
+        low, high = np.array((w.x0, w.y0)), np.array((w.x0, w.y0)) + grid.size
+        part = np.clip(seen, (*low, *low), (*high, *high))
         inside = ((part[:, 2:] - part[:, :2]) > 3).all(axis=1)
         found.append(
             own(part[inside], rng.uniform(0.5, 1, inside.sum()), 0 * seen[inside, 0], index, grid)
@@ -161,12 +175,13 @@ def views(
 def test_each_planted_object_comes_out_once(
     size: tuple[int, int], scale: float, jitter: float
 ) -> None:
-    """Whole objects on a lattice, each seen by every window it reaches: one row each, in place."""
+    """Whole objects on a lattice, up to the lower and right edges, each seen by every window it reaches:
+    one row each, in place. Of what is reflected there where the image is small: none."""
     grid = WindowGrid(width=size[0], height=size[1], size=640, margin=64, scale=scale)
     rng = np.random.default_rng(7)
-    xs, ys = np.meshgrid(np.arange(20, size[0] - 60, 47.0), np.arange(20, size[1] - 60, 53.0))
-    corner = np.c_[xs.ravel(), ys.ravel()] + rng.uniform(0, 4, (xs.size, 2))
-    objects = np.c_[corner, corner + rng.uniform(20, 38, corner.shape)]
+    xs, ys = np.meshgrid(np.arange(3, size[0] - 60, 47.0), np.arange(3, size[1] - 60, 53.0))
+    corner = np.array(size) - np.c_[xs.ravel(), ys.ravel()] - rng.uniform(0, 4, (xs.size, 2))
+    objects = np.c_[corner - rng.uniform(20, 38, corner.shape), corner]
     got = merge(Detections.concat(views(objects, grid, rng, jitter)), grid, 0.5)
     assert len(got) == len(objects)
     centres = (got.boxes[:, :2] + got.boxes[:, 2:]) / 2 * scale

@@ -72,8 +72,30 @@ class TestOwn:
         grid = WindowGrid(width=500, height=500, size=640, margin=64, scale=0.5)
         d = own([(10, 20, 30, 40)], [0.5], [2], 0, grid, width=999, height=999)
         assert d.boxes.tolist() == [[20, 40, 60, 80]]
-        d = own([(480, 480, 600, 600)], [0.5], [2], 0, grid, width=999, height=999)
+        d = own([(480, 480, 519, 519)], [0.5], [2], 0, grid, width=999, height=999)
         assert d.boxes.tolist() == [[960, 960, 999, 999]]
+
+    @pytest.mark.parametrize("axis", [0, 1])
+    def test_a_small_images_reflection_gives_no_rows(self, axis: int) -> None:
+        """An object 3 px from the edge and its mirror image, whose box sticks into the image: one row."""
+        grid = WindowGrid(width=400, height=400, size=512, margin=64)
+        seen = np.array([(357.0, 100, 397, 145), (399.5, 100, 445, 145)])
+        seen = seen if axis == 0 else seen[:, [1, 0, 3, 2]]
+        d = own(seen, [0.6, 0.7], [0, 0], 0, grid)
+        assert d.boxes.tolist() == [seen[0].tolist()]
+
+    def test_only_reflections_are_left_out(self) -> None:
+        """What the edge cuts stays, seen as one with its reflection, and so does what covers the image;
+        where an image is a window or larger its edge is no mirror."""
+        grid = WindowGrid(width=400, height=400, size=512, margin=64)
+        cut, covering = (380, 100, 419, 140), (1, 100, 512, 500)
+        # a model of large objects errs by more
+        large = (310, 100, 502, 300)
+        assert len(own([cut, covering, large], [0.5] * 3, [0] * 3, 0, grid)) == 3
+        for size in (512, 600):
+            whole = WindowGrid(width=size, height=size, size=512, margin=64)
+            box = (size - 1, 100, size + 45, 145)
+            assert len(own([box], [0.5], [0], whole.cols - 1, whole)) == 1
 
     def test_what_is_no_box_is_dropped(self) -> None:
         """NaN, infinity and boxes without area never reach a result."""

@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import aggregator_world as world
 import numpy as np
@@ -21,7 +21,7 @@ import yaml
 from rasterio.io import MemoryFile
 
 from frond.aggregator.imaging import Imaging
-from frond.aggregator.masking import Masking, scratch_in
+from frond.aggregator.masking import Masking
 from frond.artifacts import write_job_artifacts
 from frond.contracts import keys
 from frond.contracts.errors import StoreUnavailable
@@ -35,7 +35,8 @@ from frond.masks.table import from_ipc
 from frond.merge import from_ipc as detections_from_ipc
 from frond.raster.planning import chunks_of
 from frond.raster.sandbox import ReaderFailed
-from frond.store import Marks
+from frond.runtime import folder_on_disk
+from frond.store import Marks, ObjectStore
 from support.waiting import until
 
 pytestmark = pytest.mark.stack
@@ -84,7 +85,7 @@ async def planned(w: world.World, n: int = 0) -> ImagePlan:
 
 
 def folders(scratch: Path) -> list[Path]:
-    return list(scratch.glob("image-*"))
+    return [left for left in scratch.glob("masks-*") if left.is_dir()]
 
 
 async def finish(w: world.World, plan: ImagePlan, masking: Masking) -> Any:
@@ -313,9 +314,10 @@ async def test_whoever_is_cancelled_leaves_no_child(w: world.World, tmp_path: Pa
 
 
 def test_what_the_dead_have_left_is_removed(tmp_path: Path) -> None:
-    """Folders of processes that are no more go, also those of one that had our number, as in a
-    container that was started again; those of living ones stay."""
-    scratch = scratch_in(tmp_path)
-    for pid in (os.getppid(), os.getpid(), 4194305):
-        (scratch / f"image-{pid}-x").mkdir()
-    assert [p.name for p in scratch_in(tmp_path).iterdir()] == [f"image-{os.getppid()}-x"]
+    """Whoever begins removes the folders of aggregators that were killed; those of one that lives stay."""
+    killed = "masks-0123456789abcdef"
+    (tmp_path / killed).mkdir()
+    (tmp_path / f"{killed}.lock").touch()
+    with folder_on_disk(tmp_path, "masks") as living:
+        Masking(cast(ObjectStore, None), tmp_path).close()
+        assert folders(tmp_path) == [living]

@@ -24,7 +24,7 @@ from frond.contracts.reasons import Reason
 from frond.inference import metrics
 from frond.inference.decoding import Decoded, Image, decode
 from frond.inference.settings import InferenceSettings
-from frond.inference.wiring import Inference
+from frond.inference.wiring import Inference, StoreResults
 from frond.models.testing import MAGENTA, blob_model
 from frond.raster import (
     Block,
@@ -207,10 +207,12 @@ async def test_a_slow_line_is_no_endless_loop(inference: Inference, tmp_path: Pa
 
 
 async def test_copies_stand_side_by_side(inference: Inference, tmp_path: Path) -> None:
-    """Each chunk that is judged has its whole copy until it is done with, whoever begins another."""
+    """Each chunk that is judged has its whole copy until it is done with, whoever begins another, be it
+    a worker on the same disk."""
     events = [(await chunks(inference, name, tmp_path))[0] for name in ("one", "other")]
     copy = inference.worker._results.copy
     async with copy(events[0].source.uri) as one, copy(events[1].source.uri) as other:
+        StoreResults(inference.store, frozenset(), inference.settings.cache)
         assert one != other
         assert [path.stat().st_size for path in (one, other)] == [e.source.size for e in events]
     assert not one.exists()

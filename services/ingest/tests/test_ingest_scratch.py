@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import subprocess
 import sys
 import tempfile
@@ -13,12 +15,13 @@ from typing import Any
 import pytest
 
 from frond.ingest.app import make_app
-from frond.ingest.scratch import clear, folder_on_disk
+from frond.ingest.problems import Refused
+from frond.ingest.routes import models
 
 FILLS = """
 import sys
-from frond.ingest.scratch import folder_on_disk
-with folder_on_disk() as folder:
+from frond.ingest.routes.models import _on_disk
+with _on_disk() as folder:
     (folder / "model.onnx").write_bytes(b"half")
     print(folder, flush=True)
     sys.stdin.read()
@@ -64,30 +67,21 @@ def test_a_killed_push_leaves_nothing_for_ever(disk: Path) -> None:
     assert list(disk.iterdir()) == []
 
 
-def test_what_lives_and_what_is_not_ours(disk: Path) -> None:
-    """Our own folders stay, whichever number their process has; so does what is no folder of ours."""
-    others = disk / "others"
-    others.mkdir()
-    (disk / "frond-push-link").symlink_to(others)
-    (disk / "frond-push-file").write_text("no folder")
-    with folder_on_disk() as folder:
-        clear()
-        assert folder.is_dir()
-    assert {p.name for p in disk.iterdir()} == {"others", "frond-push-link", "frond-push-file"}
+@pytest.mark.parametrize("when", ["made", "filled"])
+def test_a_full_disk_is_told_in_words(
+    disk: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """Be it that the folder finds no room, or what comes into it."""
+    models.clear_pushes()
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
+    def fails(*_: Any, **__: Any) -> None:
+        raise full
 
-def test_taken_away_before_it_was_locked(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A start in that very moment takes a new folder for one that was left: another one is made."""
-    made: list[str] = []
-    make = tempfile.mkdtemp
-
-    def cleared_at_first(**how: Any) -> str:
-        made.append(make(**how))
-        if len(made) == 1:
-            clear()
-        return made[-1]
-
-    monkeypatch.setattr(tempfile, "mkdtemp", cleared_at_first)
-    with folder_on_disk() as folder:
-        assert folder.is_dir() and str(folder) == made[1]
+    with monkeypatch.context() as patched:
+        if when == "made":
+            patched.setattr(os, "open", fails)
+        with pytest.raises(Refused, match="no room on the service's disk") as e, models._on_disk():
+            raise full
+    assert e.value.status == 507
     assert list(disk.iterdir()) == []

@@ -33,6 +33,10 @@ _EDGE = 2.0
 # overlap that well at least one is kept, whichever way their estimates of the centre err.
 _TOLERANCE = 0.25
 _MIN_TOLERANCE = 2.0
+# A crown that an image's edge cuts and its reflection are one object to a model, centred on the edge
+# but for an error of this share of its side. So near to it a box and its own reflection have
+# IoU ≥ 0.6: a model's suppression has left one of the two.
+_ON_THE_EDGE = 0.125
 
 _ROWS_A_BATCH = 65_536
 
@@ -219,7 +223,8 @@ def own(
 
     Args:
         boxes: [n, 4] x0, y0, x1, y1 in *scaled full-image* pixels, that is in the window's own
-            pixels plus ``grid.window(window)``'s (x0, y0). They are clipped to the window.
+            pixels plus ``grid.window(window)``'s (x0, y0). They are clipped to the window, in an
+            image smaller than that to the image.
         scores: [n], 0…1.
         classes: [n], index into the model's classes.
         window: the window's index in the grid.
@@ -230,14 +235,17 @@ def own(
         Detections in raster pixels, flagged, in the order given. Kept is what has its centre in
         the window's core, or so near to it (a quarter of the box's side, at least 2 scaled
         pixels) that the neighbour might place it on this side; the merge drops the twin. What is
-        not finite or has no area is dropped.
+        not finite, has no area, or was found in the reflection that continues a small image is
+        dropped.
     """
     extent, core = grid.window(window), grid.core(window)
     b = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
     s = np.asarray(scores, dtype=np.float64).reshape(-1)
     finite = np.isfinite(b).all(axis=1) & np.isfinite(s)
+    b = np.where(finite[:, None], b, 0.0)
+    real = finite & ~_reflected(b, grid)
     b = np.clip(
-        np.where(finite[:, None], b, 0.0),
+        b,
         (extent.x0, extent.y0, extent.x0, extent.y0),
         (extent.x1, extent.y1, extent.x1, extent.y1),
     )
@@ -267,7 +275,7 @@ def own(
         | (raster[:, 2:] > alone[2:] / grid.scale - step)
     ).any(axis=1)
 
-    keep = finite & near.all(axis=1) & (raster[:, 2:] > raster[:, :2]).all(axis=1)
+    keep = real & near.all(axis=1) & (raster[:, 2:] > raster[:, :2]).all(axis=1)
     return Detections.of(
         raster[keep],
         np.clip(s[keep], 0.0, 1.0),
@@ -275,6 +283,19 @@ def own(
         window,
         (band * TOUCHES_BAND + cut * CUT)[keep],
     )
+
+
+def _reflected(boxes: FloatArray, grid: WindowGrid) -> npt.NDArray[np.bool_]:
+    """Which boxes, not clipped yet, are of an object's reflection beyond the image's right or lower edge.
+
+    There is one only on an axis on which the image is smaller than a window. What covers the image
+    on that axis is no reflection of anything in it.
+    """
+    image = np.array((grid.width, grid.height))
+    low, high = boxes[:, :2], boxes[:, 2:]
+    slack = np.maximum((high - low) * _ON_THE_EDGE, _MIN_TOLERANCE)
+    beyond = ((low + high) / 2 > image + slack) & (low > _EDGE)
+    return np.asarray((beyond & (image < grid.size)).any(axis=1))
 
 
 def _free_of_others(window: int, grid: WindowGrid) -> FloatArray:

@@ -5,6 +5,7 @@ from frond.runtime.egress import Egress
 from frond.runtime.health import Health
 from frond.runtime.logs import configure_logs, get_logger
 from frond.runtime.patience import wait_out
+from frond.runtime.scratch import clear_folders, folder_on_disk
 from frond.runtime.service import Service, serve, settle
 from frond.runtime.settings import ServiceSettings
 
@@ -13,8 +14,10 @@ __all__ = [
     "Health",
     "Service",
     "ServiceSettings",
+    "clear_folders",
     "configure_logs",
     "crash_point",
+    "folder_on_disk",
     "get_logger",
     "maybe_crash_point",
     "serve",

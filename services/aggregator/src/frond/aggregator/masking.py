@@ -7,10 +7,10 @@ whatever its making does to memory or time, this process and the images beside i
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
@@ -25,11 +25,13 @@ from frond.contracts.reasons import Reason
 from frond.masks.build import Built, build
 from frond.masks.table import Polygons, from_ipc
 from frond.raster.sandbox import ReaderFailed, Sandbox
+from frond.runtime import clear_folders, folder_on_disk
 from frond.store import ObjectStore
 
 Build = Callable[[Path, ImagePlan, ModelManifest], Built]
 
 ARROW_TYPE: Final = "application/vnd.apache.arrow.file"
+_FOLDER: Final = "masks"
 _READS: Final = 4
 _NO_ROOM: Final = 16 << 20
 """Bytes: with fewer left, a failure is the disk's."""
@@ -43,7 +45,8 @@ class Masking:
         slots: to be held by whoever makes masks and writes what they give.
 
     Args:
-        scratch: a folder for an image's files while they are made; None: the system's.
+        scratch: where an image's files lie while they are made, each in a folder of its own; what
+            processes that are no more have left there is removed. None: the system's.
         at_once: how many images, each in a child process.
         timeout_s: how long one image may take.
         memory_mb: what a child may allocate; 0: as much as there is.
@@ -61,7 +64,8 @@ class Masking:
     ) -> None:
         self.slots = asyncio.Semaphore(at_once)
         self._store = store
-        self._scratch = scratch
+        self._scratch = scratch or Path(tempfile.gettempdir())
+        clear_folders(self._scratch, _FOLDER)
         self._timeout_s = timeout_s
         self._memory_mb = memory_mb
         self._build = build
@@ -78,8 +82,9 @@ class Masking:
                 its process again and again; or as :func:`frond.masks.build.build` says.
             StoreUnavailable: the store is away, or the disk has no room just now.
         """
-        prefix = f"image-{os.getpid()}-"
-        folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix=prefix, dir=self._scratch))
+        held = ExitStack()
+        room = folder_on_disk(self._scratch, _FOLDER)
+        folder = await asyncio.to_thread(held.enter_context, room)
         try:
             await self._fetch(plan, folder)
             built = await self._built(plan, manifest, folder)
@@ -91,7 +96,7 @@ class Masking:
             )
             return polygons
         finally:
-            await asyncio.to_thread(shutil.rmtree, folder, True)
+            await asyncio.to_thread(held.close)
 
     async def _require_room(self, plan: ImagePlan, folder: Path) -> None:
         """Raises RasterRejected where this disk could never hold the chunks, StoreUnavailable where it
@@ -184,15 +189,3 @@ def _built(asked: tuple[Build, Path, ImagePlan, ModelManifest]) -> Built:
 
 def _mib(size: int) -> str:
     return f"{-(-size >> 20):,} MiB"
-
-
-def scratch_in(cache: Path) -> Path:
-    """The folder for images' files; what processes that are no more have left is removed."""
-    scratch = cache / "masks"
-    scratch.mkdir(parents=True, exist_ok=True)
-    for left in scratch.glob("image-*"):
-        pid = left.name.split("-")[1]
-        # a container's first process has the number of the one that was killed
-        if pid == str(os.getpid()) or not Path("/proc", pid).exists():
-            shutil.rmtree(left, ignore_errors=True)
-    return scratch

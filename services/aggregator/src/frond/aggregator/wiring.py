@@ -24,7 +24,7 @@ from frond.aggregator.gapless import GaplessConsumer
 from frond.aggregator.handlers import ImageStage, JobStage
 from frond.aggregator.imaging import Imaging
 from frond.aggregator.lanes import Lanes
-from frond.aggregator.masking import Masking, scratch_in
+from frond.aggregator.masking import Masking
 from frond.aggregator.progress import FaustCrashed, Progress, Still
 from frond.aggregator.pulse import Pulse
 from frond.aggregator.reconcile import Reconciler
@@ -128,7 +128,7 @@ class Aggregator:
         self.lanes = Lanes(_QUEUED)
         self.app = self._make_app()
         self.masking = Masking(
-            self.store, scratch_in(settings.cache), at_once=settings.masks_at_once,
+            self.store, settings.cache, at_once=settings.masks_at_once,
             timeout_s=settings.masks_timeout_s, memory_mb=settings.masks_memory_mb,
         )  # fmt: skip
         imaging = Imaging(

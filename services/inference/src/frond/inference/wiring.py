@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
-import tempfile
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -39,11 +36,11 @@ from frond.merge import warm_up as warm_up_rows
 from frond.models import Registry
 from frond.raster import Block, WindowPixels, configure_gdal, read_block
 from frond.raster.sandbox import PAUSES_S, Sandbox
-from frond.runtime import Service, get_logger, wait_out
+from frond.runtime import Service, clear_folders, folder_on_disk, get_logger, wait_out
 from frond.store import Marks, ObjectStore, StoreSettings
 
 SOURCE: Final = "/frond/inference"
-_COPY: Final = "inference-copy-"
+_COPY: Final = "inference-copy"
 _SHADOWS: Final = 2
 """Shadows in memory, beside the models."""
 _SHADOWLESS_S: Final = 5.0
@@ -57,8 +54,7 @@ class StoreResults:
     def __init__(self, store: ObjectStore, buckets: frozenset[str], scratch: Path) -> None:
         self._store = store
         self._scratch = scratch
-        # here, where no copy of this process's own can be among them
-        _clear(scratch)
+        clear_folders(scratch, _COPY)
         self._buckets = buckets
         self._marks = Marks(store)
 
@@ -86,10 +82,8 @@ class StoreResults:
     async def copy(self, uri: str) -> AsyncIterator[Path]:
         """A raster as a local file, surely whole; gone on leaving."""
         bucket, key = parse_s3_uri(uri)
-        self._scratch.mkdir(parents=True, exist_ok=True)
-        prefix = f"{_COPY}{os.getpid()}-"
-        with tempfile.TemporaryDirectory(prefix=prefix, dir=self._scratch) as folder:
-            whole = Path(folder) / "whole.tif"
+        with folder_on_disk(self._scratch, _COPY) as folder:
+            whole = folder / "whole.tif"
             await self._store.get_file(key, whole, bucket=bucket)
             yield whole
 
@@ -298,12 +292,3 @@ def _sandbox(
         pauses_s=pauses_s,
         lost=lambda why: metrics.READERS_LOST.labels(what, why).inc(),
     )
-
-
-def _clear(scratch: Path) -> None:
-    """Remove the copies of processes that were killed."""
-    for left in scratch.glob(f"{_COPY}*"):
-        pid = left.name.removeprefix(_COPY).partition("-")[0]
-        # a container's first process has the number of the one that was killed
-        if pid == str(os.getpid()) or not Path("/proc", pid).exists():
-            shutil.rmtree(left, ignore_errors=True)

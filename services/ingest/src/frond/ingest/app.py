@@ -26,7 +26,6 @@ from frond.ingest.routes import (
     upload,
     webhooks,
 )
-from frond.ingest.scratch import clear
 from frond.ingest.tracing import Tracing
 
 DESCRIPTION = """
@@ -42,7 +41,7 @@ def make_app(ingest: Ingest) -> FastAPI:
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        await asyncio.to_thread(clear)
+        await asyncio.to_thread(models.clear_pushes)
         await ingest.prepared()
         yield
         await ingest.close()

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import os
-import shutil
 import time
 from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -30,7 +28,14 @@ from frond.contracts.reasons import Reason
 from frond.models.registry import Registry
 from frond.raster import configure_gdal
 from frond.raster.sandbox import Sandbox
-from frond.runtime import Service, crash_point, get_logger, wait_out
+from frond.runtime import (
+    Service,
+    clear_folders,
+    crash_point,
+    folder_on_disk,
+    get_logger,
+    wait_out,
+)
 from frond.store import ObjectStore, StoreSettings
 from frond.tiler import metrics
 from frond.tiler.backpressure import Backlog
@@ -50,6 +55,7 @@ from frond.tiler.settings import TilerSettings
 T = TypeVar("T")
 
 SOURCE: Final = "/frond/tiler"
+_COPIES: Final = "tiler"
 _BATCH: Final = 500
 _LOOK_S: Final = 1.0
 _log = get_logger(__name__)
@@ -241,17 +247,6 @@ def _batches(events: Iterable[Event]) -> Iterator[list[Event]]:
         yield batch
 
 
-def _scratch(settings: TilerSettings) -> Path:
-    """This process's folder for copies; those of processes that are no more are removed."""
-    for left in settings.cache.glob("tiler-*"):
-        pid = left.name.removeprefix("tiler-")
-        if pid.isdigit() and not Path(f"/proc/{pid}").exists():
-            shutil.rmtree(left, ignore_errors=True)
-    own = settings.cache / f"tiler-{os.getpid()}"
-    own.mkdir(exist_ok=True)
-    return own
-
-
 async def tile(service: Service) -> None:
     """The tiler's one part: consume the ingest topic until the service is asked to stop."""
     settings = service.settings
@@ -275,7 +270,9 @@ async def tile(service: Service) -> None:
         memory_mb=settings.tiler_reader_memory_mb,
         lost=lambda why: metrics.READERS_LOST.labels(why).inc(),
     )
-    scratch = await asyncio.to_thread(_scratch, settings)
+    await asyncio.to_thread(clear_folders, settings.cache, _COPIES)
+    held = contextlib.ExitStack()
+    scratch = await asyncio.to_thread(held.enter_context, folder_on_disk(settings.cache, _COPIES))
     offsets = Offsets(settings.kafka_bootstrap, settings.topic_prefix)
     looking: asyncio.Task[None] | None = None
     try:
@@ -305,4 +302,4 @@ async def tile(service: Service) -> None:
         sandbox.close()
         await producer.stop()
         store.close()
-        await asyncio.to_thread(shutil.rmtree, scratch, True)
+        await asyncio.to_thread(held.close)

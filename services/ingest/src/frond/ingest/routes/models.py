@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import errno
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path as LocalPath
 from typing import Annotated, Any, Final
@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, field_validator
 
 from frond.auth import Principal
 from frond.contracts import keys
-from frond.contracts.errors import FrondError
+from frond.contracts.errors import FrondError, StoreUnavailable
 from frond.contracts.jobs import ModelRef
 from frond.contracts.modelspec import ModelManifest
 from frond.contracts.reasons import Reason
@@ -25,9 +25,9 @@ from frond.ingest.problems import Refused
 from frond.ingest.routes.answers import PROBLEMS, JsonRoute, drain
 from frond.ingest.routes.bodies import Body
 from frond.ingest.routes.serving import serve
-from frond.ingest.scratch import folder_on_disk
+from frond.models.cached import no_room
 from frond.models.registry import DEFAULT_ALIAS, ModelListing
-from frond.runtime import get_logger
+from frond.runtime import clear_folders, folder_on_disk, get_logger
 
 router = APIRouter(tags=["models"], responses=PROBLEMS)  # type: ignore[arg-type] # keys are strings
 changes = APIRouter(
@@ -36,6 +36,7 @@ changes = APIRouter(
     route_class=JsonRoute,
 )
 pushes = APIRouter(tags=["models"], responses=PROBLEMS)  # type: ignore[arg-type] # keys are strings
+_PUSH: Final = "frond-push"
 _log = get_logger(__name__)
 
 _Version = Annotated[str, Path(description="an alias, a digest, or at least 8 digits of one")]
@@ -234,14 +235,19 @@ async def drop_shadow(
     return Response(status_code=204)
 
 
+def clear_pushes() -> None:
+    """Remove what pushes have left on this disk whose processes were killed."""
+    clear_folders(LocalPath(tempfile.gettempdir()), _PUSH)
+
+
 @contextlib.contextmanager
 def _on_disk() -> Iterator[LocalPath]:
     """A folder for one model. Raises Refused (507) where the disk takes no more."""
     try:
-        with folder_on_disk() as folder:
+        with folder_on_disk(LocalPath(tempfile.gettempdir()), _PUSH) as folder:
             yield folder
-    except OSError as e:
-        if e.errno not in (errno.ENOSPC, errno.EDQUOT):
+    except (OSError, StoreUnavailable) as e:
+        if no_room(e) is None:
             raise
         raise Refused(
             Reason.UNAVAILABLE,
