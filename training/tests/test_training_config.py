@@ -43,6 +43,13 @@ def test_the_digest_is_of_what_is_trained(tmp_path: Path) -> None:
     assert read(kind, file, out="elsewhere", data="there", loaders=3).digest() == plain.digest()
     assert read(kind, file, seed=8).digest() != plain.digest()
     assert read(kind, file, rate=0.1).digest() != plain.digest()
+    assert read(kind, file, gsd_m=0.1).digest() != plain.digest()
+
+
+def test_what_ships_is_still_of_the_same_config() -> None:
+    """A field that came later and is not set changes no digest: checkpoints and run.json name it."""
+    digest = read(kinds.settings("palm"), CONFIGS / "palm.yaml").digest()
+    assert digest.startswith("7c7c8cace0fc")
 
 
 def test_where_a_run_keeps_its_things(tmp_path: Path) -> None:
