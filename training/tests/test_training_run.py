@@ -25,6 +25,7 @@ from frond.models import folder_digest
 from frond.models.session import ModelSession
 from frond.training import cli, publish, run, tracking
 from frond.training.config import bad
+from frond.training.palm import evaluate
 from frond.training.palm.config import Settings
 
 TRAINING = Path(__file__).parents[1]
@@ -49,10 +50,17 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
 
 
-def test_same_seed_same_data_same_weights(data: Path, tmp_path: Path) -> None:
-    """Twice the same weights and the same model folder; one pixel of a label apart, others."""
-    one = run.full("palm", settings(data, tmp_path / "one"))
-    two = run.full("palm", settings(data, tmp_path / "two"))
+def test_same_seed_same_data_same_weights(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twice the same weights and the same model folder, with all figures, however long a window takes;
+    one pixel of a label apart, others. The time is kept beside the folder."""
+    took = iter((19.9, 21.3))
+    monkeypatch.setattr(evaluate, "_milliseconds", lambda _: next(took))
+    one = run.full("palm", settings(data, tmp_path / "one", full=True))
+    two = run.full("palm", settings(data, tmp_path / "two", full=True))
+    figures = json.loads((tmp_path / "two.run" / "figures.json").read_text())
+    assert figures["told"]["milliseconds a window"] == 21.3
     assert (one["weights"], one["digest"]) == (two["weights"], two["digest"])
     assert one["digest"] == folder_digest(tmp_path / "one")
     assert one["metrics"].keys() >= {"f1_val", "ap50_val", "f1_drawn_scenes"}

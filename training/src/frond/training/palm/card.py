@@ -112,10 +112,4 @@ def _tables(figures: dict[str, Any]) -> str:
     ]
     free = {**figures["false per megapixel"], **figures.get("false per megapixel, test", {})}
     lines += [f"| {name} | {value:.2f} |" for name, value in free.items()]
-    if "milliseconds a window" in figures:
-        ms = figures["milliseconds a window"]
-        lines += [
-            "",
-            f"Time: {ms:.1f} ms for a 512² window at best, ONNX Runtime, two threads of a CPU.",
-        ]
     return "\n".join([*lines, ""])
