@@ -323,6 +323,34 @@ def test_killed_and_resumed(data: Path, tmp_path: Path, number: signal.Signals) 
     assert steps == [10, 20, 30, 40, 50, 60]
 
 
+def test_only_what_was_trained_so_is_judged(data: Path, tmp_path: Path) -> None:
+    """Held out now may be what was learnt then: another config is refused, naming what differs, and so
+    are data that were prepared anew. What concerns the judging alone may change."""
+    config = settings(data, tmp_path / "m")
+    run.full("palm", config)
+    before = folder_digest(tmp_path / "m")
+    for more in ({"licence": "CC0-1.0"}, {"judged_scenes": 3}, {"minutes": 9}, {}):
+        run.evaluate("palm", settings(data, tmp_path / "m", **more))
+    with pytest.raises(UserError, match=r"\(other rate, steps;"):
+        run.evaluate("palm", settings(data, tmp_path / "m", rate=0.1, steps=7))
+    about = tmp_path / "m.run" / "run.json"
+    whole = json.loads(about.read_text())
+    # as it was written before
+    about.write_text(json.dumps({k: v for k, v in whole.items() if k != "learnt"}))
+    run.evaluate("palm", config)
+    with pytest.raises(UserError, match="with another config"):
+        run.evaluate("palm", settings(data, tmp_path / "m", rate=0.1))
+    about.write_text("{")
+    with pytest.raises(UserError, match="damaged"):
+        run.evaluate("palm", config)
+    about.write_text(json.dumps(whole))
+    shift_a_label(data)
+    run.prepare("palm", config)
+    with pytest.raises(UserError, match="other data"):
+        run.evaluate("palm", config)
+    assert folder_digest(tmp_path / "m") == before
+
+
 @pytest.mark.slow
 def test_the_pipeline_redoes_what_changed(data: Path, tmp_path: Path) -> None:
     """``dvc repro``: all of it, then nothing, then all again when a label has changed."""

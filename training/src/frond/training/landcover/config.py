@@ -27,6 +27,8 @@ INPUT, OUTPUT = "image", "probabilities"
 class Settings(Config):
     """``configs/landcover.yaml``."""
 
+    judging = frozenset({"reference_megapixels"})
+
     name: str = "landcover"
     description: str = (
         "Buildings, roads, water and vegetation as masks, in RGB imagery of about a metre a pixel."

@@ -16,6 +16,8 @@ _SHARED: Final = "Oil palm tree R2"
 class Settings(Config):
     """``configs/palm.yaml``."""
 
+    judging = frozenset({"judged_scenes", "reference_megapixels", "gsd_m", "full"})
+
     name: str = "palm-detector"
     description: str = DESCRIPTION.format(gsd=" of about 0.14 m")
     steps: int = Field(default=9000, ge=1)
