@@ -57,8 +57,9 @@ def test_same_seed_same_data_same_weights(
     one pixel of a label apart, others. The time is kept beside the folder."""
     took = iter((19.9, 21.3))
     monkeypatch.setattr(evaluate, "_milliseconds", lambda _: next(took))
-    one = run.full("palm", settings(data, tmp_path / "one", full=True))
-    two = run.full("palm", settings(data, tmp_path / "two", full=True))
+    # what its palms are drawn at
+    one = run.full("palm", settings(data, tmp_path / "one", full=True, gsd_m=0.28))
+    two = run.full("palm", settings(data, tmp_path / "two", full=True, gsd_m=0.28))
     figures = json.loads((tmp_path / "two.run" / "figures.json").read_text())
     assert figures["told"]["milliseconds a window"] == 21.3
     assert (one["weights"], one["digest"]) == (two["weights"], two["digest"])
@@ -66,6 +67,8 @@ def test_same_seed_same_data_same_weights(
     assert one["metrics"].keys() >= {"f1_val", "ap50_val", "f1_drawn_scenes"}
     session = ModelSession(tmp_path / "one")
     assert session.manifest.metrics == one["metrics"]
+    # at which they have 60 px, those that ship too
+    assert session.manifest.gsd_m == pytest.approx(0.14, rel=0.1)
     assert session.manifest.reference is not None
     assert session.manifest.reference.images > 0
     shift_a_label(data)
