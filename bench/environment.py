@@ -72,6 +72,14 @@ def machine() -> str:
     )
 
 
+def settings() -> dict[str, str]:
+    """What the environment says of how to measure; where the results go changes none of them."""
+    return {
+        k: v for k, v in sorted(os.environ.items())
+        if k.startswith("BENCH_") and k != "BENCH_OUT" and v
+    }  # fmt: skip
+
+
 def commit() -> str:
     said = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True

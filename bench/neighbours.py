@@ -13,6 +13,8 @@ from typing import Final
 _TICK: Final = os.sysconf("SC_CLK_TCK")
 DISTURBED: Final = 0.05
 """Of all processors: more than this, and the report says so in bold."""
+_LEAST_S: Final = 1.0
+"""Below it, the kernel's ticks and what the looking costs would be taken for somebody's work."""
 
 
 @dataclass
@@ -23,12 +25,14 @@ class Neighbours:
     busy: float = field(default_factory=lambda: _busy())
     own: float = field(default_factory=lambda: _own())
 
-    def share(self) -> float:
+    def share(self) -> float | None:
         """The part of all processors' time, 0…1, that went to processes which are neither this one
-        nor came of it, or that a hypervisor gave to somebody else."""
+        nor came of it, or that a hypervisor gave to somebody else; None of too short a time."""
         wall = time.monotonic() - self.began
+        if wall < _LEAST_S:
+            return None
         others = (_busy() - self.busy) - (_own() - self.own)
-        return min(1.0, max(0.0, others / max(wall * (os.cpu_count() or 1), 1e-3)))
+        return min(1.0, max(0.0, others / (wall * (os.cpu_count() or 1))))
 
 
 def _busy() -> float:

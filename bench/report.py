@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,8 @@ benchmark and leaves the others' figures as they were. Every figure is also in `
 (`ratio`: theirs ÷ ours, above 1 where Frond is better).
 
 The machines are shared and noisy. Contenders run interleaved, each in a process of its own, in
-turn to be first; figures are medians of the rounds, with the smallest and largest beside them.
+turn to be first; figures are medians of their rounds, with the smallest and largest beside them.
+What was run once (column *rounds*) has neither, and a table of one round says so.
 What other programs took of the processors meanwhile is told below each table measured since 22
 November 2026, in bold where it was much: such a row says little.
 Seconds are good for comparing rows of one table with each other and for nothing else.
@@ -71,15 +73,12 @@ def write(lines: list[dict[str, Any]], details: dict[str, Any], docs: Path) -> N
         ]
     else:
         out.append("Nothing of what has been measured.")
-    met = sum(1 for x in lines if x["met"])
-    undecided = sum(1 for x in lines if x["met"] is None)
-    out += ["", f"{met} comparisons met their target, {len(missed)} fell short, {undecided} could "
-            "not be decided.", ""]  # fmt: skip
+    out += ["", _counted(lines), ""]
     for name, part in details.items():
         versions = ", ".join(f"{k} {v}" for k, v in part["versions"].items())
         out += [
             f"## {name.capitalize().replace('_', ' ')}", "", part["about"],
-            f"`make bench ONLY={name}`, {part['when']}, commit {part['commit']}; {part['machine']}; "
+            f"{_command(name, part)}, {part['when']}, commit {part['commit']}; {part['machine']}; "
             f"{versions}.", "",
         ]  # fmt: skip
         for table in part["tables"]:
@@ -88,12 +87,50 @@ def write(lines: list[dict[str, Any]], details: dict[str, Any], docs: Path) -> N
                 out += [f"![{table['title']}](img/bench/{image})", ""]
             if note := table.get("note"):
                 out += [note, ""]
+            if _one_round(part, table):
+                out += ["One round: its figures, no medians.", ""]
             if (others := table.get("others")) is not None:
                 told = (
                     f"Other programs took {others:.1%} of the processors while this was measured."
                 )
                 out += [f"**{told}**" if others > DISTURBED else told, ""]
     (docs / "performance.md").write_text("\n".join(out).rstrip() + "\n")
+
+
+def _counted(lines: list[dict[str, Any]]) -> str:
+    met = [x for x in lines if x["met"]]
+    missed = sum(1 for x in lines if x["met"] is False)
+    told = (
+        f"{len(met)} comparisons met their target, {missed} fell short, "
+        f"{len(lines) - len(met) - missed} could not be decided."
+    )
+    if without := sum(1 for x in met if isinstance(x["theirs"], str)):
+        told += (
+            f" {without} of those that met it have no figure of the other's, which was stopped: what it "
+            "had taken or held by then was enough to tell."
+        )
+    return textwrap.fill(told, 100, break_on_hyphens=False, break_long_words=False)
+
+
+def _command(name: str, part: dict[str, Any]) -> str:
+    """How this is measured again. What the environment said was not recorded at first."""
+    settings = part.get("settings")
+    set_so = "".join(f"{k}={shlex.quote(v)} " for k, v in (settings or {}).items())
+    told = f"`{set_so}make bench ONLY={name}`"
+    return told if settings is not None else f"{told} (BENCH_ settings not recorded)"
+
+
+def _one_round(part: dict[str, Any], table: dict[str, Any]) -> bool:
+    """Rows that say nothing of rounds had as many as were asked for."""
+    return _once(table) or (
+        not any("rounds" in r for r in table["rows"])
+        and part.get("settings", {}).get("BENCH_ROUNDS") == "1"
+    )
+
+
+def _once(table: dict[str, Any]) -> bool:
+    """Nothing in it was run twice."""
+    return max((r.get("rounds", 0) for r in table["rows"]), default=0) == 1
 
 
 def _target(line: dict[str, Any]) -> str:
@@ -118,7 +155,7 @@ def _cell(row: dict[str, Any], column: str) -> str:
     if column == "seconds":
         if row.get("over"):
             return f"**{row['over']}**"
-        if not row.get("spread"):
+        if not row.get("spread") or row.get("rounds") == 1:
             return _number(row.get("seconds"))
         low, high = row["spread"]
         return f"{_number(row['seconds'])} ({_number(low)}–{_number(high)})"
@@ -157,7 +194,7 @@ def _plot(table: dict[str, Any], images: Path) -> str | None:
     axes.invert_yaxis()
     if 0 < 20 * min(values) < max(values):
         axes.set_xscale("log")
-    axes.set_xlabel(f"{figure_name}, median and range")
+    axes.set_xlabel(figure_name if _once(table) else f"{figure_name}, median and range")
     axes.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
     path = images / name

@@ -28,7 +28,11 @@ def main() -> None:
     Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
     print("ready", flush=True)
     wall, cpu = time.perf_counter(), time.process_time()
-    figures = work()
+    try:
+        figures = work()
+    except MemoryError:
+        print(json.dumps({"refused": time.process_time() - cpu}), flush=True)
+        raise
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     peak = memory_mib("self", "VmHWM")
     figures |= {"seconds": wall, "cpu": cpu, "peak": peak, "added": max(peak - before, 0.1)}

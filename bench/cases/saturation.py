@@ -25,9 +25,10 @@ with a margin of 64, one a run, as the inference service does on CPUs.
   MinIO and the five services as processes with their default settings, on the same cores; started
   for the round and warmed up with a small job, stopped after it.
 - **a bare loop**: one process, warmed up with the same small raster: reads the same chunks from the
-  same MinIO, one ahead; the same model, threads, runs at once and batch; prepares and decodes beside the run,
-  merges, writes the same artifacts of the image and the job to MinIO. No events, no ledger, no
-  chunk results. The services are stopped meanwhile; Kafka stands idle.
+  same MinIO, one ahead, and has as many of them going as a service; the same model, threads, runs at
+  once and batch; prepares, decodes, merges and writes the same artifacts of the image and the job to
+  MinIO, beside the runs of what follows. No events, no ledger, no chunk results. The services are
+  stopped meanwhile; Kafka stands idle.
 
 *CPU s* of Frond is that of the five services, of the loop its own; MinIO's and Kafka's is in the
 line below the table. *boxes* must be the same in both.

@@ -8,7 +8,7 @@ from typing import Any
 
 import masks_model
 import scale
-from harness import WORK, Contender, entry, interleave, limit
+from harness import WORK, Contender, entry, interleave, limit, spared
 from scene import stored
 
 OWN = ("onnxruntime", "numpy", "rasterio", "pyarrow")
@@ -16,6 +16,8 @@ OWN = ("onnxruntime", "numpy", "rasterio", "pyarrow")
 _SIDE, _SMALL_SIDE = 20_000, 6_000
 _SPEED, _ROWS, _GROWTH_MB = 0.8, 8.0, 192.0
 _CAP_S = 900.0
+_CAP_MB = spared(16 * 1024)
+"""The other holds some 14 GB of the larger image: with less it has no figure."""
 
 ABOUT = f"""\
 Drawn RGB COGs (deflate, 512² blocks) on local disk and a small segmentation network made from a seed
@@ -29,7 +31,8 @@ the model is loaded before.
   its regions into polygons (*regions*). What those take (*polygons s*) is not in *seconds*, for
   the other makes none.
 - **numpy**: the loop that everybody writes. The image, float32 sums of weighted probabilities and
-  the weights' sum are held whole; argmax, then the same COG. No polygons.
+  the weights' sum are held whole; argmax, then the same COG. No polygons. It may hold
+  {_CAP_MB / 1024:.0f} GB.
 
 The memory that counts is that of blending (*blend MB*): what a window costs while the model runs
 does not depend on the image. *in rows* is what blending added to the loaded process, in rows of
@@ -55,6 +58,7 @@ def run() -> Iterator[tuple[list[dict[str, Any]], dict[str, Any]]]:
         theirs = Contender(
             "numpy", "numpy_masks:whole",
             {"path": path, "model": str(model), "out": str(home / "numpy.tif")}, frond=True,
+            cap_mb=_CAP_MB,
         )  # fmt: skip
         Path(home).mkdir(parents=True, exist_ok=True)
         interleave([ours, theirs], _CAP_S, long_s=60)

@@ -1,8 +1,9 @@
 """One process that does a job's work by itself: reads from MinIO, runs, merges, writes the artifacts.
 
 Frond's own libraries do each step, so that what differs from the system is the system: no events,
-no ledger, no chunk results, nothing that survives a crash. The next chunk is read while this one
-is run; a batch is prepared and another decoded while one runs, as in the inference service.
+no ledger, no chunk results, nothing that survives a crash. The next chunk is read while others are
+run, as many as fill the model's runs; batches are prepared and decoded and an image is finished
+meanwhile.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from contenders.chunks import Chunk, detected
 from frond.aggregator.images import completed_outcome
 from frond.artifacts import ImageResult, JobInfo, write_image_artifacts, write_job
 from frond.contracts import keys
@@ -25,7 +27,7 @@ from frond.contracts.ids import image_id
 from frond.contracts.jobs import ModelRef
 from frond.contracts.plan import ImagePlan
 from frond.inference.pipeline import Runner
-from frond.merge import Detections, assemble, merge, to_ipc
+from frond.merge import Detections, merge, to_ipc
 from frond.models.folder import folder_digest
 from frond.models.session import ModelSession
 from frond.models.tuning import tuned
@@ -33,7 +35,6 @@ from frond.raster import (
     Limits,
     PlanRequest,
     RasterReader,
-    WindowPixels,
     chunks_of,
     configure_gdal,
     inspect,
@@ -90,26 +91,21 @@ class _Bare:
 
     def work(self, prefix: str) -> dict[str, Any]:
         spent = dict.fromkeys(("read wait", "preprocess", "run", "decode", "finish"), 0.0)
-        found: list[Detections] = []
+        parts: list[Detections] = []
         results: list[ImageResult] = []
         windows = 0
         objects = self._loop.run_until_complete(self._listed(prefix))
-        began = time.perf_counter()
-        for plan, pixels, last in _ahead(self._read(objects)):
-            spent["read wait"] += time.perf_counter() - began
-            detections, took = self._runner.detect(
-                self._session, [p.data for p in pixels], self._manifest.thresholds
-            )
-            found.append(assemble(detections, pixels, plan.grid, plan.source))
-            windows += len(pixels)
+        for found in detected(self._runner, self._session, _ahead(self._read(objects), spent)):
+            parts.append(found.detections)
+            windows += found.windows
             for stage in ("preprocess", "run", "decode"):
-                spent[stage] += getattr(took, stage)
-            if last:
-                at = time.perf_counter()
-                results.append(self._loop.run_until_complete(self._finish(plan, found)))
-                spent["finish"] += time.perf_counter() - at
-                found = []
-            began = time.perf_counter()
+                spent[stage] += getattr(found.spent, stage)
+            if found.last:
+                began = time.perf_counter()
+                results.append(self._loop.run_until_complete(self._finish(found.plan, parts)))
+                spent["finish"] += time.perf_counter() - began
+                parts = []
+        began = time.perf_counter()
         self._close(results)
         spent["finish"] += time.perf_counter() - began
         kept = sum(len(r.detections) for r in results)
@@ -118,8 +114,7 @@ class _Bare:
     async def _listed(self, prefix: str) -> list[Listed]:
         return [item async for item in self._store.list(prefix)]
 
-    def _read(self, objects: list[Listed]) -> Iterator[tuple[ImagePlan, list[WindowPixels], bool]]:
-        """Each chunk's windows, and whether they are their image's last."""
+    def _read(self, objects: list[Listed]) -> Iterator[Chunk]:
         for item in objects:
             uri = self._store.uri(item.key)
             request = PlanRequest(
@@ -133,7 +128,8 @@ class _Bare:
                     plan.source, plan.grid, dataset=dataset, layout=self._session.layout
                 )
                 for chunk in chunks_of(plan):
-                    yield plan, reader.read_block(chunk.windows), chunk.ordinal + 1 == chunk.chunks
+                    pixels = reader.read_block(chunk.windows)
+                    yield Chunk(plan, pixels, chunk.ordinal + 1 == chunk.chunks)
 
     async def _finish(self, plan: ImagePlan, parts: list[Detections]) -> ImageResult:
         """Merge an image, write its artifacts."""
@@ -161,11 +157,16 @@ class _Bare:
         )
 
 
-def _ahead(items: Iterator[T]) -> Iterator[T]:
-    """The items, each made in a thread while the one before is in use."""
+def _ahead(items: Iterator[T], spent: dict[str, float]) -> Iterator[T]:
+    """The items, each made in a thread while the one before is in use; the wait for them is told."""
     with ThreadPoolExecutor(1, thread_name_prefix="read") as pool:
         coming = pool.submit(next, items, None)
-        while (item := coming.result()) is not None:
+        while True:
+            began = time.perf_counter()
+            item = coming.result()
+            spent["read wait"] += time.perf_counter() - began
+            if item is None:
+                return
             coming = pool.submit(next, items, None)
             yield item
 

@@ -5,24 +5,22 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections import deque
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
+from contenders.chunks import Chunk, detected
 from frond.contracts.ids import digest
 from frond.contracts.jobs import ModelRef
 from frond.contracts.plan import ImagePlan
-from frond.inference.pipeline import Runner, Spent, at_once
+from frond.inference.pipeline import Runner
 from frond.inference.settings import InferenceSettings
-from frond.merge import Detections, assemble, merge
-from frond.models import WindowDetections
+from frond.merge import Detections, merge
 from frond.models.tuning import tuned
 from frond.raster import (
     PlanRequest,
     RasterReader,
-    WindowPixels,
     chunks_of,
     configure_formats,
     inspect,
@@ -51,27 +49,9 @@ def whole(path: str, model: str) -> Callable[[], dict]:
         began = time.perf_counter()
         parts, spent, windows = [], [0.0, 0.0, 0.0], 0
         waiting = 0.0
-        going: deque[tuple[Future[tuple[list[WindowDetections], Spent]], list[WindowPixels]]]
-        going = deque()
 
-        def finish() -> None:
-            run, pixels = going.popleft()
-            found, took = run.result()
-            parts.append(assemble(found, pixels, plan.grid, plan.source))
-            for n, s in enumerate((took.preprocess, took.run, took.decode)):
-                spent[n] += s
-
-        with (
-            ThreadPoolExecutor(1) as ahead,
-            ThreadPoolExecutor(session.concurrency + 1) as running,
-            ExitStack() as stack,
-        ):
-            # in the thread that reads: memory that another one has let go would stay with that one
-            plan = ahead.submit(planned).result()
-            planning = time.perf_counter() - began
-            reader = stack.enter_context(
-                RasterReader(plan.source, plan.grid, path=path, layout=session.layout)
-            )
+        def read(reader: RasterReader, ahead: ThreadPoolExecutor) -> Iterator[Chunk]:
+            nonlocal waiting
             chunks = list(chunks_of(plan))
             reading = ahead.submit(reader.read_block, chunks[0].windows)
             for following in [*chunks[1:], None]:
@@ -80,14 +60,21 @@ def whole(path: str, model: str) -> Callable[[], dict]:
                 waiting += time.perf_counter() - at
                 if following is not None:
                     reading = ahead.submit(reader.read_block, following.windows)
-                if len(going) >= at_once(session, len(pixels)):
-                    finish()
-                data = [p.data for p in pixels]
-                run = running.submit(runner.detect, session, data, manifest.thresholds)
-                going.append((run, pixels))
-                windows += len(pixels)
-            while going:
-                finish()
+                yield Chunk(plan, pixels, following is None)
+
+        with ThreadPoolExecutor(1) as ahead, ExitStack() as stack:
+            # in the thread that reads: memory that another one has let go would stay with that one
+            plan = ahead.submit(planned).result()
+            planning = time.perf_counter() - began
+            reader = stack.enter_context(
+                RasterReader(plan.source, plan.grid, path=path, layout=session.layout)
+            )
+            for found in detected(runner, session, read(reader, ahead)):
+                parts.append(found.detections)
+                windows += found.windows
+                took = found.spent
+                for n, s in enumerate((took.preprocess, took.run, took.decode)):
+                    spent[n] += s
         at = time.perf_counter()
         kept = merge(Detections.concat(parts), plan.grid, manifest.thresholds.merge_iou)
         merging = time.perf_counter() - at

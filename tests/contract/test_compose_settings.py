@@ -34,6 +34,7 @@ OTHERWISE = {
     "FROND_S3_BUCKET": "has the default of the code",
     "FROND_DATABASE_URL": "Compose's own database",
     "FROND_PRESIGN_WITH": "one of two words, neither of them empty",
+    "FROND_LOG_LEVEL": "one of a few words, none of them empty",
 }
 """What is given, but not as it stands in somebody's environment, and why."""
 NEVER = {

@@ -24,7 +24,18 @@ from frond.training.palm import evaluate, scales
 from frond.training.palm.card import write_manifest
 from frond.training.palm.config import Settings
 from frond.training.palm.crops import CROP, Sampler
-from frond.training.palm.data import CROWN_PX, GSD_M, Part, Tile, declared, load, prepare, rescaled
+from frond.training.palm.data import (
+    CROWN_PX,
+    GSD_M,
+    SPACING,
+    Part,
+    Tile,
+    declared,
+    load,
+    prepare,
+    rescaled,
+    spaced,
+)
 from frond.training.palm.detect import Predict, detect, onnx_predictor
 from frond.training.palm.evaluate import chosen_threshold, judged
 from frond.training.palm.lattices import ironwork
@@ -512,3 +523,19 @@ def test_scales_are_measured_as_jobs_would_see_them(monkeypatch: pytest.MonkeyPa
         assert row.ratios == pytest.approx([1, 1], rel=0.2)
         assert row.estimated["f1"] > 0.9
     assert scales.tables(rows).count("2 of 3") == 2
+
+
+@pytest.mark.parametrize("reach", [0.4, 0.7, 1.0])
+def test_by_their_spacing_palms_have_one_scale_and_one_extent(reach: float) -> None:
+    """Whatever part of a crown the labels box: of a stand whose palms are 42 px apart, 40 px are a
+    crown, and the tile is brought to the scale at which that is 60."""
+    rows, columns = np.mgrid[0:5, 0:5] * 42.0 + 40
+    centres = np.stack([columns.ravel(), rows.ravel()], axis=1)
+    boxes = np.concatenate([centres - 20 * reach, centres + 20 * reach], axis=1).astype(np.float32)
+    few = Tile("few", PIXELS, boxes[:5])
+    part = Part("p", [Tile("t", PIXELS, boxes), few])
+    (tile,) = spaced(part)
+    k = CROWN_PX * SPACING / 42
+    assert tile.pixels.shape == (round(200 * k), round(300 * k), 3)
+    assert tile.boxes[:, 2] - tile.boxes[:, 0] == pytest.approx(np.full(25, CROWN_PX))
+    assert (tile.boxes[:, :2] + tile.boxes[:, 2:]) / 2 == pytest.approx(centres * k, abs=1e-3)

@@ -16,7 +16,7 @@ from frond.auth import ANYBODY, INSTALLATION, AuthSettings, Gate, KeyStore, Scop
 from frond.auth.cache import KEEP_S, MOST_WAITING, KeyCache
 from frond.auth.keys import KeyRecord, parse
 from frond.contracts import keys
-from frond.contracts.errors import JobRejected, ObjectMissing
+from frond.contracts.errors import JobRejected, ObjectMissing, StoreUnavailable
 from frond.contracts.reasons import Reason
 from frond.stack import Endpoints
 from frond.store import ObjectStore, StoreSettings
@@ -234,3 +234,27 @@ def test_a_key_of_somebody_is_not_taken_for_the_installations_own() -> None:
     """Keys that were made have a form of their own; with one of them everything would be open."""
     with pytest.raises(ValueError, match="made for somebody"):
         AuthSettings(api_key=SecretStr(f"frond_{'0' * 16}_{'x' * 43}"))
+
+
+@pytest.mark.parametrize("away", [False, True])
+async def test_whoever_has_no_key_has_one_listing_of_the_store(
+    monkeypatch: pytest.MonkeyPatch, away: bool
+) -> None:
+    """However many ask at once, whether or not the store answers: the first is told how to make a key,
+    and later ones from what is remembered."""
+    asked = 0
+
+    async def list_slowly(_: KeyStore) -> bool:
+        nonlocal asked
+        asked += 1
+        await asyncio.sleep(0.05)
+        if away:
+            raise StoreUnavailable("away")
+        return False
+
+    monkeypatch.setattr(KeyStore, "any", list_slowly)
+    gate = gate_of(ObjectStore(StoreSettings("http://127.0.0.1:1", "a", "b" * 8, "frond")))
+    first, *_ = await asyncio.gather(*(denied(gate, None) for _ in range(1000)))
+    later = await denied(gate, None)
+    assert asked == 1
+    assert ("frond keys create" in first) == ("frond keys create" in later) == (not away)

@@ -57,7 +57,7 @@ def test_a_body_behind_a_long_queue_is_refused_before_it_is_read() -> None:
     """What was promised directly to the store counts; who is far behind is told when to come."""
     time = Time()
     rates = Rates(0, 1_000_000, clock=time)
-    rates.charge("a", 101_000_000)
+    rates.charge("a", 101_000_000, 3600)
     with pytest.raises(Throttled) as caught:
         rates.admit_body("a")
     assert caught.value.retry_after == 70
@@ -66,12 +66,25 @@ def test_a_body_behind_a_long_queue_is_refused_before_it_is_read() -> None:
     rates.admit_body("a")
 
 
+async def test_what_goes_straight_to_the_store_slows_nothing_that_comes_in() -> None:
+    """A body under way, a JSON one too, is paced by what came here alone; and nobody waits for bytes
+    longer than they have to come."""
+    time = Time()
+    rates = Rates(0, 1_000_000, clock=time, sleep=time.sleep)
+    rates.charge("a", 1 << 60, 3600)
+    await rates.pace("a", 1000)
+    assert time.now == 50
+    with pytest.raises(Throttled) as caught:
+        rates.admit_body("a")
+    assert 3500 < caught.value.retry_after <= 3600
+
+
 async def test_nothing_is_limited_by_default() -> None:
     """Rates of 0 keep no count at all."""
     rates = Rates(0, 0)
     for _ in range(10_000):
         rates.admit("a")
-    rates.charge("a", 1 << 60)
+    rates.charge("a", 1 << 60, 3600)
     rates.admit_body("a")
     await rates.pace("a", 1 << 60)
 

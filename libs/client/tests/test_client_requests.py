@@ -415,7 +415,7 @@ def test_a_refused_file_ends_those_under_way(
     for n, file in enumerate(files):
         file.write_bytes(bytes(8_000_000 - n))
     stop = threading.Event()
-    monkeypatch.setattr("frond.client.client.threading", SimpleNamespace(Event=lambda: stop))
+    monkeypatch.setattr("frond.client.sending.threading", SimpleNamespace(Event=lambda: stop))
     door = Slow(service, lambda: stop.wait(60))
     with (
         Client(

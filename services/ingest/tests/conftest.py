@@ -20,6 +20,7 @@ import pytest
 from frond.auth import Scope
 from frond.bus import EventProducer
 from frond.ingest.context import Ingest
+from frond.ingest.settings import IngestSettings
 from frond.models.registry import Registry
 from frond.models.testing import blob_model
 from frond.stack import Endpoints
@@ -208,6 +209,21 @@ async def send(door: Door) -> AsyncIterator[EventProducer]:
 async def here(store: ObjectStore, tmp_path: Path) -> AsyncIterator[Ingest]:
     """An ingest of this process, whose jobs may have two images."""
     made = await an_ingest(store, tmp_path / "a.db")
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+async def alone(tmp_path: Path) -> AsyncIterator[Ingest]:
+    """An ingest of this process, which has neither a broker nor a store."""
+    made = Ingest(
+        IngestSettings(
+            s3_endpoint="http://127.0.0.1:1", s3_access_key="a", s3_secret_key="b" * 8,
+            s3_bucket="frond", kafka_bootstrap="127.0.0.1:1", DATABASE_PATH=tmp_path / "a.db",
+            api_key=KEY,
+        )  # type: ignore[call-arg]
+    )  # fmt: skip
+    await made.prepared()
     yield made
     await made.close()
 

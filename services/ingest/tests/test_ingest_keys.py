@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
-from ingest_world import new_job
+from ingest_world import new_job, refused
 
 from frond.stack import Endpoints
 from frond.store import ObjectStore
@@ -93,6 +93,10 @@ def test_a_door_without_any_key_is_shut(
         door.env["FROND_AUTH"] = "off"
         door.start()
         assert httpx.get(f"{door.url}/jobs").status_code == 200
+        for foreign in ({"Host": "evil.example"}, {"Origin": "http://evil.example"}):
+            made = httpx.post(f"{door.url}/jobs", json={}, headers=foreign)
+            assert refused(made, 403, "forbidden")
+            assert httpx.get(f"{door.url}/health", headers=foreign).status_code == 200
         assert "FROND_AUTH is off" in door.log.read_text()
         door.kill()
         with pytest.raises(AssertionError, match="loopback"):

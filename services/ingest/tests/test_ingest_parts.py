@@ -76,6 +76,34 @@ async def test_what_could_not_begin_costs_its_sender_nothing(
     refused(late, 429, "rate-limited")
 
 
+async def test_who_has_begun_a_large_image_can_go_on_with_the_job(
+    inside: httpx.AsyncClient, here: Ingest
+) -> None:
+    """However long its parts take at the key's rate: complete it, name others, seal, cancel and delete.
+    Further rasters wait, no longer than the parts' addresses live."""
+    job = await open_job(inside)
+    await here.store.put("in/b.tif", b"x")
+    complete, body = await put_in_parts(inside, job, b"abc")
+    here.rates = Rates(0, 10_000_000)
+    large = {"size": 230_000_000_000}
+    begun = await inside.post(f"/jobs/{job}/images/large.tif/multipart", json=large)
+    assert begun.status_code == 201, begun.text
+    for late in (
+        await inside.put(f"/jobs/{job}/images/c.tif", content=b"x"),
+        await inside.post("/upload", files={"f": ("c.tif", b"x")}),
+        await inside.post("/models", files={"f": ("model.yaml", b"x")}),
+        await inside.post(f"/jobs/{job}/images/c.tif/multipart", json=large),
+    ):
+        refused(late, 429, "rate-limited")
+        assert int(late.headers["retry-after"]) <= here.settings.presign_seconds
+    assert (await inside.post(complete, json=body)).status_code == 201
+    named = {"images": [here.store.uri("in/b.tif")]}
+    assert (await inside.post(f"/jobs/{job}/images", json=named)).status_code == 201
+    assert (await inside.post(f"/jobs/{job}/seal", json={})).status_code == 200
+    for asked in (await inside.post(f"/jobs/{job}/cancel"), await inside.delete(f"/jobs/{job}")):
+        refused(asked, 503, "unavailable")  # there is no broker here
+
+
 async def put_in_parts(
     inside: httpx.AsyncClient, job: str, data: bytes
 ) -> tuple[str, dict[str, Any]]:

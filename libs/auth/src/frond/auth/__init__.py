@@ -1,7 +1,7 @@
 """Who may come in: API keys, JSON Web Tokens, tenants, limits a key."""
 
 from frond.auth.bodies import AtOnce, Bodies
-from frond.auth.gate import FIRST_KEY, Gate
+from frond.auth.gate import FIRST_KEY, Gate, claimed_id
 from frond.auth.keys import KeyRecord, KeyStore
 from frond.auth.limits import Rates, Throttled
 from frond.auth.places import Place, places_of
@@ -32,5 +32,6 @@ __all__ = [
     "Scope",
     "Throttled",
     "check_tenant",
+    "claimed_id",
     "places_of",
 ]

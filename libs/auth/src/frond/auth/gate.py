@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import hmac
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Final
 
 from frond.auth.cache import KeyCache
 from frond.auth.jwks import KeySet
 from frond.auth.keys import KeyStore, ParsedKey, parse
+from frond.auth.pages import require_own_page
 from frond.auth.principal import ANYBODY, INSTALLATION, Principal
 from frond.auth.settings import AuthSettings
 from frond.auth.tokens import Tokens
@@ -47,9 +48,20 @@ class Gate:
                 known, settings.jwt_issuer, settings.jwt_audience, settings.jwt_tenant_claim,
                 settings.jwt_max_age_s,
             )  # fmt: skip
+        self._public_url = str(getattr(settings, "public_url", ""))
         self._hinted = (-_HINT_S, "")
         if self.open:
             log("FROND_AUTH is off: everybody who reaches this port is let in as admin")
+
+    def require_own_page(self, headers: Mapping[str, str]) -> None:
+        """Where everybody is let in, raise JobRejected (FORBIDDEN) for what other people's web pages
+        send through a browser on this machine.
+
+        Args:
+            headers: the request's, by names in lower case.
+        """
+        if self.open:
+            require_own_page(headers.get("host", ""), headers.get("origin"), self._public_url)
 
     async def identify(self, authorization: str | None) -> Principal:
         """Who sends a request with this Authorization header.
@@ -60,9 +72,8 @@ class Gate:
         """
         if self.open:
             return ANYBODY
-        scheme, _, sent = (authorization or "").strip().partition(" ")
-        sent = sent.strip()
-        if scheme.lower() != "bearer" or not sent:
+        sent = _sent(authorization)
+        if not sent:
             raise JobRejected(
                 Reason.UNAUTHORIZED,
                 "Send a key as 'Authorization: Bearer KEY'." + await self._first_key(),
@@ -98,12 +109,27 @@ class Gate:
             return ""
         at, told = self._hinted
         if time.monotonic() - at >= _HINT_S:
+            # before it is known: anybody may ask, and one listing at a time is enough for all of them,
+            # also while the store is away
+            self._hinted = (time.monotonic(), told)
             try:
                 told = "" if await self.keys.any() else f" {FIRST_KEY}"
             except StoreUnavailable:
                 return ""
             self._hinted = (time.monotonic(), told)
         return told
+
+
+def claimed_id(authorization: str | None) -> str | None:
+    """The id of the key in this header, whether or not it is anybody's; None: there is no such key."""
+    key = parse(_sent(authorization))
+    return key.id if key else None
+
+
+def _sent(authorization: str | None) -> str:
+    """What is sent as a key or token; empty: nothing."""
+    scheme, _, sent = (authorization or "").strip().partition(" ")
+    return sent.strip() if scheme.lower() == "bearer" else ""
 
 
 def _hash(text: str) -> bytes:

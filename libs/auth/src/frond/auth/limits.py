@@ -1,7 +1,9 @@
 """Limits a key: requests a second are refused above it, bytes a second are paced.
 
 Bodies are paced and not refused: a flight's images are larger than any bucket, and a sender whose
-bytes are taken more slowly needs to know nothing of it. Counts are a process's own.
+bytes are taken more slowly needs to know nothing of it. What goes past here is counted apart: it lets
+no further bodies begin for as long as it takes, and slows nothing that comes in. Counts are a process's
+own.
 """
 
 from __future__ import annotations
@@ -83,6 +85,7 @@ class Rates:
     ) -> None:
         self._requests = _Buckets(request_rate, max(_LEAST_BURST, _BURST_S * request_rate))
         self._bytes = _Buckets(upload_rate, max(_STEP, upload_rate))
+        self._promised = _Buckets(upload_rate, max(_STEP, upload_rate))
         self._clock = clock
         self._sleep = sleep
 
@@ -102,11 +105,11 @@ class Rates:
             )
 
     def admit_body(self, subject: str) -> None:
-        """Before a body is read. Raises Throttled when the key's bytes are far behind already."""
+        """Before the bytes of rasters or of a model come. Raises Throttled when the key's are far behind."""
         if not self._bytes.rate:
             return
         now = self._clock()
-        behind = self._bytes.of(subject, now).behind(now)
+        behind = max(b.of(subject, now).behind(now) for b in (self._bytes, self._promised))
         if behind > _PATIENCE_S:
             raise Throttled(
                 f"Your key may send {self._bytes.rate:g} bytes a second here (FROND_UPLOAD_RATE), "
@@ -114,11 +117,13 @@ class Rates:
                 behind - _PATIENCE_S,
             )
 
-    def charge(self, subject: str, count: int) -> None:
-        """Count bytes that do not pass through here."""
-        if self._bytes.rate:
+    def charge(self, subject: str, count: int, within_s: float) -> None:
+        """Count bytes that do not pass through here, and come within so many seconds or not at all: no
+        more than come at the rate in that time."""
+        if self._promised.rate:
             now = self._clock()
-            self._bytes.of(subject, now).take(count, now)
+            most = within_s * self._promised.rate
+            self._promised.of(subject, now).take(min(count, most), now)
 
     async def pace(self, subject: str, count: int) -> None:
         """Count bytes that came, and wait until more may come."""

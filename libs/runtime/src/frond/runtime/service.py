@@ -119,7 +119,11 @@ async def _serve(
     loop = asyncio.get_running_loop()
     for sig in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(sig, service.stop.set)
-    app = make_app(service) if make_app else FastAPI(title=f"frond-{name}", docs_url=None)
+    app = (
+        make_app(service)
+        if make_app
+        else FastAPI(title=f"frond-{name}", docs_url=None, redoc_url=None)
+    )
     add_operations(app, service.health)
     server = _Server(app, service)
     http = asyncio.create_task(server.serve(server.inherited), name="http")

@@ -4,7 +4,7 @@ import asyncio
 import tempfile
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import replace
@@ -125,13 +125,14 @@ class Predictor:
         for room in self._rooms.values():
             room.threads.shutdown(wait=False, cancel_futures=True)
 
-    async def admit(self, authorization: str | None) -> Principal:
+    async def admit(self, headers: Mapping[str, str]) -> Principal:
         """Let a request in: who sends it.
 
         Raises:
             JobRejected: UNAUTHORIZED, FORBIDDEN without the scope ``submit``, RATE_LIMITED.
         """
-        who = await self._gate.identify(authorization)
+        self._gate.require_own_page(headers)
+        who = await self._gate.identify(headers.get("authorization"))
         who.require(Scope.SUBMIT)
         self._rates.admit(who.subject)
         self._rates.admit_body(who.subject)
@@ -283,6 +284,9 @@ def make_app(find: Callable[[], Predictor], lifespan: Lifespan[FastAPI] | None =
         title="Frond inference",
         description="Runs models over chunks of windows, and over single images by HTTP.",
         lifespan=lifespan,
+        # FastAPI's own pages load scripts from a CDN
+        docs_url=None,
+        redoc_url=None,
     )
     add_problems(app)
 
@@ -320,7 +324,7 @@ def make_app(find: Callable[[], Predictor], lifespan: Lifespan[FastAPI] | None =
         """The image (GeoTIFF, PNG, JPEG or npy) is the request's body. Any size up to the limits:
         it is seen in windows, as in a job, and merged. Nothing is stored."""
         predictor = find()
-        who = await predictor.admit(request.headers.get("authorization"))
+        who = await predictor.admit(request.headers)
         found = await predictor.answer(
             lambda most: predictor.body(request, who.subject, most), model, score, gsd_m,
             tenant=who.tenant, gone=lambda: _gone(request),

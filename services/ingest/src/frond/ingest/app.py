@@ -48,8 +48,10 @@ def make_app(ingest: Ingest) -> FastAPI:
         await ingest.close()
 
     app = FastAPI(
-        title="Frond", version=version("frond-ingest"), description=DESCRIPTION, lifespan=lifespan
-    )
+        title="Frond", version=version("frond-ingest"), description=DESCRIPTION, lifespan=lifespan,
+        # FastAPI's own pages load scripts from a CDN; routes.home has one
+        docs_url=None, redoc_url=None,
+    )  # fmt: skip
     app.state.ingest = ingest
     # the last one added is the outermost
     app.add_middleware(Door)

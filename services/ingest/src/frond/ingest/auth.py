@@ -23,17 +23,12 @@ from frond.contracts.reasons import Reason
 from frond.ingest import tenancy
 from frond.ingest.context import ingest_of
 from frond.ingest.problems import answer_of
+from frond.ingest.tracing import WHO
 
-OPEN: Final = frozenset(
-    {
-        "/", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json",
-        "/health", "/ready", "/metrics",
-    }
-)  # fmt: skip
+OPEN: Final = frozenset({"/", "/docs", "/openapi.json", "/health", "/ready", "/metrics"})
 """Paths that show nothing of any job, and ask for no key."""
 RECHECK_S: Final = 5.0
 """How often the caller of a long upload is asked for again."""
-_WHO: Final = "frond.principal"
 _READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 bearer = HTTPBearer(
@@ -43,7 +38,7 @@ bearer = HTTPBearer(
 
 def who_asks(connection: HTTPConnection) -> Principal:
     """The caller of a request that came through the door."""
-    return cast(Principal, connection.scope[_WHO])
+    return cast(Principal, connection.scope[WHO])
 
 
 async def still_good(connection: HTTPConnection) -> bool:
@@ -71,14 +66,13 @@ class Door:
         request = Request(scope, receive)
         ingest = ingest_of(request)
         try:
+            ingest.gate.require_own_page(request.headers)
             who = await ingest.gate.identify(request.headers.get("authorization"))
             ingest.rates.admit(who.subject)
-            if scope["method"] not in _READING:
-                ingest.rates.admit_body(who.subject)
         except (JobRejected, StoreUnavailable) as e:
             await answer_of(request, e)(scope, receive, send)
             return
-        scope[_WHO] = who
+        scope[WHO] = who
 
         loop = asyncio.get_running_loop()
         checked = loop.time()
@@ -116,6 +110,12 @@ async def require_access(request: Request, _: object = Security(bearer)) -> None
         await tenancy.require_visible(ingest_of(request), job_id, who)
 
 
+async def require_pace(request: Request) -> None:
+    """Raise Throttled (429) while the caller's bytes are far behind: for routes by which rasters and
+    models come. Whoever may send no more of them can still complete, cancel and delete."""
+    ingest_of(request).rates.admit_body(who_asks(request).subject)
+
+
 async def require_admin(request: Request, _: object = Security(bearer)) -> None:
     """Raise JobRejected (403) for everybody but admins."""
     who_asks(request).require(Right.ADMIN)
@@ -126,6 +126,7 @@ __all__ = [
     "Door",
     "require_access",
     "require_admin",
+    "require_pace",
     "still_good",
     "who_asks",
 ]

@@ -1,16 +1,27 @@
-"""W3C trace context of each request: taken from its header, or begun here."""
+"""W3C trace context of each request: taken from its header, or begun here; and a line in the log for
+each answer."""
 
 from __future__ import annotations
 
 import re
 import secrets
+import time
+from typing import Any, Final
 
 import structlog
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from frond.auth import Principal, claimed_id
 from frond.contracts.envelope import new_traceparent
+from frond.runtime import get_logger
 
+WHO: Final = "frond.principal"
+"""Where in its scope a request's caller is, once known."""
+# asked for every few seconds, and told by metrics
+_QUIET: Final = frozenset({"/health", "/ready", "/metrics"})
+_MOST: Final = 128
+_log = get_logger(__name__)
 _TRACEPARENT = re.compile(r"^00-([0-9a-f]{32})-[0-9a-f]{16}-([0-9a-f]{2})$")
 
 
@@ -34,7 +45,8 @@ def trace_id(scope: Scope) -> str:
 
 
 class Tracing:
-    """ASGI middleware: a trace for every request, in the scope, the logs and the answer."""
+    """ASGI middleware: a trace for every request, in the scope, the logs and the answer; and what was
+    answered to whom, in the log."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -46,11 +58,44 @@ class Tracing:
         headers = dict(scope["headers"])
         own = child_of(headers.get(b"traceparent", b"").decode("latin-1"))
         scope["frond.traceparent"] = own
+        began, status, size = time.monotonic(), 0, 0
 
         async def sending(message: Message) -> None:
+            nonlocal status, size
             if message["type"] == "http.response.start":
+                status = message["status"]
                 message["headers"] = [*message["headers"], (b"traceparent", own.encode())]
             await send(message)
+            size += len(message.get("body", b""))
 
         with structlog.contextvars.bound_contextvars(trace_id=own.split("-")[1]):
-            await self.app(scope, receive, sending)
+            try:
+                await self.app(scope, receive, sending)
+            except Exception:
+                status = status or 500  # whoever is further out answers it
+                raise
+            finally:
+                if scope["path"] not in _QUIET:
+                    seconds = round(time.monotonic() - began, 3)
+                    _log.info(
+                        "answered", method=scope["method"], status=status, bytes=size,
+                        seconds=seconds, **_what(scope), **_who(scope, headers, status),
+                    )  # fmt: skip
+
+
+def _what(scope: Scope) -> dict[str, Any]:
+    """The route's template and the job: a path may have names of somebody's files in it, and what
+    reached no route, anything."""
+    route = scope.get("route")
+    what = {"route": getattr(route, "path", None)}
+    job_id = scope.get("path_params", {}).get("job_id")
+    return what if job_id is None else {**what, "job_id": str(job_id)[:_MOST]}
+
+
+def _who(scope: Scope, headers: dict[bytes, bytes], status: int) -> dict[str, Any]:
+    """The caller; of one that was not let in, the key that it says it has."""
+    who: Principal | None = scope.get(WHO)
+    if who is not None:
+        return {"who": who.subject, "tenant": who.tenant}
+    claimed = claimed_id(headers.get(b"authorization", b"").decode("latin-1"))
+    return {"claimed": f"key:{claimed}"} if claimed and status == 401 else {}

@@ -93,6 +93,8 @@ def _tables(figures: dict[str, Any]) -> str:
     for group in ("palms", "palms, 35 px border", "palms, edge crowns counted"):
         suffix = group.removeprefix("palms")
         lines += [row(name + suffix, values) for name, values in figures[group].items()]
+    spaced = figures.get("palms, by spacing", {})
+    lines += [row(f"{name}, scale and crowns by spacing", v) for name, v in spaced.items()]
     lines += [row(f"{name} (scale off)", v) for name, v in figures.get("scale off", {}).items()]
     drawn = figures["drawn scenes"]
     lines += [

@@ -30,6 +30,9 @@ _READ: Final = 4
 # the same of labels of one's own
 _READ_OWN: Final = 2
 _MOST_PIXELS: Final = 64_000_000
+SPACING: Final = 1.05
+"""Palms' spacing in whole crowns, as the labels of the estate ``gub`` have it."""
+_FEWEST: Final = 6
 
 
 @dataclass(frozen=True)
@@ -179,11 +182,40 @@ def rescaled(part: Part, k: float) -> Iterator[Tile]:
 def shrunk(part: Part, k: float) -> Part:
     """The same tiles with their boxes scaled about their centres."""
 
-    def smaller(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
-        middle, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2 * k
-        return np.concatenate([middle - half, middle + half], axis=1)
+    return Part(part.name, [replace(t, boxes=_widened(t.boxes, k)) for t in part.tiles])
 
-    return Part(part.name, [replace(t, boxes=smaller(t.boxes)) for t in part.tiles])
+
+def _widened(boxes: NDArray[np.float32], k: float) -> NDArray[np.float32]:
+    middle, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2 * k
+    return np.asarray(np.concatenate([middle - half, middle + half], axis=1), np.float32)
+
+
+def spaced(part: Part) -> Iterator[Tile]:
+    """The same tiles, brought to one scale and their boxes to one extent by how far the palms stand
+    apart: for labels that box a crown's core in one image and its whole reach in another.
+
+    Palms of a closed stand touch: their spacing is the median over palms of the mean way to the
+    three nearest. Tiles of fewer than six palms have none, and are left out.
+    """
+    for t in part.tiles:
+        apart = _spacing(t.boxes)
+        if apart is None:
+            continue
+        k = CROWN_PX * SPACING / apart
+        size = (round(t.pixels.shape[1] * k), round(t.pixels.shape[0] * k))
+        pixels = np.asarray(Image.fromarray(t.pixels).resize(size, Image.Resampling.LANCZOS))
+        boxes = t.boxes * np.float32(k)
+        side = float(np.median(np.sqrt(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1))))
+        yield Tile(t.name, pixels, _widened(boxes, CROWN_PX / side))
+
+
+def _spacing(boxes: NDArray[np.float32]) -> float | None:
+    if len(boxes) < _FEWEST:
+        return None
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+    ways = np.linalg.norm(centres[:, None] - centres[None], axis=2)
+    # the nearest is the palm itself
+    return float(np.median(np.sort(ways, axis=1)[:, 1:4].mean(axis=1)))
 
 
 def thinned(parts: Sequence[Part], megapixels: float) -> list[Part]:

@@ -24,6 +24,7 @@ from frond.training.palm.data import (
     rescaled,
     settings,
     shrunk,
+    spaced,
     thinned,
 )
 from frond.training.palm.detect import LOWEST, WINDOW, Array, Predict, detect, onnx_predictor
@@ -108,6 +109,8 @@ def figures(
         if part.name == "12aj":
             labelled = judged(shrunk(part, 1 / ENLARGE_12AJ), found, bar, BORDER)
             result["ap50, 12aj as labelled"] = labelled["ap50"]
+            close = [(Outline.of(t), detect(predict, t.pixels)) for t in spaced(part)]
+            result["palms, by spacing"] = {part.name: judged_in(close, bar, BORDER)}
     if full:
         result["milliseconds a window"] = _milliseconds(predict)
         tests = _found(load(prepared, "test-background"), predict)

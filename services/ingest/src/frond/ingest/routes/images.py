@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, FailFast, Field
 
@@ -14,7 +14,7 @@ from frond.contracts.ids import image_id
 from frond.contracts.jobs import ImageStatus, JobSpec
 from frond.contracts.reasons import Reason
 from frond.ingest import desk, intake, names, views
-from frond.ingest.auth import who_asks
+from frond.ingest.auth import require_pace, who_asks
 from frond.ingest.context import ingest_of
 from frond.ingest.cursors import read_cursor, write_cursor
 from frond.ingest.intake import File
@@ -78,7 +78,7 @@ def added(spec: JobSpec, file: File, created: bool) -> Added:
 
 @router.put(
     "/jobs/{job_id}/images/{name:any_name}", response_model=Added, status_code=201,
-    summary="Add one image: its bytes are the body",
+    summary="Add one image: its bytes are the body", dependencies=[Depends(require_pace)],
     responses={200: {"model": Added, "description": "the job had it already"}},
     openapi_extra={"requestBody": {"content": {"application/octet-stream": {
         "schema": {"type": "string", "format": "binary"}}}}},

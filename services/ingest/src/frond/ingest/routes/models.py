@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path as LocalPath
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import BaseModel, Field, field_validator
 
 from frond.auth import Principal
@@ -18,7 +18,7 @@ from frond.contracts.jobs import ModelRef
 from frond.contracts.modelspec import ModelManifest
 from frond.contracts.reasons import Reason
 from frond.ingest import modelforms
-from frond.ingest.auth import who_asks
+from frond.ingest.auth import require_pace, who_asks
 from frond.ingest.context import ingest_of
 from frond.ingest.multipart import boundary_of
 from frond.ingest.problems import Refused
@@ -162,7 +162,7 @@ async def one_file(request: Request, name: str, version: _Version, file: str) ->
 
 @pushes.post(
     "/models", status_code=201, response_model=ModelRef, openapi_extra=_FORM,
-    summary="Store a model as a new version",
+    summary="Store a model as a new version", dependencies=[Depends(require_pace)],
 )  # fmt: skip
 async def push(request: Request) -> ModelRef:
     """The same files again change nothing. The manifest is checked here; the graph is tried where

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Annotated
 from urllib.parse import quote
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, FailFast, Field
 
@@ -15,7 +15,7 @@ from frond.contracts import keys
 from frond.contracts.errors import ObjectMissing
 from frond.contracts.reasons import Reason
 from frond.ingest import desk, intake, names, presigned, views
-from frond.ingest.auth import who_asks
+from frond.ingest.auth import require_pace, who_asks
 from frond.ingest.context import Ingest, ingest_of
 from frond.ingest.intake import File
 from frond.ingest.presigned import begin_parts, finish_parts
@@ -113,7 +113,7 @@ async def complete_multipart(
             await presigned.forget(ingest, job_id, body.upload_id)
             # what was said was counted when it began
             more = max(0, found.size - said.size)
-            ingest.rates.charge(who_asks(request).subject, more)
+            _charge(request, more)
             raise _other_size(found.size, said.size, ingest.settings.max_file_bytes)
         await intake.require_place(ingest, job_id, [mine], room)
     finally:
@@ -124,6 +124,12 @@ async def complete_multipart(
     crash_point("ingest.parts-forgotten")
     answer = added(spec, file, new)
     return JSONResponse(answer.model_dump(mode="json"), 201 if new else 200)
+
+
+def _charge(request: Request, size: int) -> None:
+    """Count bytes that go straight into the store: what does not come while its addresses live, never does."""
+    ingest = ingest_of(request)
+    ingest.rates.charge(who_asks(request).subject, size, ingest.settings.presign_seconds)
 
 
 async def _stat(ingest: Ingest, key: str) -> Stat:
@@ -176,6 +182,7 @@ async def _finish(
 @router.post(
     "/jobs/{job_id}/images/{name:any_name}/multipart", response_model=MultipartBegun, status_code=201,
     summary="Put one large image straight into the store, in parts",
+    dependencies=[Depends(require_pace)],
 )  # fmt: skip
 async def begin_multipart(
     request: Request, job_id: JobId, name: str, body: BeginMultipart
@@ -205,7 +212,7 @@ async def begin_multipart(
     await presigned.note(ingest, job_id, coming)
     crash_point("ingest.parts-noted")
     # these bytes do not come by here; what could not begin costs its sender none
-    ingest.rates.charge(who_asks(request).subject, body.size)
+    _charge(request, body.size)
     return MultipartBegun(
         upload_id=upload_id, part_size=size, part_urls=urls,
         complete=f"{views.base(request)}/jobs/{job_id}/images/{quote(name)}/multipart/complete",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 
 from frond.contracts.errors import FrondError, UserError
 from frond.ingest import names, uploads, views
-from frond.ingest.auth import who_asks
+from frond.ingest.auth import require_pace, who_asks
 from frond.ingest.context import ingest_of
 from frond.ingest.forms import Receiver
 from frond.ingest.idempotency import Once
@@ -55,7 +55,7 @@ _FORM: Final[dict[str, Any]] = {
 
 @router.post(
     "/upload", status_code=202, response_model=views.JobDetail, openapi_extra=_FORM,
-    summary="Upload images and start a job with them",
+    summary="Upload images and start a job with them", dependencies=[Depends(require_pace)],
 )  # fmt: skip
 async def upload(request: Request, key: Annotated[str | None, IdempotencyKey] = None) -> Response:
     ingest, who = ingest_of(request), who_asks(request)
