@@ -128,6 +128,13 @@ def test_values_that_cannot_be_are_refused(field: str, value: object, words: str
         settings(Path(), **{field: value})
 
 
+def test_patience_is_with_somebody() -> None:
+    """Without validation scenes every score is 0, and training would soon be given up as no better."""
+    with pytest.raises(ValueError, match="patience needs"):
+        settings(Path(), validation=(), patience=3)
+    assert settings(Path(), validation=()).patience == 0
+
+
 def test_prepared_once(root: Path, tmp_path: Path) -> None:
     """The same sources give the same digest, other ones another; who is held out plays no part."""
     first = data.prepare(settings(root), tmp_path / "prepared")

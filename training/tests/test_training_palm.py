@@ -19,6 +19,7 @@ from frond.client import scenes as scenes_code
 from frond.client.scenes import palm_scene
 from frond.contracts.errors import UserError
 from frond.models import parse_manifest
+from frond.training.config import read
 from frond.training.palm import evaluate, scales
 from frond.training.palm.card import write_manifest
 from frond.training.palm.config import Settings
@@ -29,6 +30,7 @@ from frond.training.palm.data import (
     SPACING,
     Part,
     Tile,
+    declared,
     load,
     prepare,
     rescaled,
@@ -40,6 +42,7 @@ from frond.training.palm.lattices import ironwork
 from frond.training.palm.pipeline import found_in
 from frond.training.prepared import Store
 
+CONFIG = Path(__file__).parents[1] / "configs" / "palm.yaml"
 MODEL = Path(__file__).parents[2] / "models" / "palm-detector"
 PIXELS = np.zeros((200, 300, 3), np.uint8)
 
@@ -56,11 +59,131 @@ def test_labels_of_ones_own(own: Path) -> None:
     """COCO files in train and val: crowns at 60 px, images without labels as background."""
     (train,), (free,) = load(own, "train"), load(own, "background")
     assert (len(train.tiles), len(free.tiles)) == (2, 1)
-    for tile in train.tiles:
-        sides = np.sqrt(np.prod(tile.boxes[:, 2:] - tile.boxes[:, :2], axis=1))
-        assert np.median(sides) == pytest.approx(60, rel=0.02)
+    every = np.concatenate([t.boxes for t in train.tiles])
+    sides = np.sqrt(np.prod(every[:, 2:] - every[:, :2], axis=1))
+    assert np.median(sides) == pytest.approx(60, rel=0.02)
     assert [len(p.tiles) for p in load(own, "val")] == [2]
     assert [len(p.tiles) for p in load(own, "val-background")] == [1]
+
+
+def squares(told: dict[str, Any], *sides: float) -> None:
+    """Labels of one size in each image; images beyond have none."""
+    told["annotations"] = [
+        {"id": 9 * n + k, "image_id": n, "category_id": 1, "bbox": [40 * k, 30, side, side]}
+        for n, side in enumerate(sides) for k in range(4)
+    ]  # fmt: skip
+
+
+def test_all_images_of_a_file_are_brought_to_one_scale(tmp_path: Path) -> None:
+    """As a job sees them: with palms or without, with a crowd alone; large palms stay larger than
+    small ones. A file of labels without a palm is taken as the others are."""
+
+    def crowd(told: dict[str, Any]) -> None:
+        squares(told, 20, 40)
+        told["annotations"].append(
+            {"id": 99, "image_id": 2, "category_id": 1, "iscrowd": 1, "bbox": [0, 0, 50, 50]}
+        )
+
+    prepare(changed(tmp_path / "a", crowd), tmp_path / "pa")
+    (part,) = load(tmp_path / "pa", "train")
+    # the median of 20 and 40 comes to 60
+    assert [t.pixels.shape for t in part.tiles] == [(320, 400, 3)] * 3
+    assert [np.ptp(t.boxes[:1, ::2]) for t in part.tiles[:2]] == [40, 80]
+    config = changed(tmp_path / "b", lambda told: squares(told, 20, 40))
+    here = tmp_path / "b" / "train"
+    none = json.loads((here / "labels.json").read_text()) | {"annotations": []}
+    (here / "none").mkdir()
+    for image in none["images"]:
+        Image.new("L", (200, 160), 9).save(here / "none" / image["file_name"])
+    (here / "none" / "labels.json").write_text(json.dumps(none))
+    prepare(config, tmp_path / "pb")
+    free = load(tmp_path / "pb", "background")
+    assert [(p.name, len(p.tiles)) for p in free] == [
+        ("labels without labels", 1),
+        ("none/labels without labels", 3),
+    ]
+    assert {t.pixels.shape for p in free for t in p.tiles} == {(320, 400, 3)}
+
+
+def test_labels_without_a_palm_are_told(tmp_path: Path) -> None:
+    """Nothing tells the scale, and nothing could be learnt."""
+    with pytest.raises(UserError, match="no labelled palm"):
+        prepare(changed(tmp_path / "d", lambda told: squares(told), "val"), tmp_path / "p")
+
+
+def placed(data: Path, crs: str, pixel: float) -> Settings:
+    """Labelled palms of 20 px in GeoTIFFs of such pixels, at the equator."""
+
+    def move(told: dict[str, Any]) -> None:
+        squares(told, 20, 20)
+        for image in told["images"]:
+            image["file_name"] = image["file_name"].replace("png", "tif")
+
+    config = changed(data, move)
+    for n in range(3):
+        with rasterio.open(
+            data / "train" / f"{n}.tif", "w", driver="GTiff", width=200, height=160, count=3,
+            dtype="uint8", photometric="RGB", crs=crs,
+            transform=rasterio.transform.from_origin(0.0, 0.0, pixel, pixel),
+        ) as out:  # fmt: skip
+            out.write(np.moveaxis(np.asarray(Image.open(data / "train" / f"{n}.png")), -1, 0))
+    return config
+
+
+def manifest_of(config: Settings, prepared: Path, folder: Path) -> dict[str, Any]:
+    mine, gsd_m = declared(config, prepared)
+    folder.mkdir()
+    write_manifest(folder, mine, None, gsd_m)
+    return parse_manifest((folder / "model.yaml").read_bytes()).model_dump()
+
+
+@pytest.mark.parametrize(("crs", "pixel"), [("EPSG:3857", 0.15), ("EPSG:4326", 0.15 / 111_319.49)])
+def test_a_model_of_ones_own_declares_the_scale_that_it_learnt_at(
+    tmp_path: Path, crs: str, pixel: float
+) -> None:
+    """Crowns of 20 px at 0.15 m have 60 px at 0.05 m, in metres or degrees; the config's word is for
+    images that say nothing."""
+    config = placed(tmp_path / "data", crs, pixel).model_copy(update={"gsd_m": 7.0})
+    prepare(config, tmp_path / "p")
+    told = manifest_of(config, tmp_path / "p", tmp_path / "m")
+    assert told["gsd_m"] == pytest.approx(0.05, rel=0.01)
+    assert told["object_px"] == CROWN_PX
+    assert f"of about {told['gsd_m']:g} m" in told["description"]
+
+
+def test_images_that_say_no_scale(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Their GSD is what the config says; where it says none, the model declares none, and that is
+    told. The config's word needs no preparing anew."""
+    config = changed(tmp_path / "data", lambda told: squares(told, 20, 20))
+    digest = prepare(config, tmp_path / "p")
+    assert "declares none" in " ".join(capsys.readouterr().err.split())
+    told = manifest_of(config, tmp_path / "p", tmp_path / "m")
+    assert (told["gsd_m"], told["object_px"]) == (None, None)
+    assert "0.14" not in told["description"]
+    config = config.model_copy(update={"gsd_m": 0.15})
+    assert prepare(config, tmp_path / "p") == digest
+    assert "a pixel is 0.05 m" in " ".join(capsys.readouterr().err.split())
+    told = manifest_of(config, tmp_path / "p", tmp_path / "n")
+    assert (told["gsd_m"], told["object_px"]) == (0.05, CROWN_PX)
+
+
+def test_a_model_of_ones_own_has_not_the_licence_of_what_ships(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The shipped config's licence and origins are of the shared data: of other labels they are left
+    out, and told. What one wrote oneself stays."""
+    labelled_palms(tmp_path / "data")
+    shipped = read(Settings, CONFIG, data=tmp_path / "data", scenes=1)
+    assert shipped.tells_of_the_shared_data
+    prepare(shipped, tmp_path / "p")
+    assert "left out" in " ".join(capsys.readouterr().err.split())
+    told = manifest_of(shipped, tmp_path / "p", tmp_path / "m")
+    assert (told["licence"], told["training_data"]) == ("", "")
+    mine = shipped.model_copy(update={"training_data": "flights of ours", "licence": "CC0-1.0"})
+    prepare(mine, tmp_path / "p")
+    assert "left out" not in " ".join(capsys.readouterr().err.split())
+    told = manifest_of(mine, tmp_path / "p", tmp_path / "n")
+    assert (told["licence"], told["training_data"]) == ("CC0-1.0", "flights of ours")
 
 
 def test_scenes_are_drawn_anew_when_their_code_is_another(

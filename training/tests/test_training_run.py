@@ -25,6 +25,7 @@ from frond.models import folder_digest
 from frond.models.session import ModelSession
 from frond.training import cli, publish, run, tracking
 from frond.training.config import bad
+from frond.training.palm import evaluate
 from frond.training.palm.config import Settings
 
 TRAINING = Path(__file__).parents[1]
@@ -49,15 +50,25 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
 
 
-def test_same_seed_same_data_same_weights(data: Path, tmp_path: Path) -> None:
-    """Twice the same weights and the same model folder; one pixel of a label apart, others."""
-    one = run.full("palm", settings(data, tmp_path / "one"))
-    two = run.full("palm", settings(data, tmp_path / "two"))
+def test_same_seed_same_data_same_weights(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twice the same weights and the same model folder, with all figures, however long a window takes;
+    one pixel of a label apart, others. The time is kept beside the folder."""
+    took = iter((19.9, 21.3))
+    monkeypatch.setattr(evaluate, "_milliseconds", lambda _: next(took))
+    # what its palms are drawn at
+    one = run.full("palm", settings(data, tmp_path / "one", full=True, gsd_m=0.28))
+    two = run.full("palm", settings(data, tmp_path / "two", full=True, gsd_m=0.28))
+    figures = json.loads((tmp_path / "two.run" / "figures.json").read_text())
+    assert figures["told"]["milliseconds a window"] == 21.3
     assert (one["weights"], one["digest"]) == (two["weights"], two["digest"])
     assert one["digest"] == folder_digest(tmp_path / "one")
     assert one["metrics"].keys() >= {"f1_val", "ap50_val", "f1_drawn_scenes"}
     session = ModelSession(tmp_path / "one")
     assert session.manifest.metrics == one["metrics"]
+    # at which they have 60 px, those that ship too
+    assert session.manifest.gsd_m == pytest.approx(0.14, rel=0.1)
     assert session.manifest.reference is not None
     assert session.manifest.reference.images > 0
     shift_a_label(data)
@@ -313,6 +324,34 @@ def test_killed_and_resumed(data: Path, tmp_path: Path, number: signal.Signals) 
     told = [json.loads(x) for x in log.read_text().splitlines()]
     steps = [x["step"] for x in told if "loss" in x]
     assert steps == [10, 20, 30, 40, 50, 60]
+
+
+def test_only_what_was_trained_so_is_judged(data: Path, tmp_path: Path) -> None:
+    """Held out now may be what was learnt then: another config is refused, naming what differs, and so
+    are data that were prepared anew. What concerns the judging alone may change."""
+    config = settings(data, tmp_path / "m")
+    run.full("palm", config)
+    before = folder_digest(tmp_path / "m")
+    for more in ({"licence": "CC0-1.0"}, {"judged_scenes": 3}, {"minutes": 9}, {}):
+        run.evaluate("palm", settings(data, tmp_path / "m", **more))
+    with pytest.raises(UserError, match=r"\(other rate, steps;"):
+        run.evaluate("palm", settings(data, tmp_path / "m", rate=0.1, steps=7))
+    about = tmp_path / "m.run" / "run.json"
+    whole = json.loads(about.read_text())
+    # as it was written before
+    about.write_text(json.dumps({k: v for k, v in whole.items() if k != "learnt"}))
+    run.evaluate("palm", config)
+    with pytest.raises(UserError, match="with another config"):
+        run.evaluate("palm", settings(data, tmp_path / "m", rate=0.1))
+    about.write_text("{")
+    with pytest.raises(UserError, match="damaged"):
+        run.evaluate("palm", config)
+    about.write_text(json.dumps(whole))
+    shift_a_label(data)
+    run.prepare("palm", config)
+    with pytest.raises(UserError, match="other data"):
+        run.evaluate("palm", config)
+    assert folder_digest(tmp_path / "m") == before
 
 
 @pytest.mark.slow

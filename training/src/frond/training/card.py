@@ -45,7 +45,8 @@ def write_card(folder: Path, config: Config, words: str, tables: str) -> None:
 
     Args:
         words: what a card that is new says of the model.
-        tables: the figures, as Markdown; empty before it was judged.
+        tables: the figures, as Markdown; empty before it was judged. None that another run of the same
+            would not have, such as a time: the card is part of the version.
     """
     path = folder / "MODEL_CARD.md"
     text = path.read_text(encoding="utf-8") if path.exists() else _blank(config, words)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, ClassVar, Final, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -20,6 +20,7 @@ _ASIDE: Final = frozenset(
     {"data", "out", "run", "prepared", "track", "minutes", "loaders", "checkpoint_every"}
 )
 """Fields that say where or how long, not what: two runs that differ in these are the same run."""
+_SAID: Final = frozenset({"name", "version", "description", "licence", "training_data"})
 
 
 class Config(BaseModel):
@@ -30,6 +31,9 @@ class Config(BaseModel):
 
     # a typing error in a hand-written file must not pass in silence
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    judging: ClassVar[frozenset[str]] = frozenset()
+    """A kind's fields that are of how a model is judged and told of, whatever it learnt."""
 
     name: str = Field(pattern=NAME_PATTERN, description="the model's name in the registry")
     version: str = Field(default="1", min_length=1, max_length=64)
@@ -86,6 +90,10 @@ class Config(BaseModel):
         """SHA-256 of all that decides which weights come out, besides the data."""
         told = self.model_dump(mode="json", exclude=set(_ASIDE))
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+    def learnt(self) -> dict[str, Any]:
+        """The fields that what is learnt hangs on: others may change before it is judged again."""
+        return self.model_dump(mode="json", exclude={*_ASIDE, *_SAID, *self.judging})
 
 
 def read(kind: type[C], file: Path, **changed: Any) -> C:

@@ -26,6 +26,7 @@ from frond.training.progress import Bar, ProgressFile, say
 CHECKPOINT: Final = "checkpoint.pt"
 TRAINED: Final = "trained"
 ABOUT: Final = "run.json"
+LEARNT: Final = "learnt"
 FIGURES: Final = "figures.json"
 DONE: Final = "done.json"
 CARD: Final = "MODEL_CARD.md"
@@ -96,7 +97,12 @@ def train(
 
 
 def evaluate(kind: str, config: Config) -> dict[str, float]:
-    """Judge RUN/trained; the model's folder and RUN/figures.json come of it."""
+    """Judge RUN/trained; the model's folder and RUN/figures.json come of it.
+
+    Raises:
+        UserError: nothing was trained here, or it was of other data or another config: what is held
+            out now may have been learnt.
+    """
     _out_of_the_way(config)
     with locked(config.run_folder), alone(config):
         return _evaluated(kind, config).metrics
@@ -190,7 +196,7 @@ def _train(
             "step": trained.step, "ended": trained.ended, "weights": trained.digest,
             "metrics": trained.metrics,
         }  # fmt: skip
-        write_json(run / ABOUT, told)
+        write_json(run / ABOUT, {**told, LEARNT: config.learnt()})
         folder, metrics, files = run / TRAINED, trained.metrics, [run / ABOUT]
         if evaluating:
             say(f"{config.name}: judging it")
@@ -228,6 +234,7 @@ def _evaluated(kind: str, config: Config) -> kinds.Figures:
     trained, out = config.run_folder / TRAINED, config.model_folder
     if not trained.is_dir():
         raise bad(f"There is no {trained}: nothing was trained here yet.")
+    _check_learnt(config)
     with replaced(out, MANIFEST) as fresh:
         # contents alone: what DVC keeps may not be written to
         shutil.copytree(trained, fresh, dirs_exist_ok=True, copy_function=shutil.copyfile)
@@ -238,6 +245,34 @@ def _evaluated(kind: str, config: Config) -> kinds.Figures:
         found = kinds.evaluate(kind, config, config.prepared_folder, fresh)
     write_json(config.run_folder / FIGURES, {"metrics": found.metrics, "told": found.told})
     return found
+
+
+def _check_learnt(config: Config) -> None:
+    about, trained = config.run_folder / ABOUT, config.run_folder / TRAINED
+    data = Store(config.prepared_folder).digest
+    try:
+        told = dict(json.loads(about.read_text()))
+    except (OSError, ValueError, TypeError):
+        raise bad(
+            f"{about} is not there, or damaged: what {trained} has learnt is not known. Train again, or "
+            "judge a folder where it lies (--model)."
+        ) from None
+    if told.get("data") != data:
+        raise bad(
+            f"{trained} has learnt from other data than are in {config.prepared_folder} now. Train "
+            "again on these: frond train fit."
+        )
+    if told.get("config") == config.digest():
+        return
+    mine, then = config.learnt(), told.get(LEARNT)
+    # a run of before it was kept has the digest alone
+    if then is None:
+        raise bad(f"{trained} was trained with another config. Train again with this one.")
+    if other := sorted(k for k in mine.keys() | then.keys() if mine.get(k) != then.get(k)):
+        raise bad(
+            f"{trained} was trained with another config (other {', '.join(other)}; what the command line "
+            "said counts). Train again with this one, or put back what it was."
+        )
 
 
 @contextmanager

@@ -89,12 +89,6 @@ def tables(config: Settings, figures: dict[str, Any]) -> str:
             whole = sum(counts)
             cells = [f"{100 * n / whole:.1f}" if whole else "-" for n in counts]
             lines.append(f"| {label} | {' | '.join(cells)} |")
-    if "milliseconds a window" in figures:
-        lines += [
-            "",
-            f"Time: {figures['milliseconds a window']:.1f} ms for a {WINDOW}² window at best, ONNX "
-            "Runtime, two threads of a CPU.",
-        ]
     return "\n".join([*lines, ""])
 
 

@@ -27,6 +27,8 @@ INPUT, OUTPUT = "image", "probabilities"
 class Settings(Config):
     """``configs/landcover.yaml``."""
 
+    judging = frozenset({"reference_megapixels"})
+
     name: str = "landcover"
     description: str = (
         "Buildings, roads, water and vegetation as masks, in RGB imagery of about a metre a pixel."
@@ -81,6 +83,8 @@ class Settings(Config):
             raise ValueError(f"{sorted(both)[0]} is among validation and test")
         if len(set(self.held_out)) < len(self.held_out):
             raise ValueError("a scene is named twice in validation or test")
+        if self.patience and not self.validation:
+            raise ValueError("patience needs validation scenes: without them nothing gets better")
         if not 0 < self.zoom[0] <= self.zoom[1] < math.inf:
             raise ValueError("zoom is from the smallest to the largest, both above 0")
         if not all(0 < w < math.inf for w in self.weights):

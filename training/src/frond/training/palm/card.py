@@ -25,8 +25,14 @@ def metrics_of(figures: dict[str, Any]) -> dict[str, float]:
     return metrics
 
 
-def write_manifest(folder: Path, config: Settings, figures: dict[str, Any] | None) -> None:
-    """model.yaml: what the services need to know of the graph, and the main figures."""
+def write_manifest(
+    folder: Path, config: Settings, figures: dict[str, Any] | None, gsd_m: float | None = GSD_M
+) -> None:
+    """model.yaml: what the services need to know of the graph, and the main figures.
+
+    Args:
+        gsd_m: at which crowns have 60 px; None: not known.
+    """
     graph: dict[str, Any] = {
         "decoder": {
             "name": "centerpoint",
@@ -37,8 +43,9 @@ def write_manifest(folder: Path, config: Settings, figures: dict[str, Any] | Non
         "input": {"size": WINDOW, "layout": "NHWC", "dtype": "uint8", "name": "image"},
         # the graph takes 0…255 as it comes
         "normalization": {"scale": 1.0, "mean": [0.0], "std": [1.0]},
-        "gsd_m": GSD_M,
-        "object_px": CROWN_PX,
+        "gsd_m": gsd_m,
+        # a size at gsd_m
+        "object_px": None if gsd_m is None else CROWN_PX,
         "margin": MARGIN,
         "thresholds": {
             "score": _UNJUDGED if figures is None else figures["threshold"],
@@ -51,10 +58,13 @@ def write_manifest(folder: Path, config: Settings, figures: dict[str, Any] | Non
     card.write_manifest(folder, config, "detection", graph, metrics)
 
 
-def write_card(folder: Path, config: Settings, figures: dict[str, Any] | None) -> None:
+def write_card(
+    folder: Path, config: Settings, figures: dict[str, Any] | None, gsd_m: float | None = GSD_M
+) -> None:
     """MODEL_CARD.md: its figures."""
+    scale = "" if gsd_m is None else f" of about {gsd_m:g} m a pixel"
     words = (
-        f"Finds palms in aerial RGB of about {GSD_M} m a pixel and boxes their crowns. Trained by "
+        f"Finds palms in aerial RGB{scale} and boxes their crowns. Trained by "
         f"`frond train palm`: {config.steps} steps at most, seed {config.seed}."
     )
     card.write_card(folder, config, words, "" if figures is None else _tables(figures))
@@ -104,10 +114,4 @@ def _tables(figures: dict[str, Any]) -> str:
     ]
     free = {**figures["false per megapixel"], **figures.get("false per megapixel, test", {})}
     lines += [f"| {name} | {value:.2f} |" for name, value in free.items()]
-    if "milliseconds a window" in figures:
-        ms = figures["milliseconds a window"]
-        lines += [
-            "",
-            f"Time: {ms:.1f} ms for a 512² window at best, ONNX Runtime, two threads of a CPU.",
-        ]
     return "\n".join([*lines, ""])

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from pydantic import Field, model_validator
 
 from frond.training.config import Config
 
+DESCRIPTION: Final = "Oil and coconut palms in aerial RGB{gsd}; boxes of the crown."
+_SHARED: Final = "Oil palm tree R2"
+"""Of the shared data alone; ``configs/palm.yaml`` names it in ``training_data``."""
+
 
 class Settings(Config):
     """``configs/palm.yaml``."""
 
+    judging = frozenset({"judged_scenes", "reference_megapixels", "gsd_m", "full"})
+
     name: str = "palm-detector"
-    description: str = "Oil and coconut palms in aerial RGB of about 0.14 m; boxes of the crown."
+    description: str = DESCRIPTION.format(gsd=" of about 0.14 m")
     steps: int = Field(default=9000, ge=1)
     batch: int = Field(default=16, ge=1)
     rate: float = Field(default=2e-3, gt=0)
@@ -35,6 +41,13 @@ class Settings(Config):
         ge=0,
         description="of training imagery that drift is measured against; 0: none",
     )
+    gsd_m: float | None = Field(
+        default=None,
+        gt=0,
+        # what was trained before there was this field is still of the same config
+        exclude_if=lambda given: given is None,
+        description="ground metres a pixel of labelled images of one's own that do not say it",
+    )
     full: bool = Field(default=True, description="judge at other scales and on the test too")
 
     @model_validator(mode="after")
@@ -42,6 +55,11 @@ class Settings(Config):
         if self.background + self.drawn >= 1:
             raise ValueError("background and drawn together leave no share for crops of palms")
         return self
+
+    @property
+    def tells_of_the_shared_data(self) -> bool:
+        """Whether ``licence`` and ``training_data`` are those of what ships."""
+        return _SHARED in (self.training_data or "")
 
     def recipe(self) -> dict[str, Any]:
         """What decides the prepared data besides its sources."""

@@ -15,16 +15,20 @@ from PIL import Image
 from frond.client import scenes
 from frond.client.scenes import palm_scene
 from frond.training.config import Config, bad
-from frond.training.palm.config import Settings
-from frond.training.palm.sources import CROWN_PX, GSD_M, ZOOM, Role, Source, Tile, sources
+from frond.training.palm.config import DESCRIPTION, Settings
+from frond.training.palm.sources import CROWN_PX, GSD_M, ZOOM, Role, Source, Tile, ground, sources
 from frond.training.prepared import Store, prepared
+from frond.training.progress import say
 
 __all__ = [
-    "CROWN_PX", "GSD_M", "Part", "Parts", "Tile", "load", "prepare", "settings", "thinned",
+    "CROWN_PX", "GSD_M", "Part", "Parts", "Tile", "declared", "load", "prepare", "settings",
+    "thinned",
 ]  # fmt: skip
 
 # raise it when the same sources come to be read differently
 _READ: Final = 4
+# the same of labels of one's own
+_READ_OWN: Final = 2
 _MOST_PIXELS: Final = 64_000_000
 SPACING: Final = 1.05
 """Palms' spacing in whole crowns, as the labels of the estate ``gub`` have it."""
@@ -54,6 +58,7 @@ def prepare(config: Config, folder: Path) -> str:
     Image.MAX_IMAGE_PIXELS = _MOST_PIXELS
     found = sources(mine.data)
     parts: list[dict[str, Any]] = []
+    own = any(s.factor is not None for s in found)
 
     def arrays() -> Iterator[tuple[str, NDArray[Any]]]:
         for source in [*found, _drawn(mine)]:
@@ -72,11 +77,53 @@ def prepare(config: Config, folder: Path) -> str:
     missing = [f for f in files if not f.is_file()]
     if missing:
         raise bad(f"{len(missing)} files are missing, {missing[0]} for one.")
-    return prepared(
-        folder, mine.data, files,
-        {"kind": "palm", "read": _READ, "drawn": _how_drawn(), **mine.recipe()}, arrays,
-        lambda: {"parts": parts},
+    recipe = {"kind": "palm", "read": _READ, "drawn": _how_drawn(), **mine.recipe()}
+    digest = prepared(
+        folder, mine.data, files, recipe | ({"own": _READ_OWN} if own else {}), arrays,
+        lambda: {"parts": parts} | ({"own": ground(found)} if own else {}),
     )  # fmt: skip
+    if own:
+        _tell(mine, folder)
+    return digest
+
+
+def declared(config: Settings, prepared: Path) -> tuple[Settings, float | None]:
+    """What a model that learnt from these data may say of itself, and its ground metres a pixel.
+
+    Of labels of one's own: no licence and no origins of the shared data; the GSD that the images
+    have, or that the config gives them, at the scale at which they were learnt from; None where
+    nobody says it.
+    """
+    own = Store(prepared).about.get("own")
+    if own is None:
+        return config, GSD_M
+    gsd = own["gsd_m"]
+    if gsd is None and config.gsd_m is not None:
+        gsd = float(f"{config.gsd_m / own['factor']:.4g}")
+    said: dict[str, Any] = {}
+    if config.tells_of_the_shared_data:
+        said |= {"licence": None, "training_data": None}
+    if config.description == Settings.model_fields["description"].default:
+        said["description"] = DESCRIPTION.format(gsd="" if gsd is None else f" of about {gsd:g} m")
+    return config.model_copy(update=said), gsd
+
+
+def _tell(config: Settings, prepared: Path) -> None:
+    _, gsd = declared(config, prepared)
+    if gsd is None:
+        say(
+            f"{config.name}: neither images nor the config (gsd_m) tell ground metres a pixel: the "
+            "model declares none, and jobs will show it rasters at their own resolution."
+        )
+    else:
+        say(
+            f"{config.name}: with crowns of {CROWN_PX:g} px a pixel is {gsd:g} m, which it declares."
+        )
+    if config.tells_of_the_shared_data:
+        say(
+            f"{config.name}: licence and training_data of the config are of the shared data, and are "
+            "left out. Write your own into a copy of it."
+        )
 
 
 @dataclass(frozen=True)

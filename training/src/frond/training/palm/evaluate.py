@@ -18,6 +18,7 @@ from frond.training.palm.card import metrics_of, write_card, write_manifest
 from frond.training.palm.data import (
     Part,
     Tile,
+    declared,
     judged_scenes,
     load,
     rescaled,
@@ -59,7 +60,7 @@ def evaluate(
     Its threshold is the one that is best on the validation parts; its reference is of the tiles that
     it was trained on.
     """
-    mine = settings(config)
+    mine, gsd_m = declared(settings(config), prepared)
     told = figures(
         prepared,
         onnx_predictor(folder / "model.onnx"),
@@ -67,11 +68,11 @@ def evaluate(
         scenes=mine.judged_scenes,
         full=mine.full,
     )
-    write_manifest(folder, mine, told)
+    write_manifest(folder, mine, told, gsd_m)
     if mine.reference_megapixels:
         shown = thinned(load(prepared, "train"), mine.reference_megapixels)
         refer(folder, (t.pixels for p in shown for t in p.tiles))
-    write_card(folder, mine, told)
+    write_card(folder, mine, told, gsd_m)
     return metrics_of(told), told
 
 

@@ -23,7 +23,9 @@ from frond.training.palm.detect import Array
 from frond.training.palm.evaluate import BORDER, WIDE_BORDER, judged
 
 
-def measure(client: Client, part: Part, folder: Path, model: str | None = None) -> list[Array]:
+def measure(
+    client: Client, part: Part, folder: Path, model: str | None = None, gsd_m: float = GSD_M
+) -> list[Array]:
     """What a job finds in a part's tiles, in their order: [n, 5] x0 y0 x1 y1 score, best first."""
     names = [f"{n:05d}.tif" for n in range(len(part.tiles))]
     for name, tile in zip(names, part.tiles, strict=True):
@@ -31,7 +33,7 @@ def measure(client: Client, part: Part, folder: Path, model: str | None = None) 
         with rasterio.open(
             folder / name, "w", driver="GTiff", width=width, height=height, count=3,
             dtype="uint8", photometric="RGB", compress="deflate", crs="EPSG:32650",
-            transform=from_origin(500_000, 100_000, GSD_M, GSD_M),
+            transform=from_origin(500_000, 100_000, gsd_m, gsd_m),
         ) as out:  # fmt: skip
             out.write(np.moveaxis(tile.pixels, -1, 0))
     job = client.upload([folder / name for name in names], model=model)
@@ -56,12 +58,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("prepared", type=Path, help="the folder prepared of a training run")
     parser.add_argument("--model", help="NAME, NAME@ALIAS or NAME@DIGEST; else the service's own")
+    parser.add_argument("--gsd", type=float, default=GSD_M, help="what the model declares")
     asked = parser.parse_args()
     print("| imagery | border | centre F1 | precision | recall | count error |")
     print("| --- | --- | --- | --- | --- | --- |")
     for part in load(asked.prepared, "val"):
         with tempfile.TemporaryDirectory(prefix="frond-pipeline-") as name, Client() as client:
-            found = measure(client, part, Path(name), asked.model)
+            found = measure(client, part, Path(name), asked.model, asked.gsd)
         for border in (BORDER, WIDE_BORDER):
             # a job leaves out what is below the threshold
             told = judged(part, found, 0.0, border)

@@ -49,6 +49,8 @@ def measure(prepared: Path, model: Path, every: int = 1) -> list[Row]:
     """The validation parts at each of ``SCALES``; ``every``: nth tile alone."""
     # most tiles are one window
     estimating, plain = Predictor(model, batch=1), Predictor(model, batch=1)
+    # without one of its own, nothing is estimated
+    true = estimating.manifest.gsd_m or GSD_M
     plain.session.manifest = plain.manifest = plain.manifest.model_copy(update={"object_px": None})
     rows = []
     with tempfile.TemporaryDirectory(prefix="frond-scales-") as name:
@@ -66,7 +68,7 @@ def measure(prepared: Path, model: Path, every: int = 1) -> list[Row]:
                     Row(
                         part.name,
                         k,
-                        [gsd / (GSD_M / k) for gsd in gsds if gsd is not None],
+                        [gsd / (true / k) for gsd in gsds if gsd is not None],
                         len(told),
                         judged_in(own, bar, border),
                         judged_in(told, bar, border),

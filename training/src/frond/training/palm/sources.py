@@ -10,10 +10,11 @@ import hashlib
 import json
 import math
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import rasterio
@@ -21,7 +22,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from rasterio.errors import NotGeoreferencedWarning
 
+from frond.contracts.errors import RasterRejected
 from frond.evaluation import Dataset, LabelledImage, load
+from frond.raster import inspect
 from frond.training.config import bad
 from frond.training.progress import say
 
@@ -63,7 +66,8 @@ class Source:
 
     Attributes:
         weight: its share among the parts of its role.
-        files: all that is read.
+        files: all that is read, labels of one's own first.
+        factor: of labels of one's own: what every image is scaled by; None: of shared data.
     """
 
     role: Role
@@ -72,6 +76,7 @@ class Source:
     read: Callable[[], Iterable[Tile]]
     weight: float = 0.0
     zoom: tuple[float, float] = ZOOM
+    factor: float | None = None
 
 
 def sources(data: Path) -> list[Source]:
@@ -147,9 +152,12 @@ def _own(folder: Path, role: Literal["train", "val"]) -> list[Source]:
     free: Role = "background" if role == "train" else "val-background"
     out = []
     named_in: dict[Path, Path] = {}
-    for file in found:
+    every = [_labels(file) for file in found]
+    usual = _factor(*every)
+    if usual is None:
+        raise bad(f"{folder} holds no labelled palm: there is nothing to tell its scale by.")
+    for file, labels in zip(found, every, strict=True):
         name = role if len(found) == 1 else file.relative_to(folder).with_suffix("").as_posix()
-        labels = _labels(file)
         for image in sorted({i.path.resolve() for i in labels.images}):
             # with labels in one and without in the other, it would be background as well
             if (other := named_in.setdefault(image, file)) != file:
@@ -157,12 +165,49 @@ def _own(folder: Path, role: Literal["train", "val"]) -> list[Source]:
                     f"{image} is in {other} and in {file}: every COCO file in {folder} is learnt "
                     "from. Leave one of them there."
                 )
+        # one for all of a flight: a job sees an image at one scale, too, with palms or without
+        k = _factor(labels) or usual
         both = (
-            _coco(role, name, labels, 1.0),
-            _coco(free, f"{name} without labels", labels, 1.0, labelled=False),
+            _coco(role, name, labels, 1.0, factor=k),
+            _coco(free, f"{name} without labels", labels, 1.0, labelled=False, factor=k),
         )
         out += [s for s in both if len(s.files) > 1]
     return out
+
+
+def _factor(*labels: Dataset) -> float | None:
+    """What brings the median crown of all these labels to 60 px; None where there is none."""
+    sides = [_sides(i.labels.boxes[~i.labels.crowd]) for d in labels for i in d.images]
+    every = np.concatenate([*sides, np.zeros(0)])
+    return CROWN_PX / float(np.median(every)) if len(every) else None
+
+
+def _sides(boxes: NDArray[Any]) -> NDArray[Any]:
+    return np.asarray(np.sqrt(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)))
+
+
+def ground(found: Sequence[Source]) -> dict[str, float | None]:
+    """At which scale labels of one's own are learnt from.
+
+    ``factor``: what images are scaled by; ``gsd_m``: the ground metres a pixel that they have then,
+    None where no image says where it lies. Both are medians over the labelled images of ``train``.
+    """
+    learnt = [(p, s.factor) for s in found if s.role == "train" for p in s.files[1:] if s.factor]
+    gsds = [gsd / k for path, k in learnt if (gsd := _gsd(path)) is not None]
+    # digits beyond are the labellers'
+    return {
+        "factor": float(f"{np.median([k for _, k in learnt]):.4g}"),
+        "gsd_m": float(f"{np.median(gsds):.4g}") if gsds else None,
+    }
+
+
+def _gsd(path: Path) -> float | None:
+    """Ground metres a pixel as a job would read them; None where the image says none."""
+    with _opened(path) as raster:
+        try:
+            return inspect(raster).gsd
+        except RasterRejected:
+            return None
 
 
 def _check_held_out(train: Sequence[Source], val: Sequence[Source]) -> None:
@@ -267,11 +312,20 @@ def _factors(
 
 
 def _coco(
-    role: Role, name: str, labels: Dataset, weight: float = 0.0, *, labelled: bool = True
+    role: Role,
+    name: str,
+    labels: Dataset,
+    weight: float = 0.0,
+    *,
+    labelled: bool = True,
+    factor: float | None = None,
 ) -> Source:
-    """A COCO file: its images with labels, crowns brought to 60 px, or those without, as they are.
+    """A COCO file: its images with labels, or those without.
 
     The ground of a crowd is painted black: what grows there, its label does not say.
+
+    Args:
+        factor: what every image is scaled by; None: each so that its own crowns have 60 px.
     """
     chosen = [i for i in labels.images if (len(i.labels) > 0) == labelled]
 
@@ -279,10 +333,9 @@ def _coco(
         for entry in chosen:
             every = entry.labels.boxes.astype(np.float32)
             boxes, crowds = every[~entry.labels.crowd], every[entry.labels.crowd]
-            k = 1.0
-            if len(boxes):
-                sides = np.sqrt(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1))
-                k = CROWN_PX / float(np.median(sides))
+            k = factor or 1.0
+            if factor is None and len(boxes):
+                k = CROWN_PX / float(np.median(_sides(boxes)))
             image = _rgb(entry.path)
             _check_size(image, entry)
             for box in crowds:
@@ -293,7 +346,8 @@ def _coco(
             pixels, boxes = _rescaled(image, boxes, k, k, entry.path)
             yield Tile(entry.name, pixels, boxes, 16 if labelled else 0)
 
-    return Source(role, name, (labels.file, *(i.path for i in chosen)), read, weight)
+    files = (labels.file, *(i.path for i in chosen))
+    return Source(role, name, files, read, weight, factor=factor)
 
 
 def _check_size(image: Image.Image, entry: LabelledImage) -> None:
@@ -362,11 +416,17 @@ def _rgb(path: Path) -> Image.Image:
 
 def _dtypes(path: Path) -> tuple[str, ...]:
     """Of each band as it is stored: Pillow calls three bands of 16 bits RGB too."""
+    with _opened(path) as raster:
+        return tuple(raster.dtypes)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     with warnings.catch_warnings():
         # what is learnt from need not lie anywhere
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        with rasterio.open(path) as opened:
-            return tuple(opened.dtypes)
+        with rasterio.open(path) as raster:
+            yield raster
 
 
 def _rescaled(

@@ -15,7 +15,7 @@ from frond.training.loop import Arrays
 from frond.training.palm.card import write_card, write_manifest
 from frond.training.palm.config import Settings
 from frond.training.palm.crops import Sampler
-from frond.training.palm.data import CROWN_PX, Parts, settings, thinned
+from frond.training.palm.data import CROWN_PX, GSD_M, Parts, declared, settings, thinned
 from frond.training.palm.detect import WINDOW, Array, Maps, Predict, detect
 from frond.training.palm.evaluate import chosen_threshold
 from frond.training.palm.loss import loss
@@ -30,7 +30,8 @@ def make(config: Config, prepared: Path) -> PalmTask:
     Raises:
         UserError: there is nothing to learn or to judge by.
     """
-    return PalmTask(settings(config), Parts.of(prepared))
+    mine, gsd_m = declared(settings(config), prepared)
+    return PalmTask(mine, Parts.of(prepared), gsd_m)
 
 
 class PalmTask:
@@ -38,8 +39,8 @@ class PalmTask:
 
     name = "palm"
 
-    def __init__(self, config: Settings, parts: Parts) -> None:
-        self._config = config
+    def __init__(self, config: Settings, parts: Parts, gsd_m: float | None = GSD_M) -> None:
+        self._config, self._gsd_m = config, gsd_m
         if not parts.train or not any(len(t.boxes) for p in parts.val for t in p.tiles):
             raise bad("There are no labelled palms to train on, or none to judge by.")
         self._judged = [*parts.val, *parts.free]
@@ -84,8 +85,8 @@ class PalmTask:
             return largest_difference([peaks[0], *got[1:]], [peaks[1], *want[1:]])
 
         export(deployed, example, folder / "model.onnx", "image", OUTPUTS, differ)
-        write_manifest(folder, self._config, None)
-        write_card(folder, self._config, None)
+        write_manifest(folder, self._config, None, self._gsd_m)
+        write_card(folder, self._config, None, self._gsd_m)
 
 
 def predictor(model: nn.Module) -> Predict:
