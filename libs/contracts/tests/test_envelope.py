@@ -104,6 +104,15 @@ def test_null_is_as_good_as_nothing() -> None:
         decode(topics.UPLOADED, b'{"job_id":"a","image":null,"job_size":null}')
 
 
+def test_an_empty_text_is_as_good_as_null() -> None:
+    """Go and Protobuf write "" for a text that is not set: no model, no tenant of that name."""
+    texts = ("name", "sha256", "model", "webhook_url", "email", "tenant", "shadow")
+    value = json.dumps({**json.loads(_BARE), **dict.fromkeys(texts, "")}).encode()
+    assert decode(topics.UPLOADED, value).event == decode(topics.UPLOADED, _BARE).event
+    named = [("ce_type", ImageUploaded.TYPE.encode())]
+    assert decode(topics.UPLOADED, value, named).event == decode(topics.UPLOADED, _BARE).event
+
+
 @given(st.sampled_from(topics.ALL), st.sampled_from([*EVENTS, "", "x"]), st.binary(max_size=200))
 def test_any_bytes(topic: topics.Topic, kind: str, value: bytes) -> None:
     """No bytes make decode raise anything but UnreadableEvent."""
