@@ -15,7 +15,7 @@ from ingest_world import Tenants, fresh, new_job
 from frond.bus import EventProducer, Outgoing
 from frond.contracts import keys, topics
 from frond.contracts.events import ImageUploaded
-from frond.contracts.jobs import JobSpec
+from frond.contracts.jobs import JobSpec, ModelRef
 from frond.store import ObjectStore
 from support.waiting import until
 
@@ -268,9 +268,9 @@ def test_ids_of_uploads_are_no_job_ids(tenants: Tenants) -> None:
 
 
 async def test_jobs_from_the_topic(
-    api: httpx.Client, tenants: Tenants, send: EventProducer
+    api: httpx.Client, tenants: Tenants, send: EventProducer, store: ObjectStore
 ) -> None:
-    """The event's tenant sees the job; two tenants named for one job are none."""
+    """The event's tenant sees the job; of two that are named for one job, the one in its settings."""
 
     async def publish(job_id: str, name: str, tenant: str | None) -> None:
         image = f"s3://elsewhere/{name}.tif"
@@ -293,3 +293,20 @@ async def test_jobs_from_the_topic(
     until(lambda: seen(nobodys, 1) and seen(both, 2))
     for job_id, client in itertools.product((nobodys, both), (tenants.acme, tenants.beta)):
         assert client.get(f"/jobs/{job_id}").status_code == 404
+    spec = JobSpec(job_id=both, model=ModelRef(name="m", digest="0" * 64), tenant="acme")
+    await store.put(keys.job_spec(both), spec.model_dump_json().encode())
+    assert tenants.acme.get(f"/jobs/{both}").status_code == 200
+    assert tenants.beta.get(f"/jobs/{both}").status_code == 404
+
+
+async def test_a_message_of_another_tenant_hides_no_job(
+    api: httpx.Client, tenants: Tenants, send: EventProducer
+) -> None:
+    """Its image is rejected elsewhere; whose job it is stays as it was, at every route and in lists."""
+    mine = new_job(tenants.acme)
+    event = ImageUploaded(job_id=mine, image="s3://elsewhere/a.tif", tenant="beta")
+    await send.send([Outgoing(topics.UPLOADED, event)])
+    until(lambda: api.get(f"/jobs/{mine}").json()["images"]["received"] == 1)
+    assert tenants.acme.get(f"/jobs/{mine}").status_code == 200
+    assert tenants.acme.get("/jobs").json()["jobs"][0]["job_id"] == mine
+    assert tenants.beta.get(f"/jobs/{mine}").status_code == 404

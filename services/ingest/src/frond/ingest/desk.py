@@ -126,7 +126,7 @@ async def show(ingest: Ingest, spec: JobSpec, expected: int | None) -> None:
         JobRow(
             spec.job_id, at, at, expected=expected, model_name=spec.model.name,
             model_digest=spec.model.digest, model_version=names.clean_text(spec.model.version),
-            tenant=spec.tenant,
+            tenant=spec.tenant, pinned=spec.tenant is not None,
         ),
     )  # fmt: skip
     crash_point("ingest.row-accepted")
