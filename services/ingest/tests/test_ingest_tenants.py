@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
-from ingest_world import Tenants, fresh, new_job
+from ingest_world import Tenants, fresh, new_job, on_topic
 
 from frond.bus import EventProducer, Outgoing
 from frond.contracts import keys, topics
@@ -310,3 +310,20 @@ async def test_a_message_of_another_tenant_hides_no_job(
     assert tenants.acme.get(f"/jobs/{mine}").status_code == 200
     assert tenants.acme.get("/jobs").json()["jobs"][0]["job_id"] == mine
     assert tenants.beta.get(f"/jobs/{mine}").status_code == 404
+
+
+async def test_a_job_of_a_key_says_so_and_so_do_its_messages(
+    door: Any, api: httpx.Client, tenants: Tenants, store: ObjectStore
+) -> None:
+    """What came by messages is told from what came by a tenant's key; one from before that said it is
+    the same job when it is asked for again."""
+    mine, nobodys = new_job(tenants.acme), new_job(api)
+    specs = [await store.get(keys.job_spec(job_id)) for job_id in (mine, nobodys)]
+    assert [JobSpec.model_validate_json(s).by_key for s in specs] == [True, False]
+    assert tenants.acme.put(f"/jobs/{mine}/images/a.tif", content=b"x").status_code == 201
+    sent = [e for e in await on_topic(door, mine) if isinstance(e, ImageUploaded)]
+    assert [e.tenant for e in sent] == ["acme"]
+    before = json.loads(specs[0])
+    del before["by_key"]
+    await store.put(keys.job_spec(mine), json.dumps(before).encode())
+    assert tenants.acme.post("/jobs", json={"job_id": mine}).status_code == 201

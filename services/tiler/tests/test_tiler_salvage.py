@@ -60,7 +60,9 @@ def test_what_is_right_is_kept() -> None:
     assert (no.image, no.name, no.job_size) == ("a.tif", "north", 3)
     whom = addresses(json.dumps({"email": "a@b.c", "webhook_url": 5}).encode(), no)
     assert whom is not None
-    assert (whom.job_id, whom.email, whom.webhook_url) == ("j", "a@b.c", None)
+    assert (whom.job_id, whom.email, whom.webhook_url, whom.tenant) == ("j", "a@b.c", None, None)
+    whom = addresses(b'{"email": "a@b.c", "tenant": "acme"}', no)
+    assert whom is not None and whom.tenant == "acme"
     assert addresses(b"{}", no) is None
 
 

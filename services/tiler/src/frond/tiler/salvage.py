@@ -76,7 +76,7 @@ def addresses(value: bytes | None, of: ImageRejected) -> ImageUploaded | None:
     if not webhook and not email:
         return None
     return ImageUploaded.model_construct(
-        job_id=of.job_id, image=of.image, webhook_url=webhook, email=email
+        job_id=of.job_id, image=of.image, webhook_url=webhook, email=email, tenant=text("tenant")
     )
 
 
