@@ -327,3 +327,36 @@ async def test_a_job_of_a_key_says_so_and_so_do_its_messages(
     del before["by_key"]
     await store.put(keys.job_spec(mine), json.dumps(before).encode())
     assert tenants.acme.post("/jobs", json={"job_id": mine}).status_code == 201
+
+
+async def test_who_may_submit_alone_reads_nothing(tenants: Tenants, store: ObjectStore) -> None:
+    """Whatever changes a job answers that it is there and whether it goes on: no figures, no images, no
+    results, of a job that has ended either, or of the first answer that another key got."""
+    mine, head = tenants.submits, {"Idempotency-Key": fresh("key")}
+    job = new_job(tenants.acme)
+    image = f"s3://{store.bucket}/uploads/{job}/a.tif"
+    assert tenants.acme.put(f"/jobs/{job}/images/a.tif", content=b"x").status_code == 201
+    first = tenants.acme.post("/jobs", json={"job_id": job}, headers=head)
+    assert "images" in first.json()
+    files = {"f": ("a.tif", b"x")}
+    answers = {
+        "create": mine.post("/jobs", json={}),
+        "again": mine.post("/jobs", json={"job_id": job}),
+        "the first": mine.post("/jobs", json={"job_id": job}, headers=head),
+        "upload": mine.post("/upload", files=files, headers=head),
+        "uploaded": mine.post("/upload", files=files, headers=head),
+        "start": mine.post("/start-job", json={"s3_url": image}),
+        "seal": mine.post(f"/jobs/{job}/seal", json={}),
+        "cancel": mine.post(f"/jobs/{job}/cancel"),
+        "ended": mine.post("/jobs", json={"job_id": job}),
+    }
+    for what, answer in answers.items():
+        assert answer.is_success, (what, answer.text)
+        told = set(answer.json())
+        assert told == {"job_id", "type", "status", "created", "links"}, (what, told)
+    for what in ("the first", "uploaded"):
+        assert answers[what].headers["idempotency-replayed"] == "true"
+    assert answers["create"].headers["location"].endswith(answers["create"].json()["job_id"])
+    assert answers["cancel"].json()["status"] == "dismissed"
+    whole = tenants.acme.post(f"/jobs/{job}/seal", json={}).json()
+    assert whole["images"]["expected"] == 1
