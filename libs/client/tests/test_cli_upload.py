@@ -43,6 +43,19 @@ def test_a_key_that_may_submit_alone(upload: Callable[..., Result], service: Any
     assert service.sealed == 2
 
 
+def test_a_key_that_is_told_no_figures(upload: Callable[..., Result], service: Any) -> None:
+    """As the service answers one that may submit and not read: no command asks for more."""
+    refuse = service.trouble
+    told = {"job_id": "job-1", "type": "process", "status": "accepted", "links": []}
+    service.trouble = lambda r: (
+        httpx.Response(200, json=told) if r.url.path.endswith(("/seal", "/retry")) else refuse(r)
+    )
+    done = upload("--strict", "--json")
+    assert (done.exit_code, json.loads(done.stdout)) == (0, told), done.stderr
+    done = CliRunner().invoke(app, ["retry", "job-1"])
+    assert done.exit_code == 0 and done.stdout.startswith("Images of job job-1 run again.\n")
+
+
 @pytest.mark.parametrize("words", [["--wait"], ["--wait", "--json"]])
 def test_a_job_that_cannot_be_followed(upload: Callable[..., Result], words: list[str]) -> None:
     """It was made all the same: its id is told, and with --json the document is none."""

@@ -97,6 +97,20 @@ def test_null_is_as_good_as_nothing() -> None:
     optional = {n: None for n, f in ImageUploaded.model_fields.items() if not f.is_required()}
     value = json.dumps({**json.loads(_BARE), **optional}).encode()
     assert decode(topics.UPLOADED, value).event == decode(topics.UPLOADED, _BARE).event
+    seal = {**optional, "job_id": "a", "image": None, "job_size": 7}
+    told = decode(topics.UPLOADED, json.dumps(seal).encode()).event
+    assert told == JobSealed(job_id="a", job_size=7)
+    with pytest.raises(UnreadableEvent, match="neither a field image nor"):
+        decode(topics.UPLOADED, b'{"job_id":"a","image":null,"job_size":null}')
+
+
+def test_an_empty_text_is_as_good_as_null() -> None:
+    """Go and Protobuf write "" for a text that is not set: no model, no tenant of that name."""
+    texts = ("name", "sha256", "model", "webhook_url", "email", "tenant", "shadow")
+    value = json.dumps({**json.loads(_BARE), **dict.fromkeys(texts, "")}).encode()
+    assert decode(topics.UPLOADED, value).event == decode(topics.UPLOADED, _BARE).event
+    named = [("ce_type", ImageUploaded.TYPE.encode())]
+    assert decode(topics.UPLOADED, value, named).event == decode(topics.UPLOADED, _BARE).event
 
 
 @given(st.sampled_from(topics.ALL), st.sampled_from([*EVENTS, "", "x"]), st.binary(max_size=200))

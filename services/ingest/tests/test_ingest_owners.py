@@ -26,6 +26,7 @@ from frond.ingest.intake import File
 from frond.ingest.problems import Refused
 from frond.ingest.readmodel import database, queries
 from frond.ingest.readmodel.apply import CONTESTED, apply, close, pin
+from frond.ingest.readmodel.changes import apply_all
 from frond.ingest.readmodel.database import Database
 from frond.ingest.readmodel.rows import Batch, JobRow
 from frond.ingest.settings import IngestSettings
@@ -67,7 +68,34 @@ def test_the_owner_does_not_depend_on_order() -> None:
     spec = JobSpec(job_id="j", model=MODEL, tenant="acme")
     for at in range(2):
         assert owner((image(1, None), seal), spec, at) == "acme"
-        assert owner((image(1, "beta"), seal), spec, at) == CONTESTED
+
+
+def test_the_tenant_of_the_settings_is_the_jobs() -> None:
+    """Whatever events name, before and after: one message hides no job from those whose it is. Where
+    the settings name none, events do."""
+    events = (image(1, "beta"), image(2, "acme"), image(3, "gamma"))
+    spec = JobSpec(job_id="j", model=MODEL, tenant="acme")
+    for order, at in itertools.product(itertools.permutations(events), range(3)):
+        assert owner(order, spec, at) == "acme"
+    nobodys = spec.model_copy(update={"tenant": None})
+    assert owner((image(1, "beta"),), nobodys) == "beta"
+    assert owner(events, nobodys) == CONTESTED
+
+
+async def test_a_job_begun_by_rest_stays_its_tenants(tmp_path: Path) -> None:
+    """Shown before or after a message of its id that names another tenant."""
+    db = Database(f"sqlite+aiosqlite:///{tmp_path / 'a.db'}")
+    await db.migrate()
+    for n, steps in enumerate(itertools.permutations(("beta", "acme", None))):
+        for named in steps:
+            if named is None:
+                await queries.accept(db, JobRow(f"j{n}", 1, 1, tenant="acme", pinned=True))
+                continue
+            event = image(1, named).model_copy(update={"job_id": f"j{n}"})
+            async with db.write() as c:
+                await apply_all(db, c, [(event, 5)])
+        assert len(await queries.jobs(db, tenant="acme")) == n + 1
+    await db.close()
 
 
 async def test_jobs_from_before_there_were_tenants(
@@ -82,7 +110,7 @@ async def test_jobs_from_before_there_were_tenants(
             lambda c: database._alembic(c, lambda config: command.upgrade(config, "0001")),
         )  # fmt: skip
         await db.migrate()
-    row = {k: v for k, v in asdict(JobRow("old", 1, 1)).items() if k != "tenant"}
+    row = {k: v for k, v in asdict(JobRow("old", 1, 1)).items() if k not in ("tenant", "pinned")}
     names = ", ".join(f'"{k}"' for k in row)
     async with db.write() as c:
         values = ", ".join(f":{k}" for k in row)

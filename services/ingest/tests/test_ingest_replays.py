@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 import httpx
 import pytest
+from ingest_world import Tenants, new_job
 
 from frond.contracts import keys
 from frond.contracts.deliveries import Delivery, Kind, State
@@ -20,9 +21,9 @@ from frond.store import ObjectStore
 pytestmark = pytest.mark.stack
 
 
-async def notified(api: httpx.Client, store: ObjectStore) -> str:
+async def notified(api: httpx.Client, store: ObjectStore, job: str = "") -> str:
     """A job that has ended, and whose webhook was told."""
-    job = f"job-{secrets.token_hex(4)}"
+    job = job or f"job-{secrets.token_hex(4)}"
     over = JobCompleted(
         job_id=job, status=JobStatus.SUCCESSFUL, outcome=JobOutcome.COMPLETED,
         images=ImageCounts(expected=0), windows=WindowCounts(), detections={},
@@ -86,3 +87,17 @@ async def test_a_round_whose_beginner_died_is_sent(api: httpx.Client, store: Obj
     refused = api.post(f"/jobs/{job}/webhooks/replay")
     assert refused.status_code == 409, refused.text
     assert await store.exists(keys.delivery_marker(job, begun))
+
+
+async def test_who_may_not_read_is_told_that_a_round_has_begun(
+    tenants: Tenants, store: ObjectStore
+) -> None:
+    """Neither where it is sent nor, asked again under its key, what became of it."""
+    job = await notified(tenants.acme, store, new_job(tenants.acme))
+    url, head = f"/jobs/{job}/webhooks/replay", {"Idempotency-Key": "once"}
+    (begun,) = tenants.submits.post(url, headers=head).json()["webhooks"]
+    await end(store, job, begun["id"])
+    (again,) = tenants.submits.post(url, headers=head).json()["webhooks"]
+    assert begun == again and (begun["target"], begun["state"]) == ("", "pending")
+    (read,) = tenants.acme.post(url, headers=head).json()["webhooks"]
+    assert (read["target"], read["state"]) == ("https://example.org/hook", "gave-up")

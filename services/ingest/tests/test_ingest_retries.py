@@ -91,7 +91,7 @@ async def test_a_retry_that_dies_between_its_puts_is_still_its_tenants(
     door.process.wait(30)
     door.start()
     spec = JobSpec.model_validate_json(await store.get(keys.job_spec(retry)))
-    assert (spec.tenant, spec.retry_of) == ("acme", job)
+    assert (spec.tenant, spec.retry_of, spec.by_key) == ("acme", job, True)
     for answer in (
         beta.post("/jobs", json={"job_id": retry}),
         beta.post("/upload", files={"f": ("b.tif", b"x")}, data={"job_id": retry}),

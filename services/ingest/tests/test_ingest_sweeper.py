@@ -17,10 +17,11 @@ from frond.contracts import keys
 from frond.contracts.envelope import new_traceparent
 from frond.contracts.errors import BrokerUnavailable
 from frond.contracts.events import Event, JobSealed, JobStatusChanged
-from frond.contracts.jobs import ImageCounts, JobStatus
+from frond.contracts.jobs import ImageCounts, JobSpec, JobStatus, ModelRef
 from frond.ingest import desk, sweeper
 from frond.ingest.context import Ingest
-from frond.ingest.readmodel import tables
+from frond.ingest.readmodel import queries, tables
+from frond.ingest.readmodel.apply import CONTESTED
 from frond.ingest.readmodel.rows import JobRow
 from frond.ingest.sweeper import sweep_job
 from frond.runtime import Service
@@ -147,3 +148,17 @@ async def test_no_sweep_begins_before_the_read_model_has_caught_up(
     ingest.hub.reached()
     await asyncio.wait_for(sweeping, 10)
     assert caught_up == [True]
+
+
+async def test_of_two_tenants_the_one_in_the_settings_has_the_job(ingest: Ingest) -> None:
+    """Events that came by the topic before its settings were there name both; a sweep tells."""
+    for job_id, tenant in (("a", "acme"), ("b", None)):
+        row = JobRow(job_id, 1, 1, tenant=CONTESTED, status=JobStatus.SUCCESSFUL.value)
+        async with ingest.db.write() as c:
+            await c.execute(ingest.db.upsert(tables.jobs), [asdict(row)])
+        spec = JobSpec(job_id=job_id, model=ModelRef(name="m", digest="0" * 64), tenant=tenant)
+        await ingest.store.put(keys.job_spec(job_id), spec.model_dump_json().encode())
+        await ingest.store.put(keys.open_marker(job_id), b"")
+    await sweeper.sweep(ingest)
+    assert [r.job_id for r in await queries.jobs(ingest.db, tenant="acme")] == ["a"]
+    assert [r.job_id for r in await queries.jobs(ingest.db, tenant=CONTESTED)] == ["b"]

@@ -10,12 +10,12 @@ from typing import Any
 
 import httpx
 import pytest
-from ingest_world import Tenants, fresh, new_job
+from ingest_world import Tenants, fresh, new_job, on_topic
 
 from frond.bus import EventProducer, Outgoing
 from frond.contracts import keys, topics
 from frond.contracts.events import ImageUploaded
-from frond.contracts.jobs import JobSpec
+from frond.contracts.jobs import JobSpec, ModelRef
 from frond.store import ObjectStore
 from support.waiting import until
 
@@ -268,9 +268,9 @@ def test_ids_of_uploads_are_no_job_ids(tenants: Tenants) -> None:
 
 
 async def test_jobs_from_the_topic(
-    api: httpx.Client, tenants: Tenants, send: EventProducer
+    api: httpx.Client, tenants: Tenants, send: EventProducer, store: ObjectStore
 ) -> None:
-    """The event's tenant sees the job; two tenants named for one job are none."""
+    """The event's tenant sees the job; of two that are named for one job, the one in its settings."""
 
     async def publish(job_id: str, name: str, tenant: str | None) -> None:
         image = f"s3://elsewhere/{name}.tif"
@@ -293,3 +293,70 @@ async def test_jobs_from_the_topic(
     until(lambda: seen(nobodys, 1) and seen(both, 2))
     for job_id, client in itertools.product((nobodys, both), (tenants.acme, tenants.beta)):
         assert client.get(f"/jobs/{job_id}").status_code == 404
+    spec = JobSpec(job_id=both, model=ModelRef(name="m", digest="0" * 64), tenant="acme")
+    await store.put(keys.job_spec(both), spec.model_dump_json().encode())
+    assert tenants.acme.get(f"/jobs/{both}").status_code == 200
+    assert tenants.beta.get(f"/jobs/{both}").status_code == 404
+
+
+async def test_a_message_of_another_tenant_hides_no_job(
+    api: httpx.Client, tenants: Tenants, send: EventProducer
+) -> None:
+    """Its image is rejected elsewhere; whose job it is stays as it was, at every route and in lists."""
+    mine = new_job(tenants.acme)
+    event = ImageUploaded(job_id=mine, image="s3://elsewhere/a.tif", tenant="beta")
+    await send.send([Outgoing(topics.UPLOADED, event)])
+    until(lambda: api.get(f"/jobs/{mine}").json()["images"]["received"] == 1)
+    assert tenants.acme.get(f"/jobs/{mine}").status_code == 200
+    assert tenants.acme.get("/jobs").json()["jobs"][0]["job_id"] == mine
+    assert tenants.beta.get(f"/jobs/{mine}").status_code == 404
+
+
+async def test_a_job_of_a_key_says_so_and_so_do_its_messages(
+    door: Any, api: httpx.Client, tenants: Tenants, store: ObjectStore
+) -> None:
+    """What came by messages is told from what came by a tenant's key; one from before that said it is
+    the same job when it is asked for again."""
+    mine, nobodys = new_job(tenants.acme), new_job(api)
+    specs = [await store.get(keys.job_spec(job_id)) for job_id in (mine, nobodys)]
+    assert [JobSpec.model_validate_json(s).by_key for s in specs] == [True, False]
+    assert tenants.acme.put(f"/jobs/{mine}/images/a.tif", content=b"x").status_code == 201
+    sent = [e for e in await on_topic(door, mine) if isinstance(e, ImageUploaded)]
+    assert [e.tenant for e in sent] == ["acme"]
+    before = json.loads(specs[0])
+    del before["by_key"]
+    await store.put(keys.job_spec(mine), json.dumps(before).encode())
+    assert tenants.acme.post("/jobs", json={"job_id": mine}).status_code == 201
+
+
+async def test_who_may_submit_alone_reads_nothing(tenants: Tenants, store: ObjectStore) -> None:
+    """Whatever changes a job answers that it is there and whether it goes on: no figures, no images, no
+    results, of a job that has ended either, or of the first answer that another key got."""
+    mine, head = tenants.submits, {"Idempotency-Key": fresh("key")}
+    job = new_job(tenants.acme)
+    image = f"s3://{store.bucket}/uploads/{job}/a.tif"
+    assert tenants.acme.put(f"/jobs/{job}/images/a.tif", content=b"x").status_code == 201
+    first = tenants.acme.post("/jobs", json={"job_id": job}, headers=head)
+    assert "images" in first.json()
+    files = {"f": ("a.tif", b"x")}
+    answers = {
+        "create": mine.post("/jobs", json={}),
+        "again": mine.post("/jobs", json={"job_id": job}),
+        "the first": mine.post("/jobs", json={"job_id": job}, headers=head),
+        "upload": mine.post("/upload", files=files, headers=head),
+        "uploaded": mine.post("/upload", files=files, headers=head),
+        "start": mine.post("/start-job", json={"s3_url": image}),
+        "seal": mine.post(f"/jobs/{job}/seal", json={}),
+        "cancel": mine.post(f"/jobs/{job}/cancel"),
+        "ended": mine.post("/jobs", json={"job_id": job}),
+    }
+    for what, answer in answers.items():
+        assert answer.is_success, (what, answer.text)
+        told = set(answer.json())
+        assert told == {"job_id", "type", "status", "created", "links"}, (what, told)
+    for what in ("the first", "uploaded"):
+        assert answers[what].headers["idempotency-replayed"] == "true"
+    assert answers["create"].headers["location"].endswith(answers["create"].json()["job_id"])
+    assert answers["cancel"].json()["status"] == "dismissed"
+    whole = tenants.acme.post(f"/jobs/{job}/seal", json={}).json()
+    assert whole["images"]["expected"] == 1

@@ -81,13 +81,30 @@ def test_what_the_services_keep_is_no_raster(key: str) -> None:
 
 
 def test_an_image_of_another_tenant() -> None:
-    """Rejected when both are named and differ; whoever names none is trusted."""
+    """Rejected when both are named and differ; whoever names none is trusted, where messages made the
+    job."""
     mine = JobSpec(job_id="j", model=MODEL, tenant="acme")
     assert other_tenant(uploaded(tenant="acme"), mine) is None
     assert other_tenant(uploaded(), mine) is None
     assert other_tenant(uploaded(tenant="x"), JobSpec(job_id="j", model=MODEL)) is None
     no = other_tenant(uploaded(tenant="beta"), mine)
     assert no is not None and no.reason is Reason.CONFLICT and "acme" not in no.detail
+
+
+@pytest.mark.parametrize("tenant", ["acme", "default"])
+def test_an_image_of_nobody_in_a_job_that_a_key_began(tenant: str) -> None:
+    """The id may have been taken beforehand, to see the results: rejected, and told what to name.
+    A job of the installation's own key, whoever is named for it later, takes it."""
+    keyed = JobSpec(job_id="j", model=MODEL, tenant=tenant, by_key=True)
+    no = other_tenant(uploaded(), keyed)
+    assert no is not None and no.reason is Reason.CONFLICT
+    assert "(tenant)" in no.detail and tenant not in no.detail.replace("(tenant)", "")
+    assert other_tenant(uploaded(tenant=tenant), keyed) is None
+    assert other_tenant(uploaded(tenant="beta"), keyed) is not None
+    installations = JobSpec(job_id="j", model=MODEL)
+    assert other_tenant(uploaded(), installations) is None
+    later = completed_spec(installations, uploaded(tenant=tenant))
+    assert later.tenant == tenant and other_tenant(uploaded(), later) is None
 
 
 def test_a_rejection_sent_twice_is_one_event() -> None:
@@ -111,6 +128,11 @@ def test_addresses_are_taken_from_whichever_image_names_them() -> None:
     assert (full.email, full.webhook_url) == ("a@b", "http://x")
     assert (full.thresholds, full.model) == (spec.thresholds, MODEL)
     assert completed_spec(full, late) is full
+    keyed = spec.model_copy(update={"tenant": "acme", "by_key": True})
+    assert completed_spec(keyed, late) is keyed
+    assert completed_spec(keyed, uploaded(tenant="beta", webhook_url="http://b")) is keyed
+    mine = completed_spec(keyed, uploaded(tenant="acme", webhook_url="http://x"))
+    assert mine.webhook_url == "http://x"
 
 
 @pytest.mark.parametrize("model", [None, "m", "m@production", "m@00000000", "m@" + "0" * 64])

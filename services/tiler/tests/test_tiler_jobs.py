@@ -107,6 +107,22 @@ async def test_addresses_that_the_job_has_are_not_kept_twice(store: Asked) -> No
     assert json.loads(await store.get(keys.job_notify(JOB)))["email"] == "gis@example.org"
 
 
+@pytest.mark.parametrize("tenant", [None, "beta"])
+async def test_an_image_that_is_rejected_for_its_tenant_names_nobody(
+    store: Asked, tenant: str | None
+) -> None:
+    """Whoever it names as to be told would be told of another tenant's results."""
+    spec = JobSpec(job_id=JOB, model=SPEC.model, tenant="acme", by_key=True)
+    await store.put(keys.job_spec(JOB), spec.model_dump_json().encode())
+    jobs = Jobs(store, Registry(store))
+    await jobs.look(JOB)
+    other = image(webhook_url=HOOK, tenant=tenant)
+    await jobs.keep_addresses(other)
+    assert await jobs.pinned(other) == spec
+    assert not await store.exists(keys.job_notify(JOB))
+    assert JobSpec.model_validate_json(await store.get(keys.job_spec(JOB))) == spec
+
+
 async def test_a_spec_that_is_none_troubles_only_whoever_needs_it(store: Asked) -> None:
     """A seal can be handled all the same."""
     await store.put(keys.job_spec(JOB), b"{}")

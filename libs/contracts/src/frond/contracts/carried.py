@@ -51,9 +51,10 @@ def bare_type(topic: Topic, value: dict[str, Any]) -> type[Event] | None:
     """
     if topic is not topics.UPLOADED:
         return None
-    if "image" in value:
+    if value.get("image") is not None:
         return ImageUploaded
-    return JobSealed if "job_size" in value or "size" in value else None
+    sizes = (value.get("job_size"), value.get("size"))
+    return None if sizes == (None, None) else JobSealed
 
 
 def structured_data(value: dict[str, Any]) -> dict[str, Any] | None:

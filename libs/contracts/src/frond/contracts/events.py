@@ -146,6 +146,14 @@ class ImageUploaded(JobEvent):
         # many serializers write null for what is not set; every other optional field takes it
         return Thresholds() if value is None else value
 
+    @field_validator(
+        "name", "sha256", "model", "webhook_url", "email", "tenant", "shadow", mode="before"
+    )
+    @classmethod
+    def _empty_is_left_out(cls, value: object) -> object:
+        # languages whose texts are empty where they are not set write them so
+        return None if value == "" else value
+
     @field_validator("image")
     @classmethod
     def _is_an_object(cls, value: str) -> str:

@@ -130,6 +130,9 @@ class JobSpec(Contract):
     webhook_url: str | None = None
     email: str | None = None
     tenant: str | None = None
+    by_key: bool = Field(
+        default=False, description="a tenant's key began it, by REST: messages must name the tenant"
+    )
     retry_of: str | None = Field(
         default=None, description="the ended job whose failed images this one runs again"
     )

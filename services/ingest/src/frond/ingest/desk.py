@@ -64,7 +64,7 @@ async def pin(ingest: Ingest, job_id: str, wish: Wish, who: Principal) -> JobSpe
     spec = JobSpec(
         job_id=job_id, model=model, thresholds=wish.thresholds,
         webhook_url=wish.webhook_url or None, email=wish.email or None, tenant=who.tenant,
-        created=datetime.now(UTC),
+        by_key=who.tenant is not None, created=datetime.now(UTC),
         shadow=await _shadow(ingest, job_id, model, wish),
     )  # fmt: skip
     stored = JobSpec.model_validate_json(
@@ -76,6 +76,8 @@ async def pin(ingest: Ingest, job_id: str, wish: Wish, who: Principal) -> JobSpe
         if not who.admin:
             raise tenancy.unusable(job_id)
         spec = spec.model_copy(update={"tenant": stored.tenant})
+    # by which door it came to its tenant is nobody's wish
+    spec = spec.model_copy(update={"by_key": stored.by_key})
     same = stored.model_copy(update={"created": None}) == spec.model_copy(update={"created": None})
     if not same and not same_but_moved(stored, spec, wish):
         raise Refused(
@@ -126,7 +128,7 @@ async def show(ingest: Ingest, spec: JobSpec, expected: int | None) -> None:
         JobRow(
             spec.job_id, at, at, expected=expected, model_name=spec.model.name,
             model_digest=spec.model.digest, model_version=names.clean_text(spec.model.version),
-            tenant=spec.tenant,
+            tenant=spec.tenant, pinned=spec.tenant is not None,
         ),
     )  # fmt: skip
     crash_point("ingest.row-accepted")

@@ -96,8 +96,11 @@ async def _take(ingest: Ingest, new_id: str, spec: JobSpec, mine: Manifest) -> J
         if await ingest.store.exists(ended):
             return None
     wanted = spec.model_copy(
-        update={"job_id": new_id, "retry_of": spec.job_id, "created": datetime.now(UTC)}
-    )
+        update={
+            "job_id": new_id, "retry_of": spec.job_id, "by_key": spec.tenant is not None,
+            "created": datetime.now(UTC),
+        }
+    )  # fmt: skip
     # first: whoever has the id has what its manifest names
     begun = JobSpec.model_validate_json(
         await ingest.store.put_if_absent(keys.job_spec(new_id), wanted.model_dump_json().encode())

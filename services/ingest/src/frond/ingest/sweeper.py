@@ -24,7 +24,8 @@ from frond.ingest import desk, intake, listing, metrics, places, presigned, trai
 from frond.ingest.context import Ingest, age
 from frond.ingest.manifests import Manifest
 from frond.ingest.problems import Refused
-from frond.ingest.readmodel import queries
+from frond.ingest.readmodel import queries, rebuild
+from frond.ingest.readmodel.apply import CONTESTED
 from frond.ingest.readmodel.rows import JobRow
 from frond.ingest.routes.jobs import caught_up
 from frond.runtime import Service, crash_point, get_logger, wait_out
@@ -101,14 +102,17 @@ async def sweep(ingest: Ingest) -> int:
         except Exception as e:
             # one job that cannot be read must not keep the others from being swept
             _log.error("a job cannot be swept", job_id=job_id, exc_info=e)
-    for row in await queries.open_jobs(ingest.db):
-        # a job whose completed event has left Kafka is still in the store
+    for row in await queries.unsettled_jobs(ingest.db):
         try:
+            if row.tenant == CONTESTED:
+                # which of them has it is in job.json
+                await rebuild.show(ingest, row.job_id)
+            # a job whose completed event has left Kafka is still in the store
             await caught_up(ingest, row)
         except _OUTAGES:
             raise
         except Exception as e:
-            _log.error("a completed event cannot be read", job_id=row.job_id, exc_info=e)
+            _log.error("a job cannot be settled by its objects", job_id=row.job_id, exc_info=e)
     async for found in ingest.store.list(places.DELETED):
         if age(found) < _DELETED_S:
             # whoever deleted it may have died; a worker that held it may have written since

@@ -18,6 +18,7 @@ from frond.ingest import places
 from frond.ingest.context import Ingest
 from frond.ingest.problems import Refused, not_found
 from frond.ingest.readmodel import queries
+from frond.ingest.readmodel.apply import CONTESTED
 
 
 async def require_visible(ingest: Ingest, job_id: str, who: Principal) -> None:
@@ -54,7 +55,7 @@ async def _is_theirs(ingest: Ingest, job_id: str, who: Principal) -> bool:
     spec: JobSpec | None = None
     with contextlib.suppress(ObjectMissing):
         spec = JobSpec.model_validate_json(await ingest.store.get(keys.job_spec(job_id)))
-    unclaimed = row is None or row.tenant is None
+    unclaimed = row is None or row.tenant in (None, CONTESTED)
     return unclaimed and not deleted and spec is not None and who.sees(spec.tenant)
 
 

@@ -104,6 +104,20 @@ class JobDetail(Job):
     )
 
 
+class JobRef(BaseModel):
+    """A job to those who may submit and not read: that it is theirs, and whether it goes on."""
+
+    job_id: str
+    type: str = "process"
+    status: JobStatus
+    created: datetime
+    links: list[Link]
+
+
+JobAnswer = JobDetail | JobRef
+"""What whoever changes a job is told of it: all, or without the scope ``read`` a reference."""
+
+
 class JobList(BaseModel):
     """A page of jobs, the newest first."""
 

@@ -98,22 +98,34 @@ def spec_of(
 
 
 def other_tenant(event: ImageUploaded, spec: JobSpec) -> ImageRejected | None:
-    """The rejection of an image that was sent for another tenant than its job is of."""
-    if event.tenant is None or spec.tenant is None or event.tenant == spec.tenant:
+    """The rejection of an image that was sent for another tenant than its job is of.
+
+    One that names none is the job's where messages alone made the job. Where a key of a tenant did, it
+    may be of somebody whose job's id was taken beforehand, and its results would be that tenant's.
+    """
+    if spec.tenant is None or event.tenant == spec.tenant:
         return None
-    return rejected(
-        event,
-        Reason.CONFLICT,
-        "The job is another tenant's than the one that this image names. Send it in another job.",
-    )
+    if event.tenant is not None:
+        detail = "The job is another tenant's than the one that this image names. Send it in another job."
+    elif spec.by_key:
+        detail = (
+            "The job was begun by REST, with a key of a tenant, and this image names no tenant. Send it "
+            "in another job; if it is for that one, name the key's tenant in its message (tenant)."
+        )
+    else:
+        return None
+    return rejected(event, Reason.CONFLICT, detail)
 
 
 def completed_spec(spec: JobSpec, event: ImageUploaded) -> JobSpec:
     """The spec with what it lacks of addresses and the image's event has.
 
     Images of one job come in any order, and a sender may name the webhook in one of them only.
-    What is pinned, the model, its shadow and the job's thresholds, never changes.
+    What is pinned, the model, its shadow and the job's thresholds, never changes. An image that is
+    rejected for its tenant adds nothing: whom it names would be told of another's results.
     """
+    if other_tenant(event, spec) is not None:
+        return spec
     told = {
         field: getattr(event, field)
         for field in ("webhook_url", "email", "tenant")

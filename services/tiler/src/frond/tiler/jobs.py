@@ -116,7 +116,7 @@ class Jobs:
         """Store whom the job's end is to be told, whether or not the job is ever given a spec."""
         spec = self._specs.get(event.job_id)
         if spec is not None and completed_spec(spec, event) is spec:
-            return  # it tells of them all
+            return  # it tells of all that are to be told
         if not self._lately("notify", event.job_id):
             addresses = event.model_dump_json(include={"webhook_url", "email", "tenant"})
             await self._store.put_if_absent(keys.job_notify(event.job_id), addresses.encode())

@@ -43,7 +43,7 @@ def salvage(
         raised, whatever the bytes.
     """
     data = _object(value)
-    if data is None or not _may_be_an_image(headers) or "image" not in data:
+    if data is None or not _may_be_an_image(headers) or data.get("image") is None:
         return None
     job_id = data.get("job_id")
     if not isinstance(job_id, str) or not re.fullmatch(JOB_ID_PATTERN, job_id):
@@ -76,7 +76,7 @@ def addresses(value: bytes | None, of: ImageRejected) -> ImageUploaded | None:
     if not webhook and not email:
         return None
     return ImageUploaded.model_construct(
-        job_id=of.job_id, image=of.image, webhook_url=webhook, email=email
+        job_id=of.job_id, image=of.image, webhook_url=webhook, email=email, tenant=text("tenant")
     )
 
 

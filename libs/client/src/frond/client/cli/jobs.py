@@ -92,7 +92,8 @@ def _said(job_id: str, *, err: bool) -> None:
 
 def _exit(figures: dict[str, Any], strict: bool = False) -> None:
     bad = figures["status"] in ("failed", "dismissed")
-    if bad or (strict and figures["images"]["failed"]):
+    # a key that may submit and not read is told no figures
+    if bad or (strict and "images" in figures and figures["images"]["failed"]):
         raise typer.Exit(1)
 
 
@@ -231,7 +232,9 @@ def retry(
         elif wait:
             show.ended(client, figures)
         else:
-            typer.echo(f"{figures['images']['expected']} images of job {job_id} run again.")
+            # a key that may submit and not read is not told how many
+            count = f"{figures['images']['expected']} images" if "images" in figures else "Images"
+            typer.echo(f"{count} of job {job_id} run again.")
             typer.echo(f"Follow it:  frond watch {new_id}")
     if wait:
         _exit(figures)

@@ -2,7 +2,8 @@
 
 Topics are read side by side, so events of one job come in any order, and any of them may come
 twice. Every rule here gives the same rows whatever the order: chunks are a set, the first to say
-a job's size wins only until the aggregator's snapshot says it, a final event outranks the rest.
+a job's size wins only until the aggregator's snapshot says it, a final event outranks the rest, and
+the tenant that a job's settings name outranks those that events name.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from frond.ingest.readmodel.summary import summary
 MAX_CHUNKS = 1 << 24
 _MAX_TENANT = 256
 CONTESTED = ""
-"""The tenant of a job that two tenants were named for: only admins see it."""
+"""The tenant of a job that two tenants were named for, until its settings tell: only admins see it."""
 
 
 class ImageRecorded(ImageUploaded):
@@ -98,7 +99,8 @@ def pin(batch: Batch, job_id: str, spec: JobSpec | None, at: int) -> None:
     job = batch.job(job_id, at)
     if spec is not None and not job.deleted:
         _model(job, spec.model)
-        _owned(job, spec.tenant)
+        if spec.tenant is not None:
+            job.tenant, job.pinned = _tenant(spec.tenant), True
 
 
 def close(batch: Batch) -> None:
@@ -138,10 +140,14 @@ def _sized(job: JobRow, size: int | None) -> None:
 
 def _owned(job: JobRow, tenant: str | None) -> None:
     # whatever comes first: nobody's until one is named, and no tenant's once two are
-    if tenant is None or job.tenant == CONTESTED:
+    if tenant is None or job.pinned or job.tenant == CONTESTED:
         return
-    named = clean_text(tenant)[:_MAX_TENANT]
+    named = _tenant(tenant)
     job.tenant = named if job.tenant in (None, named) else CONTESTED
+
+
+def _tenant(name: str) -> str:
+    return clean_text(name)[:_MAX_TENANT]
 
 
 def _model(job: JobRow, model: ModelRef | None) -> None:

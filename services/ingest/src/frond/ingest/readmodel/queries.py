@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, Connection, delete, func, or_, select, tup
 
 from frond.contracts.jobs import ImageStatus, JobStatus
 from frond.ingest.readmodel import tables
+from frond.ingest.readmodel.apply import CONTESTED
 from frond.ingest.readmodel.database import Database
 from frond.ingest.readmodel.rows import JobRow
 
@@ -88,10 +89,11 @@ async def jobs(
     return await db.ask(lambda c: [JobRow(**r._mapping) for r in c.execute(query.limit(limit))])
 
 
-async def open_jobs(db: Database) -> list[JobRow]:
-    """Jobs that have not ended."""
+async def unsettled_jobs(db: Database) -> list[JobRow]:
+    """Jobs that have not ended, and those that two tenants were named for."""
     j = tables.jobs.c
-    query = select(tables.jobs).where(j.status.in_(_OPEN), j.deleted.is_(False))
+    unsettled = or_(j.status.in_(_OPEN), j.tenant == CONTESTED)
+    query = select(tables.jobs).where(unsettled, j.deleted.is_(False))
     return await db.ask(lambda c: [JobRow(**row._mapping) for row in c.execute(query)])
 
 
@@ -180,17 +182,19 @@ async def tombstone(db: Database, job_id: str, at: int) -> None:
 
 
 async def accept(db: Database, row: JobRow) -> None:
-    """Show a job before any of its events was seen; what is known already stays."""
+    """Show a job before any of its events was seen; what is known already stays, but for a tenant
+    that events alone have named."""
     j = tables.jobs.c
     async with db.write() as c:
         await c.execute(db.insert(tables.jobs).on_conflict_do_nothing(), [asdict(row)])
-        values = {
+        values: dict[str, Any] = {
             "expected": func.coalesce(j.expected, row.expected),
-            "tenant": func.coalesce(j.tenant, row.tenant),
             "model_name": func.coalesce(j.model_name, row.model_name),
             "model_digest": func.coalesce(j.model_digest, row.model_digest),
             "model_version": func.coalesce(j.model_version, row.model_version),
         }
+        if row.pinned:
+            values |= {"tenant": row.tenant, "pinned": True}
         await c.execute(update(tables.jobs).where(j.job_id == row.job_id).values(**values))
 
 

@@ -40,6 +40,7 @@ class JobRow:
     completion: str | None = None
     last_seq: int = 0
     tenant: str | None = None
+    pinned: bool = False
 
 
 @dataclass(slots=True)

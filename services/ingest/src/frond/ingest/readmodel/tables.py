@@ -16,6 +16,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    false,
 )
 
 metadata = MetaData()
@@ -26,6 +27,8 @@ jobs = Table(
     Column("job_id", String(128), primary_key=True),
     # whose it is; None: nobody's but the admins'; "": two said different things, the same
     Column("tenant", String(256)),
+    # it is the one of job.json, and whatever events say changes nothing
+    Column("pinned", Boolean, nullable=False, server_default=false()),
     Column("status", String(16), nullable=False),
     Column("outcome", String(32)),
     Column("cancelled", Boolean, nullable=False),

@@ -12,6 +12,7 @@ from fastapi.routing import APIRoute
 from pydantic import BeforeValidator, WithJsonSchema
 from starlette.convertors import PathConvertor, register_url_convertor
 
+from frond.auth import Scope
 from frond.contracts.ids import JOB_ID_PATTERN, canonical_json, digest
 from frond.contracts.jobs import JobSpec
 from frond.contracts.reasons import Reason
@@ -50,6 +51,7 @@ class _AnyName(PathConvertor):
 
 register_url_convertor("any_name", _AnyName())
 _DRAINED: Final = 64 << 20
+_KEPT: Final = {"location", "idempotency-replayed"}
 PROBLEM: Final = {
     "content": {
         "application/problem+json": {
@@ -111,12 +113,22 @@ async def drain(body: AsyncIterator[bytes]) -> None:
             return
 
 
-def replay(stored: Stored) -> Response:
-    """The first answer, again."""
-    return Response(
+def replay(request: Request, stored: Stored) -> Response:
+    """The first answer, again, as far as this caller may read it."""
+    first = Response(
         stored.body, stored.status, media_type="application/json",
         headers={"Location": stored.location, "Idempotency-Replayed": "true"},
     )  # fmt: skip
+    return in_scope(request, first)
+
+
+def in_scope(request: Request, answer: Response) -> Response:
+    """An answer that holds a JobDetail; a JobRef of it for whoever has not the scope ``read``."""
+    if who_asks(request).may(Scope.READ):
+        return answer
+    told = views.JobRef.model_validate_json(bytes(answer.body)).model_dump(mode="json")
+    kept = {k: v for k, v in answer.headers.items() if k in _KEPT}
+    return JSONResponse(told, answer.status_code, headers=kept)
 
 
 async def job_detail(request: Request, row: JobRow) -> views.JobDetail:
@@ -127,7 +139,7 @@ async def job_detail(request: Request, row: JobRow) -> views.JobDetail:
 
 
 async def job_answer(request: Request, job_id: str, status: int) -> JSONResponse:
-    """A job just made, with its address."""
+    """All of a job just made, with its address; see :func:`in_scope`."""
     ingest = ingest_of(request)
     row = await desk.row_of(ingest, job_id)
     body = (await job_detail(request, row)).model_dump(mode="json")
@@ -153,11 +165,11 @@ async def make_once(
     async with once.turn() as stored:
         if stored is not None:
             once.same(stored, fingerprint)
-            return replay(stored)
+            return replay(request, stored)
         await ingest.require_broker()
         spec = await work(ingest)
         answer = await job_answer(request, spec.job_id, status)
         await once.keep(
             fingerprint, status, answer.headers["location"], bytes(answer.body).decode()
         )
-        return answer
+        return in_scope(request, answer)

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import JSONResponse
 from pydantic import ConfigDict, Field, field_validator
 
 from frond.contracts import keys
@@ -28,6 +29,7 @@ from frond.ingest.routes.answers import (
     JsonRoute,
     Moment,
     S3Url,
+    in_scope,
     job_answer,
     job_detail,
     make_once,
@@ -118,7 +120,7 @@ def _wish(body: NewJob | StartJob) -> Wish:
     )  # fmt: skip
 
 
-@router.post("/jobs", status_code=201, response_model=views.JobDetail, summary="Create a job")
+@router.post("/jobs", status_code=201, response_model=views.JobAnswer, summary="Create a job")
 async def create(
     request: Request, body: NewJob, key: Annotated[str | None, IdempotencyKey] = None
 ) -> Response:
@@ -138,7 +140,7 @@ async def create(
 
 
 @router.post(
-    "/start-job", status_code=202, response_model=views.JobDetail,
+    "/start-job", status_code=202, response_model=views.JobAnswer,
     summary="Start a job with S3 objects",
 )  # fmt: skip
 async def start_job(
@@ -228,7 +230,7 @@ async def caught_up(ingest: Ingest, row: JobRow) -> JobRow:
 
 
 @router.post(
-    "/jobs/{job_id}/seal", response_model=views.JobDetail,
+    "/jobs/{job_id}/seal", response_model=views.JobAnswer,
     summary="No more images will be added",
 )  # fmt: skip
 async def seal(request: Request, job_id: JobId, body: Seal | None = None) -> Response:
@@ -237,14 +239,15 @@ async def seal(request: Request, job_id: JobId, body: Seal | None = None) -> Res
     await ingest.require_broker()
     size = await sealing.seal(ingest, job_id, body.size if body else None, traceparent(request))
     await desk.show(ingest, spec, size)
-    return await job_answer(request, job_id, 200)
+    return in_scope(request, await job_answer(request, job_id, 200))
 
 
-@router.post("/jobs/{job_id}/cancel", response_model=views.JobDetail, summary="Stop a job")
-async def cancel(request: Request, job_id: JobId) -> views.JobDetail:
+@router.post("/jobs/{job_id}/cancel", response_model=views.JobAnswer, summary="Stop a job")
+async def cancel(request: Request, job_id: JobId) -> Response:
     ingest = ingest_of(request)
     row = await desk.cancel(ingest, job_id, traceparent(request))
-    return await job_detail(request, row)
+    detail = await job_detail(request, row)
+    return in_scope(request, JSONResponse(detail.model_dump(mode="json")))
 
 
 @router.delete(

@@ -32,7 +32,7 @@ class Retry(Body):
 
 
 @router.post(
-    "/jobs/{job_id}/retry", status_code=201, response_model=views.JobDetail,
+    "/jobs/{job_id}/retry", status_code=201, response_model=views.JobAnswer,
     summary="Run the failed images of an ended job again, as a new job",
 )  # fmt: skip
 async def begin(

@@ -13,7 +13,14 @@ from frond.ingest.context import ingest_of
 from frond.ingest.forms import Receiver
 from frond.ingest.idempotency import Once
 from frond.ingest.multipart import boundary_of
-from frond.ingest.routes.answers import PROBLEMS, IdempotencyKey, drain, job_answer, replay
+from frond.ingest.routes.answers import (
+    PROBLEMS,
+    IdempotencyKey,
+    drain,
+    in_scope,
+    job_answer,
+    replay,
+)
 from frond.ingest.tracing import traceparent
 from frond.runtime import crash_point
 
@@ -54,7 +61,7 @@ _FORM: Final[dict[str, Any]] = {
 
 
 @router.post(
-    "/upload", status_code=202, response_model=views.JobDetail, openapi_extra=_FORM,
+    "/upload", status_code=202, response_model=views.JobAnswer, openapi_extra=_FORM,
     summary="Upload images and start a job with them", dependencies=[Depends(require_pace)],
 )  # fmt: skip
 async def upload(request: Request, key: Annotated[str | None, IdempotencyKey] = None) -> Response:
@@ -67,7 +74,7 @@ async def upload(request: Request, key: Annotated[str | None, IdempotencyKey] = 
             if stored is not None:
                 received = await Receiver(ingest, who, keep=False).receive(boundary, body)
                 once.same(stored, received.fingerprint)
-                return replay(stored)
+                return replay(request, stored)
             await ingest.require_broker()
             receiver = Receiver(ingest, who)
             received = await receiver.receive(boundary, body)
@@ -86,7 +93,7 @@ async def upload(request: Request, key: Annotated[str | None, IdempotencyKey] = 
                 received.fingerprint, 202, answer.headers["location"],
                 bytes(answer.body).decode(),
             )  # fmt: skip
-            return answer
+            return in_scope(request, answer)
     except FrondError:
         await drain(body)
         raise

@@ -8,8 +8,10 @@ from typing import Annotated
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
+from frond.auth import Scope
 from frond.contracts.deliveries import Delivery, Kind, State
 from frond.ingest import webhooks
+from frond.ingest.auth import who_asks
 from frond.ingest.context import ingest_of
 from frond.ingest.idempotency import check_key
 from frond.ingest.routes.answers import PROBLEMS, IdempotencyKey, JobId
@@ -71,6 +73,19 @@ async def replay(
 ) -> NoticeList:
     """Same ``webhook-id``, same body, signed anew; retried like the first. The answer lists the
     new round; it is empty for a job that asked for no webhook. A receiver that said 410 is sent
-    replays alone; once one is answered with 2xx, the webhooks of other jobs, too."""
+    replays alone; once one is answered with 2xx, the webhooks of other jobs, too. Without the scope
+    `read`, neither addresses nor what became of the round are told."""
     check_key(key)
-    return _shown(job_id, await webhooks.replay(ingest_of(request), job_id, key))
+    begun = await webhooks.replay(ingest_of(request), job_id, key)
+    if not who_asks(request).may(Scope.READ):
+        begun = [_as_begun(d) for d in begun]
+    return _shown(job_id, begun)
+
+
+def _as_begun(delivery: Delivery) -> Delivery:
+    return delivery.model_copy(
+        update={
+            "target": "", "state": State.PENDING, "attempts": 0, "last_attempt": None,
+            "last_answer": "", "next_attempt": None,
+        }
+    )  # fmt: skip
