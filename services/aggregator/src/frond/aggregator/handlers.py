@@ -17,7 +17,7 @@ from frond.aggregator.imaging import Imaging
 from frond.bus import EventProducer, Outgoing
 from frond.contracts import keys, topics
 from frond.contracts.envelope import Envelope
-from frond.contracts.errors import ObjectMissing, UserError
+from frond.contracts.errors import ObjectMissing
 from frond.contracts.events import (
     ChunkDetected,
     Event,
@@ -117,16 +117,10 @@ class ImageStage:
             crash_point("aggregator.chunk-counted")
             return
         # the state of a whole image is not written: the event counts as unread until it is finished
-        try:
-            finished = await self.imaging.finish(
-                event.job_id, event.image_id, timings=state.timings, job_size=event.job_size,
-                seen="" if state.failed else state.plan, unless_cancelled=True,
-            )  # fmt: skip
-        except UserError as e:
-            finished = await self.imaging.fail(
-                event.job_id, event.image_id, event.image, event.name, e.reason, e.detail,
-                event.job_size,
-            )  # fmt: skip
+        finished = await self.imaging.finish(
+            event.job_id, event.image_id, timings=state.timings, job_size=event.job_size,
+            seen="" if state.failed else state.plan, unless_cancelled=True,
+        )  # fmt: skip
         if finished is None:
             # the job ends without this image, or the state belongs to a plan that is not the stored
             # one, or objects were taken away: what is true is found by the reconciler

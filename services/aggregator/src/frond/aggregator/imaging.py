@@ -17,7 +17,7 @@ from frond.aggregator.masking import ARROW_TYPE, Masking
 from frond.aggregator.settings import MAX_IMAGE_DETECTIONS
 from frond.artifacts import write_image_artifacts
 from frond.contracts import keys
-from frond.contracts.errors import ObjectMissing, RasterRejected
+from frond.contracts.errors import ModelRejected, ObjectMissing, RasterRejected
 from frond.contracts.events import ChunkDetected, ImageEmpty, ImageFinished, ImageRejected
 from frond.contracts.jobs import ImageOutcome, Timings
 from frond.contracts.modelspec import ModelManifest
@@ -135,16 +135,11 @@ class Imaging:
         outcome = chunks.outcome(plan)
         took = 0.0
         if outcome is None:
-            manifest = await self.registry.manifest(plan.model)
-            masks = manifest.task == "segmentation"
-            # masks take minutes: they take no place of a merge, only their own partition waits
-            slots = self.masking.slots if masks else self._slots
             try:
-                merged = await self._in_turn(slots, plan, manifest, self._share, unless_cancelled)
-            except Crowded:
-                merged = await self._in_turn(
-                    self._large, plan, manifest, self._max_detections, unless_cancelled
-                )
+                merged = await self._made(plan, unless_cancelled)
+            except ModelRejected as e:
+                # it was removed meanwhile
+                merged = _rejected(plan, e.reason, e.detail), 0.0
             if merged is None:
                 return None
             outcome, took = merged
@@ -152,6 +147,20 @@ class Imaging:
         return await self._store(
             outcome, plan, (timings or Timings()) + Timings(merge=took), job_size
         )
+
+    async def _made(
+        self, plan: ImagePlan, unless_cancelled: bool
+    ) -> tuple[ImageOutcome, float] | None:
+        manifest = await self.registry.manifest(plan.model)
+        masks = manifest.task == "segmentation"
+        # masks take minutes: they take no place of a merge, only their own partition waits
+        slots = self.masking.slots if masks else self._slots
+        try:
+            return await self._in_turn(slots, plan, manifest, self._share, unless_cancelled)
+        except Crowded:
+            return await self._in_turn(
+                self._large, plan, manifest, self._max_detections, unless_cancelled
+            )
 
     async def reject(self, event: ImageRejected) -> ImageFinished:
         """Store that an image was turned down."""
@@ -249,16 +258,13 @@ class Imaging:
         except Crowded:
             if most < self._max_detections:
                 raise
-            return rejected_outcome(
-                plan.job_id, plan.image_id, plan.image, plan.name, Reason.TOO_MANY,
+            return _rejected(
+                plan, Reason.TOO_MANY,
                 f"The model finds more than {most} objects in the windows of this image; no more "
                 "are taken. Ask for a higher score, or cut the image into parts.",
-                plan,
             )  # fmt: skip
         except RasterRejected as e:
-            return rejected_outcome(
-                plan.job_id, plan.image_id, plan.image, plan.name, e.reason, e.detail, plan
-            )
+            return _rejected(plan, e.reason, e.detail)
         outcome = completed_outcome(plan, _by_class(merged, manifest.classes))
         await asyncio.gather(
             self._write_detections(plan, merged),
@@ -301,6 +307,10 @@ class Imaging:
             "model": plan.model.name,
             "model_digest": plan.model.digest,
         }
+
+
+def _rejected(plan: ImagePlan, reason: Reason, detail: str) -> ImageOutcome:
+    return rejected_outcome(plan.job_id, plan.image_id, plan.image, plan.name, reason, detail, plan)
 
 
 def _merged(parts: list[Detections], plan: ImagePlan, iou: float) -> Detections:
