@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from frond.aggregator import metrics
+from frond.aggregator import metrics, room
 from frond.aggregator.ending import Roster, Sums, completed_event
 from frond.aggregator.imaging import Imaging
 from frond.aggregator.spill import Outcomes
@@ -118,8 +118,12 @@ class Closing:
 
         Returns:
             Whether the job has ended; False when an outcome is missing: nothing is sent then.
+
+        Raises:
+            StoreUnavailable: the store is away, or this machine's disk has no room just now.
         """
-        ended = await self._write(job_id, images, size, cancelled, timings)
+        with room.needed_for("a job's outcomes"):
+            ended = await self._write(job_id, images, size, cancelled, timings)
         if ended is None:
             return False
         await self._deliver(ended, traceparent)

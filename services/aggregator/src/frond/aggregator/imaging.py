@@ -10,7 +10,7 @@ import asyncio
 import time
 from typing import Final
 
-from frond.aggregator import metrics
+from frond.aggregator import metrics, room
 from frond.aggregator.chunks import Chunks, Crowded, dismissal_key, failure_key, load, look
 from frond.aggregator.images import ChunkFailure, completed_outcome, is_dismissed, rejected_outcome
 from frond.aggregator.masking import ARROW_TYPE, Masking
@@ -266,18 +266,19 @@ class Imaging:
         except RasterRejected as e:
             return _rejected(plan, e.reason, e.detail)
         outcome = completed_outcome(plan, _by_class(merged, manifest.classes))
-        await asyncio.gather(
-            self._write_detections(plan, merged),
-            write_image_artifacts(
-                self.store,
-                plan,
-                outcome,
-                merged,
-                manifest,
-                polygons=polygons,
-                stored=lambda name: crash_point(f"aggregator.image-{name}"),
-            ),
-        )
+        with room.needed_for("an image's files"):
+            await asyncio.gather(
+                self._write_detections(plan, merged),
+                write_image_artifacts(
+                    self.store,
+                    plan,
+                    outcome,
+                    merged,
+                    manifest,
+                    polygons=polygons,
+                    stored=lambda name: crash_point(f"aggregator.image-{name}"),
+                ),
+            )
         return outcome
 
     async def _found(

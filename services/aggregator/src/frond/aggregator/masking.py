@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from frond.aggregator import metrics
+from frond.aggregator import metrics, room
 from frond.artifacts import COG_TYPE
 from frond.contracts import keys
 from frond.contracts.errors import RasterRejected, StoreUnavailable
@@ -78,6 +78,10 @@ class Masking:
                 its process again and again; or as :func:`frond.masks.build.build` says.
             StoreUnavailable: the store is away, or the disk has no room just now.
         """
+        with room.needed_for("masks"):
+            return await self._make(plan, manifest)
+
+    async def _make(self, plan: ImagePlan, manifest: ModelManifest) -> Polygons:
         prefix = f"image-{os.getpid()}-"
         folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix=prefix, dir=self._scratch))
         try:
