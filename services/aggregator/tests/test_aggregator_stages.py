@@ -208,6 +208,26 @@ async def test_a_job_that_is_deleted_while_its_events_wait_is_forgotten(w: world
     assert not await w.store.exists(keys.job_completed(w.job_id))
 
 
+async def test_nothing_is_written_of_a_job_that_was_deleted(w: world.World) -> None:
+    """Whatever comes late of it, and however late: images turned down, chunks that failed, of one
+    chunk or of many, and events that are given up."""
+    chunks = await w.detect(0, failing=range(5))
+    (event,) = (e for e in chunks[:1] if isinstance(e, ChunkDetected))
+    alone = event.model_copy(update={"chunks": 1})
+    await w.wipe()
+    kept = {keys.job_cancelled(w.job_id), keys.tombstone(w.job_id)}
+    for key in kept:
+        await w.store.put(key, b"")
+    stage, _ = stages(w)
+    for late in (w.rejected(1), *chunks, alone):
+        await stage.handle(told(late))
+        await stage.give_up(told(late))
+    found = [i.key async for i in w.store.list(keys.job_prefix(w.job_id))]
+    assert found == [keys.job_cancelled(w.job_id)]
+    assert not stage.table
+    assert await finished(w) == []
+
+
 async def test_the_roster_that_is_stored_decides(w: world.World) -> None:
     """Whoever closes a job with other images closes it with those of whoever was first."""
     done = await images_done(w, 3)

@@ -96,8 +96,9 @@ class ImageStage:
                 )
                 await self._tell(finished, traceparent)
                 return
-        if images.has_failed(event):
-            await self.imaging.note_failure(event)
+        if images.has_failed(event) and not await self.imaging.note_failure(event):
+            self._forget(event.image_id)
+            return
         decision = images.apply(self._state(key), event)
         if decision.next is images.Next.ASK:
             plan = await self.imaging.plan(event.job_id, event.image_id)

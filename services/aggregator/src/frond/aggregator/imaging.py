@@ -71,6 +71,14 @@ class Imaging:
     async def _cancelled(self, job_id: str, asked: bool) -> bool:
         return asked and await self._marks.there(keys.job_cancelled(job_id))
 
+    async def _deleted(self, job_id: str) -> bool:
+        """Whether the job was deleted: what was written of it now would stay for ever."""
+        gone = await self._marks.there(keys.tombstone(job_id))
+        if gone:
+            metrics.LATE.inc()
+            _log.info("an event of a job that was deleted is ignored", job_id=job_id)
+        return gone
+
     async def plan(self, job_id: str, image_id: str) -> ImagePlan | None:
         """The image's stored plan, if it was planned."""
         try:
@@ -79,11 +87,16 @@ class Imaging:
             return None
         return ImagePlan.model_validate_json(raw)
 
-    async def note_failure(self, event: ChunkDetected) -> None:
+    async def note_failure(self, event: ChunkDetected) -> bool:
         """Store that windows of a chunk failed, before the ledger counts it.
 
         A cancelled job's image has one record for all chunks that were not run.
+
+        Returns:
+            False where the job was deleted: nothing was written then.
         """
+        if await self._deleted(event.job_id):
+            return False
         key = failure_key(event.job_id, event.image_id, event.chunk_id)
         record = ChunkFailure.of(event).model_dump_json().encode()
         if is_dismissed(event):
@@ -91,6 +104,7 @@ class Imaging:
         else:
             await self.store.put(key, record, "application/json")
         crash_point("aggregator.failure-noted")
+        return True
 
     async def finish(
         self,
@@ -162,8 +176,8 @@ class Imaging:
                 self._large, plan, manifest, self._max_detections, unless_cancelled
             )
 
-    async def reject(self, event: ImageRejected) -> ImageFinished:
-        """Store that an image was turned down."""
+    async def reject(self, event: ImageRejected) -> ImageFinished | None:
+        """Store that an image was turned down; None as of :meth:`fail`."""
         return await self.fail(
             event.job_id, event.image_id, event.image, event.name, event.reason, event.detail,
             event.job_size,
@@ -178,9 +192,12 @@ class Imaging:
         reason: Reason,
         detail: str,
         job_size: int | None,
-    ) -> ImageFinished:
-        """Store that an image failed, unless it is finished already."""
+    ) -> ImageFinished | None:
+        """Store that an image failed, unless it is finished already; None where its job was deleted."""
         plan = await self.plan(job_id, image_id)
+        # of a job that is there most images have one, and nothing is asked
+        if plan is None and await self._deleted(job_id):
+            return None
         outcome = rejected_outcome(job_id, image_id, image, name, reason, detail, plan)
         return await self._store(outcome, plan, Timings(), job_size)
 

@@ -311,7 +311,8 @@ class Reconciler:
         finished = await self.imaging.fail(
             job_id, image_id, image, name, Reason.INTERNAL, _FRUITLESS, job_size
         )
-        await self._send("given up", topics.IMAGED, [finished])
+        if finished is not None:
+            await self._send("given up", topics.IMAGED, [finished])
 
     async def _send(self, what: metrics.Redriven, topic: Topic, events: list[Event]) -> None:
         if events:
