@@ -166,7 +166,7 @@ def test_a_roster_is_a_function_of_the_set_of_images(ids: list[bytes], size: int
     """Copies and order change nothing, and what is beyond the size is left out."""
     one = Roster.of(ids, size, False)
     assert one == Roster.of([*reversed(ids), *ids], size, False)
-    assert one.ids() == sorted({i.hex() for i in ids})[:size]
+    assert list(one.ids()) == sorted({i.hex() for i in ids})[:size]
 
 
 @given(size=st.integers(0, 12), failing=st.sets(st.integers(0, 11)), cancelled=st.booleans())
