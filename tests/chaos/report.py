@@ -37,6 +37,8 @@ _NOT_COVERED: Final = (
     "Power loss: SIGKILL leaves what the kernel has taken in its page cache; a machine that loses"
     " its power does not. The broker's and MinIO's settings for that are the operator's.",
     "Disks that give back other bytes than were written to them.",
+    "A service's own disk that is full (`FROND_CACHE_DIR`, temporary files): single tests do, with"
+    " errors made for them.",
     "Clocks that jump.",
     "PostgreSQL as the read model's database: the runs use SQLite.",
     "Images of many gigabytes, GPUs: the scenes are small, the model is the tests' blob model.",

@@ -199,3 +199,30 @@ async def test_a_store_without_temporary_keys_is_not_one_that_is_busy(
     line.says = whole(status, body)
     with pytest.raises(kind):
         await store.in_thread(lambda: keys_for_writing(store.settings, "uploads/x.tif", 3600))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n%s<html><body>login</body></html>",
+        b"HTTP/1.1 403 Forbidden\r\nContent-Type: application/xml\r\n%s"
+        b"<Error><Code>caf\xe9</Code></Error>",
+    ],
+)
+async def test_an_answer_that_is_none_of_a_store_is_an_outage(
+    store: ObjectStore, line: Line, answer: bytes
+) -> None:
+    """A proxy's page, or bytes in no encoding: nothing is missing, nor is it an error of the work."""
+    length = len(answer) - answer.index(b"%s") - 2
+    line.says = answer % b"Content-Length: %d\r\n\r\n" % length
+    with pytest.raises(StoreUnavailable):
+        _ = [item async for item in store.list("jobs/")]
+
+
+@pytest.mark.parametrize("key", ["", "a/../b", "\udc80"])
+async def test_a_name_that_no_store_holds_is_missing(store: ObjectStore, key: str) -> None:
+    """Whoever waited for it would wait for ever."""
+    with pytest.raises(ObjectMissing):
+        await store.get(key)
+    with pytest.raises(ObjectMissing):
+        await store.get("key", bucket="No Bucket")

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import random
 from datetime import UTC, datetime
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from frond.aggregator.ending import MAX_FAILURES, Roster, Sums, completed_event
 from frond.aggregator.jobs import (
+    MOST_IDS,
     Bucket,
     JobRecord,
     Next,
     Tally,
     bucket_key,
-    bucket_of,
     decide,
+    held,
+    place,
     record_key,
     running,
 )
@@ -54,10 +58,13 @@ class Ledger:
         self.table: dict[bytes, bytes] = {}
 
     def add(self, event: ImageFinished) -> Tally:
-        key = bucket_key("job", bucket_of(event.outcome.image_id))
-        raw = self.table.get(key)
-        self.table[key] = (Bucket.from_bytes(raw) if raw else Bucket()).add(event).to_bytes()
+        prefix, bucket = place(event.outcome.image_id, self._bucket)
+        self.table[bucket_key("job", prefix)] = bucket.add(event).to_bytes()
         return self.tally()
+
+    def _bucket(self, prefix: str) -> Bucket:
+        raw = self.table.get(bucket_key("job", prefix))
+        return Bucket.from_bytes(raw) if raw else Bucket()
 
     def tally(self) -> Tally:
         return Tally.over(Bucket.from_bytes(raw) for raw in self.table.values())
@@ -102,7 +109,8 @@ def test_records_and_buckets_survive_the_table() -> None:
     bucket = Bucket().add(finished(1)).add(finished(2, failed=True))
     assert Bucket.from_bytes(bucket.to_bytes()) == bucket
     assert bucket.add(finished(2)) is bucket
-    assert len({record_key("a"), *(bucket_key("a", n) for n in range(4096))}) == 4097
+    keys = {record_key("a"), *(bucket_key("a", f"{n:03x}") for n in range(4096))}
+    assert len(keys) == 4097
 
 
 def test_an_empty_or_cancelled_job_closes_at_once() -> None:
@@ -120,12 +128,45 @@ def test_a_buckets_value_stays_small_in_a_job_of_100_000_images() -> None:
     assert len(bucket.to_bytes()) < 1024
 
 
+@pytest.mark.parametrize("there", [MOST_IDS - 1, 10_000])
+def test_a_bucket_takes_so_many_ids_and_no_more(there: int) -> None:
+    """Whoever grinds names whose ids fall into one bucket makes no value that the changelog does not
+    take: the next digits tell where they go. A bucket of an older version is read as it is. Copies
+    count once, and everything is found again."""
+    ledger = Ledger()
+    old = {os.urandom(16) for _ in range(there)}
+    ledger.table[bucket_key("job", "000")] = Bucket(completed=frozenset(old)).to_bytes()
+    largest = max(len(raw) for raw in ledger.table.values()) + 1000
+    ids = [f"000{n % 2:03x}{n:026x}" for n in range(20)]
+    for image in 2 * ids:
+        outcome = finished(0).outcome.model_copy(update={"image_id": image})
+        tally = ledger.add(ImageFinished(job_id="job", outcome=outcome))
+    assert tally.images == there + len(ids)
+    assert max(len(raw) for raw in ledger.table.values()) < min(largest, 1_000_000)
+    assert set(held("job", ledger.table.get)) == {"000", "000000", "000001"}
+    assert all(bytes.fromhex(i) in place(i, ledger._bucket)[1] for i in ids)
+
+
+def test_the_way_of_an_id_ends() -> None:
+    """With all of its digits; nothing else begins so."""
+    full = Bucket(failed=frozenset(n.to_bytes(16, "big") for n in range(MOST_IDS)))
+    image = "f" * 32
+    seen: list[str] = []
+
+    def bucket(prefix: str) -> Bucket:
+        seen.append(prefix)
+        return full if len(prefix) < 32 else Bucket()
+
+    assert place(image, bucket) == (image, Bucket())
+    assert seen == [image[:n] for n in (*range(3, 33, 3), 32)]
+
+
 @given(ids=st.lists(st.binary(min_size=16, max_size=16)), size=st.none() | st.integers(0, 20))
 def test_a_roster_is_a_function_of_the_set_of_images(ids: list[bytes], size: int | None) -> None:
     """Copies and order change nothing, and what is beyond the size is left out."""
     one = Roster.of(ids, size, False)
     assert one == Roster.of([*reversed(ids), *ids], size, False)
-    assert one.ids() == sorted({i.hex() for i in ids})[:size]
+    assert list(one.ids()) == sorted({i.hex() for i in ids})[:size]
 
 
 @given(size=st.integers(0, 12), failing=st.sets(st.integers(0, 11)), cancelled=st.booleans())

@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import signal
+import tempfile
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -236,12 +237,20 @@ async def test_an_image_larger_than_the_disk_fails_with_its_reason(
     assert not folders(tmp_path)
 
 
+def no_folder(**_: object) -> str:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
 async def test_a_disk_that_is_full_just_now_is_waited_for(
     w: world.World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before the chunks are fetched, and where what is made of them finds no room: an outage that
-    says what it lacks, until somebody makes some."""
+    """Before the chunks are fetched, and where what is made of them finds no room, or a folder for them
+    does: an outage that says what it lacks, until somebody makes some."""
     plan = await planned(w)
+    with monkeypatch.context() as patched:
+        patched.setattr(tempfile, "mkdtemp", no_folder)
+        with pytest.raises(StoreUnavailable, match="no room for masks"):
+            await Imaging(w.store, 2).finish(plan.job_id, plan.image_id)
     disk(monkeypatch, 1 << 40, 0)
     masking = Masking(w.store, tmp_path)
     with pytest.raises(StoreUnavailable, match="no room for masks"):

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
+import sqlite3
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
+import pytest
 from aiokafka import TopicPartition
 from hypothesis import given
 from hypothesis import strategies as st
 
+from frond.aggregator import room
 from frond.aggregator.chunks import failure_key
 from frond.aggregator.lanes import Lanes
 from frond.aggregator.pulse import Pulse
@@ -19,6 +26,7 @@ from frond.aggregator.survey import survey
 from frond.bus import Outgoing
 from frond.bus.offsets import behind
 from frond.contracts import keys
+from frond.contracts.errors import StoreUnavailable
 from frond.contracts.events import JobStatusChanged
 from frond.contracts.jobs import ImageOutcome, ImageStatus, JobStatus
 from frond.store import Listed
@@ -143,6 +151,49 @@ def test_outcomes_are_paged_without_loss() -> None:
         outcomes.add(every)
         got = [(o.name, o.image_id) for o in outcomes]
     assert got == sorted((o.name, o.image_id) for o in every)
+
+
+_FILLING = """
+import resource, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+from frond.aggregator import room
+from frond.aggregator.spill import Outcomes
+from frond.contracts.errors import StoreUnavailable
+from frond.contracts.jobs import ImageOutcome
+with Outcomes() as outcomes:
+    try:
+        with room.needed_for("a job's outcomes"):
+            for page in range(200):
+                outcomes.add(
+                    ImageOutcome(
+                        job_id="j", image_id=f"{page * 500 + n:032x}", image="s3://b/" + "x" * 200,
+                        name=f"{page * 500 + n}", status="completed",
+                    )
+                    for n in range(500)
+                )
+    except StoreUnavailable as e:
+        print(e)
+"""
+
+
+def test_outcomes_that_the_disk_does_not_take_wait_for_room() -> None:
+    """They are no error of the job's: that would be a dead letter for what ends it."""
+    said = subprocess.run(
+        [sys.executable, "-c", _FILLING], capture_output=True, text=True, timeout=120, check=True
+    ).stdout
+    assert said.startswith("no room for a job's outcomes: ")
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_an_outage(code: int) -> None:
+    """Files' and their folders'; no other error of a disk is."""
+    with pytest.raises(StoreUnavailable, match="no room for masks"), room.needed_for("masks"):
+        raise OSError(code, os.strerror(code))
+    with pytest.raises(PermissionError), room.needed_for("masks"):
+        raise PermissionError(errno.EACCES, "no")
+    with pytest.raises(sqlite3.OperationalError), room.needed_for("masks"):
+        sqlite3.connect(":memory:").execute("SELECT nothing")
 
 
 async def test_a_survey_tells_where_each_image_stands() -> None:

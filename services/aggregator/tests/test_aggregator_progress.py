@@ -19,6 +19,10 @@ PREFIX = "lag-test-"
 FIRST, SECOND = (TopicPartition(topics.DETECTED.named(PREFIX), n) for n in (0, 1))
 
 
+def _declared(topics: Iterable[Topic]) -> list[TopicPartition]:
+    return [TopicPartition(t.named(PREFIX), n) for t in topics for n in range(t.partitions)]
+
+
 class _Offsets(Offsets):
     """What a broker would say; of partitions that are not named, that they are empty."""
 
@@ -32,10 +36,10 @@ class _Offsets(Offsets):
         self.said = ends, begins, committed
 
     async def ends(self, topics: Iterable[Topic]) -> dict[TopicPartition, int]:
-        return {p: self.said[0].get(p, 0) for p in self._partitions(topics)}
+        return {p: self.said[0].get(p, 0) for p in _declared(topics)}
 
     async def begins(self, topics: Iterable[Topic]) -> dict[TopicPartition, int]:
-        return {p: self.said[1].get(p, 0) for p in self._partitions(topics)}
+        return {p: self.said[1].get(p, 0) for p in _declared(topics)}
 
     async def committed(self, group: str) -> dict[TopicPartition, int]:
         return dict(self.said[2])

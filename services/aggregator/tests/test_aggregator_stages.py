@@ -7,6 +7,7 @@ import json
 import threading
 import time
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import aggregator_world as world
@@ -24,9 +25,11 @@ from frond.aggregator.jobs import record_key
 from frond.aggregator.reconcile import Reconciler
 from frond.aggregator.settings import AggregatorSettings
 from frond.aggregator.status import StatusBoard
+from frond.aggregator.survey import survey
 from frond.bus.offsets import Offsets
 from frond.contracts import keys, topics
 from frond.contracts.envelope import Envelope, decode, new_traceparent
+from frond.contracts.errors import StoreFull
 from frond.contracts.events import (
     ChunkDetected,
     Event,
@@ -205,6 +208,26 @@ async def test_a_job_that_is_deleted_while_its_events_wait_is_forgotten(w: world
     assert not await w.store.exists(keys.job_completed(w.job_id))
 
 
+async def test_nothing_is_written_of_a_job_that_was_deleted(w: world.World) -> None:
+    """Whatever comes late of it, and however late: images turned down, chunks that failed, of one
+    chunk or of many, and events that are given up."""
+    chunks = await w.detect(0, failing=range(5))
+    (event,) = (e for e in chunks[:1] if isinstance(e, ChunkDetected))
+    alone = event.model_copy(update={"chunks": 1})
+    await w.wipe()
+    kept = {keys.job_cancelled(w.job_id), keys.tombstone(w.job_id)}
+    for key in kept:
+        await w.store.put(key, b"")
+    stage, _ = stages(w)
+    for late in (w.rejected(1), *chunks, alone):
+        await stage.handle(told(late))
+        await stage.give_up(told(late))
+    found = [i.key async for i in w.store.list(keys.job_prefix(w.job_id))]
+    assert found == [keys.job_cancelled(w.job_id)]
+    assert not stage.table
+    assert await finished(w) == []
+
+
 async def test_the_roster_that_is_stored_decides(w: world.World) -> None:
     """Whoever closes a job with other images closes it with those of whoever was first."""
     done = await images_done(w, 3)
@@ -288,12 +311,8 @@ async def test_an_image_of_which_nothing_comes_fails_in_the_end(
         if name.startswith("FROND_"):
             monkeypatch.setenv(name, value)
     settings = AggregatorSettings()
-    stage, job_stage = stages(w)
     offsets = Offsets(w.bootstrap, w.prefix)
-    reconciler = Reconciler(
-        settings, w.store, w.producer, stage.imaging, job_stage.closing, offsets, stall_s=0.001,
-        owns=lambda _: True, idle_s=lambda _: 1e9,
-    )  # fmt: skip
+    reconciler = _reconciler(w, settings, offsets)
     plan = w.plan(0)
     await w.store_plan(plan)
     listed, real = [], w.store.list
@@ -325,7 +344,111 @@ async def test_an_image_of_which_nothing_comes_fails_in_the_end(
         await offsets.close()
     (event,) = await finished(w)
     assert (event.outcome.status, event.outcome.reason) == (ImageStatus.FAILED, Reason.INTERNAL)
-    assert event.outcome == await stage.imaging.outcome(w.job_id, plan.image_id)
+    assert event.outcome == await reconciler.imaging.outcome(w.job_id, plan.image_id)
+
+
+def _reconciler(w: world.World, settings: Any, offsets: Any) -> Reconciler:
+    stage, job_stage = stages(w)
+    return Reconciler(
+        settings, w.store, w.producer, stage.imaging, job_stage.closing, offsets, stall_s=0.001,
+        owns=lambda _: True, idle_s=lambda _: 1e9,
+    )  # fmt: skip
+
+
+class _NothingWaits:
+    """A broker all of whose events are handled."""
+
+    async def ends(self, *_: object) -> dict[TopicPartition, int]:
+        return {}
+
+    done = ends
+
+
+async def test_a_full_store_uses_up_no_try_and_keeps_no_image_from_its_chunks(
+    w: world.World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As long as it takes: what an image lacks is sent again each time, and the image that lacks
+    nothing is finished once there is room."""
+    whole, lacking = sorted((0, 1), key=lambda n: w.image(n)[0])
+    await w.detect(whole)
+    await w.store_plan(w.plan(lacking))
+    reconciler = _reconciler(w, SimpleNamespace(group=str), _NothingWaits())
+
+    async def full(*_: object, **__: object) -> None:
+        raise StoreFull("no room")
+
+    with monkeypatch.context() as patched:
+        for name in ("put", "put_if_absent"):
+            patched.setattr(w.store, name, full)
+        patched.setattr(imaging_module, "write_image_artifacts", full)
+        await reconciler.round()
+        for n in range(1, 9):
+            _due_now(reconciler)
+            with pytest.raises(StoreFull):
+                await reconciler.round()
+            assert len(await w.every(topics.TILED)) == n * w.plan(lacking).chunks
+    _due_now(reconciler)
+    await reconciler.round()
+    (event,) = await finished(w)
+    assert event.outcome.image_id == w.image(whole)[0]
+    assert event.outcome.status is ImageStatus.COMPLETED
+
+
+async def test_an_error_at_one_image_counts_and_keeps_no_other_from_its_end(
+    w: world.World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Five times; then it fails. Whoever came behind it was finished the first time."""
+    first, second = sorted((0, 1), key=lambda n: w.image(n)[0])
+    await w.detect(first)
+    await w.detect(second)
+    reconciler = _reconciler(w, SimpleNamespace(group=str), _NothingWaits())
+    real = reconciler.imaging.finish
+
+    async def finish(job_id: str, image: str, **more: Any) -> ImageFinished | None:
+        if image == w.image(first)[0]:
+            raise ZeroDivisionError
+        return await real(job_id, image, **more)
+
+    monkeypatch.setattr(reconciler.imaging, "finish", finish)
+    await reconciler.round()
+    _due_now(reconciler)
+    await reconciler.round()
+    (event,) = await finished(w)
+    assert event.outcome.image_id == w.image(second)[0]
+    # the first of them sees that something was written
+    for _ in range(7):
+        assert await reconciler.imaging.outcome(w.job_id, w.image(first)[0]) is None
+        _due_now(reconciler)
+        await reconciler.round()
+    outcome = await reconciler.imaging.outcome(w.job_id, w.image(first)[0])
+    assert outcome is not None
+    assert (outcome.status, outcome.reason) == (ImageStatus.FAILED, Reason.INTERNAL)
+
+
+async def test_the_last_drive_finishes_an_image_that_lacks_nothing(w: world.World) -> None:
+    """What came at last, between two looks, is not thrown away."""
+    await w.detect(0)
+    reconciler = _reconciler(w, SimpleNamespace(group=str), _NothingWaits())
+    found = await survey(w.job_id, w.store.list(keys.job_prefix(w.job_id)))
+    await reconciler.drive(w.job_id, found, give_up=True)
+    (event,) = await finished(w)
+    assert event.outcome.status is ImageStatus.COMPLETED
+
+
+async def test_an_image_whose_model_was_removed_fails_and_says_so(w: world.World) -> None:
+    """However it comes to its end: by its last chunk, or driven again."""
+    events = await w.detect(0)
+    await w.detect(1)
+    await w.store.delete_prefix(keys.MODELS)
+    stage, _ = stages(w)
+    for event in events:
+        await stage.handle(told(event))
+    reconciler = _reconciler(w, SimpleNamespace(group=str), _NothingWaits())
+    found = await survey(w.job_id, w.store.list(keys.job_prefix(w.job_id)))
+    await reconciler.drive(w.job_id, found)
+    outcomes = [e.outcome for e in await finished(w)]
+    assert [o.image_id for o in outcomes] == [w.image(n)[0] for n in (0, 1)]
+    assert {o.reason for o in outcomes} == {Reason.UNKNOWN_MODEL}
 
 
 def _due_now(reconciler: Reconciler) -> None:

@@ -33,7 +33,6 @@ from frond.contracts.jobs import (
 )
 from frond.contracts.plan import ImagePlan, RasterSource, WindowGrid
 from frond.contracts.reasons import Reason
-from frond.ingest import places
 from frond.ingest.readmodel.apply import ImageRecorded, apply, close
 from frond.ingest.readmodel.objects import _progress
 from frond.ingest.readmodel.rows import Batch
@@ -145,7 +144,7 @@ async def test_jobs_that_no_topic_tells_of(
     await ended_job(store, ended)
     await open_job(store, running)
     await ended_job(store, gone)
-    await store.put(places.tombstone(gone), b"")
+    await store.put(keys.tombstone(gone), b"")
     # an upload that broke off leaves this much
     await put(store, keys.job_spec(orphan), JobSpec(job_id=orphan, model=MODEL, created=T0))
     door.start()

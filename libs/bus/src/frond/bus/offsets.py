@@ -9,7 +9,7 @@ from typing import Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, for_code
 
 from frond.contracts.errors import BrokerUnavailable
 from frond.contracts.topics import Topic
@@ -36,8 +36,7 @@ class Offsets:
         Raises:
             BrokerUnavailable: no answer within 15 s.
         """
-        wanted = self._partitions(topics)
-        return await self._ask(lambda consumer: consumer.end_offsets(wanted))
+        return await self._ask(topics, lambda consumer, of: consumer.end_offsets(of))
 
     async def begins(self, topics: Iterable[Topic]) -> dict[TopicPartition, int]:
         """The offset of the first message that each partition still has.
@@ -45,17 +44,30 @@ class Offsets:
         Raises:
             BrokerUnavailable: no answer within 15 s.
         """
-        wanted = self._partitions(topics)
-        return await self._ask(lambda consumer: consumer.beginning_offsets(wanted))
+        return await self._ask(topics, lambda consumer, of: consumer.beginning_offsets(of))
 
-    def _partitions(self, topics: Iterable[Topic]) -> list[TopicPartition]:
-        return [
-            TopicPartition(t.named(self._prefix), n) for t in topics for n in range(t.partitions)
-        ]
+    async def _partitions(self, names: list[str]) -> list[TopicPartition]:
+        """Those that are there, not those that were declared: to ask for others is to wait in vain."""
+        found: list[TopicPartition] = []
+        for topic in await (await self._administrator()).describe_topics(names):
+            if topic["error_code"]:
+                raise for_code(topic["error_code"])(topic["topic"])
+            found += [TopicPartition(topic["topic"], p["partition"]) for p in topic["partitions"]]
+        return found
+
+    async def _administrator(self) -> AIOKafkaAdminClient:
+        if self._admin is None:
+            admin = AIOKafkaAdminClient(bootstrap_servers=self._bootstrap)
+            self._admin = admin
+            await admin.start()
+        return self._admin
 
     async def _ask(
-        self, question: Callable[[AIOKafkaConsumer], Awaitable[Ends]]
+        self,
+        topics: Iterable[Topic],
+        question: Callable[[AIOKafkaConsumer, list[TopicPartition]], Awaitable[Ends]],
     ) -> dict[TopicPartition, int]:
+        names = sorted({t.named(self._prefix) for t in topics})
         async with self._asking:
             try:
                 async with asyncio.timeout(_DEADLINE_S):
@@ -63,7 +75,7 @@ class Offsets:
                         consumer = AIOKafkaConsumer(bootstrap_servers=self._bootstrap)
                         self._consumer = consumer
                         await consumer.start()
-                    return dict(await question(self._consumer))
+                    return dict(await question(self._consumer, await self._partitions(names)))
             except (KafkaError, TimeoutError, OSError) as e:
                 await self._drop()
                 raise BrokerUnavailable(f"{self._bootstrap}: {e!r}") from e
@@ -77,11 +89,8 @@ class Offsets:
         async with self._asking:
             try:
                 async with asyncio.timeout(_DEADLINE_S):
-                    if self._admin is None:
-                        admin = AIOKafkaAdminClient(bootstrap_servers=self._bootstrap)
-                        self._admin = admin
-                        await admin.start()
-                    found = await self._admin.list_consumer_group_offsets(group)
+                    admin = await self._administrator()
+                    found = await admin.list_consumer_group_offsets(group)
                     return {p: o.offset for p, o in found.items() if o.offset >= 0}
             except (KafkaError, TimeoutError, OSError) as e:
                 await self._drop()

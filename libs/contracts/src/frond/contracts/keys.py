@@ -80,6 +80,11 @@ def job_cancelled(job_id: str) -> str:
     return f"{job_prefix(job_id)}cancelled"
 
 
+def tombstone(job_id: str) -> str:
+    """The job was deleted, and its id is used up; outlives the read model."""
+    return f"{DELETED}{job_id}"
+
+
 def job_completed(job_id: str) -> str:
     return f"{job_prefix(job_id)}completed.json"
 

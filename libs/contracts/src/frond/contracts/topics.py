@@ -24,6 +24,7 @@ class Topic:
     Attributes:
         name: the public name, without the installation's prefix.
         partitions: how many; raising it later is safe only for topics without a table.
+        table: whether a table of the aggregator is placed as its keys are.
         retention_ms: how long an event is kept; -1 for ever.
         compacted: whether only the newest event of each key is kept.
         public: whether programs outside Frond may rely on it.
@@ -35,6 +36,7 @@ class Topic:
     retention_ms: int = 7 * _DAY_MS
     compacted: bool = False
     public: bool = False
+    table: bool = False
     about: str = ""
     config: dict[str, str] = field(default_factory=dict)
 
@@ -60,9 +62,15 @@ UPLOADED: Final = Topic(
 )
 TILED: Final = Topic("frond.tiled.v1", 16, public=True, about="One event a chunk of windows.")
 DETECTED: Final = Topic(
-    "frond.detected.v1", 8, public=True, about="One event a chunk's result, or a rejection."
+    "frond.detected.v1",
+    8,
+    public=True,
+    table=True,
+    about="One event a chunk's result, or a rejection.",
 )
-IMAGED: Final = Topic("frond.imaged.v1", 8, about="One event an image that is done, keyed by job.")
+IMAGED: Final = Topic(
+    "frond.imaged.v1", 8, table=True, about="One event an image that is done, keyed by job."
+)
 STATUS: Final = Topic(
     "frond.status.v1",
     8,

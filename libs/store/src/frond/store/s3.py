@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from http.client import HTTPResponse, IncompleteRead
+from traceback import walk_tb
 from typing import Any, Final, cast
 from urllib.parse import urlsplit
 from xml.etree.ElementTree import ParseError
@@ -20,7 +21,12 @@ import urllib3
 from minio import Minio
 from minio.credentials.providers import AssumeRoleProvider, Provider
 from minio.error import InvalidResponseError, S3Error, ServerError
-from minio.helpers import ObjectWriteResult
+from minio.helpers import (
+    ObjectWriteResult,
+    check_bucket_name,
+    check_non_empty_string,
+    check_object_name,
+)
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from frond.contracts.errors import FrondError, ObjectMissing, StoreFull, StoreUnavailable
@@ -40,6 +46,12 @@ _MISSING: Final = {
     "InvalidObjectName", "InvalidBucketName", "KeyTooLongError", "BadRequest", "MethodNotAllowed",
     "InvalidArgument", "XMinioInvalidObjectName", "XMinioInvalidResourceName",
 }  # fmt: skip
+
+
+_CHECKS: Final = {
+    f.__code__ for f in (check_bucket_name, check_object_name, check_non_empty_string)
+}
+"""Where minio-py looks at names; it says of all else that is wrong the same, ValueError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,6 +317,14 @@ def _closed(error: S3Error) -> bool:
     return error.code in _CLOSED or str(error.code).startswith("KMS.")
 
 
+def _of_a_name(error: ValueError) -> bool:
+    """Whether minio-py refuses a name by itself, or one cannot be sent."""
+    if isinstance(error, UnicodeEncodeError):
+        return True
+    raised = [frame.f_code for frame, _ in walk_tb(error.__traceback__)]
+    return raised[-1] in _CHECKS
+
+
 @contextmanager
 def translated(what: str, *, foreign: bool = False, writing: bool = False) -> Iterator[None]:
     """Turn minio-py's and urllib3's errors into ObjectMissing, StoreFull or StoreUnavailable.
@@ -334,5 +354,7 @@ def translated(what: str, *, foreign: bool = False, writing: bool = False) -> It
     ) as e:  # fmt: skip
         raise StoreUnavailable(f"{what}: {type(e).__name__}: {e}") from e
     except ValueError as e:
-        # minio-py refuses some names by itself
-        raise ObjectMissing(f"{what}: {e}") from e
+        if _of_a_name(e):
+            raise ObjectMissing(f"{what}: {e}") from e
+        # an answer that is none of S3's, or in no encoding
+        raise StoreUnavailable(f"{what}: {type(e).__name__}: {e}") from e

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from frond.aggregator import metrics
-from frond.aggregator.ending import Roster, Sums, completed_event
+from frond.aggregator import metrics, room
+from frond.aggregator.ending import Ids, Roster, Sums, completed_event
 from frond.aggregator.imaging import Imaging
 from frond.aggregator.spill import Outcomes
 from frond.artifacts import write_job_artifacts
@@ -118,8 +118,12 @@ class Closing:
 
         Returns:
             Whether the job has ended; False when an outcome is missing: nothing is sent then.
+
+        Raises:
+            StoreUnavailable: the store is away, or this machine's disk has no room just now.
         """
-        ended = await self._write(job_id, images, size, cancelled, timings)
+        with room.needed_for("a job's outcomes"):
+            ended = await self._write(job_id, images, size, cancelled, timings)
         if ended is None:
             return False
         await self._deliver(ended, traceparent)
@@ -179,7 +183,7 @@ class Closing:
         crash_point("aggregator.roster-stored")
         return Roster.model_validate_json(raw)
 
-    async def _read(self, job_id: str, ids: Sequence[str], outcomes: Outcomes) -> bool:
+    async def _read(self, job_id: str, ids: Ids, outcomes: Outcomes) -> bool:
         reading = asyncio.Semaphore(_READS)
 
         async def one(image: str) -> ImageOutcome | None:
@@ -187,7 +191,7 @@ class Closing:
                 return await self.imaging.outcome(job_id, image)
 
         for start in range(0, len(ids), _BATCH):
-            found = await asyncio.gather(*(one(i) for i in ids[start : start + _BATCH]))
+            found = await asyncio.gather(*(one(i) for i in ids.part(start, start + _BATCH)))
             there = [o for o in found if o is not None]
             if len(there) < len(found):
                 _log.error("outcomes are missing", job_id=job_id, missing=len(found) - len(there))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, MutableMapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final
 
 from frond.aggregator import images, jobs, metrics
@@ -17,7 +18,7 @@ from frond.aggregator.imaging import Imaging
 from frond.bus import EventProducer, Outgoing
 from frond.contracts import keys, topics
 from frond.contracts.envelope import Envelope
-from frond.contracts.errors import ObjectMissing, UserError
+from frond.contracts.errors import ObjectMissing
 from frond.contracts.events import (
     ChunkDetected,
     Event,
@@ -96,8 +97,9 @@ class ImageStage:
                 )
                 await self._tell(finished, traceparent)
                 return
-        if images.has_failed(event):
-            await self.imaging.note_failure(event)
+        if images.has_failed(event) and not await self.imaging.note_failure(event):
+            self._forget(event.image_id)
+            return
         decision = images.apply(self._state(key), event)
         if decision.next is images.Next.ASK:
             plan = await self.imaging.plan(event.job_id, event.image_id)
@@ -117,16 +119,10 @@ class ImageStage:
             crash_point("aggregator.chunk-counted")
             return
         # the state of a whole image is not written: the event counts as unread until it is finished
-        try:
-            finished = await self.imaging.finish(
-                event.job_id, event.image_id, timings=state.timings, job_size=event.job_size,
-                seen="" if state.failed else state.plan, unless_cancelled=True,
-            )  # fmt: skip
-        except UserError as e:
-            finished = await self.imaging.fail(
-                event.job_id, event.image_id, event.image, event.name, e.reason, e.detail,
-                event.job_size,
-            )  # fmt: skip
+        finished = await self.imaging.finish(
+            event.job_id, event.image_id, timings=state.timings, job_size=event.job_size,
+            seen="" if state.failed else state.plan, unless_cancelled=True,
+        )  # fmt: skip
         if finished is None:
             # the job ends without this image, or the state belongs to a plan that is not the stored
             # one, or objects were taken away: what is true is found by the reconciler
@@ -159,7 +155,7 @@ class JobStage:
         self.closing = closing
         self._tallies: dict[str, jobs.Tally] = {}
         # which buckets of a job are there, beside its tally: there are thousands to look for
-        self._filled: dict[str, set[int]] = {}
+        self._filled: dict[str, set[str]] = {}
 
     async def handle(self, envelope: Envelope) -> bool:
         """Take an event in; a job that it completes is closed when this returns.
@@ -285,18 +281,20 @@ class JobStage:
         return record
 
     def _add(self, event: ImageFinished) -> None:
-        number = jobs.bucket_of(event.outcome.image_id)
-        key = jobs.bucket_key(event.job_id, number)
-        raw = self.table.get(key)
-        before = jobs.Bucket.from_bytes(raw) if raw else jobs.Bucket()
+        job_id = event.job_id
+        prefix, before = jobs.place(event.outcome.image_id, partial(self._bucket, job_id))
         after = before.add(event)
         if after is before:
             return
-        tally = self.tally(event.job_id)
-        self._filled[event.job_id].add(number)
-        self.table[key] = after.to_bytes()
+        tally = self.tally(job_id)
+        self._filled[job_id].add(prefix)
+        self.table[jobs.bucket_key(job_id, prefix)] = after.to_bytes()
         crash_point("aggregator.image-counted")
-        self._tallies[event.job_id] = tally.plus(jobs.Bucket().add(event))
+        self._tallies[job_id] = tally.plus(jobs.Bucket().add(event))
+
+    def _bucket(self, job_id: str, prefix: str) -> jobs.Bucket:
+        raw = self.table.get(jobs.bucket_key(job_id, prefix))
+        return jobs.Bucket.from_bytes(raw) if raw else jobs.Bucket()
 
     def _buckets(self, job_id: str) -> Iterator[tuple[bytes, jobs.Bucket]]:
         for key in self._bucket_keys(job_id):
@@ -307,9 +305,8 @@ class JobStage:
     def _bucket_keys(self, job_id: str) -> list[bytes]:
         filled = self._filled.get(job_id)
         if filled is None:
-            found = (n for n in range(jobs.BUCKETS) if jobs.bucket_key(job_id, n) in self.table)
-            filled = self._filled[job_id] = set(found)
-        return [jobs.bucket_key(job_id, n) for n in sorted(filled)]
+            filled = self._filled[job_id] = set(jobs.held(job_id, self.table.get))
+        return [jobs.bucket_key(job_id, prefix) for prefix in sorted(filled)]
 
     async def _close(
         self, job_id: str, record: jobs.JobRecord, tally: jobs.Tally, traceparent: str

@@ -10,14 +10,14 @@ import asyncio
 import time
 from typing import Final
 
-from frond.aggregator import metrics
+from frond.aggregator import metrics, room
 from frond.aggregator.chunks import Chunks, Crowded, dismissal_key, failure_key, load, look
 from frond.aggregator.images import ChunkFailure, completed_outcome, is_dismissed, rejected_outcome
 from frond.aggregator.masking import ARROW_TYPE, Masking
 from frond.aggregator.settings import MAX_IMAGE_DETECTIONS
 from frond.artifacts import write_image_artifacts
 from frond.contracts import keys
-from frond.contracts.errors import ObjectMissing, RasterRejected
+from frond.contracts.errors import ModelRejected, ObjectMissing, RasterRejected
 from frond.contracts.events import ChunkDetected, ImageEmpty, ImageFinished, ImageRejected
 from frond.contracts.jobs import ImageOutcome, Timings
 from frond.contracts.modelspec import ModelManifest
@@ -71,6 +71,14 @@ class Imaging:
     async def _cancelled(self, job_id: str, asked: bool) -> bool:
         return asked and await self._marks.there(keys.job_cancelled(job_id))
 
+    async def _deleted(self, job_id: str) -> bool:
+        """Whether the job was deleted: what was written of it now would stay for ever."""
+        gone = await self._marks.there(keys.tombstone(job_id))
+        if gone:
+            metrics.LATE.inc()
+            _log.info("an event of a job that was deleted is ignored", job_id=job_id)
+        return gone
+
     async def plan(self, job_id: str, image_id: str) -> ImagePlan | None:
         """The image's stored plan, if it was planned."""
         try:
@@ -79,11 +87,16 @@ class Imaging:
             return None
         return ImagePlan.model_validate_json(raw)
 
-    async def note_failure(self, event: ChunkDetected) -> None:
+    async def note_failure(self, event: ChunkDetected) -> bool:
         """Store that windows of a chunk failed, before the ledger counts it.
 
         A cancelled job's image has one record for all chunks that were not run.
+
+        Returns:
+            False where the job was deleted: nothing was written then.
         """
+        if await self._deleted(event.job_id):
+            return False
         key = failure_key(event.job_id, event.image_id, event.chunk_id)
         record = ChunkFailure.of(event).model_dump_json().encode()
         if is_dismissed(event):
@@ -91,6 +104,7 @@ class Imaging:
         else:
             await self.store.put(key, record, "application/json")
         crash_point("aggregator.failure-noted")
+        return True
 
     async def finish(
         self,
@@ -135,16 +149,11 @@ class Imaging:
         outcome = chunks.outcome(plan)
         took = 0.0
         if outcome is None:
-            manifest = await self.registry.manifest(plan.model)
-            masks = manifest.task == "segmentation"
-            # masks take minutes: they take no place of a merge, only their own partition waits
-            slots = self.masking.slots if masks else self._slots
             try:
-                merged = await self._in_turn(slots, plan, manifest, self._share, unless_cancelled)
-            except Crowded:
-                merged = await self._in_turn(
-                    self._large, plan, manifest, self._max_detections, unless_cancelled
-                )
+                merged = await self._made(plan, unless_cancelled)
+            except ModelRejected as e:
+                # it was removed meanwhile
+                merged = _rejected(plan, e.reason, e.detail), 0.0
             if merged is None:
                 return None
             outcome, took = merged
@@ -153,8 +162,22 @@ class Imaging:
             outcome, plan, (timings or Timings()) + Timings(merge=took), job_size
         )
 
-    async def reject(self, event: ImageRejected) -> ImageFinished:
-        """Store that an image was turned down."""
+    async def _made(
+        self, plan: ImagePlan, unless_cancelled: bool
+    ) -> tuple[ImageOutcome, float] | None:
+        manifest = await self.registry.manifest(plan.model)
+        masks = manifest.task == "segmentation"
+        # masks take minutes: they take no place of a merge, only their own partition waits
+        slots = self.masking.slots if masks else self._slots
+        try:
+            return await self._in_turn(slots, plan, manifest, self._share, unless_cancelled)
+        except Crowded:
+            return await self._in_turn(
+                self._large, plan, manifest, self._max_detections, unless_cancelled
+            )
+
+    async def reject(self, event: ImageRejected) -> ImageFinished | None:
+        """Store that an image was turned down; None as of :meth:`fail`."""
         return await self.fail(
             event.job_id, event.image_id, event.image, event.name, event.reason, event.detail,
             event.job_size,
@@ -169,9 +192,12 @@ class Imaging:
         reason: Reason,
         detail: str,
         job_size: int | None,
-    ) -> ImageFinished:
-        """Store that an image failed, unless it is finished already."""
+    ) -> ImageFinished | None:
+        """Store that an image failed, unless it is finished already; None where its job was deleted."""
         plan = await self.plan(job_id, image_id)
+        # of a job that is there most images have one, and nothing is asked
+        if plan is None and await self._deleted(job_id):
+            return None
         outcome = rejected_outcome(job_id, image_id, image, name, reason, detail, plan)
         return await self._store(outcome, plan, Timings(), job_size)
 
@@ -249,29 +275,27 @@ class Imaging:
         except Crowded:
             if most < self._max_detections:
                 raise
-            return rejected_outcome(
-                plan.job_id, plan.image_id, plan.image, plan.name, Reason.TOO_MANY,
+            return _rejected(
+                plan, Reason.TOO_MANY,
                 f"The model finds more than {most} objects in the windows of this image; no more "
                 "are taken. Ask for a higher score, or cut the image into parts.",
-                plan,
             )  # fmt: skip
         except RasterRejected as e:
-            return rejected_outcome(
-                plan.job_id, plan.image_id, plan.image, plan.name, e.reason, e.detail, plan
-            )
+            return _rejected(plan, e.reason, e.detail)
         outcome = completed_outcome(plan, _by_class(merged, manifest.classes))
-        await asyncio.gather(
-            self._write_detections(plan, merged),
-            write_image_artifacts(
-                self.store,
-                plan,
-                outcome,
-                merged,
-                manifest,
-                polygons=polygons,
-                stored=lambda name: crash_point(f"aggregator.image-{name}"),
-            ),
-        )
+        with room.needed_for("an image's files"):
+            await asyncio.gather(
+                self._write_detections(plan, merged),
+                write_image_artifacts(
+                    self.store,
+                    plan,
+                    outcome,
+                    merged,
+                    manifest,
+                    polygons=polygons,
+                    stored=lambda name: crash_point(f"aggregator.image-{name}"),
+                ),
+            )
         return outcome
 
     async def _found(
@@ -301,6 +325,10 @@ class Imaging:
             "model": plan.model.name,
             "model_digest": plan.model.digest,
         }
+
+
+def _rejected(plan: ImagePlan, reason: Reason, detail: str) -> ImageOutcome:
+    return rejected_outcome(plan.job_id, plan.image_id, plan.image, plan.name, reason, detail, plan)
 
 
 def _merged(parts: list[Detections], plan: ImagePlan, iou: float) -> Detections:

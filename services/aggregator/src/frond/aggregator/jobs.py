@@ -1,16 +1,18 @@
 """The job stage's decisions: an image's outcome in, the job's next state and what to do out.
 
 A job is a small record and sets of image ids in 4,096 buckets (the first 12 bits of the id), so
-that an update rewrites a few hundred bytes whatever the job's size. Sums are kept beside the ids
-they are sums of, in one value, and an image is added only when its id is new: no order, copy or
-crash can count it twice.
+that an update rewrites one of these: 600 bytes in a job of 100,000 images, 52 KB in one of ten
+million. Ids are hashes of names that others choose, so that many may be made to fall into one
+bucket: one of 4,096 ids, about 90 KB, takes no more, and what comes goes by the next 12 bits. Sums
+are kept beside the ids they are sums of, in one value, and an image is added only when its id is
+new: no order, copy or crash can count it twice.
 """
 
 from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum, auto
@@ -20,7 +22,12 @@ from frond.contracts.events import ImageFinished, JobStatusChanged
 from frond.contracts.jobs import ImageCounts, ImageStatus, JobStatus, Timings, WindowCounts
 
 BUCKETS: Final = 4096
+MOST_IDS: Final = 4096
+"""Of a bucket; those of a job of ten million images have 2,441 as a rule."""
+_DIGITS: Final = 3
 _ID: Final = 16
+_FULL_BYTES: Final = MOST_IDS * _ID * 4 // 3
+"""What the ids of a full bucket take at least, in base64."""
 
 
 class Next(Enum):
@@ -61,11 +68,19 @@ class Bucket:
     detections: dict[str, int] = field(default_factory=dict)
     timings: Timings = field(default_factory=Timings)
 
+    def __contains__(self, image: bytes) -> bool:
+        return image in self.completed or image in self.failed
+
+    @property
+    def full(self) -> bool:
+        """Whether no image is added any more; those of an older version may be fuller."""
+        return len(self.completed) + len(self.failed) >= MOST_IDS
+
     def add(self, event: ImageFinished) -> Bucket:
         """With this image; itself when it holds the image already."""
         outcome = event.outcome
         image = bytes.fromhex(outcome.image_id)
-        if image in self.completed or image in self.failed:
+        if image in self:
             return self
         one = frozenset((image,))
         done = outcome.status is ImageStatus.COMPLETED
@@ -160,14 +175,42 @@ def record_key(job_id: str) -> bytes:
     return job_id.encode()
 
 
-def bucket_key(job_id: str, number: int) -> bytes:
-    """Where a bucket lies in the table; no job id has a slash."""
-    return f"{job_id}/{number:03x}".encode()
+def bucket_key(job_id: str, prefix: str) -> bytes:
+    """Where the bucket of ids that begin so lies in the table; no job id has a slash."""
+    return f"{job_id}/{prefix}".encode()
 
 
-def bucket_of(image_id: str) -> int:
-    """The bucket that an image's id falls into."""
-    return int(image_id[:3], 16)
+def place(image_id: str, bucket: Callable[[str], Bucket]) -> tuple[str, Bucket]:
+    """The bucket that holds an image, or the first on its way that has room for it.
+
+    The way leads by three digits more of its id at each step, and ends with all of them.
+
+    Args:
+        bucket: of ids that begin so.
+
+    Returns:
+        How its ids begin, and the bucket.
+    """
+    image = bytes.fromhex(image_id)
+    prefix, found = "", Bucket()
+    for end in range(_DIGITS, len(image_id) + _DIGITS, _DIGITS):
+        prefix = image_id[:end]
+        found = bucket(prefix)
+        if image in found or not found.full:
+            break
+    return prefix, found
+
+
+def held(job_id: str, value: Callable[[bytes], bytes | None], under: str = "") -> Iterator[str]:
+    """How the ids of each bucket of a job begin that a table has a value of."""
+    for number in range(BUCKETS):
+        prefix = f"{under}{number:03x}"
+        raw = value(bucket_key(job_id, prefix))
+        if raw:
+            yield prefix
+            # under others there are none
+            if len(raw) >= _FULL_BYTES:
+                yield from held(job_id, value, prefix)
 
 
 def _summed(a: dict[str, int], b: dict[str, int]) -> dict[str, int]:

@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
-from frond.aggregator import metrics
+from frond.aggregator import metrics, room
 from frond.artifacts import COG_TYPE
 from frond.contracts import keys
 from frond.contracts.errors import RasterRejected, StoreUnavailable
@@ -82,9 +82,13 @@ class Masking:
                 its process again and again; or as :func:`frond.masks.build.build` says.
             StoreUnavailable: the store is away, or the disk has no room just now.
         """
+        with room.needed_for("masks"):
+            return await self._make(plan, manifest)
+
+    async def _make(self, plan: ImagePlan, manifest: ModelManifest) -> Polygons:
         held = ExitStack()
-        room = folder_on_disk(self._scratch, _FOLDER)
-        folder = await asyncio.to_thread(held.enter_context, room)
+        of_image = folder_on_disk(self._scratch, _FOLDER)
+        folder = await asyncio.to_thread(held.enter_context, of_image)
         try:
             await self._fetch(plan, folder)
             built = await self._built(plan, manifest, folder)

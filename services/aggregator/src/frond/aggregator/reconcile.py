@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Final, TypeVar
 
 from pydantic import ValidationError
@@ -23,7 +24,7 @@ from frond.aggregator.survey import Survey, survey
 from frond.bus import EventProducer, Outgoing
 from frond.bus.offsets import Ends, Offsets, behind
 from frond.contracts import keys, topics
-from frond.contracts.errors import BrokerUnavailable, ObjectMissing, StoreUnavailable
+from frond.contracts.errors import BrokerUnavailable, ObjectMissing, Outage, StoreUnavailable
 from frond.contracts.events import Event, ImageRejected, ImageUploaded
 from frond.contracts.jobs import Timings
 from frond.contracts.reasons import Reason
@@ -42,6 +43,8 @@ _LONGEST_S: Final = 3600.0
 _BATCH: Final = 500
 # so many times what was sent again was handled, and nothing came of it
 _DRIVES: Final = 5
+# so many images in a row that an outage keeps back: it is not their own objects that do not answer
+_AWAY: Final = 3
 _FRUITLESS: Final = (
     "This image was tried several times and no result came back. Its operator finds why in the "
     "logs and among the dead letters. Sending the image again is worth a try."
@@ -139,10 +142,25 @@ class Reconciler:
         again = min(before.pause * 2, _LONGEST_S)
         drives = before.drives + 1
         look = _Look(found.fingerprint, ends, time.monotonic() + again, again, drives)
+        # an error counts: what raises it each time must end, too
         self._looks[job_id] = look
-        await self.drive(job_id, found, give_up=drives > _DRIVES)
+        outage = await self._driven(job_id, found, give_up=drives > _DRIVES)
+        if outage is not None:
+            # what was kept back was not tried
+            look.drives, look.pause = before.drives, before.pause
+            look.due = time.monotonic() + before.pause
         # what was sent now must be handled before it counts as fruitless
         look.ends = await self._ends()
+        if outage is not None:
+            raise outage
+
+    async def _driven(self, job_id: str, found: Survey, *, give_up: bool) -> Outage | None:
+        """:meth:`drive`, and the outage that kept anything of the job back."""
+        try:
+            await self.drive(job_id, found, give_up=give_up)
+        except Outage as e:
+            return e
+        return None
 
     async def _ends(self) -> Ends:
         return await self.offsets.ends(t for ts in _READERS.values() for t in ts)
@@ -160,6 +178,9 @@ class Reconciler:
 
         Args:
             give_up: let the images that nothing comes of fail instead, so that the ledger closes.
+
+        Raises:
+            Outage: it kept some of it back; all else was repeated, unless everything is away.
         """
         _log.warning(
             "a job stands still and is driven again", job_id=job_id, finished=len(found.finished),
@@ -176,12 +197,53 @@ class Reconciler:
                 job_id, found.finished, size=size, cancelled=found.cancelled, timings=Timings()
             )
             return
-        for image_id in found.refused:
-            await self._refused_again(job_id, image_id)
-        for image_id in found.inputs:
-            await self._upload_again(job_id, image_id, give_up)
-        for image_id, chunks in found.planned.items():
-            await self._image_again(job_id, image_id, chunks, give_up)
+        whole: list[str] = []
+
+        async def planned(image_id: str) -> None:
+            if await self._chunks_again(job_id, image_id, found.planned[image_id], give_up):
+                whole.append(image_id)
+
+        # what others can go on with is sent before anything is written: a store that is full answers
+        outage = await self._each(
+            job_id,
+            [
+                *((i, partial(self._refused_again, job_id, i)) for i in found.refused),
+                *((i, partial(self._upload_again, job_id, i, give_up)) for i in found.inputs),
+                *((i, partial(planned, i)) for i in found.planned),
+            ],
+        )
+        kept_back = await self._each(
+            job_id, [(i, partial(self._finish_again, job_id, i, give_up)) for i in whole]
+        )
+        if (outage := outage or kept_back) is not None:
+            raise outage
+
+    async def _each(
+        self, job_id: str, images: Iterable[tuple[str, Callable[[], Awaitable[None]]]]
+    ) -> Outage | None:
+        """Do something for each image: one that raises keeps no other from it.
+
+        Returns:
+            The outage that kept some back, and after a few in a row all that were to follow.
+        """
+        outage: Outage | None = None
+        away = 0
+        for image_id, again in images:
+            try:
+                await again()
+                away = 0
+            except Outage as e:
+                outage, away = e, away + 1
+                _log.warning(
+                    "an image is not driven again", job_id=job_id, image_id=image_id, error=str(e)
+                )
+                if away == _AWAY:
+                    break
+            except Exception as e:
+                _log.error(
+                    "driving an image again failed", job_id=job_id, image_id=image_id, exc_info=e
+                )
+        return outage
 
     async def _upload_again(self, job_id: str, image_id: str, give_up: bool) -> None:
         event = await self._recorded(keys.job_input_record(job_id, image_id), ImageUploaded)
@@ -205,30 +267,43 @@ class Reconciler:
             _log.error("an image's record cannot be read", key=key, error=str(e))
             return None
 
-    async def _image_again(
+    async def _chunks_again(
         self, job_id: str, image_id: str, there: set[str], give_up: bool
-    ) -> None:
+    ) -> bool:
+        """Send the chunks that are missing; returns whether none is."""
         plan = await self.imaging.plan(job_id, image_id)
         if plan is None:
-            return
-        if give_up:
-            await self._fail(job_id, image_id, plan.image, plan.name, plan.job_size)
-            return
+            return False
         missing: list[Event] = []
         lost = False
         for chunk in chunks_of(plan):
-            if chunk.chunk_id not in there:
-                lost = True
-                missing.append(chunk)
+            if chunk.chunk_id in there:
+                continue
+            if give_up:
+                await self._fail(job_id, image_id, plan.image, plan.name, plan.job_size)
+                return False
+            lost = True
+            missing.append(chunk)
             if len(missing) >= _BATCH:
                 await self._send("tiled", topics.TILED, missing)
                 missing = []
         await self._send("tiled", topics.TILED, missing)
-        if lost:
-            return
-        finished = await self.imaging.finish(job_id, image_id)
+        return not lost
+
+    async def _finish_again(self, job_id: str, image_id: str, give_up: bool) -> None:
+        try:
+            finished = await self.imaging.finish(job_id, image_id)
+        except Outage:
+            raise
+        except Exception as e:
+            if not give_up:
+                raise
+            _log.error("an image is given up", job_id=job_id, image_id=image_id, exc_info=e)
+            finished = None
         if finished is not None:
             await self._send("imaged", topics.IMAGED, [finished])
+        elif give_up and (plan := await self.imaging.plan(job_id, image_id)) is not None:
+            await self._fail(job_id, image_id, plan.image, plan.name, plan.job_size)
 
     async def _fail(
         self, job_id: str, image_id: str, image: str, name: str, job_size: int | None
@@ -236,7 +311,8 @@ class Reconciler:
         finished = await self.imaging.fail(
             job_id, image_id, image, name, Reason.INTERNAL, _FRUITLESS, job_size
         )
-        await self._send("given up", topics.IMAGED, [finished])
+        if finished is not None:
+            await self._send("given up", topics.IMAGED, [finished])
 
     async def _send(self, what: metrics.Redriven, topic: Topic, events: list[Event]) -> None:
         if events:

@@ -56,6 +56,8 @@ _START_S: Final = 600.0
 _CRASHED_S: Final = 2.0
 _PROBE_EVERY_S: Final = 10.0
 _ACTIVITIES: Final = 10_000
+# a value of a table; larger ones would end the app, which would read its event again, and end again
+_VALUE_BYTES: Final = 1 << 20
 _CHANGELOG: Final = {
     "cleanup.policy": "compact,delete",
     # a record nobody asked for in a month belongs to a job that was deleted or cancelled
@@ -67,7 +69,7 @@ _CHANGELOG: Final = {
     "min.cleanable.dirty.ratio": "0.1",
     # each image that is finished leaves a tombstone
     "delete.retention.ms": str(3600 * 1000),
-    "max.message.bytes": str(1 << 20),
+    "max.message.bytes": str(_VALUE_BYTES),
 }
 _log = get_logger(__name__)
 
@@ -181,6 +183,7 @@ class Aggregator:
             consumer_metadata_max_age_ms=METADATA_MAX_AGE_MS,
             stream_wait_empty=False,
             stream_buffer_maxsize=1024,
+            producer_max_request_size=_VALUE_BYTES,
             key_serializer="raw",
             value_serializer="raw",
         )

@@ -263,7 +263,7 @@ async def delete(ingest: Ingest, job_id: str, traceparent: str) -> None:
         await cancel(ingest, job_id, traceparent)
     if row.completion is None:
         await _ended(ingest, job_id)
-    await ingest.store.put(places.tombstone(job_id), b"", "application/octet-stream")
+    await ingest.store.put(keys.tombstone(job_id), b"", "application/octet-stream")
     crash_point("ingest.tombstone-stored")
     await finish_deleting(ingest, job_id)
 

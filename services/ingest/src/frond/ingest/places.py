@@ -71,8 +71,3 @@ def claim(job_id: str, name: str) -> str:
 def replay(job_id: str, n: int) -> str:
     """Which round the n-th replay of the job's webhooks is, from 1; the first to put it has it."""
     return f"{keys.deliveries(job_id)}rounds/{n}"
-
-
-def tombstone(job_id: str) -> str:
-    """The job was deleted; outlives the read model."""
-    return f"{DELETED}{job_id}"

@@ -14,7 +14,6 @@ from frond.contracts.errors import JobRejected, ObjectMissing
 from frond.contracts.ids import check_job_id, digest
 from frond.contracts.jobs import JobSpec
 from frond.contracts.reasons import Reason
-from frond.ingest import places
 from frond.ingest.context import Ingest
 from frond.ingest.problems import Refused, not_found
 from frond.ingest.readmodel import queries
@@ -35,7 +34,7 @@ async def require_usable(ingest: Ingest, job_id: str, who: Principal) -> None:
         return
     taken = await queries.is_known(ingest.db, job_id)
     # asked for in either case: one takes as long as the other
-    for key in (keys.job_spec(job_id), keys.open_marker(job_id), places.tombstone(job_id)):
+    for key in (keys.job_spec(job_id), keys.open_marker(job_id), keys.tombstone(job_id)):
         taken |= await ingest.store.exists(key)
     if taken:
         raise unusable(job_id)
