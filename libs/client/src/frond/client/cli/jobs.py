@@ -11,6 +11,9 @@ from frond.client.cli import show
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 JobId = Annotated[str, typer.Argument(help="The job's id.")]
 Out = Annotated[Path | None, typer.Option(help="Fetch the results into this folder at the end.")]
+Standing = Literal[
+    "accepted", "running", "successful", "completed", "completed_with_errors", "failed", "dismissed"
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -132,7 +135,8 @@ def watch(job_id: JobId, json: Json = False) -> None:
 
 def jobs(
     status: Annotated[
-        str | None, typer.Option(help="accepted, running, successful, failed or dismissed.")
+        Standing | None,
+        typer.Option(help="As the list has it; successful is completed, with errors or without."),
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many, the newest first.")] = 20,
     json: Json = False,
@@ -141,7 +145,9 @@ def jobs(
     from frond.client import Client
 
     with Client() as client:
-        found = client.jobs(status, limit)
+        # outcomes of one status, and the service lists by status
+        asked = "successful" if status in ("completed", "completed_with_errors") else status
+        found = client.jobs(asked, limit)
     if json:
         show.as_json(found)
         return
@@ -150,8 +156,8 @@ def jobs(
         return
     rows = [
         (
-            j["job_id"], j.get("outcome") or j["status"], f"{j['progress']:.0f} %",
-            f"{j['images']['completed'] + j['images']['failed']}/{j['images']['expected'] or '?'}",
+            j["job_id"], show.standing(j), f"{j['progress']:.0f} %",
+            f"{j['images']['completed'] + j['images']['failed']}/{show.expected(j['images'])}",
             j["images"]["failed"], sum(j["detections"].values()), show.moment(j["created"]),
         )
         for j in found

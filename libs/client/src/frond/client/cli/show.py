@@ -82,6 +82,17 @@ def moment(text: str | None) -> str:
     return (text or "")[:19].replace("T", " ")
 
 
+def standing(figures: Mapping[str, Any]) -> str:
+    """How a job stands, in a word: its outcome once it has ended, and ``failed`` where no image completed."""
+    failed = figures["status"] == "failed"
+    return "failed" if failed else figures.get("outcome") or figures["status"]
+
+
+def expected(images: Mapping[str, Any]) -> str:
+    """How many images a job will have; a question mark until that is known."""
+    return "?" if images["expected"] is None else str(images["expected"])
+
+
 def _marked(text: str) -> str:
     from rich.markup import escape
 
@@ -110,15 +121,15 @@ def job(figures: Mapping[str, Any]) -> None:
     """Where a job stands, with its failures."""
     out = console()
     images, windows = figures["images"], figures["windows"]
-    told = figures.get("outcome") or figures["status"]
+    told = standing(figures)
     colour = _COLOURS.get(told, "cyan")
     model = figures.get("model") or {}
-    expected = "?" if images["expected"] is None else images["expected"]
     found = ", ".join(f"{n} {_marked(c)}" for c, n in sorted(figures["detections"].items()))
     version = f"{model.get('name', '-')} {model.get('version', '')}".strip()
     rows = [
         ("job", f"[bold]{_marked(figures['job_id'])}[/]  [{colour}]{told}[/]"),
-        ("images", f"{images['completed']} completed, {images['failed']} failed, of {expected}"),
+        ("images", f"{images['completed']} completed, {images['failed']} failed, "
+                   f"of {expected(images)}"),
         ("windows", f"{windows['done']} done, {windows['skipped']} skipped, "
                     f"{windows['failed']} failed, of {windows['total']}"),
         ("detections", found or "none"),
