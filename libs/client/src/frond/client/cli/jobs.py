@@ -107,11 +107,14 @@ def _shadow(model: str | None, share: float | None) -> dict[str, Any] | Literal[
 
 def _left_open(begun: Sequence[str], sealed: Mapping[str, Any]) -> str:
     """What an interrupted upload leaves behind; nothing before its job was made."""
-    if sealed or not begun:
-        return show.goes_on(begun[0]) if sealed else ""
+    if not begun:
+        return ""
+    job = begun[0]
+    if sealed:
+        return show.goes_on(job)
     return (
-        f"Job {begun[0]} is open: the same command with --job-id {begun[0]} goes on, "
-        f"`frond cancel {begun[0]}` ends it."
+        f"Job {job} is open: the same command with --job-id {job} goes on, "
+        f"`frond cancel {job}` ends it."
     )
 
 
