@@ -53,6 +53,12 @@ def files() -> Files:
     return job_files(RESULTS)[0]
 
 
+def noted(name: str, *notes: str) -> ImageResult:
+    result = image(name, detections(1))
+    assert result.plan is not None
+    return replace(result, plan=result.plan.model_copy(update={"notes": notes}))
+
+
 class TestCoco:
     def test_images_of_one_name_are_told_apart_by_their_file_names(self) -> None:
         """Most tools know an image by its file name; two folders may hold one of the same name each.
@@ -295,11 +301,6 @@ class TestSummary:
     def test_notes_are_counted(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """The most frequent first, each with one image that has it; so many different ones at most."""
 
-        def noted(name: str, *notes: str) -> ImageResult:
-            result = image(name, detections(1))
-            assert result.plan is not None
-            return replace(result, plan=result.plan.model_copy(update={"notes": notes}))
-
         results = [noted("a.tif", "x"), noted("b.tif", "y", "x"), noted("c.tif"), noted("d.tif", "y"),
                    noted("e.tif", "y", "a"), failure("f.tif")]  # fmt: skip
         told = json.loads(job_files(results)[0]["summary.json"])["notes"]
@@ -313,15 +314,27 @@ class TestSummary:
     def test_a_note_is_one_note_whatever_its_figures(self) -> None:
         """Each image's own; an image counts once, however often it has it."""
 
-        def noted(name: str, *notes: str) -> ImageResult:
-            result = image(name, detections(1))
-            assert result.plan is not None
-            return replace(result, plan=result.plan.model_copy(update={"notes": notes}))
-
         results = [noted("a.tif", "x of 0.31 m"), noted("b.tif", "x of 1,200.5 m", "x of 2 m"),
                    noted("c.tif", "x of -3.2e-05 m")]  # fmt: skip
         (told,) = json.loads(job_files(results)[0]["summary.json"])["notes"]
-        assert told == {"note": "x of 0.31 m", "images": 3, "example": "a.tif"}
+        assert told == {"note": "x of … m", "images": 3, "example": "a.tif"}
+
+    def test_a_notes_figures_are_told_where_they_hold_for_all(self) -> None:
+        """Those of one image would be read as those of all; the order of images changes nothing."""
+
+        def told(*notes: tuple[str, ...]) -> object:
+            results = [noted(f"{n}.tif", *said) for n, said in enumerate(notes)]
+            one, other = (
+                json.loads(job_files(order)[0]["summary.json"])["notes"]
+                for order in (results, results[::-1])
+            )
+            assert one == other
+            return one
+
+        same = {"note": "x of 2 m", "images": 2, "example": "0.tif"}
+        assert told(("x of 2 m",), ("x of 2 m",)) == [same]
+        assert told(("x of 2 m",), ("x of 3 m",)) == [same | {"note": "x of … m"}]
+        assert told(("x of 2 m", "x of 3 m")) == [same | {"note": "x of … m", "images": 1}]
 
     def test_area_is_geodesic(self) -> None:
         """At 17° south a degree of longitude is shorter: the ellipsoid's area, also across 180°."""

@@ -190,6 +190,9 @@ def test_by_reason_and_topic(here: Installation) -> None:
     assert "2 dead letters replayed." in here.dlq("replay", *of_it, answer="y\n").stdout
     assert {m[1] for m in here.on(topics.UPLOADED)} == {x.value for x in mended[1:]}
     assert "0 dead letters replayed." in here.dlq("replay", *of_it, "--yes").stdout
+    for verb in ("replay", "drop"):
+        told = here.dlq(verb, "--reason", "nope", "--topic", topics.UPLOADED.name, code=2).stderr
+        assert f"No dead letter has the reason nope and the topic {topics.UPLOADED.name};" in told
     assert "1 dead letter dropped." in here.dlq("drop", "--reason", "internal", "--yes").stdout
     assert list(here.listed()) == [other.id]
 

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from frond.bus import EventProducer, Outgoing, ensure_topics
 from frond.client.cli import app
-from frond.client.cli.drift import moment_of
+from frond.client.cli.drift import since_of
 from frond.contracts import topics
 from frond.contracts.drift import BandCompared, DriftVerdict
 from frond.contracts.envelope import encode
@@ -101,7 +101,7 @@ def test_reference_without_images_is_one_sentence(tmp_path: Path) -> None:
 )
 def test_since_when(text: str, moment: datetime) -> None:
     """So long ago, or a time; UTC where no zone is named."""
-    told = moment_of(text, NOW)
+    told = since_of(text, NOW)
     assert told == moment
     # it is printed with these words
     assert f"{told:%Y-%m-%d %H:%M}" == f"{moment:%Y-%m-%d %H:%M}"
@@ -114,7 +114,7 @@ def test_since_when(text: str, moment: datetime) -> None:
 def test_since_no_time(text: str) -> None:
     """What is no time, or not in the past, is refused."""
     with pytest.raises(typer.BadParameter):
-        moment_of(text, NOW)
+        since_of(text, NOW)
 
 
 def test_drift_needs_a_broker() -> None:

@@ -55,6 +55,9 @@ def test_models_are_pushed_promoted_and_rolled_back(tmp_path: Path) -> None:
     told = frond("models", "show", "blob@staging").stdout
     assert "finds more" in told and "finds too much" in told
     assert "never pointed" in frond("models", "rollback", "blob", code=2).stderr
+    for version in ("staging", "blob@staging"):
+        assert digest[:12] in frond("models", "promote", "blob", version).stdout
+    assert shown()["digest"] == digest
 
 
 def test_a_model_that_cannot_run_is_not_pushed(tmp_path: Path) -> None:

@@ -58,7 +58,8 @@ def test_a_job_of_unknown_size_that_is_followed(capsys: pytest.CaptureFixture[st
     class Following:
         def watch(self, job_id: str) -> Any:
             images = {"expected": None, "completed": 1, "failed": 1}
-            yield JobEvent(type="status", id="1", data={"images": images})
+            windows = {"total": 0, "done": 0, "skipped": 0, "failed": 0}
+            yield JobEvent(type="status", id="1", data={"images": images, "windows": windows})
 
         def status(self, job_id: str) -> dict[str, Any]:
             return FIGURES
@@ -67,21 +68,27 @@ def test_a_job_of_unknown_size_that_is_followed(capsys: pytest.CaptureFixture[st
     assert capsys.readouterr().err == "2 of ? images done, 1 failed\n"
 
 
-def followed(images: list[tuple[int, int | None]], capsys: pytest.CaptureFixture[str]) -> list[str]:
-    """What is told of a job's images, done and expected; the last of them at its end."""
+def followed(
+    images: list[tuple[int, int | None]], capsys: pytest.CaptureFixture[str],
+    windows: list[tuple[int, int]] | None = None,
+) -> list[str]:  # fmt: skip
+    """What is told of a job's images, done and expected, and its windows; the last at its end."""
 
     class Following:
         def watch(self, job_id: str) -> Any:
             for n, (done, expected) in enumerate(images):
                 figures = {"expected": expected, "completed": done, "failed": 0}
+                run, total = windows[n] if windows else (0, 0)
+                counts = {"total": total, "done": run, "skipped": 0, "failed": 0}
                 kind = "completed" if n == len(images) - 1 else "progress"
-                yield JobEvent(type=kind, data={"images": figures})
+                yield JobEvent(type=kind, data={"images": figures, "windows": counts})
 
         def status(self, job_id: str) -> dict[str, Any]:
             return FIGURES
 
     show.following(cast(Client, Following()), "j")
-    return [told.partition(" images")[0] for told in capsys.readouterr().err.splitlines()]
+    lines = capsys.readouterr().err.splitlines()
+    return [told if windows else told.partition(" images")[0] for told in lines]
 
 
 def test_lines_of_a_job_while_its_size_is_not_known(capsys: pytest.CaptureFixture[str]) -> None:
@@ -91,6 +98,16 @@ def test_lines_of_a_job_while_its_size_is_not_known(capsys: pytest.CaptureFixtur
     told = followed([*growing, *known], capsys)
     assert told[:7] == ["0 of ?", "1 of ?", "2 of ?", "4 of ?", "8 of ?", "16 of ?", "21 of 50"]
     assert told[7:] == [f"{n} of 50" for n in (25, 30, 35, 40, 45, 50)]
+
+
+def test_lines_of_one_large_raster(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its windows tell how far it is: a line at each tenth of them, once they are known."""
+    windows = [(0, 0), *((n, 40) for n in range(41)), (40, 40)]
+    told = followed([(0, 1)] * 42 + [(1, 1)], capsys, windows)
+    whole = [f"0 of 1 images done, 0 failed; {n} of 40 windows" for n in range(4, 41, 4)]
+    assert told[0] == "0 of 1 images done, 0 failed"
+    assert told[1:-1] == whole
+    assert told[-1] == "1 of 1 images done, 0 failed; 40 of 40 windows"
 
 
 @pytest.mark.parametrize("expected", [None, 100])

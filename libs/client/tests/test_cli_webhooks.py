@@ -6,6 +6,7 @@ import json
 import os
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -26,10 +27,11 @@ class Door:
         self.jobs = ["a", "b", "c", "d"]
         self.refusals: dict[str, int] = {}
         self.replayed: list[str] = []
+        self.finished = FINISHED
 
     def answer(self, method: str, path: str) -> tuple[int, Any]:
         if method == "GET":
-            return 200, {"jobs": [{"job_id": j, "finished": FINISHED} for j in self.jobs]}
+            return 200, {"jobs": [{"job_id": j, "finished": self.finished} for j in self.jobs]}
         job = path.split("/")[2]
         if status := self.refusals.get(job):
             return status, {"detail": f"Job {job} is\x1b[31m not to be."}
@@ -106,3 +108,16 @@ def test_all_is_well(door: Door) -> None:
     door.jobs = ["d"]
     done = runner.invoke(app, ["webhooks", "replay", "--since", "2026-03-01"])
     assert done.exit_code == 0 and "No job that ended" in done.stdout
+
+
+def test_of_the_last_hours(door: Door) -> None:
+    """So long ago, as `frond drift` reads it; what is no time is refused, and nobody is asked."""
+    door.finished = (datetime.now(UTC) - timedelta(hours=2)).isoformat()
+    for words, sent in (
+        (["--since", "1h"], 0), (["--since", "3h", "--until", "90m"], 4), (["--until", "1d"], 0),
+    ):  # fmt: skip
+        door.replayed.clear()
+        assert runner.invoke(app, ["webhooks", "replay", *words]).exit_code == 0
+        assert len(door.replayed) == sent
+    done = runner.invoke(app, ["webhooks", "replay", "--until", "soon"])
+    assert done.exit_code == 2 and "--until" in done.stderr and "'soon' is no time" in done.stderr

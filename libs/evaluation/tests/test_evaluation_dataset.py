@@ -68,6 +68,21 @@ def test_nothing_in_common(folder: Path) -> None:
     assert load(folder, CLASSES).judged == (0, 1)
 
 
+def test_a_mapping_that_leads_to_no_label_is_refused(folder: Path) -> None:
+    """What is asked has been misread: how many labels each category has is told. Without --map, images
+    that have other labels alone may be meant; so may images without any."""
+    crowns = [{"bbox": [1, 2, 3, 4], "category_id": 1}]
+    coco(folder, {"a.png": crowns * 3}, categories=("0", "crown"))
+    assert "has 0 (3 labels), crown (none). Map" in refused(folder, renamed={"crown": "palm"})
+    assert len(load(folder, CLASSES, renamed={"0": "palm"}).images[0].labels) == 3
+    assert "which has 0 (3 labels), crown (none), is" in refused(folder)
+    assert "they have 0 (3 labels), crown (none)." in refused(folder, renamed={"palm": "palm"})
+    coco(folder, {"a.png": []}, categories=("0", "crown"))
+    assert load(folder, CLASSES, renamed={"crown": "palm"}).judged == (0,)
+    coco(folder, {"a.png": crowns}, categories=("oak", "palm"))
+    assert load(folder, CLASSES).judged == (0,)
+
+
 def test_unusable_labels_are_counted(folder: Path) -> None:
     """Without area, without a box, of an image that is not listed: left out, and said."""
     bad = [{"bbox": [1, 1, 0, 5]}, {"bbox": [1, 1, float("nan"), 2]}, {"bbox": None}, (3, 3)]

@@ -66,6 +66,14 @@ def test_bad_manifests_are_refused_in_plain_words(text: str, words: str) -> None
     assert e.value.reason is Reason.BAD_MODEL
 
 
+def test_what_is_of_no_one_field_is_told_as_a_sentence() -> None:
+    """It names the fields itself; `the whole` is none."""
+    with pytest.raises(ModelRejected) as e:
+        parse_manifest((GOOD + "object_px: 60").encode())
+    assert ": object_px is a size at gsd_m, which is not set." in str(e.value)
+    assert "whole" not in str(e.value)
+
+
 def test_classes_that_no_class_raster_has_room_for_are_refused() -> None:
     """Of a segmentation: before anything is run or pushed, as masks would be at the end. Boxes may
     be of any number of classes."""

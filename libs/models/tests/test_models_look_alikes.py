@@ -12,6 +12,7 @@ import yaml
 from model_graphs import end2end, planes, planted, queries, raw_yolo, torchvision
 
 from frond.contracts.errors import ModelRejected
+from frond.models.check import check
 from frond.models.guess import Guess, guess, write_folder
 from frond.models.session import ModelSession
 
@@ -107,6 +108,19 @@ def test_rows_of_one_class_have_no_objectness(tmp_path: Path) -> None:
     manifest = made(tmp_path, {"output": rows}).manifest
     assert manifest.decoder.params == {"version": "v8"}
     assert len(manifest.classes) == 1
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(7, 50), (50, 7)])
+def test_more_classes_than_queries_may_be_a_transposed_yolo(
+    tmp_path: Path, rows: int, columns: int
+) -> None:
+    """Boxes in shares are along either axis: the guess says so, and check asks; not of what is likely."""
+    found = made(tmp_path, {"output": some(rows, columns)})
+    assert (found.manifest.decoder.name, len(found.manifest.classes)) == ("detr", columns - 4)
+    assert ("or a YOLO, 3 class scores for each anchor" in found.why) == (rows == 7)
+    asked = f"{columns - 4} classes for {rows} rows: is it transposed?"
+    said = [f.text for f in check(tmp_path / "out", threads=1).findings if f.level == "odd"]
+    assert any(text.startswith(asked) for text in said) == (rows == 7)
 
 
 def test_masks_of_single_objects_are_said_to_be_left_out(tmp_path: Path) -> None:

@@ -142,6 +142,18 @@ async def test_what_cannot_be_read_does_not_hide_the_rest(
     assert keys.model_alias("blob", "broken") in caplog.text
 
 
+async def test_what_an_alias_points_to_is_promoted(registry: Registry, tmp_path: Path) -> None:
+    """The version it means now: a later move of it moves nothing else. Nothing means no version."""
+    one = await registry.push(blob_model(tmp_path / "a", version="1"))
+    two = await registry.push(blob_model(tmp_path / "b", version="2"), alias="staging")
+    assert await registry.promote("blob", "production", "staging") == two
+    await registry.promote("blob", "staging", one.digest)
+    assert await registry.resolve("blob") == two
+    for no_version in ("", "nightly", "staging@staging", "00000000"):
+        with pytest.raises(ModelRejected, match="There is no model"):
+            await registry.promote("blob", "production", no_version)
+
+
 async def test_aliases_that_could_be_digests_are_refused(
     registry: Registry, tmp_path: Path
 ) -> None:

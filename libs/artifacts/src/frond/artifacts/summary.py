@@ -7,7 +7,8 @@ georeferenced images ÷ their searched area; where images overlap, both count tw
 Of a segmentation each class has the area of its regions: ``area_pixels`` of all images, and ``area_km2``
 of the georeferenced ones, each region's share of its image's pixels as that share of its area.
 
-``notes`` counts the images that have a note, whatever figures are in it; ``note`` is that of ``example``.
+``notes`` counts the images that have a note, whatever figures are in it: where these differ from image
+to image, ``note`` has … in their place. ``example`` is the first of the images by name.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class Summary:
         self._completed = self._failed = self._detections = 0
         self._windows = WindowCounts()
         self._area = self._searched = 0.0
-        # by what they say: how many images have each, as the first one has it, and its name
+        # by what they say: how many images have each, in which words all do, and the first's name
         self._notes: dict[str, tuple[int, str, str]] = {}
 
     def add(self, result: ImageResult) -> None:
@@ -98,10 +99,14 @@ class Summary:
 
     def _note(self, notes: Sequence[str], name: str) -> None:
         # the same but for its figures, which are each image's own, is the same
-        for kind, note in {_FIGURES.sub("…", note): note for note in reversed(notes)}.items():
-            count, first, example = self._notes.get(kind, (0, note, name))
+        here: dict[str, str] = {}
+        for note in notes:
+            kind = _FIGURES.sub("…", note)
+            here[kind] = _both(kind, note, here.get(kind, note))
+        for kind, note in here.items():
+            count, said, example = self._notes.get(kind, (0, note, name))
             if count or len(self._notes) < MOST_NOTES:
-                self._notes[kind] = count + 1, first, example
+                self._notes[kind] = count + 1, _both(kind, note, said), min(example, name)
 
     def _count(self, result: ImageResult, area: float | None) -> None:
         self._detections += len(result.detections)
@@ -177,6 +182,11 @@ class Summary:
     ) -> None:
         for spool in self._spools:
             spool.__exit__(kind, error, trace)
+
+
+def _both(kind: str, one: str, other: str) -> str:
+    """What holds of two notes of a kind: figures of one alone do not."""
+    return one if one == other else kind
 
 
 def _share_searched(windows: WindowCounts) -> float:

@@ -226,7 +226,7 @@ def _matched(
         if one not in categories.values():
             raise _bad(
                 f"--map {one}={other}: the labels have no category {one!r}; they have "
-                f"{_some(sorted(set(categories.values()))) or 'none'}."
+                f"{_held(categories, counted) or 'none'}."
             )
         if other.strip().casefold() not in place:
             raise _bad(
@@ -239,8 +239,14 @@ def _matched(
             mapping[k] = at
     if not mapping and counted:
         raise _bad(
-            f"No category of {file.name} ({_some(sorted(set(categories.values()))) or 'it has none'}) "
-            f"is a class of the model ({_some(classes)}). Say which is which with --map CATEGORY=CLASS."
+            f"No category of {file.name}, which has {_held(categories, counted) or 'none'}, is a "
+            f"class of the model ({_some(classes)}). Say which is which with --map CATEGORY=CLASS."
+        )
+    if renamed and not any(counted.get(k) for k in mapping) and any(map(counted.get, categories)):
+        # images without labels of these classes may be meant; who maps categories means their labels
+        raise _bad(
+            f"--map leads to no label: {file.name} has {_held(categories, counted)}. Map the "
+            "category whose labels are to be judged."
         )
     notes = []
     rest = sorted({n for k, n in categories.items() if k not in mapping and counted.get(k)})
@@ -253,6 +259,16 @@ def _matched(
     if stray := sum(n for k, n in counted.items() if k not in categories):
         notes.append(f"{_count(stray, 'label')} of categories that are not listed: left out.")
     return mapping, notes
+
+
+def _held(categories: Mapping[Any, str], counted: Mapping[Any, int]) -> str:
+    """The categories by name, each with how many labels it has."""
+    labels: Counter[str] = Counter()
+    for k, name in categories.items():
+        labels[name] += counted.get(k, 0)
+    return _some(
+        [f"{c} ({_count(n, 'label') if n else 'none'})" for c, n in sorted(labels.items())]
+    )
 
 
 def _usable(a: Mapping[str, Any], masks: bool) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -144,11 +144,27 @@ def _judge(report: Report, session: ModelSession, fed: Windows) -> None:
         )
     _judge_batch(report, session, fed, first)
     _judge_scaling(report, session, fed)
+    _judge_rows(report, manifest, first)
     if manifest.task == "segmentation":
         _judge_planes(report)
     elif manifest.task == "detection":
         _judge_boxes(report, session, fed)
     _judge_time(report, session, fed)
+
+
+def _judge_rows(
+    report: Report, manifest: ModelManifest, outputs: Mapping[str, NDArray[Any]]
+) -> None:
+    """Queries and classes in one output: a YOLO's, whose anchors are along the last axis, looks the same."""
+    if manifest.decoder.name != "detr":
+        return
+    for output in outputs.values():
+        if output.ndim == 3 and output.shape[1] < output.shape[2] == len(manifest.classes) + 4:
+            report.say(
+                "odd",
+                f"{len(manifest.classes)} classes for {output.shape[1]} rows: is it transposed? Of a "
+                "YOLO with boxes in shares it would be; of RT-DETR the rows are its queries.",
+            )
 
 
 def _differ(a: dict[str, NDArray[Any]], b: dict[str, NDArray[Any]]) -> bool:

@@ -262,7 +262,9 @@ def _yolo(seen: Seen) -> Family | None:
     if len(outputs) == 1 and a <= _MOST_ROWS and all(unit_boxes(v) for v in head.runs):
         return Family(
             "detr",
-            f"{words}: boxes as shares of the window, {count(b - 4, 'score')} each: RT-DETR",
+            f"{words}: boxes as shares of the window, {count(b - 4, 'score')} each: RT-DETR"
+            # seldom are there more classes than queries
+            + (f"; or a YOLO, {count(a - 4, 'class score')} for each anchor" if a < b else ""),
             classes=b - 4,
             score=0.5,
         )

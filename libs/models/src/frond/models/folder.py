@@ -193,12 +193,14 @@ def _yaml_words(e: Exception) -> str:
 def _field_words(e: ValidationError) -> str:
     told = []
     for error in e.errors()[:5]:
-        where = ".".join(str(p) for p in error["loc"]) or "the whole"
+        where = ".".join(str(p) for p in error["loc"])
         kind = error["type"]
         if kind == "extra_forbidden":
             told.append(f"{where} is no field of a model; check its spelling")
         elif kind == "missing":
             told.append(f"{where} is missing")
         else:
-            told.append(f"{where}: {error['msg'].removeprefix('Value error, ')}")
+            sentence = error["msg"].removeprefix("Value error, ")
+            # what speaks of several fields is of none, and names them
+            told.append(f"{where}: {sentence}" if where else sentence)
     return "; ".join(told)[:800] + "."

@@ -240,14 +240,16 @@ class Registry:
     async def promote(
         self, name: str, alias: str, digest: str, *, who: str = "", why: str = ""
     ) -> ModelRef:
-        """Point an alias at a version (digest, or at least 8 digits of it).
+        """Point an alias at a version: its digest, at least 8 digits of it, or another alias, which
+        means what it points to now.
 
         Raises:
             ModelRejected: there is no such version, or the alias cannot be a name.
         """
         check_alias(alias)
-        if not _PREFIX.fullmatch(digest):
-            raise await self._unknown(f"{name}@{digest}")
+        if not digest:
+            # else the default alias would be meant
+            raise await self._unknown(f"{name}@")
         ref = await self.resolve(f"{name}@{digest}")
 
         async def there(held: Alias | None) -> tuple[ModelRef, tuple[str, ...]]:

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -71,11 +71,21 @@ def up(
         raise _fail(e) from None
     if not fresh:
         typer.echo("It was running already. Settings that are set now take effect by `make roll`.")
+    has_ingest = "ingest" in _running(control.read_state(state))
     here = os.path.relpath(state / "env")
-    typer.echo(f"\nFrond is up: {env['FROND_API_URL']} (docs at /docs)\n")
+    if has_ingest:
+        typer.echo(f"\nFrond is up: {env['FROND_API_URL']} (docs at /docs)\n")
+    else:
+        typer.echo("\nKafka and MinIO are up. Without ingest there is no REST door.\n")
     typer.echo(f"    source {here}           # FROND_API_URL, FROND_API_KEY, Kafka, S3, PATH")
-    typer.echo("    frond upload my/*.tif --wait")
+    if has_ingest:
+        typer.echo("    frond upload my/*.tif --wait")
     typer.echo("    make watch-topics · make status · make down")
+
+
+def _running(found: dict[str, Any] | None) -> set[str]:
+    """The services that a supervisor keeps."""
+    return {one["name"] for one in found["services"]} if found else set()
 
 
 @app.command()
@@ -139,21 +149,22 @@ def status() -> None:
     if found is None:
         typer.echo("Nothing runs here. Start it with `make up`.")
         raise typer.Exit(1)
-    table = Table("service", "pid", "address", "ready", "restarts", title=f"{found['phase']} ({found['stack']})")  # fmt: skip
-    ready = found["phase"] == "ready"
-    for name, pid in found["servers"].items():
-        table.add_row(name, str(pid), "", "", "")
+    rows = []
+    all_answer = True
     for one in found["services"]:
         url = f"http://127.0.0.1:{one['port']}"
         answers = http_ok(f"{url}/ready")
-        ready &= answers
-        table.add_row(
-            one["name"],
-            str(one["pid"] or "-"),
-            url,
-            "yes" if answers else "no",
-            str(one["restarts"]),
-        )
+        all_answer &= answers
+        told = "yes" if answers else "no"
+        rows.append((one["name"], str(one["pid"] or "-"), url, told, str(one["restarts"])))
+    ready = found["phase"] == "ready" and all_answer
+    # the phase is of the start: a service may have ended since
+    phase = found["phase"] if ready or found["phase"] != "ready" else "not all are ready"
+    table = Table("service", "pid", "address", "ready", "restarts", title=f"{phase} ({found['stack']})")  # fmt: skip
+    for name, pid in found["servers"].items():
+        table.add_row(name, str(pid), "", "", "")
+    for row in rows:
+        table.add_row(*row)
     Console().print(table)
     raise typer.Exit(0 if ready else 1)
 
@@ -186,8 +197,10 @@ def run(
     """Run one service in this terminal, in place of the supervised one."""
     from frond.stack import control, develop
     from frond.stack.endpoints import Endpoints
-    from frond.stack.installation import Installation
+    from frond.stack.installation import SERVICES, Installation
 
+    if service not in SERVICES:
+        raise _fail(StackError(f"There is no service {service}; there are {', '.join(SERVICES)}."))
     state = state_dir()
     try:
         env = control.environment(state)
@@ -200,7 +213,7 @@ def run(
         )
         full = installation.service_env(service, endpoints, state)
         code = develop.run_service(state, service, full, Path.cwd(), reload=reload)
-    except (StackError, ValueError, KeyError) as e:
+    except StackError as e:
         raise _fail(e) from None
     raise typer.Exit(code)
 

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from frond.contracts import topics
 from frond.stack.birth import birth_of
-from frond.stack.installation import SERVICES, write_private
+from frond.stack.installation import write_private
 
 _LOOK_EVERY_S: Final = 0.7
 
@@ -28,8 +28,6 @@ def run_service(state: Path, name: str, env: Mapping[str, str], root: Path, *, r
 
     With ``reload`` it is started anew whenever a source file of it or of a library changes.
     """
-    if name not in SERVICES:
-        raise ValueError(f"There is no service {name}; there are {', '.join(SERVICES)}.")
     hold = state / "hold" / name
     hold.parent.mkdir(parents=True, exist_ok=True)
     # whole at once: the supervisor takes what it cannot read for left behind

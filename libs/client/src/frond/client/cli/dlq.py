@@ -11,6 +11,7 @@ import typer
 from frond.client.cli import show
 
 if TYPE_CHECKING:
+    from frond.client.errors import FrondClientError
     from frond.client.operator import Found
 
 app = typer.Typer(no_args_is_help=True, help="Dead letters (needs FROND_KAFKA_BOOTSTRAP).")
@@ -39,10 +40,17 @@ def _with_letters(work: Callable[[Any], Awaitable[Any]]) -> Any:
 def _chosen(
     verb: str, ids: list[str] | None, reason: str | None, topic: str | None, yes: bool
 ) -> list[Found]:
-    """The letters named, or, once their count is confirmed, all open ones that fit."""
+    """The letters named, or, once their count is confirmed, all open ones that fit.
+
+    Raises:
+        FrondClientError: no letter fits, dealt with or not.
+    """
     if bool(ids) == bool(reason or topic):
         raise typer.BadParameter("Name letters, or give --reason or --topic.")
     found: list[Found] = _with_letters(lambda d: d.find(ids or (), reason=reason, topic=topic))
+    if not (found or _with_letters(lambda d: d.find(reason=reason, topic=topic, everything=True))):
+        # of a word that is misspelt, none replayed would read as if all were well
+        raise _none(reason, topic)
     if ids or yes or not found:
         return found
     counts = Counter((x.letter.topic, x.letter.reason) for x in found)
@@ -50,6 +58,16 @@ def _chosen(
                right="letters")  # fmt: skip
     typer.confirm(f"{verb} {_letters(len(found))}?", abort=True)
     return found
+
+
+def _none(reason: str | None, topic: str | None) -> FrondClientError:
+    from frond.client.errors import FrondClientError
+
+    words = [f"reason {reason}"] if reason else []
+    words += [f"topic {topic}"] if topic else []
+    return FrondClientError(
+        f"No dead letter has the {' and the '.join(words)}; `frond dlq list` shows what there is."
+    )
 
 
 def _letters(count: int) -> str:

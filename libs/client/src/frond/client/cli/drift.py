@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from frond.client.cli import show
+from frond.client.cli.moments import moment_of
 
 if TYPE_CHECKING:
     from frond.contracts.events import DriftObserved
     from frond.drift.history import ModelHistory
 
-_AGO: Final = re.compile(r"([1-9]\d{0,5})([mhdw])")
-_UNITS: Final = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 
 
@@ -47,7 +45,7 @@ def drift(
     from frond.drift.page import FIGURES, page, rows
 
     now = datetime.now(UTC)
-    history = History(moment_of(since, now), now)
+    history = History(since_of(since, now), now)
 
     def take(event: DriftObserved) -> None:
         if model is None or _is(event, model):
@@ -126,24 +124,13 @@ def reference(
     show.line(f"Next: frond models push {folder}")
 
 
-def moment_of(text: str, now: datetime) -> datetime:
-    """A time, or one so long ago; UTC.
+def since_of(text: str, now: datetime) -> datetime:
+    """A time in the past; UTC.
 
     Raises:
-        typer.BadParameter: it is neither.
+        typer.BadParameter: it is none.
     """
-    if ago := _AGO.fullmatch(text.strip()):
-        try:
-            return now - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
-        except OverflowError:
-            pass
-    try:
-        moment = datetime.fromisoformat(text.strip())
-    except ValueError:
-        raise typer.BadParameter(
-            f"{text!r} is no time. Write 24h, 7d, or 2026-05-01T12:00.", param_hint="--since"
-        ) from None
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    moment = moment_of(text, now, "--since")
     if not datetime(1970, 1, 2, tzinfo=UTC) < moment < now:
         raise typer.BadParameter(f"{text!r} does not lie in the past.", param_hint="--since")
     return moment.astimezone(UTC)

@@ -1,16 +1,26 @@
 """upload, status, watch, jobs, cancel, retry, delete, predict."""
 
-from functools import partial
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 
 from frond.client.cli import show
+from frond.contracts.reasons import Reason
 
+if TYPE_CHECKING:
+    from frond.client import Client
+
+_MAY_NOT: Final = 403
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 JobId = Annotated[str, typer.Argument(help="The job's id.")]
 Out = Annotated[Path | None, typer.Option(help="Fetch the results into this folder at the end.")]
+Standing = Literal[
+    "accepted", "running", "successful", "completed", "completed_with_errors", "failed", "dismissed"
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -54,12 +64,21 @@ def upload(
 
     beside = _shadow(shadow, shadow_share)
     figures: dict[str, Any] = {}
+    begun: list[str] = []
+
+    def began(job: str) -> None:
+        begun.append(job)
+        _said(job, err=json)
+
     with Client() as client:
-        with show.uploading(quiet=json) as progress:
+        with (
+            show.left_behind(lambda: _left_open(begun, figures)),
+            show.uploading(quiet=json) as progress,
+        ):
             job = client.upload(
                 files, job_id, model=model, thresholds=None if score is None else {"score": score},
                 webhook_url=webhook, email=email, shadow=beside, progress=progress,
-                began=partial(_said, err=json), sealed=figures.update,
+                began=began, sealed=figures.update,
             )  # fmt: skip
         if wait or out is not None:
             figures = show.following(client, job, quiet=json)
@@ -84,6 +103,19 @@ def _shadow(model: str | None, share: float | None) -> dict[str, Any] | Literal[
             )
         return None if model is None else "none"
     return {"model": model} | ({} if share is None else {"share": share})
+
+
+def _left_open(begun: Sequence[str], sealed: Mapping[str, Any]) -> str:
+    """What an interrupted upload leaves behind; nothing before its job was made."""
+    if not begun:
+        return ""
+    job = begun[0]
+    if sealed:
+        return show.goes_on(job)
+    return (
+        f"Job {job} is open: the same command with --job-id {job} goes on, "
+        f"`frond cancel {job}` ends it."
+    )
 
 
 def _said(job_id: str, *, err: bool) -> None:
@@ -120,10 +152,11 @@ def watch(job_id: JobId, json: Json = False) -> None:
 
             from frond.client.watching import within
 
-            for event in within(client.watch(job_id), job_id, None):
-                line = {"event": event.type, "id": event.id, **event.data}
-                sys.stdout.write(dumps(line, ensure_ascii=False) + "\n")
-                sys.stdout.flush()
+            with show.left_behind(lambda: show.goes_on(job_id)):
+                for event in within(client.watch(job_id), job_id, None):
+                    line = {"event": event.type, "id": event.id, **event.data}
+                    sys.stdout.write(dumps(line, ensure_ascii=False) + "\n")
+                    sys.stdout.flush()
             _exit(client.status(job_id))
             return
         figures = show.following(client, job_id)
@@ -133,7 +166,8 @@ def watch(job_id: JobId, json: Json = False) -> None:
 
 def jobs(
     status: Annotated[
-        str | None, typer.Option(help="accepted, running, successful, failed or dismissed.")
+        Standing | None,
+        typer.Option(help="As the list has it; successful is completed, with errors or without."),
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many, the newest first.")] = 20,
     json: Json = False,
@@ -142,7 +176,9 @@ def jobs(
     from frond.client import Client
 
     with Client() as client:
-        found = client.jobs(status, limit)
+        # outcomes of one status, and the service lists by status
+        asked = "successful" if status in ("completed", "completed_with_errors") else status
+        found = client.jobs(asked, limit)
     if json:
         show.as_json(found)
         return
@@ -151,8 +187,8 @@ def jobs(
         return
     rows = [
         (
-            j["job_id"], j.get("outcome") or j["status"], f"{j['progress']:.0f} %",
-            f"{j['images']['completed'] + j['images']['failed']}/{j['images']['expected'] or '?'}",
+            j["job_id"], show.standing(j), f"{j['progress']:.0f} %",
+            f"{j['images']['completed'] + j['images']['failed']}/{show.expected(j['images'])}",
             j["images"]["failed"], sum(j["detections"].values()), show.moment(j["created"]),
         )
         for j in found
@@ -212,8 +248,11 @@ def cancel(job_id: JobId) -> None:
 def retry(
     job_id: JobId,
     reason: Annotated[
-        list[str] | None,
-        typer.Option(help="Only what failed for this reason code; may be given several times."),
+        list[Reason] | None,
+        typer.Option(
+            metavar="CODE",
+            help="Only what failed for this reason code; may be given several times.",
+        ),
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Follow it until it has ended.")] = False,
     json: Json = False,
@@ -247,8 +286,23 @@ def delete(
     """Stop a job if it runs, and delete its images and results."""
     from frond.client import Client
 
-    if not yes:
-        typer.confirm(f"Delete job {job_id} with all of its images and results?", abort=True)
     with Client() as client:
+        if not yes:
+            asked = f"Delete job {job_id} with {_images_of(client, job_id)} and all results?"
+            typer.confirm(asked, abort=True)
         client.delete(job_id)
     typer.echo(f"Job {job_id} is deleted.")
+
+
+def _images_of(client: Client, job_id: str) -> str:
+    """How many images go with a job. Raises FrondClientError where there is no such job."""
+    from frond.client.errors import FrondClientError
+
+    try:
+        count = client.status(job_id)["images"]["received"]
+    except FrondClientError as e:
+        # to delete takes another scope than to read
+        if e.status != _MAY_NOT:
+            raise
+        return "all of its images"
+    return f"its {count} images" if count != 1 else "its one image"

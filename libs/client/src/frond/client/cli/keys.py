@@ -3,6 +3,7 @@
 import re
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
@@ -19,6 +20,14 @@ Store = Annotated[
     ),
 ]
 _UNITS = {"h": "hours", "d": "days", "w": "weeks"}
+
+
+class Scope(StrEnum):
+    """The service's, which not every installation of the client has at hand."""
+
+    SUBMIT = "submit"
+    READ = "read"
+    ADMIN = "admin"
 
 
 def expiry(text: str, now: datetime) -> datetime:
@@ -58,17 +67,15 @@ def _shown(record: Any) -> dict[str, Any]:
 
 
 def _create_in_store(
-    name: str, tenant: str | None, scopes: list[str], expires: datetime | None
+    name: str, tenant: str | None, scopes: list[Scope], expires: datetime | None
 ) -> dict[str, Any]:
-    from frond.auth import DEFAULT_TENANT, Scope
+    from frond.auth import DEFAULT_TENANT
+    from frond.auth import Scope as Stored
 
-    known = [s.value for s in Scope]
-    if unknown := [s for s in scopes if s not in known]:
-        raise FrondClientError(f"There is no scope {unknown[0]!r}; scopes are {', '.join(known)}.")
     if tenant is None and Scope.ADMIN not in scopes:
         tenant = DEFAULT_TENANT
     record, key = _by_store(
-        lambda k: k.create(name, tenant=tenant, scopes=map(Scope, scopes), expires=expires)
+        lambda k: k.create(name, tenant=tenant, scopes=map(Stored, scopes), expires=expires)
     )
     return {**_shown(record), "key": key}
 
@@ -82,15 +89,14 @@ def create(
         typer.Option(help="Whose jobs it makes and sees. [default: default; none for an admin's]"),
     ] = None,
     scope: Annotated[
-        list[str] | None,
-        typer.Option(help="submit, read or admin; may be given again. [default: submit, read]"),
+        list[Scope] | None, typer.Option(help="May be given again; without it, submit and read.")
     ] = None,
     expires: Annotated[str | None, typer.Option(help="90d, 12h, 8w, or a date.")] = None,
     store: Store = False,
     json: Json = False,
 ) -> None:
     """Make a key: it goes to stdout, once. Whoever has it is let in."""
-    scopes = scope or ["submit", "read"]
+    scopes = scope or [Scope.SUBMIT, Scope.READ]
     when = expiry(expires, datetime.now(UTC)) if expires else None
     if store:
         made = _create_in_store(name, tenant, scopes, when)

@@ -109,7 +109,7 @@ def _move(held: dict[str, str]) -> dict[str, str]:
 @app.command()
 def promote(
     name: Name,
-    digest: Annotated[str, typer.Argument(help="The version; 8 digits do.")],
+    digest: Annotated[str, typer.Argument(help="The version; 8 digits do, or an alias of it.")],
     alias: Annotated[str, typer.Option(help="Which alias to move.")] = "production",
     why: Why = "",
 ) -> None:
@@ -117,7 +117,9 @@ def promote(
     from frond.client import Client
 
     with Client() as client:
-        ref = client.registry.promote(name, digest, alias=alias, why=why)
+        # as other commands name a version
+        version = digest.removeprefix(f"{name}@")
+        ref = client.registry.promote(name, version, alias=alias, why=why)
     typer.echo(f"{ref['name']}@{alias} is {ref['version']} {ref['digest'][:12]} now.")
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -82,6 +82,17 @@ def moment(text: str | None) -> str:
     return (text or "")[:19].replace("T", " ")
 
 
+def standing(figures: Mapping[str, Any]) -> str:
+    """How a job stands, in a word: its outcome once it has ended, and ``failed`` where no image completed."""
+    failed = figures["status"] == "failed"
+    return "failed" if failed else figures.get("outcome") or figures["status"]
+
+
+def expected(images: Mapping[str, Any]) -> str:
+    """How many images a job will have; a question mark until that is known."""
+    return "?" if images["expected"] is None else str(images["expected"])
+
+
 def _marked(text: str) -> str:
     from rich.markup import escape
 
@@ -110,15 +121,15 @@ def job(figures: Mapping[str, Any]) -> None:
     """Where a job stands, with its failures."""
     out = console()
     images, windows = figures["images"], figures["windows"]
-    told = figures.get("outcome") or figures["status"]
+    told = standing(figures)
     colour = _COLOURS.get(told, "cyan")
     model = figures.get("model") or {}
-    expected = "?" if images["expected"] is None else images["expected"]
     found = ", ".join(f"{n} {_marked(c)}" for c, n in sorted(figures["detections"].items()))
     version = f"{model.get('name', '-')} {model.get('version', '')}".strip()
     rows = [
         ("job", f"[bold]{_marked(figures['job_id'])}[/]  [{colour}]{told}[/]"),
-        ("images", f"{images['completed']} completed, {images['failed']} failed, of {expected}"),
+        ("images", f"{images['completed']} completed, {images['failed']} failed, "
+                   f"of {expected(images)}"),
         ("windows", f"{windows['done']} done, {windows['skipped']} skipped, "
                     f"{windows['failed']} failed, of {windows['total']}"),
         ("detections", found or "none"),
@@ -190,10 +201,33 @@ def uploading(quiet: bool = False) -> Iterator[OnProgress]:
         yield update
 
 
+@contextmanager
+def left_behind(told: Callable[[], str]) -> Iterator[None]:
+    """Whoever interrupts a command learns what goes on without it; ``told`` is asked then."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if said := told():
+            line(said, err=True)
+        raise
+
+
+def goes_on(job_id: str) -> str:
+    """What there is to know of a job that nobody follows any more."""
+    return (
+        f"Job {job_id} goes on: `frond watch {job_id}` follows it, `frond cancel {job_id}` ends it."
+    )
+
+
 def following(
     client: Client, job_id: str, *, quiet: bool = False, timeout: float | None = None
 ) -> dict[str, Any]:
     """Follow a job with live bars until it has ended; returns its status."""
+    with left_behind(lambda: goes_on(job_id)):
+        return _followed(client, job_id, quiet, timeout)
+
+
+def _followed(client: Client, job_id: str, quiet: bool, timeout: float | None) -> dict[str, Any]:
     from frond.client.watching import within
 
     out = console(stderr=True)
@@ -232,19 +266,24 @@ def following(
 
 
 def _following_in_lines(events: Iterator[JobEvent], out: Console) -> None:
-    """A line at each tenth of the images; at each doubling while their number is not known; at the end."""
-    said, told = (False, -1), ""
+    """A line at each tenth of the images, or of the windows meanwhile: one large raster has no images
+    between. At each doubling while the number of images is not known; at the end."""
+    said, told = (False, -1, -1), ""
     for event in events:
         if event.type == "image":
             if event.data.get("status") == "failed":
                 name, why = event.data.get("name"), event.data.get("detail")
                 out.print(visible(f"failed: {name}: {why}"), markup=False)
             continue
-        i = event.data["images"]
-        done, expected = i["completed"] + i["failed"], i["expected"]
-        is_known = expected is not None
-        step = (is_known, 10 * done // max(expected, 1) if is_known else done.bit_length())
-        now = f"{done} of {expected if is_known else '?'} images done, {i['failed']} failed"
+        i, w = event.data["images"], event.data["windows"]
+        done, whole = i["completed"] + i["failed"], i["expected"]
+        run, windows = w["done"] + w["skipped"] + w["failed"], w["total"]
+        is_known = whole is not None
+        images = 10 * done // max(whole, 1) if is_known else done.bit_length()
+        step = (is_known, images, 10 * run // max(windows, 1))
+        now = f"{done} of {expected(i)} images done, {i['failed']} failed"
+        if windows:
+            now += f"; {run} of {windows} windows"
         if step > said or (event.type == "completed" and now != told):
             said, told = step, now
             out.print(now, markup=False)

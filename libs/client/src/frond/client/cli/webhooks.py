@@ -7,22 +7,11 @@ from typing import Annotated, Any
 import typer
 
 from frond.client.cli import show
+from frond.client.cli.moments import moment_of
 
 app = typer.Typer(no_args_is_help=True, help="Webhooks and e-mails that tell of a job's end.")
 _OF_ONE_JOB = frozenset({404, 409, 410, 422})
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
-
-
-def _moment(text: str | None) -> datetime | None:
-    if not text:
-        return None
-    try:
-        found = datetime.fromisoformat(text.strip())
-    except ValueError:
-        raise typer.BadParameter(
-            f"{text!r} is no time; write 2026-03-01 or 2026-03-01T12:00:00Z (UTC without a zone)."
-        ) from None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 @app.command("list")
@@ -57,10 +46,11 @@ def list_notices(
 def replay(
     job_ids: Annotated[list[str] | None, typer.Argument(help="Jobs that have ended.")] = None,
     since: Annotated[
-        str | None, typer.Option(help="All jobs that ended from this time on (ISO, UTC).")
+        str | None,
+        typer.Option(help="All jobs that ended from then on: 1h, 7d, or a time (ISO, UTC)."),
     ] = None,
     until: Annotated[
-        str | None, typer.Option(help="All jobs that ended before this time (ISO, UTC).")
+        str | None, typer.Option(help="All jobs that ended before then: 1h, 7d, or a time.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell what would be sent.")] = False,
     json: Json = False,
@@ -74,7 +64,9 @@ def replay(
     from frond.client import Client
     from frond.client.errors import FrondClientError
 
-    begin, end = _moment(since), _moment(until)
+    now = datetime.now(UTC)
+    begin = moment_of(since, now, "--since") if since else None
+    end = moment_of(until, now, "--until") if until else None
     if bool(job_ids) == bool(begin or end):
         raise typer.BadParameter("Name jobs, or give --since or --until.")
     rounds: dict[str, list[dict[str, Any]]] = {}

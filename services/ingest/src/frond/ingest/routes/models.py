@@ -86,7 +86,7 @@ class ModelVersion(ModelRef):
 class MoveTo(Body):
     """Where an alias is to point."""
 
-    digest: str = Field(description="the version; 8 digits do")
+    digest: str = Field(description="the version; 8 digits do, or an alias of it")
     why: _Why = ""
 
 
