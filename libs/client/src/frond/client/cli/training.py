@@ -32,7 +32,7 @@ def start(
     why: Annotated[str, typer.Option(help="For whoever reads the list.")] = "",
     alias: Annotated[
         str | None,
-        typer.Option(help="To point at the new version; never production. [default: staging]"),
+        typer.Option(help="To point at the new version; never production. Left out, staging."),
     ] = None,
     wait: Wait = False,
     json: Json = False,
