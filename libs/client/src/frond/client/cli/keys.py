@@ -86,7 +86,9 @@ def create(
     name: Annotated[str, typer.Option(help="Who or what has it, for people.")],
     tenant: Annotated[
         str | None,
-        typer.Option(help="Whose jobs it makes and sees; left out, default, and nobody's for an admin's key."),
+        typer.Option(
+            help="Whose jobs it makes and sees; left out, default, and nobody's for an admin's key."
+        ),
     ] = None,
     scope: Annotated[
         list[Scope] | None, typer.Option(help="May be given again; without it, submit and read.")
