@@ -28,7 +28,8 @@ from frond.training.palm.data import (
     thinned,
 )
 from frond.training.palm.detect import LOWEST, WINDOW, Array, Predict, detect, onnx_predictor
-from frond.training.palm.sources import ENLARGE_12AJ, Boxes
+from frond.training.palm.images import Boxes
+from frond.training.palm.sources import ENLARGE_12AJ
 from frond.training.reference import refer
 
 BORDER: Final = 25

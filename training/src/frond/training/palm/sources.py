@@ -9,23 +9,20 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
 from PIL import Image
-from rasterio.errors import NotGeoreferencedWarning
 
 from frond.contracts.errors import RasterRejected
 from frond.evaluation import Dataset, LabelledImage, load
 from frond.raster import inspect
 from frond.training.config import bad
+from frond.training.palm.images import Boxes, opened, rescaled, rgb
 from frond.training.progress import say
 
 GSD_M: Final = 0.14
@@ -34,14 +31,8 @@ ENLARGE_12AJ: Final = 1.25
 """12aj's boxes stop at about four fifths of the fronds' reach; others box whole crowns."""
 
 Role = Literal["train", "background", "val", "val-background", "test-background", "drawn"]
-Boxes = NDArray[np.float32]
 
 ZOOM: Final = (0.45, 2.5)
-# of a tile at the model's scale: three bytes each are in memory at once, and more while it is made
-_MOST_PIXELS: Final = 256_000_000
-_ORIENTATION: Final = 0x0112
-# 1: as it is stored; what is none of the eight is shown as it is stored, too
-_TURNED: Final = range(2, 9)
 
 
 @dataclass(frozen=True)
@@ -203,7 +194,7 @@ def ground(found: Sequence[Source]) -> dict[str, float | None]:
 
 def _gsd(path: Path) -> float | None:
     """Ground metres a pixel as a job would read them; None where the image says none."""
-    with _opened(path) as raster:
+    with opened(path) as raster:
         try:
             return inspect(raster).gsd
         except RasterRejected:
@@ -281,12 +272,12 @@ def _yolo(
 
     def read() -> Iterable[Tile]:
         for path, notes in zip(images, labels, strict=True):
-            image = _rgb(path)
+            image = rgb(path)
             boxes = _yolo_boxes(notes, *image.size)
             sx, sy = _factors(boxes, image.size, crown, enlarge, unstretch)
             middle, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2
             grown = np.concatenate([middle - enlarge * half, middle + enlarge * half], axis=1)
-            pixels, grown = _rescaled(image, grown.astype(np.float32), sx, sy, path)
+            pixels, grown = rescaled(image, grown.astype(np.float32), sx, sy, path)
             yield Tile(path.name, pixels, grown, border, sizes)
 
     name = folder.name if of is None else f"{of.name}/{folder.name}"
@@ -336,14 +327,14 @@ def _coco(
             k = factor or 1.0
             if factor is None and len(boxes):
                 k = CROWN_PX / float(np.median(_sides(boxes)))
-            image = _rgb(entry.path)
+            image = rgb(entry.path)
             _check_size(image, entry)
             for box in crowds:
                 x0, y0, x1, y1 = (round(float(v)) for v in box)
                 image.paste((0, 0, 0), (x0, y0, max(x0, x1), max(y0, y1)))
                 centre = (boxes[:, :2] + boxes[:, 2:]) / 2
                 boxes = boxes[~((centre >= box[:2]) & (centre < box[2:])).all(1)]
-            pixels, boxes = _rescaled(image, boxes, k, k, entry.path)
+            pixels, boxes = rescaled(image, boxes, k, k, entry.path)
             yield Tile(entry.name, pixels, boxes, 16 if labelled else 0)
 
     files = (labels.file, *(i.path for i in chosen))
@@ -374,8 +365,8 @@ def _free(
 
     def read() -> Iterable[Tile]:
         for path in sorted(paths):
-            image = _rgb(path)
-            pixels, boxes = _rescaled(image, np.zeros((0, 4), np.float32), scale, scale, path)
+            image = rgb(path)
+            pixels, boxes = rescaled(image, np.zeros((0, 4), np.float32), scale, scale, path)
             yield Tile(path.name, pixels, boxes)
 
     return Source(role, name, tuple(sorted(paths)), read, weight, zoom)
@@ -387,58 +378,3 @@ def _yolo_boxes(path: Path, width: int, height: int) -> Boxes:
     centre, half = values[:, :2], values[:, 2:] / 2
     scale = np.array([width, height, width, height], np.float32)
     return np.concatenate([centre - half, centre + half], axis=1) * scale
-
-
-def _rgb(path: Path) -> Image.Image:
-    """The image's first three bands (RGB + NIR files read as RGBA), or its one band thrice.
-
-    Raises:
-        UserError: it cannot be learnt from as it is stored.
-    """
-    try:
-        with Image.open(path) as opened:
-            # Pillow would cut them off at 255, or keep their upper bytes alone, and say nothing
-            if set(_dtypes(path)) != {"uint8"}:
-                raise bad(
-                    f"{path} has more than 8 bits a band. Stretch it to 8 bits, as the rasters "
-                    "will be that the model is to read."
-                )
-            if opened.getexif().get(_ORIENTATION, 1) in _TURNED:
-                raise bad(
-                    f"{path} says that it is to be turned before it is shown (EXIF orientation): labels "
-                    "are of what is shown, and jobs read it as it is stored. Turn it for good, and "
-                    "export its labels again."
-                )
-            return opened.convert("RGB")
-    except Image.DecompressionBombError:
-        raise bad(f"{path} is too large to train on in one piece. Cut it into tiles.") from None
-
-
-def _dtypes(path: Path) -> tuple[str, ...]:
-    """Of each band as it is stored: Pillow calls three bands of 16 bits RGB too."""
-    with _opened(path) as raster:
-        return tuple(raster.dtypes)
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    with warnings.catch_warnings():
-        # what is learnt from need not lie anywhere
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        with rasterio.open(path) as raster:
-            yield raster
-
-
-def _rescaled(
-    image: Image.Image, boxes: Boxes, sx: float, sy: float, path: Path
-) -> tuple[NDArray[np.uint8], Boxes]:
-    size = (max(1, round(image.width * sx)), max(1, round(image.height * sy)))
-    if size[0] * size[1] > _MOST_PIXELS:
-        raise bad(
-            f"{path}: with crowns of {CROWN_PX} px it would have {size[0]} × {size[1]} pixels. Its "
-            "boxes are far too small, or it is to be cut into tiles."
-        )
-    kx, ky = size[0] / image.width, size[1] / image.height
-    how = Image.Resampling.LANCZOS if min(sx, sy) < 1 else Image.Resampling.BICUBIC
-    out = image if size == image.size else image.resize(size, how)
-    return np.asarray(out), boxes * np.array([kx, ky, kx, ky], np.float32)
