@@ -7,7 +7,6 @@ import errno
 import json
 import os
 import signal
-import tempfile
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -237,7 +236,7 @@ async def test_an_image_larger_than_the_disk_fails_with_its_reason(
     assert not folders(tmp_path)
 
 
-def no_folder(**_: object) -> str:
+def no_room(*_: object, **__: object) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
@@ -248,7 +247,7 @@ async def test_a_disk_that_is_full_just_now_is_waited_for(
     does: an outage that says what it lacks, until somebody makes some."""
     plan = await planned(w)
     with monkeypatch.context() as patched:
-        patched.setattr(tempfile, "mkdtemp", no_folder)
+        patched.setattr(Path, "mkdir", no_room)
         with pytest.raises(StoreUnavailable, match="no room for masks"):
             await Imaging(w.store, 2).finish(plan.job_id, plan.image_id)
     disk(monkeypatch, 1 << 40, 0)

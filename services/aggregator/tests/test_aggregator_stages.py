@@ -394,6 +394,49 @@ async def test_a_full_store_uses_up_no_try_and_keeps_no_image_from_its_chunks(
     assert event.outcome.status is ImageStatus.COMPLETED
 
 
+async def test_an_outage_at_one_job_keeps_no_other_from_being_looked_at(
+    w: world.World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three in a row end the round: then nothing answers."""
+    every = [f"job-{n}" for n in range(6)]
+    for job_id in every:
+        await w.store.put(keys.OPEN + job_id, b"")
+    reconciler = _reconciler(w, SimpleNamespace(group=str), _NothingWaits())
+    looked: list[str] = []
+    away = {"job-0", "job-2", "job-3", "job-4"}
+
+    async def look(job_id: str) -> None:
+        looked.append(job_id)
+        if job_id in away:
+            raise StoreFull("no room")
+
+    monkeypatch.setattr(reconciler, "_look", look)
+    with pytest.raises(StoreFull):
+        await reconciler.round()
+    assert [j for j in looked if j in every] == every[:5]
+
+
+async def test_what_an_outage_keeps_back_is_driven_ever_more_seldom_and_at_least_each_ten_minutes(
+    w: world.World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What another image of the job lacks is sent again with it each time."""
+    await w.store_plan(w.plan(0))
+    reconciler = _reconciler(w, SimpleNamespace(group=str), _NothingWaits())
+
+    async def away(*_: object, **__: object) -> None:
+        raise StoreFull("no room")
+
+    monkeypatch.setattr(reconciler, "drive", away)
+    await reconciler.round()
+    look = reconciler._looks[w.job_id]
+    for pause, then in ((1.0, 2.0), (400.0, 600.0), (600.0, 600.0)):
+        look.pause, look.due = pause, 0.0
+        with pytest.raises(StoreFull):
+            await reconciler.round()
+        look = reconciler._looks[w.job_id]
+        assert (look.pause, look.drives) == (then, 0)
+
+
 async def test_an_error_at_one_image_counts_and_keeps_no_other_from_its_end(
     w: world.World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

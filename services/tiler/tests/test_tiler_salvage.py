@@ -64,6 +64,9 @@ def test_what_is_right_is_kept() -> None:
     whom = addresses(b'{"email": "a@b.c", "tenant": "acme"}', no)
     assert whom is not None and whom.tenant == "acme"
     assert addresses(b"{}", no) is None
+    whom = addresses(b'{"email": "a@b.c", "webhook_url": "", "tenant": ""}', no)
+    assert whom is not None
+    assert (whom.webhook_url, whom.tenant) == (None, None)
 
 
 def test_latin_1_is_a_rejection_too() -> None:

@@ -305,7 +305,7 @@ def prepare(models: Models = Path("models")) -> None:
     """
     import time
 
-    from frond.contracts.errors import FrondError
+    from frond.contracts.errors import FrondError, Outage
     from frond.stack import prepare as steps
     from frond.stack.endpoints import Endpoints
 
@@ -323,10 +323,12 @@ def prepare(models: Models = Path("models")) -> None:
         try:
             steps.prepare(endpoints, bucket, prefix, replication_factor=replicas)
             break
-        except FrondError as e:
+        except Outage as e:
             if time.monotonic() > end:
                 raise _fail(e) from None
             time.sleep(1)  # a broker that is starting elsewhere announces nothing
+        except FrondError as e:
+            raise _fail(e) from None
     typer.echo("Topics and bucket are there")
     steps.push_models(endpoints, bucket, models, typer.echo)
 

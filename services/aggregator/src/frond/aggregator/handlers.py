@@ -333,7 +333,8 @@ class JobStage:
             return
         del self.table[jobs.record_key(job_id)]
         crash_point("aggregator.record-dropped")
-        for key in self._bucket_keys(job_id):
+        # a bucket that others went past is found before these, and goes after them
+        for key in sorted(self._bucket_keys(job_id), reverse=True):
             if key in self.table:
                 del self.table[key]
                 crash_point("aggregator.images-dropped")

@@ -40,10 +40,12 @@ _READERS: Final[dict[str, tuple[Topic, ...]]] = {
     "aggregator": (topics.DETECTED, topics.IMAGED),
 }
 _LONGEST_S: Final = 3600.0
+# what an outage keeps back goes on soon after its end, and what it does not is not sent again each minute
+_LONGEST_AWAY_S: Final = 600.0
 _BATCH: Final = 500
 # so many times what was sent again was handled, and nothing came of it
 _DRIVES: Final = 5
-# so many images in a row that an outage keeps back: it is not their own objects that do not answer
+# so many images, or jobs, in a row that an outage keeps back: it is not their own objects that do not answer
 _AWAY: Final = 3
 _FRUITLESS: Final = (
     "This image was tried several times and no result came back. Its operator finds why in the "
@@ -120,11 +122,22 @@ class Reconciler:
         metrics.OPEN_JOBS.set(count)
         for job_id in [j for j in self._looks if j not in mine]:
             del self._looks[job_id]
+        outage: Outage | None = None
+        away = 0
         for job_id in sorted(mine):
             if self.idle_s(job_id) < self.stall_s:
                 self._looks.pop(job_id, None)
                 continue
-            await self._look(job_id)
+            # one that keeps back a single job, as a full disk here does, is no reason to look at no other
+            try:
+                await self._look(job_id)
+                away = 0
+            except Outage as e:
+                outage, away = e, away + 1
+                if away == _AWAY:
+                    break
+        if outage is not None:
+            raise outage
 
     async def _look(self, job_id: str) -> None:
         before = self._looks.get(job_id)
@@ -142,13 +155,14 @@ class Reconciler:
         again = min(before.pause * 2, _LONGEST_S)
         drives = before.drives + 1
         look = _Look(found.fingerprint, ends, time.monotonic() + again, again, drives)
-        # an error counts: what raises it each time must end, too
+        # an error counts, as what comes to nothing does
         self._looks[job_id] = look
         outage = await self._driven(job_id, found, give_up=drives > _DRIVES)
         if outage is not None:
             # what was kept back was not tried
-            look.drives, look.pause = before.drives, before.pause
-            look.due = time.monotonic() + before.pause
+            look.drives = before.drives
+            look.pause = min(again, max(self.stall_s, _LONGEST_AWAY_S))
+            look.due = time.monotonic() + look.pause
         # what was sent now must be handled before it counts as fruitless
         look.ends = await self._ends()
         if outage is not None:

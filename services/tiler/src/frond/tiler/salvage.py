@@ -70,7 +70,8 @@ def addresses(value: bytes | None, of: ImageRejected) -> ImageUploaded | None:
     def text(field: str) -> str | None:
         found = data.get(field)
         fits = isinstance(found, str) and found == encodable(found) and len(found) <= _MOST_IMAGE
-        return found if fits else None
+        # empty is left out, as in a message that can be read
+        return (found or None) if fits else None
 
     webhook, email = text("webhook_url"), text("email")
     if not webhook and not email:
