@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
@@ -176,9 +177,7 @@ def jobs(
     from frond.client import Client
 
     with Client() as client:
-        # outcomes of one status, and the service lists by status
-        asked = "successful" if status in ("completed", "completed_with_errors") else status
-        found = client.jobs(asked, limit)
+        found = _standing(client, status, limit)
     if json:
         show.as_json(found)
         return
@@ -197,6 +196,15 @@ def jobs(
         ["job", "status", "done", "images", "failed", "detections", "created"], rows,
         right="done images failed detections",
     )  # fmt: skip
+
+
+def _standing(client: Client, word: Standing | None, limit: int) -> list[dict[str, Any]]:
+    """The newest jobs that stand so; None: all."""
+    if word not in ("completed", "completed_with_errors"):
+        return client.jobs(word, limit)
+    # outcomes of one status, and the service lists by status
+    fitting = (j for j in client.each_job("successful") if show.standing(j) == word)
+    return list(islice(fitting, limit))
 
 
 def predict(
