@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
@@ -19,9 +20,18 @@ _MAY_NOT: Final = 403
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 JobId = Annotated[str, typer.Argument(help="The job's id.")]
 Out = Annotated[Path | None, typer.Option(help="Fetch the results into this folder at the end.")]
-Standing = Literal[
-    "accepted", "running", "successful", "completed", "completed_with_errors", "failed", "dismissed"
-]
+
+
+class Standing(StrEnum):
+    """The words that the list has. No Literal: versions of typer that are in use know none."""
+
+    ACCEPTED = "accepted"
+    RUNNING = "running"
+    SUCCESSFUL = "successful"
+    COMPLETED = "completed"
+    COMPLETED_WITH_ERRORS = "completed_with_errors"
+    FAILED = "failed"
+    DISMISSED = "dismissed"
 
 
 def register(app: typer.Typer) -> None:
@@ -200,10 +210,10 @@ def jobs(
 
 def _standing(client: Client, word: Standing | None, limit: int) -> list[dict[str, Any]]:
     """The newest jobs that stand so; None: all."""
-    if word not in ("completed", "completed_with_errors"):
+    if word not in (Standing.COMPLETED, Standing.COMPLETED_WITH_ERRORS):
         return client.jobs(word, limit)
     # outcomes of one status, and the service lists by status
-    fitting = (j for j in client.each_job("successful") if show.standing(j) == word)
+    fitting = (j for j in client.each_job(Standing.SUCCESSFUL) if show.standing(j) == word)
     return list(islice(fitting, limit))
 
 
