@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 import yaml
 
-from frond.auth import AuthSettings
+from frond.auth import AuthSettings, Gate
 from frond.auth.settings import is_loopback
 from frond.inference.settings import InferenceSettings
 from frond.ingest.settings import IngestSettings
 from frond.runtime import ServiceSettings
+from frond.store import ObjectStore, StoreSettings
 
 ROOT = Path(__file__).parents[2]
 
@@ -85,3 +86,16 @@ def test_services_listen_on_loopback_and_ask_for_a_key(monkeypatch: pytest.Monke
     for kind in (IngestSettings, InferenceSettings):
         with pytest.raises(ValueError, match="loopback"):
             kind()
+
+
+@pytest.mark.parametrize("kind", [IngestSettings, InferenceSettings])
+def test_every_open_door_knows_how_clients_reach_it(
+    kind: type[IngestSettings | InferenceSettings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nobody is asked for a key, what comes by the host of FROND_PUBLIC_URL is let in, at ingest and
+    at inference."""
+    monkeypatch.setenv("FROND_AUTH", "off")
+    monkeypatch.setenv("FROND_PUBLIC_URL", "https://frond.example")
+    store = ObjectStore(StoreSettings("http://127.0.0.1:1", "a", "b" * 8, "frond"))
+    gate = Gate(kind(), store, print)
+    gate.require_own_page({"host": "frond.example", "origin": "https://frond.example"})

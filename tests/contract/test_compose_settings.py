@@ -143,6 +143,16 @@ def test_addresses_follow_the_published_ports(
     assert wanted <= ran(**set_)
 
 
+def test_no_container_s_log_grows_for_ever() -> None:
+    """Of each one as much is kept, those that Frond did not make as well."""
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    assert len(services) >= 11
+    for name, service in services.items():
+        assert service.get("logging") == {
+            "driver": "json-file", "options": {"max-size": "50m", "max-file": "5"},
+        }, name  # fmt: skip
+
+
 def test_every_setting_of_drift_can_be_set_in_compose(given: dict[str, dict[str, Any]]) -> None:
     """Inference is given each of them."""
     names = [f"FROND_{f.upper()}" for f in InferenceSettings.model_fields if f.startswith("drift")]

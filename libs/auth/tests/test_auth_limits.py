@@ -79,6 +79,29 @@ async def test_what_goes_straight_to_the_store_slows_nothing_that_comes_in() -> 
     assert 3500 < caught.value.retry_after <= 3600
 
 
+def test_what_was_promised_together_is_waited_for_no_longer_than_it_may_come() -> None:
+    """Large images begun side by side lock their key out until their addresses have died, whichever
+    live longer, and not for one such time each; small ones count in full."""
+    time = Time()
+    rates = Rates(0, 1_000_000, clock=time)
+
+    def waits() -> int:
+        with pytest.raises(Throttled) as caught:
+            rates.admit_body("a")
+        return 30 + caught.value.retry_after
+
+    for _ in range(8):
+        rates.charge("a", 50_000_000_000, 3600)
+    assert 3595 < waits() <= 3600
+    rates.charge("a", 50_000_000_000, 60)
+    assert 3595 < waits() <= 3600
+    time.now += 1800
+    rates.charge("a", 100_000_000, 3600)
+    assert 1895 < waits() <= 1900
+    rates.charge("a", 50_000_000_000, 3600)
+    assert 3595 < waits() <= 3600
+
+
 async def test_nothing_is_limited_by_default() -> None:
     """Rates of 0 keep no count at all."""
     rates = Rates(0, 0)

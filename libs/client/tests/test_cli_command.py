@@ -6,7 +6,9 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, get_type_hints
 
 import pytest
 import typer
@@ -14,6 +16,7 @@ from typer.testing import CliRunner
 
 from frond.client.cli import app, show
 from frond.client.cli.app import Group
+from frond.client.cli.jobs import Standing
 
 runner = CliRunner()
 
@@ -36,6 +39,21 @@ def test_every_command_explains_itself() -> None:
     ):  # fmt: skip
         done = runner.invoke(app, [*words, "--help"])
         assert done.exit_code == 0, done.output
+
+
+def test_options_are_of_types_that_older_typers_know() -> None:
+    """Of a Literal, which typer learnt after 0.16, the whole command would end at its start."""
+    asked = [hint for command in commands(app) for hint in get_type_hints(command).values()]
+    assert Standing | None in asked
+    assert not [hint for hint in asked if "Literal" in str(hint)]
+
+
+def commands(of: typer.Typer) -> Iterator[Callable[..., Any]]:
+    """What runs them, those of groups as well."""
+    yield from (c.callback for c in of.registered_commands if c.callback is not None)
+    for group in of.registered_groups:
+        if group.typer_instance is not None:
+            yield from commands(group.typer_instance)
 
 
 def test_help_comes_at_once() -> None:

@@ -79,6 +79,35 @@ def test_jobs_by_any_word_of_the_list(
     assert service.seen[-1].url.params["status"] == asked
 
 
+@pytest.mark.parametrize(
+    ("word", "limit", "told"),
+    [
+        ("completed", 9, ["a", "c"]), ("completed_with_errors", 9, ["b", "d", "e"]),
+        ("completed_with_errors", 2, ["b", "d"]), ("successful", 9, ["a", "b", "c", "d", "e"]),
+    ],
+)  # fmt: skip
+def test_jobs_of_one_outcome(
+    frond: Callable[..., Result], service: Any, word: str, limit: int, told: list[str]
+) -> None:
+    """Those alone, from as many pages as it takes, and none is asked for once there are enough."""
+    worse = "completed_with_errors"
+    pages = [[("a", "completed"), ("b", worse)], [("c", "completed"), ("d", worse)], [("e", worse)]]
+
+    def lists(request: httpx.Request) -> httpx.Response:
+        page = int(request.url.params.get("cursor", 0))
+        found = [figures("successful", outcome) | {"job_id": j} for j, outcome in pages[page]]
+        more = str(page + 1) if page + 1 < len(pages) else None
+        return httpx.Response(200, json={"jobs": found, "next_cursor": more})
+
+    service.trouble = lists
+    done = frond("jobs", "--status", word, "--limit", str(limit), "--json")
+    assert [j["job_id"] for j in json.loads(done.stdout)] == told
+    assert len(service.seen) == (2 if limit == 2 else 3)
+    rows = [r.split() for r in frond("jobs", "--status", word).stdout.splitlines()]
+    shown = [r for r in rows if r and r[0] in "abcde"]
+    assert word == "successful" or {r[1] for r in shown} == {word}
+
+
 def test_a_status_that_is_none(frond: Callable[..., Result], service: Any) -> None:
     """The words that there are are told, before anybody is asked."""
     done = frond("jobs", "--status", "done")

@@ -9,8 +9,8 @@ import pytest
 from structlog.contextvars import merge_contextvars
 from structlog.testing import capture_logs
 
-from frond.auth import KeyStore
-from frond.contracts.errors import ObjectMissing
+from frond.auth import KeyStore, Rates, Throttled
+from frond.contracts.errors import ObjectMissing, StoreUnavailable
 from frond.ingest.app import make_app
 from frond.ingest.context import Ingest
 from frond.runtime import Health
@@ -18,6 +18,7 @@ from frond.runtime.service import add_operations
 
 SECRET = "test-key"
 STRANGER = "frond_0123456789abcdef_" + "A" * 43
+ANOTHER = "frond_fedcba9876543210_" + "A" * 43
 
 
 @pytest.fixture
@@ -42,9 +43,25 @@ async def inside(
         yield client
 
 
-async def test_each_answer_is_a_line_in_the_log(inside: httpx.AsyncClient) -> None:
-    """Who asked for what and what was answered, under the trace id that the answer has; of who was not let
-    in, the key that they said they have. Never a secret, a query or the name of a file."""
+async def away(_: KeyStore, key_id: str) -> None:
+    raise StoreUnavailable(key_id)
+
+
+def spent(subject: str) -> Rates:
+    """Rates under which nothing is left to a caller."""
+    rates = Rates(0.001, 0)
+    with pytest.raises(Throttled):
+        while True:
+            rates.admit(subject)
+    return rates
+
+
+async def test_each_answer_is_a_line_in_the_log(
+    inside: httpx.AsyncClient, alone: Ingest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who asked for what and what was answered, under the trace id that the answer has, of who asks too
+    often as well; where keys are not known or cannot be looked up, the key that they said they have. Never
+    a secret, a query or the name of a file."""
     admin = {"Authorization": f"Bearer {SECRET}"}
     with capture_logs([merge_contextvars]) as logs:
         listed = await inside.get("/jobs", params={"limit": 1, "token": SECRET}, headers=admin)
@@ -53,6 +70,10 @@ async def test_each_answer_is_a_line_in_the_log(inside: httpx.AsyncClient) -> No
         await inside.get("/jobs", headers={"Authorization": "Bearer private-word"})
         await inside.get("/private-path", headers=admin)
         await inside.get("/breaks", headers=admin)
+        monkeypatch.setattr(alone, "rates", spent("installation"))
+        await inside.get("/jobs", headers=admin)
+        monkeypatch.setattr(KeyStore, "get", away)
+        await inside.get("/jobs", headers={"Authorization": f"Bearer {ANOTHER}"})
     lines = [line for line in logs if line["event"] == "answered"]
     told = [
         tuple(line.get(k) for k in ("method", "route", "status", "who", "claimed"))
@@ -66,6 +87,8 @@ async def test_each_answer_is_a_line_in_the_log(inside: httpx.AsyncClient) -> No
         ("GET", None, 401, None, None),
         ("GET", None, 404, "installation", None),
         ("GET", "/breaks", 500, "installation", None),
+        ("GET", None, 429, "installation", None),
+        ("GET", None, 503, None, "key:fedcba9876543210"),
     ]
     assert lines[0]["bytes"] == len(listed.content) and lines[0]["seconds"] >= 0
     assert lines[0]["tenant"] is None and lines[1]["job_id"] == "j-1"

@@ -48,7 +48,7 @@ class Gate:
                 known, settings.jwt_issuer, settings.jwt_audience, settings.jwt_tenant_claim,
                 settings.jwt_max_age_s,
             )  # fmt: skip
-        self._public_url = str(getattr(settings, "public_url", ""))
+        self._public_url = settings.public_url
         self._hinted = (-_HINT_S, "")
         if self.open:
             log("FROND_AUTH is off: everybody who reaches this port is let in as admin")

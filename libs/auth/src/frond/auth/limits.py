@@ -118,12 +118,13 @@ class Rates:
             )
 
     def charge(self, subject: str, count: int, within_s: float) -> None:
-        """Count bytes that do not pass through here, and come within so many seconds or not at all: no
-        more than come at the rate in that time."""
+        """Count bytes that do not pass through here, and come within so many seconds or not at all: with
+        what was counted before, no more than come at the rate in that time."""
         if self._promised.rate:
             now = self._clock()
-            most = within_s * self._promised.rate
-            self._promised.of(subject, now).take(min(count, most), now)
+            bucket = self._promised.of(subject, now)
+            room = (within_s - bucket.behind(now)) * bucket.rate
+            bucket.take(min(count, max(0.0, room)), now)
 
     async def pace(self, subject: str, count: int) -> None:
         """Count bytes that came, and wait until more may come."""

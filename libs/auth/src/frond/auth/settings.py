@@ -50,6 +50,9 @@ class AuthSettings(BaseModel):
     auth: Literal["required", "off"] = Field(
         default="required", description="off: everyone is let in; on loopback only"
     )
+    public_url: str = Field(
+        default="", description="how clients reach Frond; empty: as the request came"
+    )
     jwt_issuer: str = Field(default="", description="whose tokens are taken; empty: nobody's")
     jwt_audience: str = Field(default="", description="the audience that tokens must name")
     jwt_jwks_url: str = Field(

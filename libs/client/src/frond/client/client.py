@@ -76,8 +76,11 @@ class Client(Sending):
 
     def jobs(self, status: str | None = None, limit: int = 20) -> list[dict[str, Any]]:
         """Jobs, the newest first, at most ``limit`` of them."""
-        query = {"status": status} if status else {}
-        return list(self._pages("/jobs", "jobs", query, limit))
+        return list(self._pages("/jobs", "jobs", {"status": status or None}, limit))
+
+    def each_job(self, status: str | None = None) -> Iterator[dict[str, Any]]:
+        """All jobs, the newest first, page by page as they are taken."""
+        return self._pages("/jobs", "jobs", {"status": status or None}, None)
 
     def cancel(self, job_id: str) -> dict[str, Any]:
         """Stop a job; it ends as ``dismissed``."""

@@ -68,11 +68,12 @@ class Door:
         try:
             ingest.gate.require_own_page(request.headers)
             who = await ingest.gate.identify(request.headers.get("authorization"))
+            # first: the log tells whose requests are too many
+            scope[WHO] = who
             ingest.rates.admit(who.subject)
         except (JobRejected, StoreUnavailable) as e:
             await answer_of(request, e)(scope, receive, send)
             return
-        scope[WHO] = who
 
         loop = asyncio.get_running_loop()
         checked = loop.time()

@@ -35,9 +35,6 @@ class IngestSettings(ServiceSettings, AuthSettings):
     database_url: str = Field(
         default="", description="postgresql+psycopg://…; empty: SQLite at database_path"
     )
-    public_url: str = Field(
-        default="", description="how clients reach this service; empty: as the request came"
-    )
     s3_public_endpoint: str = Field(
         default="", description="how clients reach the store; empty: at s3_endpoint, as we do"
     )

@@ -79,7 +79,7 @@ class Tracing:
                     seconds = round(time.monotonic() - began, 3)
                     _log.info(
                         "answered", method=scope["method"], status=status, bytes=size,
-                        seconds=seconds, **_what(scope), **_who(scope, headers, status),
+                        seconds=seconds, **_what(scope), **_who(scope, headers),
                     )  # fmt: skip
 
 
@@ -92,10 +92,10 @@ def _what(scope: Scope) -> dict[str, Any]:
     return what if job_id is None else {**what, "job_id": str(job_id)[:_MOST]}
 
 
-def _who(scope: Scope, headers: dict[bytes, bytes], status: int) -> dict[str, Any]:
-    """The caller; of one that was not let in, the key that it says it has."""
+def _who(scope: Scope, headers: dict[bytes, bytes]) -> dict[str, Any]:
+    """The caller; where it is not known who that is, the key that it says it has."""
     who: Principal | None = scope.get(WHO)
     if who is not None:
         return {"who": who.subject, "tenant": who.tenant}
     claimed = claimed_id(headers.get(b"authorization", b"").decode("latin-1"))
-    return {"claimed": f"key:{claimed}"} if claimed and status == 401 else {}
+    return {"claimed": f"key:{claimed}"} if claimed else {}

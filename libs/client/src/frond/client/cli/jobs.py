@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
@@ -18,9 +20,18 @@ _MAY_NOT: Final = 403
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 JobId = Annotated[str, typer.Argument(help="The job's id.")]
 Out = Annotated[Path | None, typer.Option(help="Fetch the results into this folder at the end.")]
-Standing = Literal[
-    "accepted", "running", "successful", "completed", "completed_with_errors", "failed", "dismissed"
-]
+
+
+class Standing(StrEnum):
+    """The words that the list has. No Literal: versions of typer that are in use know none."""
+
+    ACCEPTED = "accepted"
+    RUNNING = "running"
+    SUCCESSFUL = "successful"
+    COMPLETED = "completed"
+    COMPLETED_WITH_ERRORS = "completed_with_errors"
+    FAILED = "failed"
+    DISMISSED = "dismissed"
 
 
 def register(app: typer.Typer) -> None:
@@ -176,9 +187,7 @@ def jobs(
     from frond.client import Client
 
     with Client() as client:
-        # outcomes of one status, and the service lists by status
-        asked = "successful" if status in ("completed", "completed_with_errors") else status
-        found = client.jobs(asked, limit)
+        found = _standing(client, status, limit)
     if json:
         show.as_json(found)
         return
@@ -197,6 +206,15 @@ def jobs(
         ["job", "status", "done", "images", "failed", "detections", "created"], rows,
         right="done images failed detections",
     )  # fmt: skip
+
+
+def _standing(client: Client, word: Standing | None, limit: int) -> list[dict[str, Any]]:
+    """The newest jobs that stand so; None: all."""
+    if word not in (Standing.COMPLETED, Standing.COMPLETED_WITH_ERRORS):
+        return client.jobs(word, limit)
+    # outcomes of one status, and the service lists by status
+    fitting = (j for j in client.each_job(Standing.SUCCESSFUL) if show.standing(j) == word)
+    return list(islice(fitting, limit))
 
 
 def predict(
