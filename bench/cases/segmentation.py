@@ -17,7 +17,7 @@ _SIDE, _SMALL_SIDE = 20_000, 6_000
 _SPEED, _ROWS, _GROWTH_MB = 0.8, 8.0, 192.0
 _CAP_S = 900.0
 _CAP_MB = spared(16 * 1024)
-"""The other holds some 14 GB of the larger image: with less it has no figure."""
+"""The other holds some 11 GB of the larger image: with less it has no figure."""
 
 ABOUT = f"""\
 Drawn RGB COGs (deflate, 512² blocks) on local disk and a small segmentation network made from a seed
@@ -31,7 +31,7 @@ the model is loaded before.
   its regions into polygons (*regions*). What those take (*polygons s*) is not in *seconds*, for
   the other makes none.
 - **numpy**: the loop that everybody writes. The image, float32 sums of weighted probabilities and
-  the weights' sum are held whole; argmax, then the same COG. No polygons. It may hold
+  the weights' sum are held whole; argmax by 1,024 rows, then the same COG. No polygons. It may hold
   {_CAP_MB / 1024:.0f} GB.
 
 The memory that counts is that of blending (*blend MB*): what a window costs while the model runs

@@ -13,6 +13,7 @@ from frond.contracts.plan import WindowGrid
 from frond.models.folder import MODEL_FILE, load_manifest
 
 _BATCH = 8
+_ROWS = 1024
 
 
 def whole(path: str, model: str, out: str) -> Callable[[], dict]:
@@ -41,10 +42,14 @@ def whole(path: str, model: str, out: str) -> Callable[[], dict]:
             for b, p in zip(boxes, found, strict=True):
                 sums[:, b.y0 : b.y1, b.x0 : b.x1] += p * weight
                 total[b.y0 : b.y1, b.x0 : b.x1] += weight
-        sums /= total
-        # the background comes first
-        values = sums.argmax(axis=0).astype(np.uint8)
-        values[sums.max(axis=0) < manifest.thresholds.score] = 0
+        values = np.empty((height, width), np.uint8)
+        # some rows at a time: numpy copies what it takes argmax of, and makes eight bytes of each answer
+        for y in range(0, height, _ROWS):
+            part = sums[:, y : y + _ROWS] / total[y : y + _ROWS]
+            # the background comes first
+            best = part.argmax(axis=0).astype(np.uint8)
+            best[part.max(axis=0) < manifest.thresholds.score] = 0
+            values[y : y + _ROWS] = best
         with rasterio.open(
             out, "w", driver="COG", width=width, height=height, count=1, dtype="uint8", nodata=255,
             compress="DEFLATE", blocksize=512, overview_resampling="nearest", **place,

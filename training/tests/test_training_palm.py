@@ -36,7 +36,7 @@ from frond.training.palm.data import (
     rescaled,
     spaced,
 )
-from frond.training.palm.detect import Predict, detect, onnx_predictor
+from frond.training.palm.detect import Predict, detect, detect_whole, onnx_predictor
 from frond.training.palm.evaluate import chosen_threshold, judged
 from frond.training.palm.lattices import ironwork
 from frond.training.palm.pipeline import found_in
@@ -490,6 +490,18 @@ def test_other_scales_are_judged_tile_by_tile(monkeypatch: pytest.MonkeyPatch) -
     told = evaluate.figures(Path(), predict, 0.3, scenes=1)["scale off"]
     assert told == {f"drawn ×{k}": whole(k) for k in (0.5, 0.7, 1.4, 2.0)}
     assert len(twice) == 4 and told["drawn ×2.0"]["f1"] > 0.5
+
+
+def test_a_crown_that_the_edge_cuts_keeps_its_centre() -> None:
+    """A find's box as the model sees it reaches beyond the image; as a service tells it, it ends there."""
+    tall, wide = 100, 200
+    heat, size = np.zeros((1, 128, 128), np.float32), np.full((2, 128, 128), 60, np.float32)
+    heat[0, 5, 20] = heat[0, 20, 30] = 0.9
+    maps = (heat[None], size[None], np.zeros((1, 2, 128, 128), np.float32))
+    pixels = np.zeros((tall, wide, 3), np.uint8)
+    whole, cut = detect_whole(lambda _: maps, pixels), detect(lambda _: maps, pixels)
+    assert whole[:, :4].tolist() == [[50, -10, 110, 50], [90, 50, 150, 110]]
+    assert cut[:, :4].tolist() == [[50, 0, 110, 50], [90, 50, 150, 100]]
 
 
 def test_background_has_a_say_in_the_threshold() -> None:

@@ -127,6 +127,17 @@ def test_timings_of_what_is_fetched(run: Any, tmp_path: Path) -> None:
     assert timed.startswith(plain) and "tiling" in timed
 
 
+def test_timings_are_drawn(run: Any, service: Any) -> None:
+    """A bar a stage, as long as its share of the longest one; none for what only waited."""
+    service.statuses = [
+        FIGURES | {"timings": {"read": 1.0, "run": 4.0, "merge": 1e-6, "wait": 9.0}}
+    ]
+    lines = {line.split()[0]: line for line in run("--timings").stdout.splitlines() if line.strip()}
+    drawn = {name: lines[name].count("█") for name in ("read", "run", "merge", "waited")}
+    assert drawn["run"] >= 4 * drawn["read"] > 0 and drawn["run"] < 5 * drawn["read"]
+    assert drawn["merge"] == drawn["waited"] == 0 and "▏" in lines["merge"]
+
+
 def test_timings_of_a_job_that_runs(run: Any, service: Any) -> None:
     """How far it is, and no empty table."""
     service.statuses = [FIGURES | {"timings": None, "message": "Running; 0 of 2 images done."}]

@@ -90,7 +90,12 @@ def _tables(figures: dict[str, Any]) -> str:
         cells = [f"{values[n]:+.1%}" if n == "count_error" else f"{values[n]:.3f}" for n in names]
         return f"| {name} | {' | '.join(cells)} |"
 
-    for group in ("palms", "palms, 35 px border", "palms, edge crowns counted"):
+    for group in (
+        "palms",
+        "palms, boxes not cut off",
+        "palms, 35 px border",
+        "palms, edge crowns counted",
+    ):
         suffix = group.removeprefix("palms")
         lines += [row(name + suffix, values) for name, values in figures[group].items()]
     spaced = figures.get("palms, by spacing", {})

@@ -78,7 +78,23 @@ def _starts(length: int) -> list[int]:
 
 
 def detect(predict: Predict, pixels: Array) -> Array:
-    """All detections of an image: overlapping windows, each keeping its core's centres."""
+    """All detections of an image, their boxes cut off at its edge as a service cuts them."""
+    return cut_off(detect_whole(predict, pixels), *pixels.shape[:2])
+
+
+def cut_off(found: Array, height: int, width: int) -> Array:
+    """The same finds with what of their boxes lies in an image of so many pixels."""
+    cut = found.copy()
+    cut[:, [0, 2]] = cut[:, [0, 2]].clip(0, width)
+    cut[:, [1, 3]] = cut[:, [1, 3]].clip(0, height)
+    return cut
+
+
+def detect_whole(predict: Predict, pixels: Array) -> Array:
+    """All detections of an image: overlapping windows, each keeping its core's centres.
+
+    Boxes are as the model sees them: of a crown that the image's edge cuts, they reach beyond it.
+    """
     height, width = pixels.shape[:2]
     pad = (max(0, WINDOW - height), max(0, WINDOW - width))
     padded = np.pad(pixels, ((0, pad[0]), (0, pad[1]), (0, 0)), mode="reflect")
@@ -101,7 +117,4 @@ def detect(predict: Predict, pixels: Array) -> Array:
             )
             found.append(here[((centre >= low) & (centre < high)).all(axis=1)])
     merged = np.concatenate(found)
-    merged = nms(merged[np.lexsort((merged[:, 0], merged[:, 1], -merged[:, 4]))])
-    merged[:, [0, 2]] = merged[:, [0, 2]].clip(0, width)
-    merged[:, [1, 3]] = merged[:, [1, 3]].clip(0, height)
-    return merged
+    return nms(merged[np.lexsort((merged[:, 0], merged[:, 1], -merged[:, 4]))])

@@ -27,7 +27,16 @@ from frond.training.palm.data import (
     spaced,
     thinned,
 )
-from frond.training.palm.detect import LOWEST, WINDOW, Array, Predict, detect, onnx_predictor
+from frond.training.palm.detect import (
+    LOWEST,
+    WINDOW,
+    Array,
+    Predict,
+    cut_off,
+    detect,
+    detect_whole,
+    onnx_predictor,
+)
 from frond.training.palm.images import Boxes
 from frond.training.palm.sources import ENLARGE_12AJ
 from frond.training.reference import refer
@@ -81,10 +90,10 @@ def figures(
     prepared: Path, predict: Predict, bar: float | None, *, scenes: int, full: bool = True
 ) -> dict[str, Any]:
     """All figures. Palm-free imagery has a say in the threshold."""
-    palms, free = (
-        _found(load(prepared, "val"), predict),
-        _found(load(prepared, "val-background"), predict),
-    )
+    parts = load(prepared, "val")
+    uncut = [(p, [detect_whole(predict, t.pixels) for t in p.tiles]) for p in parts]
+    palms = [(p, [_cut(t, f) for t, f in zip(p.tiles, seen, strict=True)]) for p, seen in uncut]
+    free = _found(load(prepared, "val-background"), predict)
     if bar is None:
         bar, _ = chosen_threshold([*palms, *free])
     drawn = judged_scenes(scenes)
@@ -98,6 +107,7 @@ def figures(
         f"palms, {WIDE_BORDER} px border": {
             p.name: judged(p, f, bar, WIDE_BORDER) for p, f in palms
         },
+        "palms, boxes not cut off": {p.name: judged(p, f, bar, BORDER) for p, f in uncut},
         "palms, edge crowns counted": {p.name: judged(p, f, bar, 0) for p, f in palms},
         "false per megapixel": {p.name: false_per_megapixel(p, f, bar) for p, f in free},
         "drawn scenes": {
@@ -182,6 +192,10 @@ def _labels(given: Boxes) -> Labels:
 
 def _found(parts: Sequence[Part], predict: Predict) -> list[FoundIn]:
     return [(p, [detect(predict, t.pixels) for t in p.tiles]) for p in parts]
+
+
+def _cut(tile: Tile, found: Array) -> Array:
+    return cut_off(found, *tile.pixels.shape[:2])
 
 
 def _milliseconds(predict: Predict) -> float:

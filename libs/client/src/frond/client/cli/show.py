@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from frond.client.watching import JobEvent
 
 _MOST_NOTES = 10
+# characters of the longest bar
+_BAR = 30
 _COLOURS = {
     "successful": "green", "completed": "green", "failed": "red", "dismissed": "yellow",
     "completed_with_errors": "yellow",
@@ -151,19 +153,26 @@ def job(figures: Mapping[str, Any]) -> None:
 
 
 def timings(figures: Mapping[str, Any]) -> None:
-    """Time by stage, summed over all workers; waiting in queues has no share in the work."""
+    """Time by stage as bars, summed over all workers; waiting in queues has no share in the work."""
     spent = dict(figures.get("timings") or {})
     waited = spent.pop("wait", None)
     total = sum(spent.values()) or 1.0
+    longest = max(spent.values(), default=0.0) or 1.0
     # a stage without any time was not measured
     rows = [
-        (stage, f"{seconds:.2f}", f"{100 * seconds / total:.0f} %")
+        (stage, f"{seconds:.2f}", f"{100 * seconds / total:.0f} %", _bar(seconds / longest))
         for stage, seconds in spent.items()
         if seconds > 0
     ]
     if waited is not None:
-        rows.append(("waited in queues", f"{waited:.2f}", ""))
-    table(["stage, all workers", "seconds", "share"], rows, right="seconds share")
+        rows.append(("waited in queues", f"{waited:.2f}", "", ""))
+    table(["stage, all workers", "seconds", "share", ""], rows, right="seconds share")
+
+
+def _bar(part: float) -> str:
+    """A bar of so much of its room, in eighths of a character."""
+    eighths = max(1, round(8 * _BAR * part))
+    return "█" * (eighths // 8) + ("", *"▏▎▍▌▋▊▉")[eighths % 8]
 
 
 @contextmanager
