@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -334,6 +334,78 @@ async def test_greylisting_is_tried_again_and_an_unknown_mailbox_is_not(mailbox:
     mailbox.script[:] = ["450 come back later", "550 no such mailbox"]
     assert (await email(mailbox)).state is State.PENDING
     assert (await email(mailbox)).state is State.GAVE_UP
+
+
+@asynccontextmanager
+async def relay(command: str, reply: str) -> AsyncIterator[SecretStr]:
+    """A mail server that answers one command so, and takes all else; CONNECT is its greeting, TEXT
+    the end of the message."""
+    says = {
+        "CONNECT": "220 relay", "EHLO": "502 what", "DATA": "354 go on", "TEXT": "250 queued", "QUIT": "221 bye",
+        command: reply,
+    }  # fmt: skip
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard = "CONNECT"
+        while heard:
+            writer.write(says.get(heard, "250 ok").encode() + b"\r\n")
+            in_text = heard == "DATA" and says[heard].startswith("354")
+            line = await reader.readuntil(b"\r\n.\r\n") if in_text else await reader.readline()
+            heard = "TEXT" if in_text else line[:4].decode().upper()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        yield SecretStr(f"smtp://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+
+
+@pytest.mark.parametrize(
+    ("command", "reply"),
+    [
+        ("CONNECT", "554 no service for you"),
+        ("HELO", "550 5.1.1 no such name"),
+        ("MAIL", "504 5.5.2 <frond@localhost>: Sender address rejected: need fully-qualified address"),
+        ("MAIL", "550 may not send as this"),
+        ("RCPT", "504 5.5.2 <frond@localhost>: Sender address rejected: need fully-qualified address"),
+        ("RCPT", "550 5.1.8 <frond@f.invalid>: Sender address rejected: Domain not found"),
+        ("RCPT", "553 5.7.1 <frond@f.example>: Sender address rejected: not owned by user frond"),
+        ("RCPT", "554 5.7.1 <ana@example.org>: Relay access denied"),
+        ("RCPT", "530 authentication is required"),
+        ("RCPT", "450 4.1.1 not yet"),
+        ("DATA", "550 5.7.60 Client does not have permissions to send as this sender"),
+        ("TEXT", "554 5.2.252 SendAsDenied"),
+        ("TEXT", "550 looks like spam"),
+    ],
+)  # fmt: skip
+async def test_what_the_mail_server_has_against_the_sender_is_tried_again(
+    command: str, reply: str
+) -> None:
+    """A setting would mend it, whichever command it is said at: Postfix waits for RCPT with it. Given up
+    at once, every job's e-mail would be lost, and nobody be paged."""
+    async with relay(command, reply) as url:
+        sender = MailSender(settings(smtp_url=url))
+        answer = await sender(delivery(email="ana@example.org"), datetime.now(UTC))
+    assert answer.state is State.PENDING
+
+
+@pytest.mark.parametrize(
+    ("command", "reply"),
+    [
+        ("RCPT", "550 no such mailbox"),
+        ("RCPT", "550 5.1.1 <ana@example.org>: User unknown"),
+        ("RCPT", "556 5.1.10 Recipient address has null MX"),
+        ("RCPT", "552 5.2.2 mailbox full"),
+        ("RCPT", "550 5.4.1 Recipient address rejected: Access denied"),
+        ("TEXT", "550 5.1.10 RecipientNotFound"),
+    ],
+)  # fmt: skip
+async def test_what_the_mail_server_has_against_the_recipient_stays(
+    command: str, reply: str
+) -> None:
+    """Only the job's address would mend it; some servers look it up after the text."""
+    async with relay(command, reply) as url:
+        sender = MailSender(settings(smtp_url=url))
+        answer = await sender(delivery(email="ana@example.org"), datetime.now(UTC))
+    assert answer.state is State.GAVE_UP
 
 
 async def test_a_mail_server_that_is_away_is_tried_again(free_port: Callable[[], int]) -> None:
