@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import SecretStr, ValidationError
 from standardwebhooks import Webhook, WebhookVerificationError
 
@@ -19,7 +24,7 @@ from frond.contracts.events import JobCompleted
 from frond.contracts.jobs import ImageCounts, JobOutcome, JobSpec, JobStatus, ModelRef, WindowCounts
 from frond.contracts.signing import tenant_secrets
 from frond.notifier.delivery import Answer, deliveries_of
-from frond.notifier.send import MailSender, WebhookSender, webhook_client
+from frond.notifier.send import MailSender, WebhookSender, trusted, webhook_client
 from frond.notifier.settings import NotifierSettings
 from frond.runtime import Egress
 
@@ -255,6 +260,73 @@ async def test_an_address_that_swallows_packets_is_tried_again(
 ) -> None:
     answer = await post(http, f"http://127.0.0.2:{swallowing}/hook", deadline_s=0.4)
     assert answer == Answer(State.PENDING, "no connection could be made in time")
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate of hooks.example that no public authority has made, and its key, in one file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "an authority of one's own")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("hooks.example")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    path = tmp_path_factory.mktemp("authority") / "own.pem"
+    path.write_bytes(
+        certificate.public_bytes(serialization.Encoding.PEM)
+        + key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )  # fmt: skip
+    return path
+
+
+async def over_tls(certified: Path) -> Answer:
+    """What becomes of a webhook to https://hooks.example, at a server with this certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certified)
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n")
+        writer.close()
+
+    async def resolve(host: str, port: int, tenant: str | None) -> list[str]:
+        return ["127.0.0.1"]
+
+    async with (
+        await asyncio.start_server(answer, "127.0.0.1", 0, ssl=context) as server,
+        webhook_client(settings()) as http,
+    ):
+        sender = WebhookSender(settings(), http)
+        sender.egress = Egress("127.0.0.0/8", resolve)
+        port = server.sockets[0].getsockname()[1]
+        to = delivery(webhook_url=f"https://hooks.example:{port}/hook")
+        return await sender(to, datetime.now(UTC))
+
+
+async def test_a_receiver_may_have_an_authority_of_ones_own(
+    authority: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SSL_CERT_FILE says whom to trust, as it does for models' servers; nobody else is."""
+    stranger = await over_tls(authority)
+    assert stranger.state is State.PENDING and "CERTIFICATE_VERIFY_FAILED" in stranger.told
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority))
+    assert (await over_tls(authority)).state is State.DELIVERED
+
+
+def test_an_authority_of_ones_own_takes_no_public_ones_place(
+    authority: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tenants' receivers in the world are told as before."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority))
+    public = set(httpx.create_ssl_context(trust_env=False).get_ca_certs(binary_form=True))
+    assert public and public <= set(trusted().get_ca_certs(binary_form=True))
 
 
 async def test_the_connection_goes_to_the_address_that_was_looked_at() -> None:

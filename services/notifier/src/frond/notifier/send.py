@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime
@@ -38,6 +39,14 @@ class Sender(Protocol):
     async def __call__(self, delivery: Delivery, now: datetime) -> Answer: ...
 
 
+def trusted() -> ssl.SSLContext:
+    """Whose certificates receivers may have: public authorities', and beside them the machine's own
+    or, where they are set, those of ``SSL_CERT_FILE`` and ``SSL_CERT_DIR``."""
+    context = httpx.create_ssl_context(trust_env=False)
+    context.load_default_certs()
+    return context
+
+
 def webhook_client(settings: NotifierSettings) -> httpx.AsyncClient:
     """The client of all webhooks: whatever receivers answer, it remembers nothing of them.
 
@@ -46,7 +55,7 @@ def webhook_client(settings: NotifierSettings) -> httpx.AsyncClient:
     """
     # a proxy of the environment would see private addresses that it cannot reach
     return httpx.AsyncClient(
-        timeout=settings.deadline_s, trust_env=False,
+        timeout=settings.deadline_s, trust_env=False, verify=trusted(),
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
     )  # fmt: skip
 
