@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,29 @@ class TestRunLengths:
         for counts, mask in zip(run_lengths(far, 60_000, 60_000), masks, strict=True):
             rle_ = {"size": [60_000, 60_000], "counts": counts.encode()}
             assert coco_mask.area(rle_) == mask.sum()
+
+    @pytest.mark.parametrize(("teeth", "long", "bar"), [(100, 5000, 0), (4000, 160, 100_000)])
+    def test_few_corners_with_long_edges_take_little_memory(
+        self, teeth: int, long: int, bar: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Of a comb, alone or at the end of a long bar, no more crossings are held than are worked
+        out at a time: a million of them would be 130 MB. The text is the comb's."""
+        classes = np.zeros((2 * teeth, 3), np.uint8)
+        classes[:, 0] = classes[::2, 1] = classes[0, 2] = 1
+        found, _ = regions_of(classes)
+        columns = np.array([0.0, 1, 1 + long, 1 + long + bar])
+        points = found.points.copy()
+        points[:, 0] = columns[points[:, 0].astype(int)]
+        wide, size = replace(found, points=points), (int(columns[-1]), 2 * teeth)
+        monkeypatch.setattr(rle, "CROSSINGS", 1 << 14)
+        tracemalloc.start()
+        (counts,) = run_lengths(wide, *size)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 20_000_000
+        got = {"size": size[::-1], "counts": counts.encode()}
+        assert coco_mask.area(got) == 2 * teeth + teeth * long + bar
+        assert coco_mask.toBbox(got).tolist() == [0, 0, *size]
 
 
 class TestGeoJson:
