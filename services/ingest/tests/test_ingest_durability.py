@@ -200,7 +200,8 @@ async def test_status_is_quick_for_large_jobs(
 def test_outages_are_503_and_nothing_is_lost(
     private_stack: NativeStack, tmp_path: Path, start_door: Any
 ) -> None:
-    """Kafka or MinIO away: 503 with Retry-After at once; back again, and work goes on."""
+    """Kafka or MinIO away: 503 with Retry-After at once; back again, and work goes on. Without its
+    store the door is not ready, either."""
     with start_door(private_stack.endpoints, tmp_path) as door, door.client() as api:
         form = [("f", ("a.tif", b"x"))]
         assert api.post("/upload", files=form).status_code == 202
@@ -209,6 +210,8 @@ def test_outages_are_503_and_nothing_is_lost(
             answer = api.post("/upload", files=form, headers={"Idempotency-Key": name})
             assert answer.status_code == 503, answer.text
             assert answer.headers["retry-after"] and answer.json()["reason"] == "unavailable"
+            if name == "minio":
+                until(lambda: "store" in api.get("/ready").json().get("waiting_for", ()), 60)
             getattr(private_stack, name).start()
 
             def again(key: str = name) -> Any:
@@ -217,3 +220,4 @@ def test_outages_are_503_and_nothing_is_lost(
 
             job = until(again, 150)["job_id"]
             until(lambda job=job: api.get(f"/jobs/{job}").json()["images"]["received"] == 1, 150)
+        until(lambda: api.get("/ready").is_success, 60)

@@ -63,6 +63,20 @@ def test_an_attempt_that_was_not_made_ends_nothing() -> None:
     assert (done.state, done.attempts, done.next_attempt) == (State.PENDING, 1, NOW)
 
 
+def test_attempts_that_were_not_made_are_no_retries() -> None:
+    """However often the store was slow before: the receiver has all its tries, and the pauses between
+    them grow from the first."""
+    delivery = deliveries_of(EVENT, SPEC, NOW)[0]
+    for _ in range(10):
+        delivery = after(delivery, AGAIN._replace(made=False), POLICY, NOW, 0.0)
+    for attempt in range(1, 4):
+        delivery = after(delivery, AGAIN, POLICY, NOW, 0.0)
+        assert delivery.next_attempt == NOW + timedelta(seconds=2.0 * 3 ** (attempt - 1))
+    delivery = after(delivery, AGAIN, POLICY, NOW, 0.0)
+    assert (delivery.state, delivery.attempts) == (State.GAVE_UP, 14)
+    assert delivery.last_answer == "HTTP 500; gave up after 4 attempts"
+
+
 def test_addresses_of_two_tenants_are_not_mixed() -> None:
     """What a job's spec lacks comes from its images, with their tenant; not from another tenant's."""
     images = Addresses(webhook_url="http://a.example", email="a@b.example", tenant="beta")

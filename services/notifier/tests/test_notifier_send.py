@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack
-from datetime import UTC, datetime
+from contextlib import ExitStack, asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import SecretStr, ValidationError
 from standardwebhooks import Webhook, WebhookVerificationError
 
@@ -19,7 +24,7 @@ from frond.contracts.events import JobCompleted
 from frond.contracts.jobs import ImageCounts, JobOutcome, JobSpec, JobStatus, ModelRef, WindowCounts
 from frond.contracts.signing import tenant_secrets
 from frond.notifier.delivery import Answer, deliveries_of
-from frond.notifier.send import MailSender, WebhookSender, webhook_client
+from frond.notifier.send import MailSender, WebhookSender, trusted, webhook_client
 from frond.notifier.settings import NotifierSettings
 from frond.runtime import Egress
 
@@ -257,6 +262,73 @@ async def test_an_address_that_swallows_packets_is_tried_again(
     assert answer == Answer(State.PENDING, "no connection could be made in time")
 
 
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate of hooks.example that no public authority has made, and its key, in one file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "an authority of one's own")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("hooks.example")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    path = tmp_path_factory.mktemp("authority") / "own.pem"
+    path.write_bytes(
+        certificate.public_bytes(serialization.Encoding.PEM)
+        + key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )  # fmt: skip
+    return path
+
+
+async def over_tls(certified: Path) -> Answer:
+    """What becomes of a webhook to https://hooks.example, at a server with this certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certified)
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n")
+        writer.close()
+
+    async def resolve(host: str, port: int, tenant: str | None) -> list[str]:
+        return ["127.0.0.1"]
+
+    async with (
+        await asyncio.start_server(answer, "127.0.0.1", 0, ssl=context) as server,
+        webhook_client(settings()) as http,
+    ):
+        sender = WebhookSender(settings(), http)
+        sender.egress = Egress("127.0.0.0/8", resolve)
+        port = server.sockets[0].getsockname()[1]
+        to = delivery(webhook_url=f"https://hooks.example:{port}/hook")
+        return await sender(to, datetime.now(UTC))
+
+
+async def test_a_receiver_may_have_an_authority_of_ones_own(
+    authority: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SSL_CERT_FILE says whom to trust, as it does for models' servers; nobody else is."""
+    stranger = await over_tls(authority)
+    assert stranger.state is State.PENDING and "CERTIFICATE_VERIFY_FAILED" in stranger.told
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority))
+    assert (await over_tls(authority)).state is State.DELIVERED
+
+
+def test_an_authority_of_ones_own_takes_no_public_ones_place(
+    authority: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tenants' receivers in the world are told as before."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority))
+    public = set(httpx.create_ssl_context(trust_env=False).get_ca_certs(binary_form=True))
+    assert public and public <= set(trusted().get_ca_certs(binary_form=True))
+
+
 async def test_the_connection_goes_to_the_address_that_was_looked_at() -> None:
     """By number, with the name in Host and in TLS: a second look-up could tell something else."""
     seen: list[httpx.Request] = []
@@ -334,6 +406,78 @@ async def test_greylisting_is_tried_again_and_an_unknown_mailbox_is_not(mailbox:
     mailbox.script[:] = ["450 come back later", "550 no such mailbox"]
     assert (await email(mailbox)).state is State.PENDING
     assert (await email(mailbox)).state is State.GAVE_UP
+
+
+@asynccontextmanager
+async def relay(command: str, reply: str) -> AsyncIterator[SecretStr]:
+    """A mail server that answers one command so, and takes all else; CONNECT is its greeting, TEXT
+    the end of the message."""
+    says = {
+        "CONNECT": "220 relay", "EHLO": "502 what", "DATA": "354 go on", "TEXT": "250 queued", "QUIT": "221 bye",
+        command: reply,
+    }  # fmt: skip
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard = "CONNECT"
+        while heard:
+            writer.write(says.get(heard, "250 ok").encode() + b"\r\n")
+            in_text = heard == "DATA" and says[heard].startswith("354")
+            line = await reader.readuntil(b"\r\n.\r\n") if in_text else await reader.readline()
+            heard = "TEXT" if in_text else line[:4].decode().upper()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        yield SecretStr(f"smtp://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+
+
+@pytest.mark.parametrize(
+    ("command", "reply"),
+    [
+        ("CONNECT", "554 no service for you"),
+        ("HELO", "550 5.1.1 no such name"),
+        ("MAIL", "504 5.5.2 <frond@localhost>: Sender address rejected: need fully-qualified address"),
+        ("MAIL", "550 may not send as this"),
+        ("RCPT", "504 5.5.2 <frond@localhost>: Sender address rejected: need fully-qualified address"),
+        ("RCPT", "550 5.1.8 <frond@f.invalid>: Sender address rejected: Domain not found"),
+        ("RCPT", "553 5.7.1 <frond@f.example>: Sender address rejected: not owned by user frond"),
+        ("RCPT", "554 5.7.1 <ana@example.org>: Relay access denied"),
+        ("RCPT", "530 authentication is required"),
+        ("RCPT", "450 4.1.1 not yet"),
+        ("DATA", "550 5.7.60 Client does not have permissions to send as this sender"),
+        ("TEXT", "554 5.2.252 SendAsDenied"),
+        ("TEXT", "550 looks like spam"),
+    ],
+)  # fmt: skip
+async def test_what_the_mail_server_has_against_the_sender_is_tried_again(
+    command: str, reply: str
+) -> None:
+    """A setting would mend it, whichever command it is said at: Postfix waits for RCPT with it. Given up
+    at once, every job's e-mail would be lost, and nobody be paged."""
+    async with relay(command, reply) as url:
+        sender = MailSender(settings(smtp_url=url))
+        answer = await sender(delivery(email="ana@example.org"), datetime.now(UTC))
+    assert answer.state is State.PENDING
+
+
+@pytest.mark.parametrize(
+    ("command", "reply"),
+    [
+        ("RCPT", "550 no such mailbox"),
+        ("RCPT", "550 5.1.1 <ana@example.org>: User unknown"),
+        ("RCPT", "556 5.1.10 Recipient address has null MX"),
+        ("RCPT", "552 5.2.2 mailbox full"),
+        ("RCPT", "550 5.4.1 Recipient address rejected: Access denied"),
+        ("TEXT", "550 5.1.10 RecipientNotFound"),
+    ],
+)  # fmt: skip
+async def test_what_the_mail_server_has_against_the_recipient_stays(
+    command: str, reply: str
+) -> None:
+    """Only the job's address would mend it; some servers look it up after the text."""
+    async with relay(command, reply) as url:
+        sender = MailSender(settings(smtp_url=url))
+        answer = await sender(delivery(email="ana@example.org"), datetime.now(UTC))
+    assert answer.state is State.GAVE_UP
 
 
 async def test_a_mail_server_that_is_away_is_tried_again(free_port: Callable[[], int]) -> None:

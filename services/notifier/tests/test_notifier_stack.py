@@ -336,12 +336,14 @@ async def test_a_job_deleted_meanwhile_ends_its_deliveries(
 async def test_an_email_by_real_smtp(
     notifier: Notifier, store: ObjectStore, service_env: dict[str, str], mailbox: Any
 ) -> None:
-    """Greylisted once, then taken; a job without addresses asks for nothing."""
+    """Greylisted once, then taken; a job without addresses asks for nothing. That nobody said whom
+    e-mails come from is told at the start."""
     mailbox.script[:] = ["450 come back later"]
     expected = await job(store, "survey-4", email="ana@example.org")
     await job(store, "silent")
     notifier.env["FROND_SMTP_URL"] = mailbox.url
     await notifier.start()
+    assert "FROND_MAIL_FROM is not set" in notifier.log.read_text()
     await send(service_env, "silent", "survey-4", "unknown-job")
     mail = await asyncio.to_thread(mailbox.mails.get, timeout=60)
     assert mail["subject"] == "Frond: job survey-4 has completed"

@@ -33,7 +33,8 @@ class State(StrEnum):
 class Delivery(BaseModel):
     """One notice to one address, as stored beside its job. It holds all that an attempt needs.
 
-    ``attempts`` counts the attempts that have ended; ``next_attempt`` is None once it is final.
+    ``attempts`` counts the attempts that have ended, ``unmade`` those of them in which nothing was
+    sent; ``next_attempt`` is None once it is final.
     ``round`` is empty for the notice that the job's end made, and names the replay otherwise.
     ``tenant`` is whose job it is: a webhook is signed with the secret of this tenant.
     ``public_url`` is the base of its links, so that they stay when the setting changes; None in
@@ -54,6 +55,7 @@ class Delivery(BaseModel):
     created: datetime | None = None
     state: State = State.PENDING
     attempts: int = 0
+    unmade: int = 0
     next_attempt: datetime | None
     last_attempt: datetime | None = None
     last_answer: str = ""

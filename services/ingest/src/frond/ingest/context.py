@@ -24,12 +24,14 @@ from frond.ingest.settings import IngestSettings
 from frond.ingest.together import Together
 from frond.models.registry import Registry
 from frond.models.trainings import Trainings
-from frond.runtime import Service, get_logger, wait_out
+from frond.runtime import Health, Service, get_logger, wait_out
 from frond.store import Listed, ObjectStore, StoreSettings
 from frond.store.client import Stat
 
 SOURCE: Final = "/frond/ingest"
 _KNOCK_S: Final = 2.0
+_LOOK_EVERY_S: Final = 10.0
+_AWAY_S: Final = 20.0
 _LATELY_S: Final = 0.25
 _LATELY: Final = 1000
 T = TypeVar("T")
@@ -193,7 +195,7 @@ def ingest_of(connection: HTTPConnection) -> Ingest:
 
 
 async def keep_connected(service: Service, ingest: Ingest) -> None:
-    """Make the bucket and the topics, connect the producer; then wait for the end."""
+    """Make the bucket and the topics, connect the producer; then look after the store, to the end."""
     settings = ingest.settings
     service.health.expect("store", "making the bucket")
     service.health.expect("broker", "making the topics")
@@ -211,6 +213,7 @@ async def keep_connected(service: Service, ingest: Ingest) -> None:
         )
         await wait_out(ingest.producer.start, what="connecting the producer")
         service.health.ready("broker")
+        await watch_store(service.health, ingest.store)
 
     connecting = asyncio.create_task(connect())
     stopping = asyncio.create_task(service.stop.wait())
@@ -221,3 +224,32 @@ async def keep_connected(service: Service, ingest: Ingest) -> None:
         connecting.cancel()
     await stopping
     ingest.hub.close()
+
+
+async def watch_store(
+    health: Health,
+    store: ObjectStore,
+    *,
+    every_s: float = _LOOK_EVERY_S,
+    patience_s: float = _AWAY_S,
+) -> None:
+    """Not to be ready while the store is away, or does not answer; for ever.
+
+    The other services' work waits, and their doing so is counted. Requests do not wait: without this,
+    nobody would be told of a door that turns all of them away, but those who come.
+
+    Args:
+        patience_s: how long the store may take; a restart is no reason to send clients elsewhere.
+    """
+    loop = asyncio.get_running_loop()
+    while True:
+        await asyncio.sleep(every_s)
+        # a store that hangs does not refuse for a minute
+        late = loop.call_later(
+            patience_s, health.unready, "store", "the object store does not answer"
+        )
+        try:
+            await wait_out(store.ensure_bucket, what="looking for the bucket")
+        finally:
+            late.cancel()
+        health.ready("store")

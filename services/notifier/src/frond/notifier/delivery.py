@@ -25,7 +25,8 @@ class Answer(NamedTuple):
         told: for the record and the log.
         wait_s: how long the other side asked us to wait, at least.
         gone: whether the other side wants no notice at all any more.
-        made: whether it was made at all. One that was not has its number, and ends nothing.
+        made: whether it was made at all. One that was not has its number; it is no retry, and ends
+            nothing.
     """
 
     state: State
@@ -121,7 +122,7 @@ def asked_wait(retry_after: str | None, now: datetime) -> float:
 
 
 def backoff(attempts: int, policy: Policy, jitter: float) -> float:
-    """Seconds before the next attempt, after ``attempts`` of them: delay·3ⁿ, with an upper bound.
+    """Seconds before the next attempt, after ``attempts`` that were made: delay·3ⁿ, with an upper bound.
 
     ``jitter`` in [0, 1) takes off up to a quarter, so that what failed together does not come
     back together.
@@ -135,17 +136,19 @@ def after(
 ) -> Delivery:
     """The record after an attempt."""
     attempts = delivery.attempts + 1
+    unmade = delivery.unmade + (not answer.made)
+    made = attempts - unmade
     state, told, due = answer.state, answer.told[:500], None
     if state is State.PENDING:
         if not answer.made:
             due = now
-        elif attempts > policy.max_retries:
-            state, told = State.GAVE_UP, f"{told}; gave up after {attempts} attempts"
+        elif made > policy.max_retries:
+            state, told = State.GAVE_UP, f"{told}; gave up after {made} attempts"
         else:
-            due = now + timedelta(seconds=max(backoff(attempts, policy, jitter), answer.wait_s))
+            due = now + timedelta(seconds=max(backoff(made, policy, jitter), answer.wait_s))
     return delivery.model_copy(
         update={
-            "state": state, "attempts": attempts, "next_attempt": due,
+            "state": state, "attempts": attempts, "unmade": unmade, "next_attempt": due,
             "last_attempt": now, "last_answer": told,
         }
     )  # fmt: skip

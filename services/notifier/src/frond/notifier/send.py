@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import Protocol
+from typing import Final, Protocol
 from urllib.parse import unquote, urlsplit
 
 import aiosmtplib
@@ -22,6 +24,12 @@ from frond.notifier.settings import NotifierSettings
 from frond.notifier.text import mail, webhook_body
 from frond.runtime import get_logger
 
+# a reply's second code (RFC 3463), and those that speak of a recipient: its address, its mailbox, the
+# way there. Of 5.1 and 5.2 others speak of senders, 5.7 of who may relay.
+_SECOND: Final = re.compile(r"5\.\d{1,3}\.\d{1,3}\b")
+_RECIPIENT: Final = re.compile(r"5\.(?:1\.(?:[0-46]|10)|2\.[1-4]|4\.[14])\b")
+# without one: no such mailbox, not here, full, no such name, a domain that takes no mail
+_NO_MAILBOX: Final = (550, 551, 552, 553, 556)
 _log = get_logger(__name__)
 
 
@@ -29,6 +37,14 @@ class Sender(Protocol):
     """A road: tries once, within the deadline."""
 
     async def __call__(self, delivery: Delivery, now: datetime) -> Answer: ...
+
+
+def trusted() -> ssl.SSLContext:
+    """Whose certificates receivers may have: public authorities', and beside them the machine's own
+    or, where they are set, those of ``SSL_CERT_FILE`` and ``SSL_CERT_DIR``."""
+    context = httpx.create_ssl_context(trust_env=False)
+    context.load_default_certs()
+    return context
 
 
 def webhook_client(settings: NotifierSettings) -> httpx.AsyncClient:
@@ -39,7 +55,7 @@ def webhook_client(settings: NotifierSettings) -> httpx.AsyncClient:
     """
     # a proxy of the environment would see private addresses that it cannot reach
     return httpx.AsyncClient(
-        timeout=settings.deadline_s, trust_env=False,
+        timeout=settings.deadline_s, trust_env=False, verify=trusted(),
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
     )  # fmt: skip
 
@@ -157,10 +173,10 @@ class MailSender:
                 )
         except aiosmtplib.SMTPRecipientsRefused as e:
             told = "the mail server does not take mail for this address"
-            return _not_sent(delivery, e, stays=_stays([r.code for r in e.recipients]), told=told)
+            return _not_sent(delivery, e, stays=all(map(_stays, e.recipients)), told=told)
         except aiosmtplib.SMTPResponseException as e:
             told = "the mail server does not take the message"
-            return _not_sent(delivery, e, stays=_stays([e.code]), told=told)
+            return _not_sent(delivery, e, stays=_stays(e), told=told)
         except TimeoutError:
             return Answer(State.PENDING, f"no answer within {self.settings.deadline_s:g} s")
         except (aiosmtplib.SMTPException, OSError) as e:
@@ -178,7 +194,17 @@ def _not_sent(delivery: Delivery, error: Exception, *, stays: bool, told: str) -
     return Answer(State.GAVE_UP if stays else State.PENDING, told)
 
 
-def _stays(codes: list[int]) -> bool:
-    # RFC 5321 §4.2.1: 5yz stays as it is, however often one asks. 535 (the password is wrong) is
-    # ours to mend and may be mended while retries go on.
-    return bool(codes) and all(500 <= c < 600 and c not in (530, 534, 535) for c in codes)
+def _stays(refused: aiosmtplib.SMTPResponseException) -> bool:
+    """Whether no other try would change it, and nothing but the job's address would.
+
+    RFC 5321 §4.2.1: 5yz stays as it is, however often one asks. But who sends, the password, what may
+    be relayed is the operator's to mend, and may be mended while retries go on. Servers say that at RCPT
+    as well (Postfix keeps what it has against a sender until then), and some say only after the
+    text that there is no such mailbox.
+    """
+    at_rcpt = isinstance(refused, aiosmtplib.SMTPRecipientRefused)
+    if refused.code < 500 or not (at_rcpt or isinstance(refused, aiosmtplib.SMTPDataError)):
+        return False
+    if _SECOND.match(refused.message):
+        return _RECIPIENT.match(refused.message) is not None
+    return at_rcpt and refused.code in _NO_MAILBOX

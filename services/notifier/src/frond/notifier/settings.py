@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Final
 from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
@@ -9,6 +10,9 @@ from pydantic import AliasChoices, Field, SecretStr, field_validator, model_vali
 from frond.contracts.signing import check_secrets
 from frond.notifier.delivery import LONGEST_S
 from frond.runtime import ServiceSettings
+
+NO_SENDER: Final = "frond@localhost"
+"""Whom e-mails come from where nobody says; hardly a mail server takes it."""
 
 
 class NotifierSettings(ServiceSettings):
@@ -37,9 +41,7 @@ class NotifierSettings(ServiceSettings):
     smtp_url: SecretStr = Field(
         default=SecretStr(""), description="smtp://user:password@host:port, smtps:// for TLS"
     )
-    mail_from: str = Field(
-        default="frond@localhost", min_length=1, description="whom e-mails come from"
-    )
+    mail_from: str = Field(default=NO_SENDER, min_length=1, description="whom e-mails come from")
     public_url: str = Field(default="", description="how people reach the REST service, for links")
     deadline_s: float = Field(default=15.0, gt=0, description="of one attempt")
     lease_s: float = Field(

@@ -14,7 +14,7 @@ from frond.contracts.events import JobCompleted
 from frond.notifier.delivery import Policy
 from frond.notifier.outbox import Outbox
 from frond.notifier.send import MailSender, WebhookSender, webhook_client
-from frond.notifier.settings import NotifierSettings
+from frond.notifier.settings import NO_SENDER, NotifierSettings
 from frond.runtime import Service, get_logger, wait_out
 from frond.store import ObjectStore, StoreSettings
 
@@ -29,6 +29,10 @@ async def notify(service: Service) -> None:
         raise TypeError("the notifier needs NotifierSettings")
     if not settings.webhook_secret.get_secret_value():
         _log.warning("FROND_WEBHOOK_SECRET is empty: webhooks go out without a signature")
+    if settings.smtp_url.get_secret_value() and settings.mail_from == NO_SENDER:
+        _log.warning(
+            f"FROND_MAIL_FROM is not set: many mail servers refuse e-mails from {NO_SENDER}"
+        )
     service.health.expect("deliveries", "reading the outbox")
     store = ObjectStore(
         StoreSettings(
