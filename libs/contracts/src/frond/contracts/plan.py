@@ -213,6 +213,11 @@ class ImagePlan(Contract):
     )
 
     @property
+    def image_checksum(self) -> str:
+        """ETag of the raster as it was sent."""
+        return self.checksum or self.source.etag
+
+    @property
     def plan_digest(self) -> str:
         """32 hex digits over everything that can change a result's bytes."""
         what = self.model_dump(

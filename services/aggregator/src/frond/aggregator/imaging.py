@@ -22,6 +22,7 @@ from frond.contracts.events import ChunkDetected, ImageEmpty, ImageFinished, Ima
 from frond.contracts.jobs import ImageOutcome, Timings
 from frond.contracts.modelspec import ModelManifest
 from frond.contracts.plan import ImagePlan
+from frond.contracts.provenance import provenance
 from frond.contracts.reasons import Reason
 from frond.masks.table import Polygons
 from frond.merge import Detections, merge, to_ipc
@@ -311,20 +312,14 @@ class Imaging:
         return await asyncio.to_thread(_merged, parts, plan, iou), None
 
     async def _write_detections(self, plan: ImagePlan, merged: Detections) -> None:
-        data = await asyncio.to_thread(to_ipc, merged, self._metadata(plan))
+        data = await asyncio.to_thread(
+            to_ipc, merged, {"image_id": plan.image_id, **provenance(plan)}
+        )
         await self.store.put(
             keys.image_detections(plan.job_id, plan.image_id), data,
             ARROW_TYPE,
         )  # fmt: skip
         crash_point("aggregator.detections-stored")
-
-    def _metadata(self, plan: ImagePlan) -> dict[str, str]:
-        return {
-            "image_id": plan.image_id,
-            "plan_digest": plan.plan_digest,
-            "model": plan.model.name,
-            "model_digest": plan.model.digest,
-        }
 
 
 def _rejected(plan: ImagePlan, reason: Reason, detail: str) -> ImageOutcome:
