@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from frond.stack.roll import Roll
+from frond.stack.supervisor import Supervisor
 
 
 @dataclass
@@ -64,3 +65,20 @@ def test_a_service_keeps_the_settings_that_it_runs_with(
         one.env["FROND_A"] for one in services
     ]
     assert all(one.child.running and not one.others for one in services)
+
+
+def test_a_roll_that_the_disk_has_no_room_for_ends_itself_alone(tmp_path: Path) -> None:
+    """The supervisor says why, and goes on with what it has."""
+
+    class NoRoom(One):
+        def begin(self, env: Mapping[str, str]) -> Process:
+            raise OSError(28, "No space left on device")
+
+    one: Any = NoRoom("ingest", tmp_path / "log")
+    lines: list[str] = []
+    supervisor = Supervisor(tmp_path, tmp_path / "models", say=lines.append)
+    supervisor._roll = Roll([one], {"ingest": {}}, supervisor.say)
+    supervisor._tend_roll()
+    assert supervisor._roll.state == "failed"
+    assert one.child.running
+    assert "No space left on device" in lines[-1]
