@@ -66,6 +66,13 @@ def test_a_crash_loop_is_no_silence() -> None:
     assert "unless sum by (topic) (rate(frond_events_handled_total" in asked["FrondLag"]
 
 
+def test_what_begins_anew_each_second_is_not_ready() -> None:
+    """The read model connects, is ready, and meets its full disk again: a scrape in between sees it
+    ready."""
+    (asked,) = (rule["expr"] for rule in RULES if rule["alert"] == "FrondNotReady")
+    assert asked.startswith("min_over_time(frond_ready[")
+
+
 def test_all_that_the_reconciler_repeats_is_there_before() -> None:
     """Whatever it may count under, as its source has it: `FrondJobsStandStill` sees the first."""
     source = Path(reconcile.__file__).read_text()
