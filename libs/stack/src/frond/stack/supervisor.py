@@ -31,7 +31,7 @@ from frond.stack.installation import (
 )
 from frond.stack.prepare import prepare, push_models
 from frond.stack.roll import Roll
-from frond.stack.supervised import Supervised
+from frond.stack.supervised import Supervised, leave_s
 
 _TICK_S: Final = 0.25
 _READY_S: Final = 180.0
@@ -281,7 +281,7 @@ class Supervisor:
         for child in children:
             child.terminate()
         with ThreadPoolExecutor(max(1, len(children))) as pool:
-            list(pool.map(lambda child: child.stop(45), children))
+            list(pool.map(lambda child: child.stop(child.leave_s), children))
         if self._stack is not None:
             self._stack.stop()
 
@@ -292,6 +292,10 @@ class Supervisor:
             "born": birth_of(os.getpid()),
             "stack": self._stack.kind if self._stack else "",
             "servers": self._stack.pids() if self._stack else {},
+            "leave_s": max(
+                (child.leave_s for one in self._supervised for child in one.processes),
+                default=leave_s(os.environ),
+            ),
             "rolls": self._rolls,
             "given": sorted(self._given),
             "roll": self._roll.state if self._roll else "",
