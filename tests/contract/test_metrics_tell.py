@@ -11,15 +11,16 @@ import frond.bus.metrics
 import frond.inference.metrics
 import frond.ingest.metrics
 import frond.notifier.metrics
+import frond.runtime.health
 import frond.runtime.patience
 import frond.tiler.metrics
 
 MODULES = (
     frond.aggregator.metrics, frond.bus.metrics, frond.inference.metrics, frond.ingest.metrics,
-    frond.notifier.metrics, frond.runtime.patience, frond.tiler.metrics,
+    frond.notifier.metrics, frond.runtime.health, frond.runtime.patience, frond.tiler.metrics,
 )  # fmt: skip
 OURS = {
-    "kind", "of", "outcome", "partition", "stage", "state", "status", "topic", "type", "verdict",
+    "kind", "of", "outcome", "part", "partition", "stage", "state", "status", "topic", "type", "verdict",
     "what", "why",
 }  # fmt: skip
 """Labels whose values are words of Frond's own."""

@@ -163,7 +163,7 @@ async def test_a_worker_that_is_asked_to_end(made: Made) -> None:
 async def test_a_drain_ends_before_its_time_is_up(made: Made) -> None:
     """Shadows are waited for until then, and no longer; nothing is given up before."""
     wired = SimpleNamespace(
-        shadows=made.shadowing, settings=SimpleNamespace(drain_s=wiring._SHADOWLESS_S + 0.3)
+        shadows=made.shadowing, settings=SimpleNamespace(finish_s=wiring._SHADOWLESS_S + 0.3)
     )
     service: Any = SimpleNamespace(stop=asyncio.Event())
     held = Held(await made.bench.models.get(made.chunk.shadow.model))

@@ -281,7 +281,7 @@ async def tile(service: Service) -> None:
         tiler = Tiler(settings, store, producer, sandbox, scratch)
         group = settings.group("inference")
         looking = asyncio.create_task(
-            tiler.backlog.keep(lambda: offsets.lag(group, topics.TILED), metrics.BACKLOG.set)
+            tiler.backlog.keep(lambda: offsets.lag(group, topics.TILED), metrics.show_backlog)
         )
         await consume(
             service,
