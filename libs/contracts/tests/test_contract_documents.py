@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from frond.contracts.golden import GOLDEN
 from frond.contracts.topics import ALL
 
 ROOT = Path(__file__).parents[3] / "contracts"
-FROZEN = [p.name.removesuffix(".input.json") for p in sorted((ROOT / "frozen/1.0").glob("*.json"))]
+FROZEN = ROOT / "frozen/1.0"
+# before there were bounds; what was frozen later, all that is sent, has them
+LATER_BOUNDS = re.compile(r": (pattern|(max|min|exclusiveM)\w+) None became ")
 RECORDED = sorted((ROOT / "golden").glob("*.json"))
 
 
@@ -68,17 +71,92 @@ def test_a_removed_or_newly_required_field_is_a_break() -> None:
     assert breaks(old, {**old, "required": ["a", "b"]})
     assert breaks(old, {**old, "properties": {**old["properties"], "b": {"type": "string"}}})
     assert breaks({"enum": ["x", "y"]}, {"enum": ["x"]})
-    assert not breaks({"type": "string"}, {"anyOf": [{"type": "string"}, {"type": "null"}]})
-    assert breaks({"type": "string"}, {"anyOf": [{"type": "integer"}, {"type": "null"}]})
-    assert breaks({"type": "string"}, {"anyOf": [{"type": "string"}, {"type": "integer"}]})
+    assert not breaks({"enum": ["x"]}, {"enum": ["x", "y"]})
+    assert breaks({"type": "string"}, {"type": "string", "enum": ["x"]})
+    assert breaks({"type": "string"}, {"type": "string", "const": "x"})
+    assert not breaks({"const": "x"}, {"enum": ["x", "y"]})
 
 
-@pytest.mark.parametrize("name", FROZEN)
-def test_nothing_breaks_the_publishers_and_subscribers_of_release_1(name: str) -> None:
-    """Against the schemas frozen at 1.0, today's remove nothing and demand nothing new."""
-    assert len(FROZEN) == 10
-    frozen = json.loads((ROOT / "frozen" / "1.0" / f"{name}.input.json").read_text())
-    assert breaks(frozen, export.input_schema(EVENTS[name])) == []
+NULL = {"type": "null"}
+TEXT = {"type": "string", "maxLength": 1024}
+ENOUGH = {"type": "integer", "minimum": 1, "maximum": 9}
+MAYBE = {"anyOf": [TEXT, NULL]}
+EITHER = {"anyOf": [TEXT, ENOUGH, NULL]}
+LIST = {"type": "array", "items": ENOUGH}
+COUNTS = {"type": "object", "additionalProperties": ENOUGH}
+OPEN = {"type": "object"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (TEXT, MAYBE), (TEXT, {"type": "string", "maxLength": 2048}), (TEXT, {"type": "string"}),
+        (ENOUGH, {**ENOUGH, "minimum": 0, "maximum": 10}), (EITHER, EITHER), (LIST, LIST),
+        (COUNTS, COUNTS), (OPEN, {**OPEN, "additionalProperties": True}),
+        ({**OPEN, "additionalProperties": False}, OPEN), ({**OPEN, "required": ["a"]}, OPEN),
+        (EITHER, {"anyOf": [NULL, ENOUGH, TEXT]}),
+    ],
+)  # fmt: skip
+def test_what_takes_as_much_as_before_is_no_break(old: dict[str, Any], new: dict[str, Any]) -> None:
+    """Null beside what is taken, bounds that widen, alternatives in another order break nobody."""
+    assert breaks(old, new) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (TEXT, {"anyOf": [ENOUGH, NULL]}), (TEXT, {"anyOf": [TEXT, ENOUGH]}),
+        (MAYBE, {"anyOf": [ENOUGH, NULL]}), (MAYBE, TEXT), (MAYBE, {"anyOf": [TEXT]}), (MAYBE, {}),
+        (MAYBE, EITHER), (EITHER, MAYBE),
+        (MAYBE, {"anyOf": [{"type": "string", "maxLength": 10}, NULL]}),
+        (EITHER, {"anyOf": [TEXT, {**ENOUGH, "minimum": 2}, NULL]}),
+        (TEXT, {**TEXT, "maxLength": 10}), ({"type": "string"}, TEXT), (TEXT, {**TEXT, "pattern": "^x"}),
+        (TEXT, {**TEXT, "format": "uri"}), ({}, {"type": "string"}), ({}, {"$ref": "#/$defs/X"}),
+        (TEXT, {**TEXT, "minLength": 1}), (ENOUGH, {**ENOUGH, "minimum": 2}),
+        (ENOUGH, {**ENOUGH, "exclusiveMinimum": 0}), (ENOUGH, {**ENOUGH, "exclusiveMaximum": 9}),
+        (LIST, {**LIST, "minItems": 1}), (LIST, {**LIST, "maxItems": 1}), (LIST, {"type": "array"}),
+        (LIST, {**LIST, "items": TEXT}), ({"type": "array"}, LIST),
+        (COUNTS, {**COUNTS, "additionalProperties": TEXT}), (COUNTS, OPEN),
+        (COUNTS, {**COUNTS, "additionalProperties": False}), (OPEN, COUNTS),
+        (OPEN, {**OPEN, "additionalProperties": False}),
+        ({"$defs": {"X": MAYBE}}, {"$defs": {"X": TEXT}}),
+    ],
+)  # fmt: skip
+def test_what_takes_less_than_before_is_a_break(old: dict[str, Any], new: dict[str, Any]) -> None:
+    """Null that is taken no more, another alternative, a narrower bound, pattern or value, at any depth."""
+    assert breaks(old, new)
+    assert breaks({"properties": {"a": {"items": old}}}, {"properties": {"a": {"items": new}}})
+
+
+def test_what_was_always_sent_is_sent_always() -> None:
+    """A property that subscribers could rely on and that need not be there any more breaks them; publishers
+    may leave it out."""
+    old = {"properties": {"a": TEXT}, "required": ["a"]}
+    assert breaks(old, {"properties": {"a": TEXT}}, sent=True)
+    assert breaks({"$defs": {"X": old}}, {"$defs": {"X": {"properties": {"a": TEXT}}}}, sent=True)
+    assert not breaks(old, {"properties": {"a": TEXT}})
+
+
+@pytest.mark.parametrize("name", EVENTS)
+def test_nothing_breaks_the_publishers_of_release_1(name: str) -> None:
+    """Against the schemas frozen at 1.0, today's remove nothing and demand nothing new of who sends."""
+    frozen = json.loads((FROZEN / f"{name}.input.json").read_text())
+    told = breaks(frozen, export.input_schema(EVENTS[name]))
+    assert [line for line in told if not LATER_BOUNDS.search(line)] == []
+
+
+@pytest.mark.parametrize("name", EVENTS)
+def test_nothing_breaks_the_subscribers_of_release_1(name: str) -> None:
+    """Against what was sent at 1.0, today's has all that was always there, of the types and bounds that it
+    had: of the bounds, publishers are promised them here, too."""
+    frozen = json.loads((FROZEN / f"{name}.json").read_text())
+    assert breaks(frozen, export.schema(EVENTS[name]), sent=True) == []
+
+
+def test_every_frozen_type_is_there() -> None:
+    """No event type of 1.0 goes, and none of today's is without a frozen schema of both kinds."""
+    kinds = {p.name for p in FROZEN.glob("*.json")}
+    assert kinds == {f"{name}{kind}.json" for name in EVENTS for kind in ("", ".input")}
 
 
 def _contains(new: Any, old: Any) -> bool:
