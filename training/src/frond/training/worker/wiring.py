@@ -37,12 +37,7 @@ async def work(service: Service) -> None:
         await wait_out(store.ensure_bucket, what="making the bucket")
         trainings, registry = Trainings(store), Registry(store)
         trainer = Trainer(trainings, registry, _policy(settings))
-        watch = DriftWatch(
-            store, trainings, registry, settings.on_drift,
-            drifted.Policy(
-                settings.training_drift_periods, timedelta(seconds=settings.training_rest_s)
-            ),
-        )  # fmt: skip
+        watch = DriftWatch(store, trainings, registry, settings.on_drift, when_drifted(settings))
         service.health.ready("training")
         async with asyncio.TaskGroup() as tasks:
             training = tasks.create_task(trainer.run(service.stop))
@@ -53,6 +48,13 @@ async def work(service: Service) -> None:
             _, late = await asyncio.wait({reading}, timeout=settings.training_stop_s)
             for task in late:
                 task.cancel()
+
+
+def when_drifted(settings: TrainingSettings) -> drifted.Policy:
+    """When drift asks for training."""
+    return drifted.Policy(
+        settings.training_drift_periods, timedelta(seconds=settings.training_rest_s)
+    )
 
 
 def _policy(settings: TrainingSettings) -> Policy:
