@@ -7,12 +7,16 @@ from contextlib import ExitStack, closing
 from datetime import timedelta
 from pathlib import Path
 
+import httpx
 import pytest
 
 from frond.aggregator.settings import AggregatorSettings
 from frond.aggregator.wiring import Aggregator
 from frond.inference.settings import InferenceSettings
 from frond.inference.wiring import Inference
+from frond.ingest.app import make_app
+from frond.ingest.context import Ingest
+from frond.ingest.settings import IngestSettings
 from frond.runtime import Service
 from frond.tiler.settings import TilerSettings
 from frond.tiler.wiring import readers
@@ -94,3 +98,15 @@ def test_when_drift_asks_for_training(given: Set) -> None:
     given(TRAINING_DRIFT_PERIODS=5, TRAINING_REST_S=77)
     policy = when_drifted(TrainingSettings())
     assert (policy.periods, policy.rest) == (5, timedelta(seconds=77))
+
+
+async def test_a_pushed_models_bytes(given: Set) -> None:
+    """A model of more is refused as it comes, before the store is asked anything."""
+    given(MAX_MODEL_BYTES=1234, AUTH="off", API_HOST="127.0.0.1")
+    made = Ingest(IngestSettings())
+    transport = httpx.ASGITransport(make_app(made))
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+        answer = await client.post("/models", files={"f": ("model.onnx", bytes(1235))})
+    await made.close()
+    assert (answer.status_code, answer.json()["reason"]) == (413, "too-large"), answer.text
+    assert "1234 bytes" in answer.json()["detail"]
