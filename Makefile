@@ -82,8 +82,8 @@ lint: setup ## ruff
 	@$(VENV)/bin/ruff check
 	@$(VENV)/bin/ruff format --check
 
-typecheck: setup ## mypy --strict over every library and service
-	@$(VENV)/bin/mypy $(sort $(wildcard libs/*/src services/*/src))
+typecheck: setup ## mypy --strict over every library and service, and training's worker
+	@$(VENV)/bin/mypy $(sort $(wildcard libs/*/src services/*/src)) training/src/frond/training/worker
 
 format: setup ## let ruff mend what it can
 	@$(VENV)/bin/ruff check --fix

@@ -32,13 +32,21 @@ AUTH = {"Authorization": "Bearer secret"}
 
 
 @pytest.fixture
-def inference(stack: Endpoints, bucket: str, tmp_path: Path) -> Iterator[Inference]:
+def more() -> dict[str, Any]:
+    """Further settings."""
+    return {}
+
+
+@pytest.fixture
+def inference(
+    stack: Endpoints, bucket: str, tmp_path: Path, more: dict[str, Any]
+) -> Iterator[Inference]:
     made = Inference(
         InferenceSettings(
             s3_endpoint=stack.s3_endpoint, s3_access_key=stack.access_key,
             s3_secret_key=SecretStr(stack.secret_key), s3_bucket=bucket,
             cache_dir=tmp_path / "cache", default_model="blob", api_key=SecretStr("secret"),
-            predict_max_bytes=4 << 20, predict_max_pixels=2_000_000,
+            predict_max_bytes=4 << 20, predict_max_pixels=2_000_000, **more,
         )
     )  # fmt: skip
     yield made
@@ -314,6 +322,39 @@ async def test_a_stored_key_needs_the_scope(
         assert answer.status_code == status, answer.text
     assert answer.json()["reason"] == "forbidden" and "submit" in answer.json()["detail"]
     store.close()
+
+
+@pytest.mark.parametrize("more", [{"request_rate": 0.1}])
+async def test_a_key_may_send_so_many_requests_a_second(client: httpx.AsyncClient) -> None:
+    """Some at once are taken; then 429, when to come back, and which setting said so."""
+    answers = [await client.post("/predict", content=encoded("png", picture())) for _ in range(10)]
+    first, last = answers[0], answers[-1]
+    assert (first.status_code, last.status_code) == (200, 429), last.text
+    assert last.json()["reason"] == "rate-limited" and "FROND_REQUEST_RATE" in last.json()["detail"]
+    assert 1 <= int(last.headers["retry-after"]) <= 10
+
+
+@pytest.mark.parametrize("more", [{"upload_rate": 1000}])
+async def test_bodies_are_read_at_a_keys_rate(
+    client: httpx.AsyncClient, inference: Inference, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A body is waited for as its bytes are more than the rate; further ones, while it is far behind, are
+    refused."""
+    waits: list[float] = []
+
+    async def waited(seconds: float) -> None:
+        waits.append(seconds)
+
+    monkeypatch.setattr(inference.predictor._rates, "_sleep", waited)
+    body = encoded("npy", picture())
+    first = await client.post("/predict", content=body)
+    assert first.status_code == 200, first.text
+    # 64 KiB may come at once
+    assert max(waits) == pytest.approx((len(body) - (64 << 10)) / 1000, abs=30)
+    second = await client.post("/predict", content=body)
+    assert second.status_code == 429, second.text
+    assert "FROND_UPLOAD_RATE" in second.json()["detail"]
+    assert int(second.headers["retry-after"]) > 1
 
 
 async def test_a_form_is_told_to_be_no_form(client: httpx.AsyncClient) -> None:

@@ -266,7 +266,7 @@ def training_open(training_id: str) -> str:
 
 def training_listed(requested: datetime, training_id: str) -> str:
     """A mark for lists: the store names the newest run first."""
-    ms = (requested - _EPOCH) // timedelta(milliseconds=1)
+    ms = max(0, (requested - _EPOCH) // timedelta(milliseconds=1))
     return f"{TRAININGS_LISTED}{_LAST_MS - ms:015d}-{training_id}"
 
 
