@@ -99,6 +99,8 @@ async def test_from_events_to_status_and_results(
         "expected": 2, "received": 2, "running": 0, "completed": 1, "failed": 1,
     }  # fmt: skip
     assert status["detections"] == {"blob": 7}
+    # the event has none: nobody measured them
+    assert status["timings"] is None
     (artifact,) = status["artifacts"]
     rels = {link["rel"] for link in status["links"]}
     assert {"self", "results", "events"} <= rels
