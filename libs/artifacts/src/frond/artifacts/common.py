@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple, Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
-from frond.contracts.jobs import ImageOutcome, ImageStatus, ModelRef, Thresholds
+from frond.contracts.jobs import Contract, ImageOutcome, ImageStatus, ModelRef, Thresholds
 from frond.contracts.modelspec import ModelManifest
 from frond.contracts.plan import ImagePlan
 from frond.contracts.provenance import GENERATOR
@@ -97,13 +97,29 @@ class ImageResult:
             start = stop
 
 
+class Legend(Contract):
+    """What of a manifest a job's finds cannot be read without: kept beside them.
+
+    Attributes:
+        task: the model's: with ``segmentation`` the finds are regions.
+        classes: what their classes are called.
+    """
+
+    task: str
+    classes: tuple[str, ...]
+
+
 @dataclass(frozen=True)
 class JobInfo:
-    """What the artifacts say of the job: nothing in here may differ between two runs of it."""
+    """What the artifacts say of the job: nothing in here may differ between two runs of it.
+
+    Attributes:
+        manifest: the model's; of a whole job its legend does, and is all that may be left.
+    """
 
     job_id: str
     model: ModelRef | None = None
-    manifest: ModelManifest | None = None
+    manifest: ModelManifest | Legend | None = None
     thresholds: Thresholds = field(default_factory=Thresholds)
 
     @property

@@ -107,7 +107,7 @@ def item(job: JobInfo, result: ImageResult, bucket: str = "") -> dict[str, Any]:
         properties["gsd"] = plan.gsd_m
         if plan.gsd_source is not None:
             properties["frond:gsd_source"] = plan.gsd_source
-    if job.model is not None and job.manifest is not None:
+    if job.model is not None and isinstance(job.manifest, ModelManifest):
         extensions.append(MLM)
         properties |= _model(job.model, job.manifest)
         assets["model"] = _model_asset(job.model, job.manifest, bucket)

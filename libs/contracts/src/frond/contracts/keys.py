@@ -68,6 +68,12 @@ def job_notify(job_id: str) -> str:
     return f"{job_prefix(job_id)}notify.json"
 
 
+def job_legend(job_id: str) -> str:
+    """What of its model's manifest a job's finds cannot be read without: there before the first of them
+    counts, for models may be removed, or pushed again, before the job ends."""
+    return f"{job_prefix(job_id)}legend.json"
+
+
 def job_sealed(job_id: str) -> str:
     return f"{job_prefix(job_id)}sealed.json"
 

@@ -15,7 +15,7 @@ from frond.aggregator.chunks import Chunks, Crowded, dismissal_key, failure_key,
 from frond.aggregator.images import ChunkFailure, completed_outcome, is_dismissed, rejected_outcome
 from frond.aggregator.masking import ARROW_TYPE, Masking
 from frond.aggregator.settings import MAX_IMAGE_DETECTIONS
-from frond.artifacts import write_image_artifacts
+from frond.artifacts import Legend, write_image_artifacts
 from frond.contracts import keys
 from frond.contracts.errors import ModelRejected, ObjectMissing, RasterRejected
 from frond.contracts.events import ChunkDetected, ImageEmpty, ImageFinished, ImageRejected
@@ -286,6 +286,7 @@ class Imaging:
         outcome = completed_outcome(plan, _by_class(merged, manifest.classes))
         with room.needed_for("an image's files"):
             await asyncio.gather(
+                self._keep_legend(plan.job_id, manifest),
                 self._write_detections(plan, merged),
                 write_image_artifacts(
                     self.store,
@@ -310,6 +311,21 @@ class Imaging:
         parts = await load(self.store, plan, most)
         iou = effective_thresholds(manifest, plan.thresholds).merge_iou
         return await asyncio.to_thread(_merged, parts, plan, iou), None
+
+    async def _keep_legend(self, job_id: str, manifest: ModelManifest) -> None:
+        key = keys.job_legend(job_id)
+        if self._marks.known(key):
+            return
+        legend = Legend(task=manifest.task, classes=manifest.classes)
+        await self.store.put(key, legend.model_dump_json().encode(), "application/json")
+        self._marks.made(key)
+
+    async def legend(self, job_id: str) -> Legend | None:
+        """What says how the job's finds are to be read, if any image of it had its windows merged."""
+        try:
+            return Legend.model_validate_json(await self.store.get(keys.job_legend(job_id)))
+        except ObjectMissing:
+            return None
 
     async def _write_detections(self, plan: ImagePlan, merged: Detections) -> None:
         data = await asyncio.to_thread(
