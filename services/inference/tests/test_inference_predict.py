@@ -364,7 +364,9 @@ async def test_a_form_is_told_to_be_no_form(client: httpx.AsyncClient) -> None:
     assert "--data-binary" in answer.json()["detail"]
 
 
-async def test_slow_senders_keep_nobody_waiting(client: httpx.AsyncClient) -> None:
+async def test_slow_senders_keep_nobody_waiting(
+    client: httpx.AsyncClient, inference: Inference
+) -> None:
     """As many as there is room for send half their image and pause; another is answered."""
     data = encoded("png", picture())
     begun = asyncio.Semaphore(0)
@@ -377,7 +379,8 @@ async def test_slow_senders_keep_nobody_waiting(client: httpx.AsyncClient) -> No
         yield data[100:]
 
     async with asyncio.timeout(60):
-        slow = [asyncio.create_task(client.post("/predict", content=slowly())) for _ in range(2)]
+        room = inference.predictor._settings.predict_at_once
+        slow = [asyncio.create_task(client.post("/predict", content=slowly())) for _ in range(room)]
         for _ in slow:
             await begun.acquire()
         assert len(boxes(await client.post("/predict", content=data))) == len(PLACES)
@@ -390,7 +393,6 @@ async def test_senders_that_say_nothing_more_are_given_up(
     client: httpx.AsyncClient, inference: Inference, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They are told to send it again; one more than a key may have is told to wait."""
-    monkeypatch.setattr(inference.predictor, "_bodies", Bodies(1, 2.0))
     data = encoded("png", picture())
     begun = asyncio.Event()
 
@@ -401,11 +403,15 @@ async def test_senders_that_say_nothing_more_are_given_up(
         yield data[100:]
 
     async with asyncio.timeout(60):
+        monkeypatch.setattr(inference.predictor, "_bodies", Bodies(1, 600))
         silent = asyncio.create_task(client.post("/predict", content=stopping()))
         await begun.wait()
         above = await client.post("/predict", content=data)
         assert above.status_code == 429 and int(above.headers["retry-after"]) > 0
-        given_up = await silent
+        silent.cancel()
+        await asyncio.wait({silent})
+        monkeypatch.setattr(inference.predictor, "_bodies", Bodies(1, 0.5))
+        given_up = await client.post("/predict", content=stopping())
         assert given_up.status_code == 503 and "Send it again" in given_up.json()["detail"]
         assert int(given_up.headers["retry-after"]) > 0
         assert len(boxes(await client.post("/predict", content=data))) == len(PLACES)
