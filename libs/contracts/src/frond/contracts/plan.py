@@ -224,7 +224,4 @@ class ImagePlan(Contract):
             mode="json",
             include={"source", "grid", "model", "thresholds", "windows_per_chunk", "skipped"},
         )
-        if self.checksum is not None:
-            # where the copy lies depends on the job, and what is in it does not
-            what["source"]["uri"] = self.image
         return digest("plan", canonical_json(what).decode())
