@@ -50,6 +50,8 @@ _FOLLOW_ADDRESSES = (
     "STACIT", "STACTA", "MRF", "TIL", "ECRGTOC", "RPFTOC", "SAFE", "SENTINEL2", "Zarr", "ESRIC",
     "KMLSUPEROVERLAY",
 )  # fmt: skip
+# a chunk of windows by the tiler's default (frond.raster.CHUNK_MB), were it not compressed at all
+_TILES_AT_ONCE = 24 << 20
 
 
 def configure_gdal(
@@ -89,6 +91,9 @@ def configure_gdal(
             "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
             "GDAL_HTTP_MULTIPLEX": "YES",
             "GDAL_INGESTED_BYTES_AT_OPEN": "262144",
+            # of a read's compressed tiles, which are asked for together; by default 10 MB: beyond that GDAL
+            # goes tile by tile, in requests that grow and overlap
+            "GDAL_MAX_RAW_BLOCK_CACHE_SIZE": str(_TILES_AT_ONCE),
             "CPL_VSIL_CURL_CACHE_SIZE": str(32 << 20),
             # an object may be replaced, or appear after it was looked for: nothing that was
             # learned about it outlives its handle
