@@ -82,8 +82,8 @@ lint: setup ## ruff
 	@$(VENV)/bin/ruff check
 	@$(VENV)/bin/ruff format --check
 
-typecheck: setup ## mypy --strict over every library and service
-	@$(VENV)/bin/mypy $(sort $(wildcard libs/*/src services/*/src))
+typecheck: setup ## mypy --strict over every library and service, and training's worker
+	@$(VENV)/bin/mypy $(sort $(wildcard libs/*/src services/*/src)) training/src/frond/training/worker
 
 format: setup ## let ruff mend what it can
 	@$(VENV)/bin/ruff check --fix
@@ -98,7 +98,7 @@ train-worker: setup ## train what `frond training start` and drift ask for, one 
 	FROND_TRAINING_PROGRAM="$${FROND_TRAINING_PROGRAM:-'$(CURDIR)/training/.venv/bin/python' -m frond.training}" \
 	exec $(PY) -m frond.training.worker
 
-bench: setup ## measure against what others use: bench/results.json, docs/performance.md; ONLY=merge,raster; ONLY=page measures nothing
+bench: setup ## measure against what others use: bench/results.json, docs/performance.md; ONLY=merge,raster; BENCH_ROUNDS=1 BENCH_SCALE=0.05 for a look; all of it takes hours
 	@$(PY) bench/run.py $(ONLY)
 
 dev: setup ## one service in this terminal with reload, beside a stack that is up: make dev SERVICE=tiler

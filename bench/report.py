@@ -38,6 +38,11 @@ Written by `make bench` from its own run; not edited by hand. `make bench ONLY=m
 benchmark and leaves the others' figures as they were. Every figure is also in `bench/results.json`
 (`ratio`: theirs ÷ ours, above 1 where Frond is better).
 
+A round takes, on two cores, some 30 minutes for memory, 15 for growth, 5 to 10 for each of the others and 2 for
+latency and predict: an hour and a half in all, and `BENCH_ROUNDS` (3) times that. `BENCH_ROUNDS=1` is one round,
+`BENCH_SCALE=0.05` a try of the benchmarks that run the whole system at a twentieth of their size,
+`ONLY=page` this page written anew from what was measured.
+
 The machines are shared and noisy. Contenders run interleaved, each in a process of its own, in
 turn to be first; figures are medians of their rounds, with the smallest and largest beside them.
 What was run once (column *rounds*) has neither, and a table of one round says so.

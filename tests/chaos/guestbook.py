@@ -35,7 +35,7 @@ REPLAY: Final = "replay asked for"
 """In the journal before a job's webhook is asked for once more."""
 _OF_IMAGES: Final = ("inputs", "images", "refused")
 _OF_JOBS: Final = (
-    "job.json", "sealed.json", "cancelled", "closing.json", "completed.json",
+    "job.json", "sealed.json", "cancelled", "legend.json", "closing.json", "completed.json",
     "completed.headers.json", "notify.json", "upload.json", "listing.json", "names", "results",
     "deliveries",
 )  # fmt: skip

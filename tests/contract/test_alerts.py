@@ -18,6 +18,7 @@ import frond.notifier.metrics
 import frond.runtime
 import frond.tiler.metrics  # noqa: F401
 from frond.aggregator import reconcile
+from frond.contracts import topics
 
 ROOT = Path(__file__).parents[2]
 RULES: list[dict[str, Any]] = [
@@ -64,6 +65,23 @@ def test_a_crash_loop_is_no_silence() -> None:
     assert re.search(r"max_over_time\(frond_consumer_lag\[\d+m\]\)", asked["FrondLag"])
     # a rate that is not there is no event handled, too
     assert "unless sum by (topic) (rate(frond_events_handled_total" in asked["FrondLag"]
+
+
+def test_what_waits_for_a_busy_inference_pages_nobody() -> None:
+    """Of all topics the tiler's own alone is left out, and only while the tiler says so."""
+    (asked,) = (rule["expr"] for rule in RULES if rule["alert"] == "FrondLag")
+    assert re.search(
+        r"unless on \(topic\) label_replace\(\s*max\(max_over_time\(frond_tiler_holding\[15m\]\)\) == 1, "
+        rf'"topic", "{re.escape(topics.UPLOADED.name)}", "", ""\)',
+        asked,
+    )
+
+
+def test_what_begins_anew_each_second_is_not_ready() -> None:
+    """The read model connects, is ready, and meets its full disk again: a scrape in between sees it
+    ready."""
+    (asked,) = (rule["expr"] for rule in RULES if rule["alert"] == "FrondNotReady")
+    assert asked.startswith("min_over_time(frond_ready[")
 
 
 def test_all_that_the_reconciler_repeats_is_there_before() -> None:

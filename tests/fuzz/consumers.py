@@ -6,8 +6,9 @@ a law is broken. Everything begins anew with each input.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cache
 from typing import Any
 
@@ -263,6 +264,38 @@ def notifier(data: bytes) -> None:
     _consumer(topics.COMPLETED, data, make, planned()[2])
 
 
+# -- training worker -----------------------------------------------------------------------------
+
+
+def _worker(topic: Topic, data: bytes, handler: str) -> None:
+    from frond.models.trainings import Trainings
+    from frond.training.worker.drifted import Policy
+    from frond.training.worker.handlers import Handlers
+    from frond.training.worker.watch import DriftWatch
+
+    # each drifted period asks, however long ago it was
+    policy = Policy(periods=1, fresh=timedelta(days=365_000))
+
+    def make(store: MemoryStore, producer: CheckingProducer) -> Any:
+        trainings = Trainings(store)
+        recipes = {"palm-detector": "palm"}
+        watch = DriftWatch(store, trainings, Registry(store), recipes, policy)
+        handlers = Handlers(trainings, watch, asyncio.Event())
+        return Handling(topic, "fuzz", strict(getattr(handlers, handler)), producer).handle
+
+    _consumer(topic, data, make, {})
+
+
+def training(data: bytes) -> None:
+    """frond.training.v1"""
+    _worker(topics.TRAINING, data, "requested")
+
+
+def drift(data: bytes) -> None:
+    """frond.drift.v1"""
+    _worker(topics.DRIFT, data, "observed")
+
+
 # -- read model ----------------------------------------------------------------------------------
 
 
@@ -318,5 +351,7 @@ CONSUMERS: dict[str, tuple[Target, tuple[Topic, ...]]] = {
     "aggregator_images": (images, (topics.DETECTED,)),
     "aggregator_jobs": (jobs, (topics.IMAGED,)),
     "notifier": (notifier, (topics.COMPLETED,)),
+    "training": (training, (topics.TRAINING,)),
+    "drift": (drift, (topics.DRIFT,)),
     "readmodel": (readmodel, _READ),
 }

@@ -24,6 +24,10 @@ from frond.contracts.topics import Topic
 T = TypeVar("T")
 _TREE = {n for n, c in vars(errors).items() if isinstance(c, type) and issubclass(c, FrondError)}
 _OF_A_JOB = re.compile(rf"(jobs|open|deliveries|untold)/({JOB_ID_PATTERN[1:-1]})(/.*)?", re.DOTALL)
+_OF_TRAINING = re.compile(
+    r"trainings/(runs/[0-9a-f]{32}\.json|open/[0-9a-f]{32}|listed/[0-9]{15}-[0-9a-f]{32}"
+    r"|drift/[0-9a-f]{64}\.json)"
+)
 _IMAGE = re.compile(r"images/[0-9a-f]{32}/[^/]+(/[^/]+)?")
 
 
@@ -148,8 +152,11 @@ def _no_constant(name: str) -> None:
 
 
 def check_names(written: Sequence[str]) -> None:
-    """Every object that was written lies in the folder of a job, under names made of ids."""
+    """Every object that was written lies in the folder of a job, or of training runs, under names made
+    of ids."""
     for key in written:
+        if _OF_TRAINING.fullmatch(key):
+            continue
         m = _OF_A_JOB.fullmatch(key)
         if m is None or ".." in key.split("/") or len(key.encode()) > 1024:
             raise Broken(f"an object {key!r}")

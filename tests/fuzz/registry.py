@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from frond.raster.planning import chunks_of
@@ -30,6 +31,8 @@ def seeds(target: str) -> list[bytes]:
             if target == "aggregator_images":
                 messages += [_message(e) for e in planned()[1]]
                 found.append(pack(_message(e) for e in planned()[1]))
+            if target == "drift":
+                messages += [replace(m, value=_drifted(m.value)) for m in messages]
             found += [prefix + pack([m]) for m in messages]
             found.append(prefix + pack(messages[:8]))
         return found
@@ -43,6 +46,11 @@ def _message(event: object) -> Raw:
     assert isinstance(event, Event)
     m = encode(event, source="/fuzz")
     return Raw(value=m.value, key=m.key, headers=(("ce_type", event.TYPE.encode()),))
+
+
+def _drifted(value: bytes | None) -> bytes:
+    """A period that asks for training."""
+    return json.dumps({**json.loads(value or b""), "verdict": "drifted"}).encode()
 
 
 def _arrow() -> list[bytes]:

@@ -25,7 +25,10 @@ from fuzz.consumers import CONSUMERS
 from fuzz.raw import GOLDEN, Raw, pack
 
 FROZEN = Path(__file__).parents[2] / "contracts" / "frozen" / "1.0"
-_SCHEMAS = {p.name.removesuffix(".input.json"): json.loads(p.read_text()) for p in FROZEN.glob("*")}
+_SCHEMAS = {
+    p.name.removesuffix(".input.json"): json.loads(p.read_text())
+    for p in FROZEN.glob("*.input.json")
+}
 _CARRIED = [(t, c.TYPE) for t in topics.ALL for c in CARRIES[t.name]]
 _GOLDEN = {
     r["ce_type"]: r["data"] for r in (json.loads(p.read_text()) for p in sorted(GOLDEN.glob("*.json")))
@@ -57,7 +60,7 @@ def _frozen(schema: dict[str, Any], root: dict[str, Any], golden: Any, rng: rand
 
 def test_every_type_was_frozen() -> None:
     """Each event type of today has the schema that publishers of 1.0 keep to."""
-    assert set(_SCHEMAS) <= set(EVENTS) and len(_SCHEMAS) == 10
+    assert set(_SCHEMAS) == set(EVENTS)
 
 
 @pytest.mark.parametrize(("topic", "ce_type"), _CARRIED, ids=lambda x: getattr(x, "name", x))
@@ -65,8 +68,6 @@ def test_every_type_was_frozen() -> None:
 @given(seed=st.integers(0, 10**9))
 def test_events_of_1_0_are_taken(topic: Topic, ce_type: str, seed: int) -> None:
     """With all of 1.0's fields, or with few more than the required ones, an event is an event."""
-    if ce_type not in _SCHEMAS:
-        pytest.skip("not in 1.0")
     schema = _SCHEMAS[ce_type]
     value = _frozen(schema, schema, _GOLDEN[ce_type], random.Random(seed))
     if ce_type == "frond.job.completed.v1":

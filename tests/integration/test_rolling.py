@@ -64,6 +64,7 @@ class Meanwhile:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join(60)
+        assert not self._thread.is_alive(), "it has not come back from what it did last"
 
 
 def test_all_five_services_are_rolled_during_a_job(state: Path, tmp_path: Path) -> None:

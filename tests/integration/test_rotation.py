@@ -14,6 +14,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -153,8 +154,14 @@ def test_secrets_are_rotated_by_a_roll(state: Path, posts: tuple[str, queue.Queu
     found = control.read_state(state)
     assert found is not None
     os.kill(found["services"][0]["pid"], signal.SIGKILL)
-    until(lambda: (control.read_state(state) or {})["services"][0]["restarts"] == 1)
-    until(lambda: (control.read_state(state) or {})["services"][0]["pid"])
+
+    def first() -> dict[str, Any]:
+        # a state that cannot be read just now is none
+        now = control.read_state(state)
+        return dict(now["services"][0]) if now else {}
+
+    until(lambda: first().get("restarts") == 1)
+    until(lambda: first().get("pid"))
     assert knock(state, key) == 200
 
     control.down(state)

@@ -6,7 +6,9 @@ import io
 import json
 from dataclasses import replace
 from hashlib import sha256
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import geopandas
 import numpy as np
@@ -450,3 +452,53 @@ def test_an_image_has_its_own_files() -> None:
     assert set(files) == set(IMAGE_ARTIFACTS)
     assert len(json.loads(files["coco.json"])["annotations"]) == 40
     assert len(json.loads(files["detections.geojson"])["features"]) == 40
+
+
+SOFTWARE = f"frond {version('frond-artifacts')}"
+
+
+def test_a_jobs_files_say_how_each_detection_came_to_be(files: Files) -> None:
+    """Software and model in the head; what came in and the plan by image, beside each detection where a
+    file has nothing of images. The bare list of COCO has ``coco.json`` to tell of it."""
+    plans = {r.outcome.image_id: r.plan.plan_digest for r in RESULTS if r.plan}
+    assert len(set(plans.values())) == len(plans)
+    summary, coco, geojson = (
+        json.loads(files[n]) for n in ("summary.json", "coco.json", "detections.geojson")
+    )
+    table = pq.read_table(io.BytesIO(files["detections.parquet"]))
+    heads = (summary, coco["info"]["frond"], geojson["frond"],
+             json.loads(table.schema.metadata[b"frond"]))  # fmt: skip
+    for head in heads:
+        assert (head["generator"], head["model"]["digest"]) == (SOFTWARE, MODEL.digest)
+    rows = [i for i in summary["images"] if i["status"] == "completed"]
+    assert {i["image_id"]: (i["checksum"], i["plan_digest"]) for i in rows} == {
+        image_id: ("etag-1", digest) for image_id, digest in plans.items()
+    }
+    beside: list[dict[str, Any]] = [f["properties"] for f in geojson["features"]]
+    beside += table.select(["image_id", "image_checksum", "plan_digest"]).to_pylist()
+    assert len(beside) == COUNT - 30 + COUNT
+    for one in beside:
+        assert one["image_checksum"] == "etag-1"
+        assert one["plan_digest"] == plans[one["image_id"]]
+
+
+@pytest.mark.parametrize("found", [detections(3), Detections.empty()], ids=["some", "none"])
+def test_an_images_files_say_how_they_came_to_be(found: Detections) -> None:
+    """Also where nothing was found that could tell of it."""
+    result = image("a.tif", found)
+    assert result.plan is not None
+    files = image_files(result)
+    about = {
+        "image_id": result.outcome.image_id, "image_checksum": "etag-1",
+        "plan_digest": result.plan.plan_digest, "generator": SOFTWARE,
+    }  # fmt: skip
+    parquet = pq.read_metadata(io.BytesIO(files["detections.parquet"])).metadata[b"frond"]
+    for head in (json.loads(files["detections.geojson"])["frond"], json.loads(parquet)):
+        assert head.items() >= about.items()
+        assert head["model"]["digest"] == MODEL.digest
+    (coco,) = (i["frond"] for i in json.loads(files["coco.json"])["images"])
+    assert (coco["checksum"], coco["plan_digest"]) == ("etag-1", about["plan_digest"])
+    item = json.loads(files["stac.json"])
+    told = item["properties"] | {"frond:image_id": item["id"]}
+    assert told.items() >= {f"frond:{k}": v for k, v in about.items()}.items()
+    assert told["frond:model_digest"] == MODEL.digest

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ from frond.artifacts.rle import run_lengths
 from frond.artifacts.stac import item
 from frond.contracts.plan import Georeference
 from frond.merge import Detections
-from frond.raster import pixel_to_lonlat
+from frond.raster import pixel_to_lonlat, pixel_to_map
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +135,29 @@ class TestRunLengths:
         for counts, mask in zip(run_lengths(far, 60_000, 60_000), masks, strict=True):
             rle_ = {"size": [60_000, 60_000], "counts": counts.encode()}
             assert coco_mask.area(rle_) == mask.sum()
+
+    @pytest.mark.parametrize(("teeth", "long", "bar"), [(100, 5000, 0), (4000, 160, 100_000)])
+    def test_few_corners_with_long_edges_take_little_memory(
+        self, teeth: int, long: int, bar: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Of a comb, alone or at the end of a long bar, no more crossings are held than are worked
+        out at a time: a million of them would be 130 MB. The text is the comb's."""
+        classes = np.zeros((2 * teeth, 3), np.uint8)
+        classes[:, 0] = classes[::2, 1] = classes[0, 2] = 1
+        found, _ = regions_of(classes)
+        columns = np.array([0.0, 1, 1 + long, 1 + long + bar])
+        points = found.points.copy()
+        points[:, 0] = columns[points[:, 0].astype(int)]
+        wide, size = replace(found, points=points), (int(columns[-1]), 2 * teeth)
+        monkeypatch.setattr(rle, "CROSSINGS", 1 << 14)
+        tracemalloc.start()
+        (counts,) = run_lengths(wide, *size)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 20_000_000
+        got = {"size": size[::-1], "counts": counts.encode()}
+        assert coco_mask.area(got) == 2 * teeth + teeth * long + bar
+        assert coco_mask.toBbox(got).tolist() == [0, 0, *size]
 
 
 class TestGeoJson:
@@ -318,6 +342,48 @@ def test_geoparquet_has_them_in_the_rasters_crs(two: Any) -> None:
         io.BytesIO(files["detections.parquet"]), bbox=tuple(frame.geometry.iloc[0].bounds)
     )
     assert 0 < len(some) < len(frame)
+
+
+def bent_gcps() -> Georeference:
+    """1,600 by 2,400 pixels of some 100 m, whose rows are 80 of them lower at their ends."""
+    return Georeference(
+        kind="gcps", crs="EPSG:4326",
+        gcps=tuple(
+            (row, col, 10 + 1.4e-3 * col, 60 - 9e-4 * row - 5e-8 * (col - 1200) ** 2, 0.0)
+            for row in np.linspace(0, 1600, 5).tolist()
+            for col in np.linspace(0, 2400, 5).tolist()
+        ),
+    )  # fmt: skip
+
+
+def bent_rpcs() -> Georeference:
+    """The same in rational polynomials."""
+    one = [1.0] + [0.0] * 19
+    terms = {
+        "height_off": 0.0, "height_scale": 500.0,
+        "lat_off": 60.0, "lat_scale": 0.7, "line_off": 800.0, "line_scale": 800.0,
+        "long_off": 10.0, "long_scale": 1.7, "samp_off": 1200.0, "samp_scale": 1200.0,
+        "line_num_coeff": [0.0, 0.0, -1.0, *[0.0] * 4, 0.1, *[0.0] * 12], "line_den_coeff": one,
+        "samp_num_coeff": [0.0, 1.0] + [0.0] * 18, "samp_den_coeff": one,
+    }  # fmt: skip
+    return Georeference(kind="rpcs", crs="EPSG:4326", rpcs=terms)
+
+
+@pytest.mark.parametrize("geo", [bent_gcps(), bent_rpcs()], ids=["gcps", "rpcs"])
+def test_on_the_map_long_edges_follow_gcps_and_rpcs(geo: Georeference) -> None:
+    """To a sixth of a pixel, so that a hole close to an edge across the whole scene stays inside of
+    it; a small region gets no points."""
+    classes = np.ones((1600, 2400), np.uint8)
+    for row in (2, 1596):
+        classes[row : row + 2, 1195:1205] = 0
+    classes[700:760, 1000:1060] = 2
+    small, scene = sorted(map_shapes(geo, regions_of(classes)[0]), key=lambda s: float(s.area))
+    assert scene.is_valid and len(scene.interiors) == 3
+    assert len(small.exterior.coords) == 5
+    cols = np.linspace(0, 2400, 4801)
+    for row in (0.0, 1600.0):
+        edge = shapely.points(*pixel_to_map(geo, cols, np.full(len(cols), row)))
+        assert shapely.distance(edge, scene.exterior).max() < 9e-4 / 6
 
 
 def test_a_region_without_a_place_is_null_and_alone_so() -> None:

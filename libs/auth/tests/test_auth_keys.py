@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -108,14 +109,15 @@ async def test_an_expired_key_is_denied(
 
 
 async def test_a_record_is_remembered_for_seconds_only(store: ObjectStore) -> None:
-    """Within five seconds nobody asks the store; after them a revoked key is refused."""
+    """Within five seconds nobody asks the store; after them, as docs/security.md says, a revoked key is
+    refused."""
     now = [100.0]
     made = KeyStore(store)
     cache = KeyCache(made, clock=lambda: now[0])
     record, _ = await made.create("n", tenant="acme", scopes=BOTH)
     assert (await cache.get(record.id)) == record
     await made.revoke(record.id)
-    now[0] += KEEP_S - 0.01
+    now[0] += 4.99
     assert (await cache.get(record.id)) == record
     now[0] += 0.02
     looked = await cache.get(record.id)
@@ -228,6 +230,21 @@ async def test_keys_and_tokens_side_by_side(store: ObjectStore) -> None:
         assert (await gate.identify(f"Bearer {key}")).tenant == "acme"
         await denied(gate, f"Bearer {issuer.token('one', aud='x')}")
         await denied(gate_of(store), f"Bearer {issuer.token('one')}")
+
+
+async def test_a_token_may_be_too_old_before_it_ends(store: ObjectStore) -> None:
+    """FROND_JWT_MAX_AGE_S reaches the gate: twenty minutes are more than 900 seconds, ten are not."""
+    with Issuer() as issuer:
+        issuer.add("one")
+        told = {"jwt_issuer": issuer.url, "jwt_audience": AUDIENCE}
+        gate = gate_of(store, **told, jwt_max_age_s=900)
+        twenty, ten = (
+            f"Bearer {issuer.token('one', iat=int(time.time()) - 60 * minutes)}"
+            for minutes in (20, 10)
+        )
+        assert (await gate.identify(ten)).subject == "jwt:ana"
+        await denied(gate, twenty)
+        assert (await gate_of(store, **told).identify(twenty)).subject == "jwt:ana"
 
 
 def test_a_key_of_somebody_is_not_taken_for_the_installations_own() -> None:

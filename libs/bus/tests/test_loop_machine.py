@@ -49,7 +49,7 @@ class Worker:
         self.frozen = False
         service = SimpleNamespace(
             name="copier",
-            settings=SimpleNamespace(lookahead=1000, drain_s=0.1), stop=asyncio.Event(),
+            settings=SimpleNamespace(lookahead=1000, finish_s=0.1), stop=asyncio.Event(),
             health=SimpleNamespace(ready=lambda _: None, fatal=None),
         )  # fmt: skip
         self.loop = _Loop(service, topics.UPLOADED, self, 3, lambda _: False)  # type: ignore[arg-type]

@@ -145,6 +145,13 @@ def test_timings_of_a_job_that_runs(run: Any, service: Any) -> None:
     assert done.stdout == "Job j has no timings yet: Running; 0 of 2 images done.\n"
 
 
+def test_timings_that_were_not_measured(run: Any, service: Any) -> None:
+    """A job that was ended from its objects alone: said, and not a table of no time at all."""
+    service.statuses = [FIGURES | {"timings": None, "outcome": "completed"}]
+    done = run("--timings")
+    assert done.stdout.startswith("Job j has no timings: none were measured")
+
+
 def test_notes_are_shown_at_the_end(
     service: Any, client: Client, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -38,3 +40,11 @@ def test_plain_names_stay() -> None:
     """What needs no change is stored as it is called."""
     for name in ("scene.tif", "0123456789.tif", "0123456789-.tif"[1:], "пальма (2).tif", "п" * 110):
         assert keys.safe_name(name) == name
+
+
+def test_newer_training_runs_are_listed_first() -> None:
+    """However long ago, or ahead, the other one was asked for: its event's sender says when."""
+    one = "0" * 32
+    newest_first = [datetime(year, 1, 1, tzinfo=UTC) for year in (9999, 2026, 1971, 1)]
+    listed = [keys.training_listed(when, one) for when in newest_first]
+    assert listed == sorted(listed)

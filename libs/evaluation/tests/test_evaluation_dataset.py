@@ -68,6 +68,19 @@ def test_nothing_in_common(folder: Path) -> None:
     assert load(folder, CLASSES).judged == (0, 1)
 
 
+@pytest.mark.parametrize("masks", [False, True])
+def test_crowd_regions_are_told_and_are_not_all(folder: Path, masks: bool) -> None:
+    """Tools write whole masks as crowds: what is not judged is told, and nothing is judged by nothing."""
+    shape = {"size": [200, 320], "counts": [0, 2048, 61952]}
+    crowd = {"bbox": [1, 2, 30, 40], "segmentation": shape, "iscrowd": 1}
+    coco(folder, {"a.png": [crowd, crowd], "b.png": []}, categories=CLASSES)
+    told = refused(folder, masks=masks)
+    assert "2 labels, and iscrowd is 1" in told and "set iscrowd to 0" in told
+    coco(folder, {"a.png": [crowd, crowd | {"iscrowd": 0}], "b.png": []}, categories=CLASSES)
+    (note,) = load(folder, CLASSES, masks=masks).notes
+    assert note.startswith("1 label with iscrowd 1, ")
+
+
 def test_a_mapping_that_leads_to_no_label_is_refused(folder: Path) -> None:
     """What is asked has been misread: how many labels each category has is told. Without --map, images
     that have other labels alone may be meant; so may images without any."""

@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -78,21 +79,22 @@ def test_a_mask_comes_back_as_raster_and_polygons(
 
 
 def test_the_same_bytes_twice(tmp_path: Path) -> None:
-    """Also when the windows come in other chunks."""
+    """Also when the windows come in other chunks: of that only the plan's digest tells."""
     rng = np.random.default_rng(0)
     planes = rng.integers(1, 256, (4, GRID.height, GRID.width), np.uint8)
-    made = []
+    made, digests = [], []
     for n, each in enumerate((2, 2, 5)):
         folder = tmp_path / str(n)
         folder.mkdir()
         plan = prepared(folder, planes, each=each, georeference=AFFINE)
         built = build(folder, plan, manifest_of(3, min_area=2))
+        digests.append(plan.plan_digest.encode())
         made.append((built.classes.read_bytes(), read(built)[1]))
         assert sorted(p.name for p in folder.iterdir() if len(p.stem) != 32) == [
             "classes.tif",
             "polygons.arrow",
         ]
-    assert made[0][0] == made[1][0] == made[2][0]
+    assert made[0][0] == made[1][0] == made[2][0].replace(digests[2], digests[0])
     for name in ("points", "rings", "scores"):
         np.testing.assert_array_equal(getattr(made[0][1], name), getattr(made[2][1], name))
     one, two = tmp_path / "0" / "polygons.arrow", tmp_path / "1" / "polygons.arrow"
@@ -126,6 +128,31 @@ def test_it_is_a_cog_that_says_what_it_holds(tmp_path: Path) -> None:
     assert (polygons.points % (1 / 256) == 0).all()
     assert polygons.points.max() <= 3000
     assert polygons.areas.sum() == pytest.approx(4 * ((mask > 0) & (mask < 255)).sum())
+
+
+def test_its_tags_say_how_it_came_to_be(tmp_path: Path) -> None:
+    """Who holds the raster alone knows the software, what came in, the model and the plan. The job's id
+    is in none of it: another job of the same image gives the same bytes."""
+    made = []
+    for n, job in enumerate(("survey", "another")):
+        folder = tmp_path / str(n)
+        folder.mkdir()
+        own = {"job_id": job, "image_id": str(n) * 32}
+        planes = certain(blobs(GRID, 2, 1), 2)
+        plan = prepared(folder, planes).model_copy(update=own)
+        put_chunks(folder, plan, GRID.blocks(4), cut(planes, GRID))
+        made.append(build(folder, plan, manifest_of(2)))
+    with rasterio.open(made[0].classes) as raster:
+        tags = raster.tags()
+    assert tags.items() >= {
+        "generator": f"frond {version('frond-masks')}", "image": "s3://b/k.tif", "image_checksum": "e",
+        "model": "cover", "model_version": "1", "model_digest": "0" * 64,
+        "plan_digest": plan.plan_digest,
+    }.items()  # fmt: skip
+    assert made[0].classes.read_bytes() == made[1].classes.read_bytes()
+    _, about = from_ipc(made[0].polygons.read_bytes())
+    assert about == {"image_id": "0" * 32} | {k: tags[k] for k in about if k != "image_id"}
+    assert about["image_checksum"] == "e"
 
 
 @pytest.mark.parametrize("scale", [0.3, 0.9, 1.7])

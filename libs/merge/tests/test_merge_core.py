@@ -230,7 +230,7 @@ def test_what_cannot_be_is_refused() -> None:
 
 @pytest.mark.slow
 def test_a_million_in_bounded_time() -> None:
-    """A crowded million from random windows merges in seconds, and twice as many in about twice."""
+    """A crowded million from random windows takes about four times as long as a quarter of it."""
     import time
 
     def seconds(n: int) -> float:
@@ -248,5 +248,4 @@ def test_a_million_in_bounded_time() -> None:
     seconds(20_000)
     small, large = seconds(250_000), seconds(1_000_000)
     # generous: the bench measures, this catches an index that is gone
-    assert large < 15
     assert large < 10 * max(small, 0.1)

@@ -649,6 +649,24 @@ def test_more_windows_than_a_grid_may_have(
     assert f"at most {min(most, MOST_WINDOWS_AN_IMAGE)} are taken" in e.value.detail
 
 
+@pytest.mark.parametrize(("task", "side", "told"), [
+    ("segmentation", 1 << 16, True), ("segmentation", (1 << 16) - 256, False), ("detection", 1 << 16, False),
+])  # fmt: skip
+def test_a_segmentation_that_pycocotools_cannot_count_is_told_of(
+    tmp_path: Path, plan_of: PlanOf, manifest: Any, task: str, side: int, told: bool
+) -> None:
+    """From 2³² pixels on its masks lie elsewhere than Frond wrote them; boxes do not."""
+    path = tmp_path / "large.tif"
+    profile = {
+        "driver": "GTiff", "width": side, "height": 1 << 16, "count": 1, "dtype": "uint8",
+        "tiled": True, "blockxsize": 4096, "blockysize": 4096, "SPARSE_OK": True, "BIGTIFF": "YES",
+    }  # fmt: skip
+    with rasterio.open(path, "w", **profile) as out:
+        out.write(np.ones((4096, 4096), np.uint8), 1, window=((0, 4096), (0, 4096)))
+    plan = plan_of(path, manifest(bands=(1,), size=4096, task=task))
+    assert any("pycocotools" in n for n in plan.notes) == told
+
+
 @pytest.mark.parametrize(
     ("limits", "told"),
     [

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 
+from prometheus_client import REGISTRY
+
 from frond.runtime.health import Health
 from frond.runtime.service import _settle
 
@@ -30,3 +32,18 @@ async def test_what_is_there_when_all_is_ready_is_not_looked_through_again() -> 
         settling.cancel()
         gc.unfreeze()
         gc.set_threshold(*thresholds)
+
+
+def test_a_scrape_tells_which_part_is_not_ready() -> None:
+    """As /ready does: from the moment it is expected, and again whenever it is not."""
+    health = Health()
+
+    def told() -> float | None:
+        return REGISTRY.get_sample_value("frond_ready", {"part": "a part of this test"})
+
+    assert told() is None
+    for change, ready in (
+        (health.expect, 0), (health.ready, 1), (lambda part: health.unready(part, "away"), 0),
+    ):  # fmt: skip
+        change("a part of this test")
+        assert told() == ready

@@ -7,6 +7,7 @@ from prometheus_client import REGISTRY
 
 from frond.contracts.errors import (
     BrokerUnavailable,
+    DatabaseUnavailable,
     ModelUnavailable,
     ObjectMissing,
     Outage,
@@ -26,6 +27,7 @@ def waits(of: str) -> float | None:
         (StoreUnavailable("away"), "store"),
         (StoreFull("full"), "store"),
         (BrokerUnavailable("away"), "broker"),
+        (DatabaseUnavailable("away"), "database"),
         (ModelUnavailable("away", told="away"), "model-server"),
         (Outage("away"), "other"),
     ],
@@ -46,7 +48,7 @@ async def test_a_pause_is_counted_by_what_was_away(outage: Outage, of: str) -> N
 
 def test_what_nobody_waited_for_is_zero() -> None:
     """An increase can be told only from a series that is there before it."""
-    assert None not in {waits("store"), waits("broker"), waits("model-server")}
+    assert None not in {waits(of) for of in ("store", "broker", "database", "model-server")}
 
 
 async def test_what_is_no_outage_is_raised() -> None:

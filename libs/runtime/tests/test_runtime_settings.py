@@ -65,3 +65,11 @@ def test_a_level_of_logs_may_be_written_in_any_case(
     """``debug`` is as good as ``DEBUG``, and empty is the default."""
     monkeypatch.setenv("FROND_LOG_LEVEL", given)
     assert _Settings.read().log_level == level
+
+
+@pytest.mark.parametrize(("drain_s", "finish_s"), [(25, 20), (120, 115), (6, 3)])
+def test_work_in_hand_has_all_of_the_drain_but_a_few_seconds(
+    drain_s: float, finish_s: float
+) -> None:
+    """What is left is for committing it; of a short one, half."""
+    assert ServiceSettings(drain_s=drain_s).finish_s == finish_s

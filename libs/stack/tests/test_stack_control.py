@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -90,6 +90,34 @@ def test_the_supervisor_writes_its_birth(tmp_path: Path) -> None:
     found = control.read_state(tmp_path)
     assert found is not None
     assert found["pid"] == os.getpid()
+
+
+def test_stopping_waits_for_the_longest_drain(tmp_path: Path) -> None:
+    """The supervisor for each of its processes, and whoever asks it to end for the supervisor."""
+    asked: list[float] = []
+
+    class Process:
+        pid = 1
+
+        def __init__(self, leave_s: float) -> None:
+            self.leave_s = leave_s
+
+        def terminate(self) -> None:
+            pass
+
+        def stop(self, patience_s: float) -> None:
+            asked.append(patience_s)
+
+    supervisor = Supervisor(tmp_path, tmp_path / "models")
+    for name, leave_s in (("ingest", 60.0), ("tiler", 155.0)):
+        one = Supervised(name, name, {}, tmp_path / "log", 0)
+        one.child = cast(Any, Process(leave_s))
+        supervisor._supervised.append(one)
+    supervisor._write()
+    found = control.read_state(tmp_path)
+    assert found is not None and found["leave_s"] == 155
+    supervisor._stop_all()
+    assert sorted(asked) == [60, 155]
 
 
 def test_a_service_is_held_by_a_developer_who_is_there(

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient
 from minio import Minio
 
 from frond.bus.admin import ensure_topics
@@ -41,16 +42,22 @@ async def test_the_shared_stack_takes_events_and_objects(
     assert _minio(stack).stat_object(bucket, "a").size == 1
 
 
-async def test_a_topic_that_nobody_declared_is_refused(stack: Endpoints) -> None:
+async def test_a_topic_that_nobody_declared_is_refused(stack: Endpoints, topic_prefix: str) -> None:
     """The broker makes no topic on demand: it would have other partitions than declared."""
+    name = f"nobody.declared.{topic_prefix}"
     producer = AIOKafkaProducer(bootstrap_servers=stack.kafka_bootstrap)
+    admin = AIOKafkaAdminClient(bootstrap_servers=stack.kafka_bootstrap)
     await producer.start()
+    await admin.start()
     try:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(2):
-                await producer.send_and_wait("nobody.declared.this", b"x")
+                await producer.send_and_wait(name, b"x")
+        # it was asked for, and not only not waited for
+        assert name not in await admin.list_topics()
     finally:
         await producer.stop()
+        await admin.close()
 
 
 @pytest.mark.slow

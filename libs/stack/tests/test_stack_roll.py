@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 import pytest
 
 from frond.stack.roll import Roll
+from frond.stack.supervised import leave_s
+from frond.stack.supervisor import Supervisor
 
 
 @dataclass
@@ -20,11 +23,15 @@ class Process:
     ready: bool = True
     running: bool = True
     returncode: int | None = None
+    leave_s: float = 0.05
+    deaf: bool = False
 
     def terminate(self) -> None:
-        self.running, self.returncode = False, 0
+        if not self.deaf:
+            self.running, self.returncode = False, 0
 
-    kill = terminate
+    def kill(self) -> None:
+        self.running, self.returncode = False, -9
 
 
 @dataclass
@@ -64,3 +71,40 @@ def test_a_service_keeps_the_settings_that_it_runs_with(
         one.env["FROND_A"] for one in services
     ]
     assert all(one.child.running and not one.others for one in services)
+
+
+def test_a_roll_that_the_disk_has_no_room_for_ends_itself_alone(tmp_path: Path) -> None:
+    """The supervisor says why, and goes on with what it has."""
+
+    class NoRoom(One):
+        def begin(self, env: Mapping[str, str]) -> Process:
+            raise OSError(28, "No space left on device")
+
+    one: Any = NoRoom("ingest", tmp_path / "log")
+    lines: list[str] = []
+    supervisor = Supervisor(tmp_path, tmp_path / "models", say=lines.append)
+    supervisor._roll = Roll([one], {"ingest": {}}, supervisor.say)
+    supervisor._tend_roll()
+    assert supervisor._roll.state == "failed"
+    assert one.child.running
+    assert "No space left on device" in lines[-1]
+
+
+def test_an_old_process_has_as_long_as_its_own_settings_give_it(tmp_path: Path) -> None:
+    """It is killed then, and not before."""
+    one: Any = One("ingest", tmp_path / "log")
+    old = one.child = Process({}, leave_s=0.3, deaf=True)
+    lines: list[str] = []
+    roll = Roll([one], {"ingest": {"FROND_A": "new"}}, lines.append)
+    began = time.monotonic()
+    while roll.step():
+        pass
+    assert time.monotonic() - began >= 0.3
+    assert old.returncode == -9 and roll.state == "done"
+
+
+@pytest.mark.parametrize(("told", "s"), [(None, 60), ("", 60), ("120", 155), ("long", 60)])
+def test_nobody_is_killed_in_the_middle_of_a_drain(told: str | None, s: float) -> None:
+    """FROND_DRAIN_S and more, of the process's own environment; what a service would refuse counts for
+    nothing."""
+    assert leave_s({} if told is None else {"FROND_DRAIN_S": told}) == s

@@ -67,7 +67,10 @@ class Mortal(MemoryS3):
 class Restless(MemoryStore):
     """Lets others go on before each request, for a moment that chance decides."""
 
-    rng = random.Random(0)
+    def __init__(self) -> None:
+        super().__init__()
+        # of its own: an example must go the same way each time
+        self.rng = random.Random(0)
 
     async def _run(self, *args: Any, **more: Any) -> Any:
         for _ in range(self.rng.randrange(4)):

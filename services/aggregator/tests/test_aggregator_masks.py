@@ -20,12 +20,13 @@ import rasterio
 import yaml
 from rasterio.io import MemoryFile
 
+from frond.aggregator.closing import Closing
 from frond.aggregator.imaging import Imaging
 from frond.aggregator.masking import Masking
 from frond.artifacts import write_job_artifacts
 from frond.contracts import keys
 from frond.contracts.errors import StoreUnavailable
-from frond.contracts.jobs import ImageStatus, JobSpec
+from frond.contracts.jobs import ImageStatus, JobSpec, Timings
 from frond.contracts.modelspec import DecoderSpec, ModelManifest
 from frond.contracts.plan import ImagePlan
 from frond.contracts.reasons import Reason
@@ -173,6 +174,32 @@ async def test_chunks_become_a_raster_and_regions(w: world.World, tmp_path: Path
     await w.store.delete_prefix(f"{keys.job_prefix(w.job_id)}results/")
     await finish(w, plan, Masking(w.store, tmp_path))
     assert await w.hashes() == first
+
+
+@pytest.mark.parametrize("legend", [True, False])
+async def test_a_job_ends_as_it_would_when_its_model_is_gone_by_then(
+    w: world.World, tmp_path: Path, legend: bool
+) -> None:
+    """A version is deleted to be pushed again, or a newer one is more than this worker can read: a
+    job's files have its regions and its classes nevertheless. One whose images were finished before
+    there were legends is read by its manifest."""
+    plan = await planned(w)
+    await finish(w, plan, Masking(w.store, tmp_path))
+    image = json.loads(
+        await w.store.get(keys.image_artifact(plan.job_id, plan.image_id, "coco.json"))
+    )
+    if legend:
+        await w.store.delete_prefix(keys.MODELS)
+    else:
+        await w.store.delete(keys.job_legend(w.job_id))
+    closing = Closing(w.store, w.producer, Imaging(w.store, 2))
+    ids = [bytes.fromhex(plan.image_id)]
+    assert await closing.close(w.job_id, ids, size=1, cancelled=False, timings=Timings())
+    job = json.loads(await w.store.get(keys.result(w.job_id, "coco.json")))
+    assert job["annotations"] == image["annotations"]
+    assert [c["name"] for c in job["categories"]] == list(MANIFEST.classes)
+    summary = json.loads(await w.store.get(keys.result(w.job_id, "summary.json")))
+    assert [c["area_pixels"] for c in summary["classes"]] == [60 * 80 - 25 * 40, 40 * 60]
 
 
 @pytest.mark.parametrize(

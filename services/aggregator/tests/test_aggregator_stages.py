@@ -478,6 +478,18 @@ async def test_the_last_drive_finishes_an_image_that_lacks_nothing(w: world.Worl
     assert event.outcome.status is ImageStatus.COMPLETED
 
 
+async def test_what_nobody_measured_is_no_time_of_zero(w: world.World) -> None:
+    """A job that is driven again is closed from its objects, which hold no times: its event has none."""
+    done = await images_done(w, 2)
+    reconciler = _reconciler(w, SimpleNamespace(group=str), _NothingWaits())
+    await reconciler.closing.size(w.job_id, len(done))
+    found = await survey(w.job_id, w.store.list(keys.job_prefix(w.job_id)))
+    await reconciler.drive(w.job_id, found)
+    stored = json.loads(await w.store.get(keys.job_completed(w.job_id)))
+    assert stored["images"]["failed"] == 2
+    assert "timings" not in stored
+
+
 async def test_an_image_whose_model_was_removed_fails_and_says_so(w: world.World) -> None:
     """However it comes to its end: by its last chunk, or driven again."""
     events = await w.detect(0)

@@ -34,8 +34,14 @@ AUTH = {"Authorization": "Bearer secret"}
 
 
 @pytest.fixture
+def more() -> dict[str, Any]:
+    """Further settings."""
+    return {}
+
+
+@pytest.fixture
 def inference(
-    stack: Endpoints, bucket: str, topic_prefix: str, tmp_path: Path
+    stack: Endpoints, bucket: str, topic_prefix: str, tmp_path: Path, more: dict[str, Any]
 ) -> Iterator[Inference]:
     made = Inference(
         InferenceSettings(
@@ -43,7 +49,7 @@ def inference(
             s3_secret_key=SecretStr(stack.secret_key), s3_bucket=bucket,
             kafka_bootstrap=stack.kafka_bootstrap, topic_prefix=topic_prefix,
             cache_dir=tmp_path / "cache", default_model="blob", api_key=SecretStr("secret"),
-            predict_max_bytes=4 << 20, predict_max_pixels=2_000_000,
+            predict_max_bytes=4 << 20, predict_max_pixels=2_000_000, **more,
         )
     )  # fmt: skip
     yield made
@@ -321,6 +327,39 @@ async def test_a_stored_key_needs_the_scope(
     store.close()
 
 
+@pytest.mark.parametrize("more", [{"request_rate": 0.1}])
+async def test_a_key_may_send_so_many_requests_a_second(client: httpx.AsyncClient) -> None:
+    """Some at once are taken; then 429, when to come back, and which setting said so."""
+    answers = [await client.post("/predict", content=encoded("png", picture())) for _ in range(10)]
+    first, last = answers[0], answers[-1]
+    assert (first.status_code, last.status_code) == (200, 429), last.text
+    assert last.json()["reason"] == "rate-limited" and "FROND_REQUEST_RATE" in last.json()["detail"]
+    assert 1 <= int(last.headers["retry-after"]) <= 10
+
+
+@pytest.mark.parametrize("more", [{"upload_rate": 1000}])
+async def test_bodies_are_read_at_a_keys_rate(
+    client: httpx.AsyncClient, inference: Inference, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A body is waited for as its bytes are more than the rate; further ones, while it is far behind, are
+    refused."""
+    waits: list[float] = []
+
+    async def waited(seconds: float) -> None:
+        waits.append(seconds)
+
+    monkeypatch.setattr(inference.predictor._rates, "_sleep", waited)
+    body = encoded("npy", picture())
+    first = await client.post("/predict", content=body)
+    assert first.status_code == 200, first.text
+    # 64 KiB may come at once
+    assert max(waits) == pytest.approx((len(body) - (64 << 10)) / 1000, abs=30)
+    second = await client.post("/predict", content=body)
+    assert second.status_code == 429, second.text
+    assert "FROND_UPLOAD_RATE" in second.json()["detail"]
+    assert int(second.headers["retry-after"]) > 1
+
+
 async def test_a_form_is_told_to_be_no_form(client: httpx.AsyncClient) -> None:
     """curl -F is the commonest mistake."""
     answer = await client.post("/predict", files={"file": encoded("png", picture())})
@@ -328,7 +367,9 @@ async def test_a_form_is_told_to_be_no_form(client: httpx.AsyncClient) -> None:
     assert "--data-binary" in answer.json()["detail"]
 
 
-async def test_slow_senders_keep_nobody_waiting(client: httpx.AsyncClient) -> None:
+async def test_slow_senders_keep_nobody_waiting(
+    client: httpx.AsyncClient, inference: Inference
+) -> None:
     """As many as there is room for send half their image and pause; another is answered."""
     data = encoded("png", picture())
     begun = asyncio.Semaphore(0)
@@ -341,7 +382,8 @@ async def test_slow_senders_keep_nobody_waiting(client: httpx.AsyncClient) -> No
         yield data[100:]
 
     async with asyncio.timeout(60):
-        slow = [asyncio.create_task(client.post("/predict", content=slowly())) for _ in range(2)]
+        room = inference.predictor._settings.predict_at_once
+        slow = [asyncio.create_task(client.post("/predict", content=slowly())) for _ in range(room)]
         for _ in slow:
             await begun.acquire()
         assert len(boxes(await client.post("/predict", content=data))) == len(PLACES)
@@ -354,7 +396,6 @@ async def test_senders_that_say_nothing_more_are_given_up(
     client: httpx.AsyncClient, inference: Inference, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They are told to send it again; one more than a key may have is told to wait."""
-    monkeypatch.setattr(inference.predictor, "_bodies", Bodies(1, 2.0))
     data = encoded("png", picture())
     begun = asyncio.Event()
 
@@ -365,11 +406,15 @@ async def test_senders_that_say_nothing_more_are_given_up(
         yield data[100:]
 
     async with asyncio.timeout(60):
+        monkeypatch.setattr(inference.predictor, "_bodies", Bodies(1, 600))
         silent = asyncio.create_task(client.post("/predict", content=stopping()))
         await begun.wait()
         above = await client.post("/predict", content=data)
         assert above.status_code == 429 and int(above.headers["retry-after"]) > 0
-        given_up = await silent
+        silent.cancel()
+        await asyncio.wait({silent})
+        monkeypatch.setattr(inference.predictor, "_bodies", Bodies(1, 0.5))
+        given_up = await client.post("/predict", content=stopping())
         assert given_up.status_code == 503 and "Send it again" in given_up.json()["detail"]
         assert int(given_up.headers["retry-after"]) > 0
         assert len(boxes(await client.post("/predict", content=data))) == len(PLACES)

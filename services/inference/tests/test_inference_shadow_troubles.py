@@ -23,6 +23,7 @@ from frond.contracts.reasons import Reason
 from frond.inference import metrics, wiring
 from frond.inference import shadowing as module
 from frond.raster import Block, WindowPixels
+from support.clock import Clock
 
 
 @pytest.mark.parametrize(
@@ -93,11 +94,16 @@ async def test_a_shadow_that_hangs(made: Made) -> None:
     assert not any(made.shadow_key(c) in made.results.kept for c in both)
 
 
-async def test_one_that_took_too_long_is_set_aside(made: Made) -> None:
+async def test_one_that_took_too_long_is_set_aside(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """So that a job does not wait for each of its chunks."""
-    made.shadowing._timeout_s = 0.3
+    clock = Clock(monkeypatch)
     held = Held(await made.bench.models.get(made.chunk.shadow.model))
-    await made.handle(made.another(1))
+    handled = asyncio.create_task(made.handle(made.another(1)))
+    assert await asyncio.to_thread(held.began.wait, 60)
+    clock.forward(made.shadowing._timeout_s)
+    await handled
     held.go.set()
     (late,) = made.shadowing._late
     await asyncio.wait({late}, timeout=30)
@@ -108,18 +114,27 @@ async def test_one_that_took_too_long_is_set_aside(made: Made) -> None:
     assert not made.shadowing._runner.halted.is_set()
 
 
-async def test_a_slow_download_is_no_reason_to_set_it_aside(made: Made) -> None:
+async def test_a_slow_download_is_no_reason_to_set_it_aside(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Chunks go on meanwhile; once it is loaded the next one has it."""
-    made.shadowing._timeout_s = 0.3
-    loaded = asyncio.Event()
-    made.models.trouble = loaded.wait
-    await made.handle(made.another(1))
+    clock = Clock(monkeypatch)
+    begun, loaded = asyncio.Event(), asyncio.Event()
+
+    def load() -> Any:
+        begun.set()
+        return loaded.wait()
+
+    made.models.trouble = load
+    handled = asyncio.create_task(made.handle(made.another(1)))
+    await begun.wait()
+    clock.forward(made.shadowing._timeout_s)
+    await handled
     assert "loaded" in made.failure(made.another(1)).detail
     await made.handle(made.another(2))
     (late,) = made.shadowing._late
     loaded.set()
     await asyncio.wait({late}, timeout=30)
-    made.shadowing._timeout_s = 20
     await made.handle(made.another(3))
     assert made.shadow_key(made.another(3)) in made.results.kept
     assert made.models.asked == 2
@@ -163,7 +178,7 @@ async def test_a_worker_that_is_asked_to_end(made: Made) -> None:
 async def test_a_drain_ends_before_its_time_is_up(made: Made) -> None:
     """Shadows are waited for until then, and no longer; nothing is given up before."""
     wired = SimpleNamespace(
-        shadows=made.shadowing, settings=SimpleNamespace(drain_s=wiring._SHADOWLESS_S + 0.3)
+        shadows=made.shadowing, settings=SimpleNamespace(finish_s=wiring._SHADOWLESS_S + 0.3)
     )
     service: Any = SimpleNamespace(stop=asyncio.Event())
     held = Held(await made.bench.models.get(made.chunk.shadow.model))

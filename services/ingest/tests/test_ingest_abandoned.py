@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import secrets
 import time
@@ -44,6 +45,7 @@ async def gone(door: Any, prefix: str, *, but: int = 0, seconds: float = 120) ->
     deadline = time.monotonic() + seconds
     while len(left := await listed(door, prefix)) > but:
         assert time.monotonic() < deadline, left
+        await asyncio.sleep(0.1)
 
 
 def die(door: Any, points: Path, point: str, job_id: str, *, again: bool = True) -> None:

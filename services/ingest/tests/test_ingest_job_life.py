@@ -99,6 +99,8 @@ async def test_from_events_to_status_and_results(
         "expected": 2, "received": 2, "running": 0, "completed": 1, "failed": 1,
     }  # fmt: skip
     assert status["detections"] == {"blob": 7}
+    # the event has none: nobody measured them
+    assert status["timings"] is None
     (artifact,) = status["artifacts"]
     rels = {link["rel"] for link in status["links"]}
     assert {"self", "results", "events"} <= rels
@@ -130,6 +132,29 @@ async def test_from_events_to_status_and_results(
     failed = api.get(f"/jobs/{job_id}/images?status=failed").json()["images"]
     assert [(i["image_id"], i["reason"]) for i in failed] == [(bad, "not-a-raster")]
     is_problem(api.post(f"/jobs/{job_id}/cancel"), 409, Reason.CONFLICT)
+
+
+async def test_a_name_of_several_images_is_answered_with_their_ids(
+    api: httpx.Client, store: ObjectStore, send: EventProducer
+) -> None:
+    """Which one is meant cannot be told by the name: whoever asks is told what tells it. By their ids
+    each gives its own."""
+    job_id = fresh()
+    uris = [f"s3://rasters/{folder}/ortho.tif" for folder in ("north", "south")]
+    ids = [image_id(job_id, uri) for uri in uris]
+    await send.send(
+        [Outgoing(topics.UPLOADED, ImageUploaded(job_id=job_id, image=u)) for u in uris]
+    )
+    until(lambda: len(api.get(f"/jobs/{job_id}/images").json().get("images", ())) == 2)
+    for ident in ids:
+        await store.put(keys.image_artifact(job_id, ident, "coco.json"), ident.encode())
+    for file in ("coco.json", ""):
+        told = api.get(f"/jobs/{job_id}/results/images/ortho.tif/{file}")
+        is_problem(told, 409, Reason.CONFLICT)
+        assert all(part in told.json()["detail"] for part in (*ids, *uris))
+    for ident in ids:
+        answer = api.get(f"/jobs/{job_id}/results/images/{ident}/coco.json")
+        assert answer.text == ident
 
 
 async def test_live_events_resume(

@@ -11,10 +11,11 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from functools import partial
+from http.client import HTTPResponse
 from pathlib import Path
 from typing import Any
 
@@ -287,31 +288,41 @@ def test_bodies_that_stop_coming_are_given_up(
 ) -> None:
     """Answered, so that the client sends it again; a slow one is none. Of one key, as many come in at
     once as may."""
-    limits = {"FROND_BODIES_AT_ONCE": "2", "FROND_BODY_SILENCE_S": "2"}
+    limits = {"FROND_BODIES_AT_ONCE": "2", "FROND_BODY_SILENCE_S": "5"}
     with start_door(stack, tmp_path, **limits) as door, door.client() as api:
-        job = new_job(api)
+        path = f"/jobs/{new_job(api)}/images"
 
-        def put(name: str, pause_s: float, pieces: int) -> httpx.Response:
-            def body() -> Iterator[bytes]:
-                for _ in range(pieces):
-                    yield b"x"
-                    time.sleep(pause_s)
+        def asked_for(name: str) -> socket.socket:
+            """A PUT of 7 bytes, from when the first of them is waited for."""
+            head = (
+                f"PUT {path}/{name}.tif HTTP/1.1\r\nHost: x\r\nContent-Length: 7\r\n"
+                f"Expect: 100-continue\r\nAuthorization: {api.headers['authorization']}\r\n\r\n"
+            )
+            made = left.enter_context(socket.create_connection(("127.0.0.1", door.port), 60))
+            made.sendall(head.encode())
+            assert made.recv(4096).startswith(b"HTTP/1.1 100")
+            return made
 
-            return api.put(f"/jobs/{job}/images/{name}.tif", content=body())
-
-        with ThreadPoolExecutor(3) as pool:
-            silent = pool.submit(put, "silent", 8, 2)
-            slow = pool.submit(put, "slow", 1, 5)
-            time.sleep(1)
-            above = put("a", 0.5, 2)
+        with contextlib.ExitStack() as left:
+            silent, slow = asked_for("silent"), asked_for("slow")
+            above = api.put(f"{path}/a.tif", content=b"x")
             assert "2 bodies" in refused(above, 429, "rate-limited")
             assert int(above.headers["retry-after"]) > 0
-            given_up = silent.result(30)
+            for _ in range(7):
+                time.sleep(1)
+                slow.sendall(b"x")
+            assert _answer(slow).status_code == 201
+            given_up = _answer(silent)
             assert "Send it again" in refused(given_up, 503, "unavailable")
             assert int(given_up.headers["retry-after"]) > 0
-            assert slow.result(30).status_code == 201
-        assert api.put(f"/jobs/{job}/images/silent.tif", content=b"x").status_code == 201
-        assert api.put(f"/jobs/{job}/images/a.tif", content=b"x").status_code == 201
+        for name in ("silent", "a"):
+            assert api.put(f"{path}/{name}.tif", content=b"x").status_code == 201
+
+
+def _answer(connection: socket.socket) -> httpx.Response:
+    got = HTTPResponse(connection)
+    got.begin()
+    return httpx.Response(got.status, headers=got.getheaders(), content=got.read())
 
 
 def test_a_key_whose_bodies_all_come_in_can_look_and_cancel(

@@ -10,13 +10,16 @@ from typing import Any, cast
 
 import pytest
 from aiokafka import TopicPartition
+from prometheus_client import REGISTRY
+from sqlalchemy.exc import OperationalError
 
 from frond.contracts import topics
 from frond.ingest.context import Ingest
 from frond.ingest.hub import Hub
-from frond.ingest.readmodel import consumer
-from frond.ingest.readmodel.consumer import Reader
+from frond.ingest.readmodel import consumer, process
+from frond.ingest.readmodel.consumer import Reader, keep_read_model
 from frond.ingest.settings import IngestSettings
+from frond.runtime import Service
 
 PARTITION = TopicPartition(topics.IMAGED.named(""), 0)
 
@@ -126,3 +129,44 @@ async def test_it_is_told_once_that_the_read_model_has_caught_up(reader: Reader)
     assert hub.caught_up
     stop.set()
     await running
+
+
+def waits() -> float:
+    return REGISTRY.get_sample_value("frond_outage_waits_total", {"of": "database"}) or 0.0
+
+
+async def test_a_database_that_is_away_is_counted_and_waited_out(
+    reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each time it is met, while the service is not ready: an operator is told which outage it is."""
+    ingest, before = reader.ingest, waits()
+    service = Service("ingest", ingest.settings)
+    met = asyncio.Event()
+
+    async def start(_: Reader) -> None:
+        met.set()
+        raise OperationalError("SELECT", {}, Exception("the disk is full"))
+
+    monkeypatch.setattr(Reader, "start", start)
+    keeping = asyncio.create_task(keep_read_model(service, ingest))
+    await asyncio.wait_for(met.wait(), 10)
+    await asyncio.sleep(0)
+    assert waits() == before + 1
+    assert consumer.PART in service.health.waiting_for
+    service.stop.set()
+    await asyncio.wait_for(keeping, 10)
+
+
+async def test_what_the_keeper_counts_is_counted_in_the_service(reader: Reader) -> None:
+    """Its own process has no metrics that anybody asks for."""
+    before = waits()
+    told: list[dict[str, Any]] = []
+
+    class Line:
+        def tell(self, **what: Any) -> None:
+            told.append(what)
+
+    process._ToldHub(cast(Any, Line())).database_away()
+    assert waits() == before
+    process._hear(Service("ingest", reader.ingest.settings), reader.ingest, told.pop())
+    assert waits() == before + 1

@@ -6,8 +6,10 @@ from __future__ import annotations
 import json
 import secrets
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -21,6 +23,7 @@ from frond.contracts.events import (
     JobSealed,
 )
 from frond.contracts.reasons import Reason
+from frond.stack import Endpoints
 from frond.store import ObjectStore
 from support.waiting import until
 
@@ -157,8 +160,8 @@ def test_a_job_of_known_size_closes_itself(api: httpx.Client) -> None:
     is_problem(full, 409, Reason.JOB_CLOSED)
 
 
-def test_presigned_parts_go_straight_to_the_store(api: httpx.Client) -> None:
-    """Begin, PUT each part to MinIO, complete; completing again changes nothing."""
+def _in_parts(api: httpx.Client) -> dict[str, Any]:
+    """A job whose one image goes to the store in parts, with what can go wrong; how it was begun."""
     job_id = fresh()
     api.post("/jobs", json={"job_id": job_id})
     data = secrets.token_bytes((5 << 20) + 77)
@@ -181,6 +184,26 @@ def test_presigned_parts_go_straight_to_the_store(api: httpx.Client) -> None:
     assert done.status_code == 201 and done.json()["size"] == len(data), done.text
     assert api.post(begun["complete"], json=body).status_code == 200
     assert api.post(f"/jobs/{job_id}/seal").json()["images"]["expected"] == 1
+    return dict(begun)
+
+
+def _signed_with(url: str) -> str:
+    return dict(parse_qsl(url.partition("?")[2]))["X-Amz-Credential"].partition("/")[0]
+
+
+def test_presigned_parts_go_straight_to_the_store(door: Any, api: httpx.Client) -> None:
+    """Begin, PUT each part to MinIO, complete; completing again changes nothing."""
+    for url in _in_parts(api)["part_urls"]:
+        assert _signed_with(url) != door.env["FROND_S3_ACCESS_KEY"]
+
+
+def test_parts_are_signed_with_the_installations_own_keys_where_it_says_so(
+    stack: Endpoints, start_door: Callable[..., AbstractContextManager[Any]], tmp_path: Path
+) -> None:
+    """For a store that lends none, as AWS S3: FROND_PRESIGN_WITH=own; all else is as it was."""
+    with start_door(stack, tmp_path, FROND_PRESIGN_WITH="own") as door, door.client() as api:
+        for url in _in_parts(api)["part_urls"]:
+            assert _signed_with(url) == door.env["FROND_S3_ACCESS_KEY"]
 
 
 async def test_the_address_of_a_part_is_good_for_nothing_else(

@@ -8,7 +8,9 @@ from collections.abc import Mapping
 
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client import REGISTRY
 
+from frond.tiler import metrics
 from frond.tiler.backpressure import Backlog
 
 
@@ -67,10 +69,30 @@ async def test_what_is_sent_while_the_broker_answers_counts() -> None:
             backlog.sent("big", 0, offset)
         return 0, {0: 0}
 
-    keeping = asyncio.create_task(backlog.keep(look, lambda _: looked.set()))
+    keeping = asyncio.create_task(backlog.keep(look, lambda *_: looked.set()))
     await looked.wait()
     keeping.cancel()
     assert backlog.held("big")
+
+
+async def test_a_scrape_tells_whether_planning_waits() -> None:
+    """What was uploaded waits then although nothing is wrong: the alert on its lag asks for it."""
+    for lag, waits in ((9, 0), (10, 1), (0, 0)):
+        backlog = Backlog(10)
+        shown = asyncio.Event()
+
+        async def look(lag: int = lag) -> tuple[int, Mapping[int, int]]:
+            return lag, {}
+
+        def show(lag: int, holding: bool, shown: asyncio.Event = shown) -> None:
+            metrics.show_backlog(lag, holding)
+            shown.set()
+
+        keeping = asyncio.create_task(backlog.keep(look, show))
+        await shown.wait()
+        keeping.cancel()
+        assert REGISTRY.get_sample_value("frond_tiled_backlog") == lag
+        assert REGISTRY.get_sample_value("frond_tiler_holding") == waits
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 3)), max_size=200), st.data())

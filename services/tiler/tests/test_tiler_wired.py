@@ -40,6 +40,7 @@ from frond.contracts.reasons import Reason
 from frond.models.registry import Registry
 from frond.models.testing import blob_model
 from frond.store import ObjectStore, StoreSettings
+from support.kafka import all_done, whole
 from support.waiting import until
 
 PALMS = Path(__file__).parents[3] / "models" / "palm-detector"
@@ -225,14 +226,20 @@ async def test_the_same_event_gives_the_same_chunks(tiler: Tiler) -> None:
     again = await tiler.until(lambda got: bool(of(got, image)))
     assert {e.event_id for e in of(again, image)} == {e.event_id for e in of(first, image)}
     assert await tiler.store.get(keys.image_plan(job, image)) == before
-    # a finished image is left alone
+
+
+async def test_a_finished_image_is_left_alone(tiler: Tiler) -> None:
+    """Nothing more is sent of it, whatever lies under its name now."""
+    job = "done"
+    image = await tiler.upload(job, "a.tif", tiff())
+    await all_done(tiler.env, "tiler", topics.UPLOADED)
+    sent = await whole(tiler.env, topics.TILED, topics.DETECTED)
+    assert sent
     await tiler.store.put(keys.image_outcome(job, image), b"{}")
-    await tiler.upload(job, "a.tif", tiff())
-    other = await tiler.upload(job, "b.tif", tiff())
-    rest = await tiler.until(lambda got: bool(of(got, other)))
-    assert not of(rest, image) or {e.event_id for e in of(rest, image)} <= {
-        e.event_id for e in of(first, image)
-    }
+    await tiler.upload(job, "a.tif", tiff(side=900))
+    await all_done(tiler.env, "tiler", topics.UPLOADED)
+    assert len(await whole(tiler.env, topics.TILED, topics.DETECTED)) == len(sent)
+    assert "the image is done already" in tiler.log.read_text()
 
 
 async def test_sealing_and_cancelling(tiler: Tiler) -> None:

@@ -40,8 +40,8 @@ _TARGET_S: Final = 120.0
 _LEAST_S: Final = 15.0
 _ROOT: Final = Path(__file__).parents[3]
 _TARGETS: Final = (
-    "tiler", "inference", "aggregator_images", "aggregator_jobs", "notifier", "readmodel", "arrow",
-    "plan", "objects", "manifest", "multipart", "names", "deadletters",
+    "tiler", "inference", "aggregator_images", "aggregator_jobs", "notifier", "training", "drift",
+    "readmodel", "arrow", "plan", "objects", "manifest", "multipart", "names", "deadletters",
 )  # fmt: skip
 _LINE: Final = re.compile(r"^fuzz target=(\S+) execs=(\d+) bytes=(\d+) found=(\d+)$", re.MULTILINE)
 
@@ -186,7 +186,7 @@ async def _target(world: World, target: str, seconds: int, seed: int) -> str:
         "nice", "-n", "10", sys.executable, "-m", "fuzz", target, "--seconds", str(seconds),
         "--seed", str(seed), "--found", str(world.installation.folder / "fuzz-found"),
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, cwd=_ROOT,
-        env={**os.environ, "PYTHONPATH": str(_ROOT / "tests")},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(str(_ROOT / p) for p in ("tests", "training/src"))},
     )  # fmt: skip
     try:
         out, _ = await process.communicate()

@@ -1,6 +1,6 @@
 """COCO, GeoJSON, GeoParquet, STAC and summaries, written as streams."""
 
-from frond.artifacts.common import COG_TYPE, ImageResult, JobInfo, OpenSink, Sink
+from frond.artifacts.common import COG_TYPE, ImageResult, JobInfo, Legend, OpenSink, Sink
 from frond.artifacts.stored import write_image_artifacts, write_job_artifacts
 from frond.artifacts.writer import (
     IMAGE_ARTIFACTS,
@@ -17,6 +17,7 @@ __all__ = [
     "MEDIA_TYPES",
     "ImageResult",
     "JobInfo",
+    "Legend",
     "OpenSink",
     "Sink",
     "write_image",

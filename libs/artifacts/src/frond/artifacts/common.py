@@ -12,16 +12,17 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from importlib.metadata import version
+from functools import cached_property
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from frond.contracts.jobs import ImageOutcome, ImageStatus, ModelRef, Thresholds
+from frond.contracts.jobs import Contract, ImageOutcome, ImageStatus, ModelRef, Thresholds
 from frond.contracts.modelspec import ModelManifest
 from frond.contracts.plan import ImagePlan
+from frond.contracts.provenance import GENERATOR
 from frond.masks.table import Polygons
 from frond.merge import Detections
 from frond.merge.table import SCORE_STEPS
@@ -31,9 +32,6 @@ SLICE: Final = 16_384
 
 SLICE_POINTS: Final = 262_144
 """Points of regions formatted at a time, or one region."""
-
-GENERATOR: Final = f"frond {version('frond-artifacts')}"
-"""What made an artifact, with its version."""
 
 COG_TYPE: Final = "image/tiff; application=geotiff; profile=cloud-optimized"
 
@@ -78,6 +76,12 @@ class ImageResult:
             return self.plan.source.width, self.plan.source.height
         return self.outcome.width, self.outcome.height
 
+    @cached_property
+    def traced(self) -> dict[str, str | None]:
+        """What came in, and what was done with it: the same members wherever a file tells of an image."""
+        plan_digest = self.plan.plan_digest if self.plan is not None else None
+        return {"image_checksum": self.outcome.checksum, "plan_digest": plan_digest}
+
     def slices(self) -> Iterator[Part]:
         """The detections in parts of at most ``SLICE``."""
         regions, start = self.polygons, 0
@@ -93,13 +97,29 @@ class ImageResult:
             start = stop
 
 
+class Legend(Contract):
+    """What of a manifest a job's finds cannot be read without: kept beside them.
+
+    Attributes:
+        task: the model's: with ``segmentation`` the finds are regions.
+        classes: what their classes are called.
+    """
+
+    task: str
+    classes: tuple[str, ...]
+
+
 @dataclass(frozen=True)
 class JobInfo:
-    """What the artifacts say of the job: nothing in here may differ between two runs of it."""
+    """What the artifacts say of the job: nothing in here may differ between two runs of it.
+
+    Attributes:
+        manifest: the model's; of a whole job its legend does, and is all that may be left.
+    """
 
     job_id: str
     model: ModelRef | None = None
-    manifest: ModelManifest | None = None
+    manifest: ModelManifest | Legend | None = None
     thresholds: Thresholds = field(default_factory=Thresholds)
 
     @property
@@ -110,10 +130,15 @@ class JobInfo:
         """A class's name, also for an index that the model did not declare."""
         return self.classes[index] if 0 <= index < len(self.classes) else f"class {index}"
 
-    def describe(self) -> dict[str, Any]:
-        """The job and its model, for a file's head."""
+    def describe(self, image: ImageResult | None = None) -> dict[str, Any]:
+        """The job and its model, for a file's head.
+
+        Args:
+            image: the one that the file is of: it may have no detection to tell of it.
+        """
         model = self.model.model_dump() if self.model else None
-        return {"generator": GENERATOR, "job_id": self.job_id, "model": model}
+        of_image = {"image_id": image.outcome.image_id, **image.traced} if image else {}
+        return {"generator": GENERATOR, "job_id": self.job_id, "model": model, **of_image}
 
 
 class Sink(Protocol):

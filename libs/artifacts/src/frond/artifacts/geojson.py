@@ -76,10 +76,14 @@ class FeatureCollection:
 
 
 class GeoJson(FeatureCollection):
-    """Writes ``detections.geojson``."""
+    """Writes ``detections.geojson``.
 
-    def __init__(self, sink: Sink, job: JobInfo) -> None:
-        super().__init__(sink, job.describe())
+    Args:
+        image: the only one, where the file is an image's.
+    """
+
+    def __init__(self, sink: Sink, job: JobInfo, image: ImageResult | None = None) -> None:
+        super().__init__(sink, job.describe(image))
         self._job = job
         self._classes: dict[int, str] = {}
 
@@ -107,8 +111,10 @@ class GeoJson(FeatureCollection):
     ) -> list[str]:
         image_id = result.outcome.image_id
         model = self._job.model
+        # a list of the images would not do: GDAL opens no file whose other members are many
         tail = (
             f',"image":{text(result.outcome.name)},"image_id":{text(image_id)}'
+            f",{text(result.traced)[1:-1]}"
             f',"model":{text(model.name if model else None)}'
             f',"model_digest":{text(model.digest if model else None)}}}}}'
         )

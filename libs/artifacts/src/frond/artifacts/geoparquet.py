@@ -46,7 +46,7 @@ SCHEMA: Final = pa.schema(
         ("id", pa.string()), ("image", pa.string()), ("image_id", pa.string()),
         ("class", pa.string()), ("class_id", pa.int32()), ("score", pa.float64()),
         ("x0", pa.float64()), ("y0", pa.float64()), ("x1", pa.float64()), ("y1", pa.float64()),
-        ("window", pa.int64()), ("image_checksum", pa.string()),
+        ("window", pa.int64()), ("image_checksum", pa.string()), ("plan_digest", pa.string()),
         ("model", pa.string()), ("model_version", pa.string()), ("model_digest", pa.string()),
         ("geometry", pa.binary()), ("bbox", _BOX),
     ]
@@ -110,14 +110,21 @@ class FileCrs:
 
 
 class GeoParquet:
-    """Writes ``detections.parquet``. Holds at most one row group of small images."""
+    """Writes ``detections.parquet``. Holds at most one row group of small images.
 
-    def __init__(self, sink: CountingSink, job: JobInfo, crs: FileCrs) -> None:
+    Args:
+        image: the only one, where the file is an image's.
+    """
+
+    def __init__(
+        self, sink: CountingSink, job: JobInfo, crs: FileCrs, image: ImageResult | None = None
+    ) -> None:
         self._job = job
+        self._about = job.describe(image)
         self._crs = crs
         self._writer = pq.ParquetWriter(
             pa.PythonFile(sink, "w"), SCHEMA, compression="zstd", store_schema=False,
-            use_dictionary=["image", "image_id", "class", "image_checksum", "model",
+            use_dictionary=["image", "image_id", "class", "image_checksum", "plan_digest", "model",
                             "model_version", "model_digest"],
             write_page_index=False,
         )  # fmt: skip
@@ -174,7 +181,7 @@ class GeoParquet:
                 pa.array([self._job.class_name(c) for c in d.classes.tolist()], pa.string()),
                 pa.array(d.classes), pa.array(scores_of(d)),
                 *(pa.array(np.ascontiguousarray(d.boxes[:, k])) for k in range(4)),
-                pa.array(d.windows), repeated(outcome.checksum),
+                pa.array(d.windows), *map(repeated, result.traced.values()),
                 repeated(model.name if model else None),
                 repeated(model.version if model else None),
                 repeated(model.digest if model else None),
@@ -247,7 +254,7 @@ class GeoParquet:
             column["bbox"] = self._bounds
         geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}}
         self._writer.add_key_value_metadata(
-            {"geo": json.dumps(geo, sort_keys=True), "frond": json.dumps(self._job.describe())}
+            {"geo": json.dumps(geo, sort_keys=True), "frond": json.dumps(self._about)}
         )
         self._writer.close()
 

@@ -4,6 +4,7 @@ clockwise, and what the antimeridian and the poles make of them."""
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any, Final
@@ -25,15 +26,21 @@ Shapes = npt.NDArray[np.object_]
 _POLYGON: Final = shapely.GeometryType.POLYGON
 
 _EDGE_PIXELS: Final = 64
-"""A raster's straight edge is a curve in longitude and latitude. Edges of this length keep to it by far
+"""A raster's straight edge is a curve in longitude and latitude, and wherever GCPs or RPCs lead. Edges of this length keep to it by far
 less than a pixel where pixels are of some hundred metres and the poles are far."""
 _BENT_PIXELS: Final = 0.1
 """What is farther from the curve in its middle is halved, and its halves are looked at in turn."""
 _HALVINGS: Final = 8
 
+Bent = Callable[[Georeference, Floats, Floats], npt.NDArray[np.bool_]]
+"""Which edges, between these points of the raster, leave it in their middle where they are straight
+on the map."""
+
 
 def map_shapes(geo: Georeference, regions: Polygons) -> Shapes:
     """In the georeference's CRS."""
+    if geo.kind in ("gcps", "rpcs"):
+        regions = _with_short_edges(geo, regions, _bent_on_map)
     points = np.stack(pixel_to_map(geo, regions.points[:, 0], regions.points[:, 1]), axis=-1)
     shapes, _ = _shapes(points, regions)
     return oriented(shapes)
@@ -42,7 +49,7 @@ def map_shapes(geo: Georeference, regions: Polygons) -> Shapes:
 def lonlat_shapes(geo: Georeference, regions: Polygons) -> Shapes | None:
     """In longitude and latitude (WGS 84), cut at the antimeridian; None where there are none for
     this image."""
-    regions = _with_short_edges(geo, regions)
+    regions = _with_short_edges(geo, regions, _bent_in_lonlat)
     found = pixel_to_lonlat(geo, regions.points[:, 0], regions.points[:, 1])
     if found is None:
         return None
@@ -130,13 +137,13 @@ def _pairs(points: Floats, decimals: int) -> str:
     )
 
 
-def _with_short_edges(geo: Georeference, regions: Polygons) -> Polygons:
-    """The same regions, with points along edges that are long, or bent in longitude and latitude."""
+def _with_short_edges(geo: Georeference, regions: Polygons, is_bent: Bent) -> Polygons:
+    """The same regions, with points along edges that are long, or bent."""
     along = _edges(regions)
     regions, edges = _divided(regions, np.ceil(np.abs(along).max(axis=1) / _EDGE_PIXELS))
     doubtful = np.flatnonzero(_edges(regions).any(axis=1))
     for _ in range(_HALVINGS):
-        bent = doubtful[_bent(geo, regions, doubtful)]
+        bent = doubtful[_bent(geo, regions, doubtful, is_bent)]
         if not len(bent):
             break
         halved = np.ones(len(regions.points))
@@ -167,17 +174,31 @@ def _divided(regions: Polygons, pieces: npt.NDArray[Any]) -> tuple[Polygons, npt
 
 
 def _bent(
-    geo: Georeference, regions: Polygons, edges: npt.NDArray[np.int64]
+    geo: Georeference, regions: Polygons, edges: npt.NDArray[np.int64], is_bent: Bent
 ) -> npt.NDArray[np.bool_]:
-    """Which of these edges, straight in longitude and latitude, leave the raster's in their middle."""
+    """Which of these edges are bent, looked at a slice at a time."""
     parts = [
-        _bent_lines(geo, regions.points[part], regions.points[part + 1])
+        is_bent(geo, regions.points[part], regions.points[part + 1])
         for part in (edges[k : k + SLICE_POINTS] for k in range(0, len(edges), SLICE_POINTS))
     ]
     return np.concatenate([np.zeros(0, np.bool_), *parts])
 
 
-def _bent_lines(geo: Georeference, begin: Floats, end: Floats) -> npt.NDArray[np.bool_]:
+def _bent_on_map(geo: Georeference, begin: Floats, end: Floats) -> npt.NDArray[np.bool_]:
+    along = end - begin
+    across = along[:, ::-1] * [-1.0, 1.0] / np.hypot(*along.T)[:, None]
+    middle = (begin + end) / 2
+    points = np.concatenate([begin, middle, end, middle + across])
+    x, y = (v.reshape(4, -1) for v in pixel_to_map(geo, points[:, 0], points[:, 1]))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        (mx, ex), (my, ey) = x[1:3] - x[0], y[1:3] - y[0]
+        # beside the edge's middle, one pixel away: the map's units may differ from axis to axis
+        px, py = x[3] - x[1], y[3] - y[1]
+        pixels = np.abs((mx * ey - my * ex) / (px * ey - py * ex))
+    return np.asarray(pixels > _BENT_PIXELS)
+
+
+def _bent_in_lonlat(geo: Georeference, begin: Floats, end: Floats) -> npt.NDArray[np.bool_]:
     points = np.concatenate([begin, (begin + end) / 2, end])
     found = pixel_to_lonlat(geo, points[:, 0], points[:, 1])
     if found is None:

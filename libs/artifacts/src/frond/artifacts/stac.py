@@ -15,7 +15,6 @@ from typing import Any, Final
 
 from frond.artifacts.common import (
     COG_TYPE,
-    GENERATOR,
     ImageResult,
     JobInfo,
     Sink,
@@ -28,6 +27,7 @@ from frond.contracts import keys
 from frond.contracts.jobs import ModelRef
 from frond.contracts.modelspec import ModelManifest
 from frond.contracts.plan import ImagePlan
+from frond.contracts.provenance import GENERATOR
 
 MLM: Final = "https://stac-extensions.github.io/mlm/v1.5.0/schema.json"
 CLASSIFICATION: Final = "https://stac-extensions.github.io/classification/v2.0.0/schema.json"
@@ -86,7 +86,7 @@ def item(job: JobInfo, result: ImageResult, bucket: str = "") -> dict[str, Any]:
         "frond:job_id": job.job_id,
         "frond:detections": outcome.detections,
         "frond:windows": outcome.windows.model_dump(),
-        "frond:plan_digest": plan.plan_digest if plan else None,
+        **{f"frond:{name}": value for name, value in result.traced.items()},
     }
     assets: dict[str, Any] = {
         "raster": {"href": outcome.image, "roles": ["data"], "title": outcome.name},
@@ -107,7 +107,7 @@ def item(job: JobInfo, result: ImageResult, bucket: str = "") -> dict[str, Any]:
         properties["gsd"] = plan.gsd_m
         if plan.gsd_source is not None:
             properties["frond:gsd_source"] = plan.gsd_source
-    if job.model is not None and job.manifest is not None:
+    if job.model is not None and isinstance(job.manifest, ModelManifest):
         extensions.append(MLM)
         properties |= _model(job.model, job.manifest)
         assets["model"] = _model_asset(job.model, job.manifest, bucket)

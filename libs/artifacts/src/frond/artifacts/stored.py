@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Final
 
-from frond.artifacts.common import ImageResult, JobInfo
+from frond.artifacts.common import ImageResult, JobInfo, Legend
 from frond.artifacts.writer import write_image, write_job
 from frond.contracts import keys
 from frond.contracts.jobs import Artifact, ImageOutcome, ImageStatus, JobSpec
@@ -67,7 +67,7 @@ async def write_job_artifacts(
     job_id: str,
     outcomes: Iterable[ImageOutcome],
     spec: JobSpec | None,
-    manifest: ModelManifest | None,
+    manifest: ModelManifest | Legend | None,
     *,
     stored: Callable[[str], None] = lambda _: None,
 ) -> Sequence[Artifact]:

@@ -91,6 +91,7 @@ class Summary:
             "height": result.size[1],
             "crs": outcome.crs,
             "checksum": outcome.checksum,
+            "plan_digest": result.traced["plan_digest"],
             "area_km2": area,
             "searched_km2": searched,
             "notes": list(notes),

@@ -75,7 +75,7 @@ def write_image(
     bucket: str = "",
 ) -> list[Artifact]:
     """Write one completed image's artifacts: the job's files of a job with this image alone, but
-    the GeoParquet in the raster's own CRS; and its STAC item.
+    the GeoParquet in the raster's own CRS, and heads that tell of the image; and its STAC item.
 
     Args:
         bucket: where the model registry lies, for the STAC item's link to the model.
@@ -84,8 +84,8 @@ def write_image(
         sinks = _open(stack, IMAGE_ARTIFACTS, open_sink)
         writers: tuple[Any, ...] = (
             stack.enter_context(CocoDataset(sinks["coco.json"], job)),
-            stack.enter_context(GeoJson(sinks["detections.geojson"], job)),
-            GeoParquet(sinks["detections.parquet"], job, FileCrs.of_image(result)),
+            stack.enter_context(GeoJson(sinks["detections.geojson"], job, result)),
+            GeoParquet(sinks["detections.parquet"], job, FileCrs.of_image(result), result),
         )
         for writer in writers:
             writer.add(result)

@@ -2,14 +2,13 @@
 done, dead letters."""
 
 from frond.bus.admin import ensure_topics
-from frond.bus.consumer import DRAIN_S, consume
+from frond.bus.consumer import consume
 from frond.bus.deadletter import DeadLetter
 from frond.bus.handling import Handler, Handling
 from frond.bus.producer import EventProducer, Outgoing
 from frond.bus.records import read_on
 
 __all__ = [
-    "DRAIN_S",
     "DeadLetter",
     "EventProducer",
     "Handler",

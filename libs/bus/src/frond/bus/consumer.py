@@ -34,8 +34,6 @@ that moment shares out none, until its leader sees them."""
 _COMMIT_EVERY_S: Final = 1.0
 _WAIT_S: Final = 0.5
 _LET_GO_S: Final = 10.0
-DRAIN_S: Final = 20.0
-"""How long what is in flight may take once the service was asked to stop."""
 _log = get_logger(__name__)
 
 
@@ -247,8 +245,9 @@ class _Loop:
             _log.warning("a commit failed", topic=self.topic.name, error=repr(e))
 
     async def _drain(self) -> None:
-        """Finish what is in flight, commit it, and leave; what was only read is handed back."""
-        await self.hands.idle(DRAIN_S)
+        """Finish what is in flight, as far as there is time, commit it, and leave; what was only read is
+        handed back."""
+        await self.hands.idle(self.service.settings.finish_s)
         await self.commit()
 
     async def _let_go(self) -> None:

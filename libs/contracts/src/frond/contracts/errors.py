@@ -10,6 +10,7 @@ FrondError
 │   ├── StoreUnavailable      the object store
 │   │   └── StoreFull         it answers that it has no room: wait until somebody makes some
 │   ├── BrokerUnavailable     Kafka
+│   ├── DatabaseUnavailable   the read model's
 │   └── ModelUnavailable      the server that runs a model
 └── ObjectMissing             an object that a reference names is not there
 """
@@ -77,6 +78,10 @@ class StoreFull(StoreUnavailable):
 
 class BrokerUnavailable(Outage):
     """Kafka does not answer within its deadline."""
+
+
+class DatabaseUnavailable(Outage):
+    """The read model's database does not answer, or has no room."""
 
 
 class ModelUnavailable(Outage):

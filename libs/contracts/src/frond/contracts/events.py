@@ -346,7 +346,9 @@ class JobCompleted(JobEvent):
     retry_of: str | None = Field(
         default=None, description="the ended job whose failed images this one ran again"
     )
-    timings: Timings = Field(default=Timings(), description="summed over all workers")
+    timings: Timings = Field(
+        default=Timings(), description="summed over all workers; left out where none were measured"
+    )
     started: Moment | None = None
     finished: Moment | None = None
 

@@ -68,6 +68,12 @@ def job_notify(job_id: str) -> str:
     return f"{job_prefix(job_id)}notify.json"
 
 
+def job_legend(job_id: str) -> str:
+    """What of its model's manifest a job's finds cannot be read without: there before the first of them
+    counts, for models may be removed, or pushed again, before the job ends."""
+    return f"{job_prefix(job_id)}legend.json"
+
+
 def job_sealed(job_id: str) -> str:
     return f"{job_prefix(job_id)}sealed.json"
 
@@ -266,7 +272,7 @@ def training_open(training_id: str) -> str:
 
 def training_listed(requested: datetime, training_id: str) -> str:
     """A mark for lists: the store names the newest run first."""
-    ms = (requested - _EPOCH) // timedelta(milliseconds=1)
+    ms = max(0, (requested - _EPOCH) // timedelta(milliseconds=1))
     return f"{TRAININGS_LISTED}{_LAST_MS - ms:015d}-{training_id}"
 
 

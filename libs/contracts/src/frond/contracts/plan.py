@@ -213,10 +213,18 @@ class ImagePlan(Contract):
     )
 
     @property
+    def image_checksum(self) -> str:
+        """ETag of the raster as it was sent."""
+        return self.checksum or self.source.etag
+
+    @property
     def plan_digest(self) -> str:
         """32 hex digits over everything that can change a result's bytes."""
         what = self.model_dump(
             mode="json",
             include={"source", "grid", "model", "thresholds", "windows_per_chunk", "skipped"},
         )
+        if self.checksum is not None:
+            # where the copy lies depends on the job, and what is in it does not
+            what["source"]["uri"] = self.image
         return digest("plan", canonical_json(what).decode())

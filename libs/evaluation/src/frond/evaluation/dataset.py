@@ -98,8 +98,8 @@ def load(
         masks: labels need a ``segmentation``; else a ``bbox``.
 
     Raises:
-        UserError: there is no such file, it is no COCO file, an id in it means two things, or none
-            of its categories is a class.
+        UserError: there is no such file, it is no COCO file, an id in it means two things, none of
+            its categories is a class, or all labels that would count are crowd regions.
     """
     file = _file(where)
     told = _read(file)
@@ -143,6 +143,7 @@ def load(
     ids = {i["id"] for i in told["images"]}
     if stray := sum(len(v) for k, v in of_image.items() if k not in ids):
         notes.append(f"{_count(stray, 'label')} of images that are not listed: left out.")
+    notes += _crowds([a for k in ids for a in of_image.get(k, ())], file)
     made = [
         LabelledImage(
             str(i["file_name"]), base / str(i["file_name"]), _side(i, "width"), _side(i, "height"),
@@ -259,6 +260,23 @@ def _matched(
     if stray := sum(n for k, n in counted.items() if k not in categories):
         notes.append(f"{_count(stray, 'label')} of categories that are not listed: left out.")
     return mapping, notes
+
+
+def _crowds(labels: Sequence[Mapping[str, Any]], file: Path) -> list[str]:
+    """What there is to say of crowd regions. Raises UserError where no other label is left."""
+    crowds = sum(bool(a.get("iscrowd")) for a in labels)
+    if crowds and crowds == len(labels):
+        raise _bad(
+            f"{file.name} has no label that counts: {_count(crowds, 'label')}, and iscrowd is 1 in each, "
+            "which marks a region that is not judged. Tools that export masks as run lengths set it: "
+            "where these are labels, set iscrowd to 0."
+        )
+    if not crowds:
+        return []
+    return [
+        f"{_count(crowds, 'label')} with iscrowd 1, which marks a region that is not judged: not counted. "
+        "Tools that export masks as run lengths set it, too."
+    ]
 
 
 def _held(categories: Mapping[Any, str], counted: Mapping[Any, int]) -> str:

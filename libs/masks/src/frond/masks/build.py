@@ -17,6 +17,7 @@ from frond.contracts.errors import ModelRejected
 from frond.contracts.ids import chunk_id
 from frond.contracts.modelspec import MIN_AREA, ModelManifest
 from frond.contracts.plan import ImagePlan
+from frond.contracts.provenance import provenance
 from frond.contracts.reasons import Reason
 from frond.masks import table
 from frond.masks.blend import NODATA, SCORE_STEPS, Rule, blended
@@ -76,7 +77,13 @@ def build(
     with (
         Chunks(folder, plan) as chunks,
         ClassRaster(
-            raster, grid.width, grid.height, manifest.classes, plan.georeference, grid.scale
+            raster,
+            grid.width,
+            grid.height,
+            manifest.classes,
+            plan.georeference,
+            grid.scale,
+            provenance(plan),
         ) as out,
     ):
         for band in blended(grid, chunks.planes, rule):
@@ -179,12 +186,7 @@ class Chunks:
 
 def _write(path: Path, regions: Regions, plan: ImagePlan) -> int:
     """The regions as polygons in raster pixels, some at a time; returns how many there are."""
-    about = {
-        "image_id": plan.image_id,
-        "plan_digest": plan.plan_digest,
-        "model": plan.model.name,
-        "model_digest": plan.model.digest,
-    }
+    about = {"image_id": plan.image_id, **provenance(plan)}
     partial = path.with_name(path.name + ".partial")
     with pa.OSFile(str(partial), "wb") as sink:
         written = table.write(sink, _polygons(regions, plan), about)

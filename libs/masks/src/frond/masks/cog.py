@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -37,6 +38,7 @@ class ClassRaster:
         classes: their names; value n + 1 is the n-th.
         georeference: of the *raster's* pixels.
         scale: pixels of this raster for one of those.
+        about: how it came to be, for its tags.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class ClassRaster:
         classes: tuple[str, ...],
         georeference: Georeference,
         scale: float,
+        about: Mapping[str, str],
     ) -> None:
         self._path = path
         self._draft = path.with_name(path.name + ".draft")
@@ -67,6 +70,7 @@ class ClassRaster:
                 **_place(georeference, scale),
             )  # fmt: skip
             _describe(self._out, classes, georeference, scale)
+            self._out.update_tags(**about)
 
     def __enter__(self) -> Self:
         return self

@@ -49,6 +49,8 @@ _READ_MORE: Final = 8
 _FILLED: Final = 0.9
 """Of the batches that a manifest fixes, a chunk's windows are to fill so much."""
 _SAME: Final = 0.02
+_COCO_PIXELS: Final = 1 << 32
+"""From so many on, the places of pixels are no numbers of pycocotools any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +139,12 @@ def plan_image(
         if gsd is not None:
             gsd_source = "estimated"
             notes.append(f"ground sampling distance estimated from what is seen: {gsd:g} m")
+    if manifest.task == "segmentation" and info.pixels >= _COCO_PIXELS:
+        notes.append(
+            f"pycocotools counts pixels in 32 bits and this image has {info.pixels}: it puts masks of coco.json "
+            "and coco-results.json in wrong places; detections.geojson, detections.parquet and classes.tif "
+            "have them right"
+        )
     scale = _scale(gsd, manifest.gsd_m, notes)
     count, most = (
         windows_at(source, manifest, scale),

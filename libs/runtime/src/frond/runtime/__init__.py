@@ -4,7 +4,7 @@ from frond.runtime.crashpoints import crash_point, maybe_crash_point
 from frond.runtime.egress import Egress
 from frond.runtime.health import Health
 from frond.runtime.logs import configure_logs, get_logger
-from frond.runtime.patience import wait_out
+from frond.runtime.patience import count_wait, wait_out
 from frond.runtime.scratch import clear_folders, folder_on_disk
 from frond.runtime.service import Service, serve, settle
 from frond.runtime.settings import ServiceSettings
@@ -16,6 +16,7 @@ __all__ = [
     "ServiceSettings",
     "clear_folders",
     "configure_logs",
+    "count_wait",
     "crash_point",
     "folder_on_disk",
     "get_logger",

@@ -4,6 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Final
+
+from prometheus_client import Gauge
+
+READY: Final = Gauge(
+    "frond_ready", "Whether a part of the service is ready, as /ready tells: 1 or 0", ["part"]
+)
 
 
 class Health:
@@ -24,15 +31,17 @@ class Health:
 
     def expect(self, part: str, why: str = "starting") -> None:
         """Declare a part that is not ready yet."""
-        self._parts[part] = why
+        self.unready(part, why)
 
     def ready(self, part: str) -> None:
         self._parts[part] = None
+        READY.labels(part).set(1)
         if not self.waiting_for:
             self.was_ready.set()
 
     def unready(self, part: str, why: str) -> None:
         self._parts[part] = why
+        READY.labels(part).set(0)
 
     @property
     def waiting_for(self) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Waiting while the broker, the object store or a model's server is away.
+"""Waiting while the broker, the object store, the database or a model's server is away.
 
 An outage is not an error of the work at hand: the work waits and goes on. Nothing else is
 retried here.
@@ -12,7 +12,13 @@ from typing import Final, TypeVar
 
 from prometheus_client import Counter
 
-from frond.contracts.errors import BrokerUnavailable, ModelUnavailable, Outage, StoreUnavailable
+from frond.contracts.errors import (
+    BrokerUnavailable,
+    DatabaseUnavailable,
+    ModelUnavailable,
+    Outage,
+    StoreUnavailable,
+)
 from frond.runtime.logs import get_logger
 
 T = TypeVar("T")
@@ -20,11 +26,12 @@ T = TypeVar("T")
 _FIRST_S: Final = 0.2
 _LONGEST_S: Final = 10.0
 _KINDS: Final = {
-    "store": StoreUnavailable, "broker": BrokerUnavailable, "model-server": ModelUnavailable,
+    "store": StoreUnavailable, "broker": BrokerUnavailable, "database": DatabaseUnavailable,
+    "model-server": ModelUnavailable,
 }  # fmt: skip
 _WAITS: Final = Counter(
     "frond_outage_waits_total",
-    "Pauses of work that found something away: store, broker, model-server",
+    "Pauses of work that found something away: store, broker, database, model-server",
     ["of"],
 )
 # an alert on its increase sees the first pause, too
@@ -45,9 +52,14 @@ async def wait_out(call: Callable[[], Awaitable[T]], *, what: str = "") -> T:
             return await call()
         except Outage as e:
             _log.warning("waiting for an outage to end", what=what, error=str(e), pause_s=pause)
-            _WAITS.labels(of=_kind_of(e)).inc()
+            count_wait(e)
         await asyncio.sleep(pause)
         pause = min(pause * 2, _LONGEST_S)
+
+
+def count_wait(outage: Outage) -> None:
+    """Count a pause that somebody makes in a loop of their own."""
+    _WAITS.labels(of=_kind_of(outage)).inc()
 
 
 def _kind_of(outage: Outage) -> str:

@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from frond.runtime.egress import Egress
 
+_LEAVING_S: Final = 5.0
 _LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 
@@ -55,8 +56,9 @@ class ServiceSettings(BaseSettings):
         description="how soon the events of a worker that died go to another one",
     )  # fmt: skip
     drain_s: float = Field(
-        default=25.0, gt=0, description="how long work in hand may take after a SIGTERM"
-    )
+        default=25.0, gt=0,
+        description="how long a service may take to end after a SIGTERM, work in hand included",
+    )  # fmt: skip
     nice: int = Field(
         default=5, ge=0, le=19,
         description="of the process: how far it gives way to what somebody waits for, on a machine "
@@ -126,6 +128,12 @@ class ServiceSettings(BaseSettings):
     def egress(self) -> Egress:
         """The guard of whatever is sent to an address that a user named."""
         return Egress(self.egress_allow)
+
+    @property
+    def finish_s(self) -> float:
+        """How long work in hand may take after a SIGTERM: the rest of ``drain_s`` is for committing it
+        and for leaving."""
+        return max(self.drain_s - _LEAVING_S, self.drain_s / 2)
 
     @property
     def cache(self) -> Path:

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from frond.stack.birth import birth_of, command_of
 from frond.stack.errors import StackError
@@ -23,6 +23,9 @@ from frond.stack.installation import (
     settings_of,
     write_private,
 )
+
+_SERVERS_S: Final = 45.0
+"""How long Kafka and MinIO may take to end, after the services."""
 
 
 def read_state(state: Path) -> dict[str, Any] | None:
@@ -149,7 +152,7 @@ def down(state: Path) -> bool:
     pid = int(found["pid"])
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGTERM)
-    end = time.monotonic() + 90
+    end = time.monotonic() + found.get("leave_s", 45) + _SERVERS_S
     while birth_of(pid) == found["born"]:
         if time.monotonic() > end:
             os.kill(pid, signal.SIGKILL)  # its reaper kills what it had started

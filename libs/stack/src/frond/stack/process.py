@@ -15,28 +15,55 @@ from frond.stack.errors import with_log
 
 
 class _Reaper:
-    """The companion process that kills our children if we are killed."""
+    """The companion process that kills our children if we are killed.
+
+    One that was killed itself is replaced by the next that is told it, and that one is told all.
+    """
 
     def __init__(self) -> None:
-        self._process: subprocess.Popen[str] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._owner = 0
+        self._alive: set[int] = set()
         self._lock = threading.Lock()
 
-    def note(self, line: str) -> None:
+    def started(self, pid: int) -> None:
         with self._lock:
-            if self._process is None or self._owner != os.getpid():
-                self._owner = os.getpid()
-                self._process = subprocess.Popen(
-                    [sys.executable, "-S", "-E", str(Path(__file__).with_name("_reaper.py"))],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                    text=True,
-                    start_new_session=True,
-                )
-            assert self._process.stdin is not None
-            self._process.stdin.write(line + "\n")
-            self._process.stdin.flush()
+            if self._owner != os.getpid():
+                # of a process that has forked, the children are not ours
+                self._owner, self._process = os.getpid(), None
+                self._alive.clear()
+            self._alive.add(pid)
+            self._tell(f"+{pid}\n")
+
+    def ended(self, pid: int) -> None:
+        with self._lock:
+            if self._owner == os.getpid() and pid in self._alive:
+                self._alive.remove(pid)
+                self._tell(f"-{pid}\n")
+
+    def _tell(self, line: str) -> None:
+        if self._process is not None:
+            try:
+                self._write(self._process, line)
+                return
+            except BrokenPipeError:
+                self._process.wait()
+        self._process = subprocess.Popen(
+            [sys.executable, "-S", "-E", str(Path(__file__).with_name("_reaper.py"))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            # nothing stays behind for a process that is gone
+            bufsize=0,
+            start_new_session=True,
+        )
+        for pid in self._alive:
+            self._write(self._process, f"+{pid}\n")
+
+    @staticmethod
+    def _write(process: subprocess.Popen[bytes], line: str) -> None:
+        assert process.stdin is not None
+        process.stdin.write(line.encode())
 
 
 _reaper = _Reaper()
@@ -74,7 +101,7 @@ class Child:
                 # a Ctrl-C in the terminal is for us: children are stopped in their order
                 start_new_session=True,
             )
-        _reaper.note(f"+{self.pid}")
+        _reaper.started(self.pid)
 
     @property
     def pid(self) -> int:
@@ -85,7 +112,7 @@ class Child:
         """The exit status, or None while it runs."""
         code = self._popen.poll()
         if code is not None:
-            _reaper.note(f"-{self.pid}")
+            _reaper.ended(self.pid)
         return code
 
     @property

@@ -15,7 +15,6 @@ from frond.stack.errors import tail
 from frond.stack.supervised import Supervised, Worker
 
 _READY_S: Final = 180.0
-_LEAVE_S: Final = 60.0
 
 
 class Roll:
@@ -62,10 +61,10 @@ class Roll:
             one.others = [old]
             began = time.monotonic()
             old.terminate()
-            while old.running and time.monotonic() - began < _LEAVE_S:
+            while old.running and time.monotonic() - began < old.leave_s:
                 yield True
             if old.running:
-                self._say(f"{one.name}: the old process did not end in {_LEAVE_S:.0f} s: killed")
+                self._say(f"{one.name}: the old process did not end in {old.leave_s:.0f} s: killed")
                 old.kill()
             one.others.clear()
             self._say(

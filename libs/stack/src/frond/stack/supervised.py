@@ -18,6 +18,10 @@ from frond.stack.minio_server import http_ok
 from frond.stack.process import Child
 
 _BACKLOG: Final = 512
+_DRAIN_S: Final = 25.0
+"""As the services have it where nobody sets ``FROND_DRAIN_S``."""
+_MORE_S: Final = 35.0
+"""For closing connections after that, on a machine that is busy."""
 
 
 class Worker(Child):
@@ -35,12 +39,22 @@ class Worker(Child):
                 pass_fds=fds,
             )
         self.host = one.host
+        self.leave_s = leave_s(env)
+        """How long it may take to end once it was asked to."""
         self.started = time.monotonic()
 
     @property
     def ready(self) -> bool:
         """Whether this very process is, whoever else answers on the shared port."""
         return http_ok(f"http://{self.host}:{self.port}/ready")
+
+
+def leave_s(env: Mapping[str, str]) -> float:
+    """How long a process with this environment may take to end once it was asked to."""
+    try:
+        return float(env.get("FROND_DRAIN_S") or _DRAIN_S) + _MORE_S
+    except ValueError:
+        return _DRAIN_S + _MORE_S  # it refuses to start with that
 
 
 @dataclass

@@ -6,6 +6,7 @@ detached process with its state in ``.frond/``; in Compose it is ``restart: unle
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -30,7 +31,7 @@ from frond.stack.installation import (
 )
 from frond.stack.prepare import prepare, push_models
 from frond.stack.roll import Roll
-from frond.stack.supervised import Supervised
+from frond.stack.supervised import Supervised, leave_s
 
 _TICK_S: Final = 0.25
 _READY_S: Final = 180.0
@@ -62,7 +63,7 @@ class Supervisor:
         self.models = models
         self.scale = dict(scale or {})
         self.services = services
-        self.say = say
+        self._told = say
         self.stop = threading.Event()
         self._supervised: list[Supervised] = []
         self._stack: Stack | None = None
@@ -95,8 +96,15 @@ class Supervisor:
         finally:
             if self._phase != "failed":
                 self._phase = "stopping"
-            self._write()
-            self._stop_all()
+            try:
+                self._write()
+            finally:
+                self._stop_all()
+
+    def say(self, line: str) -> None:
+        """Tell it; where the disk is full that has the log, nobody hears it."""
+        with contextlib.suppress(OSError):
+            self._told(line)
 
     def _names(self) -> list[tuple[str, str]]:
         names = []
@@ -211,8 +219,9 @@ class Supervisor:
             self.say(f"{name} has ended: starting it again")
             try:
                 (self._stack.start_kafka if name == "kafka" else self._stack.start_minio)()
-            except StackError as e:
-                self.say(str(e))  # the next look tries again; services wait meanwhile
+            except (StackError, OSError) as e:
+                # of a full disk, say; the next look tries again, and services wait meanwhile
+                self.say(str(e))
 
     def _held(self, one: Supervised) -> bool:
         """Whether a developer runs this service by hand (``run SERVICE``)."""
@@ -241,15 +250,23 @@ class Supervisor:
             wish.unlink()
             self._rolls += 1
             self._roll = Roll(self._supervised, self._envs(), self.say)
-        self._roll.step()
-        if self._roll.state == "done":
-            # of a roll that failed nothing is kept: what it did not reach goes on as it was
-            envs = self._envs()
-            for one in self._supervised:
-                one.env = envs[one.name]
-            self._given = self._wished
-            self._keep(self._installation.with_keys(self._given))
-            self._write_env(self._installation)
+        try:
+            self._roll.step()
+            if self._roll.state == "done":
+                self._keep_rolled()
+        except OSError as e:
+            self._roll.state = "failed"
+            self.say(f"The roll ends: {e}")
+
+    def _keep_rolled(self) -> None:
+        """Of a roll that failed nothing is kept: what it did not reach goes on as it was."""
+        installation = self._installation.with_keys(self._wished)
+        self._keep(installation)
+        self._write_env(installation)
+        envs = self._envs()
+        for one in self._supervised:
+            one.env = envs[one.name]
+        self._given = self._wished
 
     def _envs(self) -> dict[str, dict[str, str]]:
         """The services' environments with what the present roll brings."""
@@ -264,7 +281,7 @@ class Supervisor:
         for child in children:
             child.terminate()
         with ThreadPoolExecutor(max(1, len(children))) as pool:
-            list(pool.map(lambda child: child.stop(45), children))
+            list(pool.map(lambda child: child.stop(child.leave_s), children))
         if self._stack is not None:
             self._stack.stop()
 
@@ -275,6 +292,10 @@ class Supervisor:
             "born": birth_of(os.getpid()),
             "stack": self._stack.kind if self._stack else "",
             "servers": self._stack.pids() if self._stack else {},
+            "leave_s": max(
+                (child.leave_s for one in self._supervised for child in one.processes),
+                default=leave_s(os.environ),
+            ),
             "rolls": self._rolls,
             "given": sorted(self._given),
             "roll": self._roll.state if self._roll else "",
@@ -291,8 +312,10 @@ class Supervisor:
         }
         text = json.dumps(state, indent=1)
         if text != self._written:
-            write_private(self.state / "state.json", text)
-            self._written = text
+            # on a full disk the next look tries again
+            with contextlib.suppress(OSError):
+                write_private(self.state / "state.json", text)
+                self._written = text
 
 
 def supervise(

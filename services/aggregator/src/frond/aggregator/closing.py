@@ -20,13 +20,14 @@ from frond.aggregator import metrics, room
 from frond.aggregator.ending import Ids, Roster, Sums, completed_event
 from frond.aggregator.imaging import Imaging
 from frond.aggregator.spill import Outcomes
-from frond.artifacts import write_job_artifacts
+from frond.artifacts import Legend, write_job_artifacts
 from frond.bus import EventProducer, Outgoing
 from frond.contracts import keys, topics
 from frond.contracts.envelope import Headers, encode, new_traceparent
 from frond.contracts.errors import ModelRejected, ObjectMissing
 from frond.contracts.events import JobCompleted, JobStatusChanged
 from frond.contracts.jobs import Artifact, ImageOutcome, JobSpec, Timings
+from frond.contracts.modelspec import ModelManifest
 from frond.runtime import crash_point, get_logger
 from frond.store import ObjectStore
 
@@ -165,8 +166,11 @@ class Closing:
             async with self._slots:
                 artifacts = await self._artifacts(job_id, outcomes, spec)
         event = completed_event(job_id, roster, sums, artifacts, spec, timings, datetime.now(UTC))
+        # whoever closes a job from its objects alone has measured nothing, not zero seconds
+        unset = {"timings"} if event.timings == Timings() else None
         raw = await self.store.put_if_absent(
-            keys.job_completed(job_id), event.model_dump_json(exclude_none=True).encode()
+            keys.job_completed(job_id),
+            event.model_dump_json(exclude_none=True, exclude=unset).encode(),
         )
         crash_point("aggregator.completed-stored")
         stored = JobCompleted.model_validate_json(raw)
@@ -208,15 +212,19 @@ class Closing:
     async def _artifacts(
         self, job_id: str, outcomes: Outcomes, spec: JobSpec | None
     ) -> Sequence[Artifact]:
-        manifest = None
-        if spec is not None:
-            # a model that was removed since must not keep a job from ending
-            with contextlib.suppress(ModelRejected):
-                manifest = await self.imaging.registry.manifest(spec.model)
         return await write_job_artifacts(
-            self.store, job_id, outcomes, spec, manifest,
+            self.store, job_id, outcomes, spec, await self._legend(job_id, spec),
             stored=lambda name: crash_point(f"aggregator.results-{name}"),
         )  # fmt: skip
+
+    async def _legend(self, job_id: str, spec: JobSpec | None) -> Legend | ModelManifest | None:
+        legend = await self.imaging.legend(job_id)
+        if legend is not None or spec is None:
+            return legend
+        # no image was merged since there are legends; a model that was removed must not keep the job open
+        with contextlib.suppress(ModelRejected):
+            return await self.imaging.registry.manifest(spec.model)
+        return None
 
     async def deliver(self, job_id: str, traceparent: str | None = None) -> None:
         """Send a stored completed event as it is stored, and the final status."""

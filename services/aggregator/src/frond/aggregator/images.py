@@ -221,5 +221,5 @@ def _outcome(plan: ImagePlan, status: ImageStatus, failed: int) -> ImageOutcome:
         width=plan.source.width,
         height=plan.source.height,
         crs=plan.georeference.crs,
-        checksum=plan.checksum or plan.source.etag,
+        checksum=plan.image_checksum,
     )

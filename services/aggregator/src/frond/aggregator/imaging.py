@@ -15,13 +15,14 @@ from frond.aggregator.chunks import Chunks, Crowded, dismissal_key, failure_key,
 from frond.aggregator.images import ChunkFailure, completed_outcome, is_dismissed, rejected_outcome
 from frond.aggregator.masking import ARROW_TYPE, Masking
 from frond.aggregator.settings import MAX_IMAGE_DETECTIONS
-from frond.artifacts import write_image_artifacts
+from frond.artifacts import Legend, write_image_artifacts
 from frond.contracts import keys
 from frond.contracts.errors import ModelRejected, ObjectMissing, RasterRejected
 from frond.contracts.events import ChunkDetected, ImageEmpty, ImageFinished, ImageRejected
 from frond.contracts.jobs import ImageOutcome, Timings
 from frond.contracts.modelspec import ModelManifest
 from frond.contracts.plan import ImagePlan
+from frond.contracts.provenance import provenance
 from frond.contracts.reasons import Reason
 from frond.masks.table import Polygons
 from frond.merge import Detections, merge, to_ipc
@@ -285,6 +286,7 @@ class Imaging:
         outcome = completed_outcome(plan, _by_class(merged, manifest.classes))
         with room.needed_for("an image's files"):
             await asyncio.gather(
+                self._keep_legend(plan.job_id, manifest),
                 self._write_detections(plan, merged),
                 write_image_artifacts(
                     self.store,
@@ -310,21 +312,30 @@ class Imaging:
         iou = effective_thresholds(manifest, plan.thresholds).merge_iou
         return await asyncio.to_thread(_merged, parts, plan, iou), None
 
+    async def _keep_legend(self, job_id: str, manifest: ModelManifest) -> None:
+        key = keys.job_legend(job_id)
+        if self._marks.known(key):
+            return
+        legend = Legend(task=manifest.task, classes=manifest.classes)
+        await self.store.put(key, legend.model_dump_json().encode(), "application/json")
+        self._marks.made(key)
+
+    async def legend(self, job_id: str) -> Legend | None:
+        """What says how the job's finds are to be read, if any image of it had its windows merged."""
+        try:
+            return Legend.model_validate_json(await self.store.get(keys.job_legend(job_id)))
+        except ObjectMissing:
+            return None
+
     async def _write_detections(self, plan: ImagePlan, merged: Detections) -> None:
-        data = await asyncio.to_thread(to_ipc, merged, self._metadata(plan))
+        data = await asyncio.to_thread(
+            to_ipc, merged, {"image_id": plan.image_id, **provenance(plan)}
+        )
         await self.store.put(
             keys.image_detections(plan.job_id, plan.image_id), data,
             ARROW_TYPE,
         )  # fmt: skip
         crash_point("aggregator.detections-stored")
-
-    def _metadata(self, plan: ImagePlan) -> dict[str, str]:
-        return {
-            "image_id": plan.image_id,
-            "plan_digest": plan.plan_digest,
-            "model": plan.model.name,
-            "model_digest": plan.model.digest,
-        }
 
 
 def _rejected(plan: ImagePlan, reason: Reason, detail: str) -> ImageOutcome:

@@ -49,7 +49,6 @@ _QUEUED: Final = 256
 _LONG: Final = 8 << 10
 # what a poll brings that began just before comes on top
 _POLLED: Final = 256
-_DRAIN_S: Final = 8.0
 _STOP_S: Final = 8.0
 # for so long nothing may happen at the start; recovering tables may take longer, while it gets on
 _START_S: Final = 600.0
@@ -87,7 +86,8 @@ async def aggregate(service: Service) -> None:
     try:
         if await aggregator.start():
             await aggregator.watch()
-        patience_s = _DRAIN_S
+        finish_s = service.settings.finish_s
+        patience_s = max(finish_s - _STOP_S, finish_s / 2)
     finally:
         await aggregator.stop(patience_s)
 

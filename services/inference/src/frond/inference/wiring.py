@@ -14,7 +14,7 @@ from typing import Any, Final
 from fastapi import FastAPI
 
 from frond.auth import Gate
-from frond.bus import DRAIN_S, EventProducer, Outgoing, consume, ensure_topics
+from frond.bus import EventProducer, Outgoing, consume, ensure_topics
 from frond.contracts import keys, topics
 from frond.contracts.envelope import Envelope
 from frond.contracts.errors import JobRejected
@@ -248,7 +248,7 @@ class Inference:
 
         async def late() -> None:
             await service.stop.wait()
-            await asyncio.sleep(min(DRAIN_S, self.settings.drain_s) - _SHADOWLESS_S)
+            await asyncio.sleep(self.settings.finish_s - _SHADOWLESS_S)
             self.shadows.give_up()
 
         waiting = asyncio.create_task(late())

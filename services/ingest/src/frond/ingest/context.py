@@ -15,7 +15,7 @@ from starlette.requests import HTTPConnection
 
 from frond.auth import AtOnce, Bodies, Gate, Rates
 from frond.bus import EventProducer, ensure_topics
-from frond.contracts.errors import BrokerUnavailable, StoreUnavailable
+from frond.contracts.errors import BrokerUnavailable, DatabaseUnavailable
 from frond.contracts.jobs import JobSpec
 from frond.ingest.hub import Hub
 from frond.ingest.readmodel.database import Database
@@ -123,7 +123,7 @@ class Ingest:
             await self.db.migrate()
         except (OperationalError, InterfaceError) as e:
             # waited out like any other outage
-            raise StoreUnavailable(f"the database: {e}") from e
+            raise DatabaseUnavailable(str(e)) from e
 
     async def lately(self, what: Hashable, ask: Callable[[], Awaitable[T]]) -> T:
         """The answer, or the one of a quarter of a second ago: for what a thousand requests ask one

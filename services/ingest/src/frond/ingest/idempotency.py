@@ -1,7 +1,8 @@
 """``Idempotency-Key``: the same request sent again gets the answer of the first.
 
 Kept in SQL. Only successful answers are kept: a request that failed may be tried again under its
-key. While the first is under way, its row is a lease that it renews.
+key. While the first is under way, its row is a lease that it renews; whoever finds it expired takes it
+over, and until when it lasts tells whose it is.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import Final, NamedTuple
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import ColumnElement, delete, select, update
 
 from frond.contracts.ids import digest
 from frond.contracts.reasons import Reason
@@ -49,6 +50,7 @@ class Once:
         self.key = key
         self._db = db
         self._id = digest("idempotency", scope, key or "")
+        self._leases: set[int] = set()
 
     @contextlib.asynccontextmanager
     async def turn(self) -> AsyncIterator[Stored | None]:
@@ -71,9 +73,13 @@ class Once:
         finally:
             renewing.cancel()
             await asyncio.gather(renewing, return_exceptions=True)
-            # an answer that was kept stays; a request that failed leaves the key free
+            # an answer that was kept stays; a request that failed leaves the key free, unless another
+            # has taken it over
             async with self._db.write() as c:
-                await c.execute(delete(idempotency).where(_i.id == self._id, _i.status.is_(None)))
+                await c.execute(delete(idempotency).where(*self._is_mine()))
+
+    def _is_mine(self) -> tuple[ColumnElement[bool], ...]:
+        return _i.id == self._id, _i.status.is_(None), _i.locked_until.in_(self._leases)
 
     async def _take(self) -> Stored | None:
         now = _now()
@@ -85,6 +91,7 @@ class Once:
             insert = insert.values(id=self._id, locked_until=lease, created=now)
             # told by a returned row: an insert's row count is not the same everywhere
             if (await c.execute(insert.returning(_i.id))).first() is not None:
+                self._leases = {lease}
                 return None
             row = (await c.execute(select(idempotency).where(_i.id == self._id))).one()
             if row.status is not None:
@@ -95,6 +102,7 @@ class Once:
                 .values(locked_until=lease)
             )
             if taken.rowcount == 1:
+                self._leases = {lease}
                 return None
         raise Refused(
             Reason.CONFLICT,
@@ -105,12 +113,16 @@ class Once:
     async def _renew(self) -> None:
         while True:
             await asyncio.sleep(_LEASE_S / 3)
+            lease = _now() + int(_LEASE_S * 1000)
+            # whoever is cancelled now does not know which of the two it has
+            self._leases.add(lease)
             async with self._db.write() as c:
-                await c.execute(
-                    update(idempotency)
-                    .where(_i.id == self._id, _i.status.is_(None))
-                    .values(locked_until=_now() + int(_LEASE_S * 1000))
+                renewed = await c.execute(
+                    update(idempotency).where(*self._is_mine()).values(locked_until=lease)
                 )
+            if renewed.rowcount != 1:
+                return
+            self._leases = {lease}
 
     def same(self, stored: Stored, fingerprint: str) -> None:
         """Raise Refused (422) when this request is not the one that the key was used for."""

@@ -17,7 +17,12 @@ from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 from frond.bus import Outgoing
 from frond.contracts import keys, topics
 from frond.contracts.envelope import new_traceparent
-from frond.contracts.errors import BrokerUnavailable, ObjectMissing, StoreUnavailable
+from frond.contracts.errors import (
+    BrokerUnavailable,
+    DatabaseUnavailable,
+    ObjectMissing,
+    StoreUnavailable,
+)
 from frond.contracts.events import ImageUploaded
 from frond.contracts.jobs import JobStatus
 from frond.ingest import desk, intake, listing, metrics, places, presigned, training, uploads
@@ -66,7 +71,7 @@ async def remember_first(ingest: Ingest) -> None:
                 await remember(ingest)
                 crash_point("ingest.remembered")
         except (OperationalError, InterfaceError) as e:
-            raise StoreUnavailable(f"the database: {e}") from e
+            raise DatabaseUnavailable(str(e)) from e
 
     await wait_out(once, what="reading what only the store knows")
 

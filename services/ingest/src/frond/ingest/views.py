@@ -96,7 +96,10 @@ class JobDetail(Job):
 
     failures: list[Failure] = Field(description="at most 100; all are listed by the images link")
     artifacts: list[Result]
-    timings: Timings | None = Field(description="seconds by stage, summed over all workers")
+    timings: Timings | None = Field(
+        description="seconds by stage, summed over all workers; null before the job has ended, and where "
+        "none were measured"
+    )
     shadow: Shadow | None = Field(
         default=None,
         description="what runs beside the model, on which share of the windows; its results are kept "
@@ -266,9 +269,13 @@ def detail(
         **_job(request, row),
         failures=failures,
         artifacts=results(request, row),
-        timings=completion.timings if completion else None,
+        timings=_measured(completion.timings) if completion else None,
         shadow=shadow,
     )
+
+
+def _measured(timings: Timings) -> Timings | None:
+    return timings if timings != Timings() else None
 
 
 def results(request: Request, row: JobRow) -> list[Result]:

@@ -78,13 +78,13 @@ class Backlog:
     async def keep(
         self,
         look: Callable[[], Awaitable[tuple[int, Mapping[int, int]]]],
-        show: Callable[[int], None],
+        show: Callable[[int, bool], None],
     ) -> None:
         """Look every two seconds, for ever; while there is no answer, what was known last holds.
 
         Args:
             look: gives the arguments of ``looked``; raises BrokerUnavailable.
-            show: told the lag.
+            show: told the lag, and whether planning waits for it.
         """
         full = False
         while True:
@@ -94,7 +94,7 @@ class Backlog:
                 self.looked(lag, committed, self._since - known)
             except BrokerUnavailable as e:
                 _log.warning("inference's backlog is not known", error=str(e))
-            show(self._lag)
+            show(self._lag, self.full)
             if self.full != full:
                 full = self.full
                 told = "planning waits for inference" if full else "planning goes on"

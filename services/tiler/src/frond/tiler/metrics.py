@@ -20,3 +20,12 @@ READERS_LOST: Final = Counter(
     "frond_tiler_readers_lost_total", "Reader processes that died or were stopped.", ["why"]
 )
 BACKLOG: Final = Gauge("frond_tiled_backlog", "Chunks waiting for inference, as the tiler sees it")
+HOLDING: Final = Gauge(
+    "frond_tiler_holding", "Whether planning waits for inference, job by job: 1 or 0"
+)
+
+
+def show_backlog(lag: int, holding: bool) -> None:
+    """What was seen of inference just now."""
+    BACKLOG.set(lag)
+    HOLDING.set(holding)

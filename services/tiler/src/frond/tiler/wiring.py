@@ -247,6 +247,15 @@ def _batches(events: Iterable[Event]) -> Iterator[list[Event]]:
         yield batch
 
 
+def readers(settings: TilerSettings) -> Sandbox:
+    """The processes that open rasters."""
+    return Sandbox(
+        settings.tiler_readers,
+        memory_mb=settings.tiler_reader_memory_mb,
+        lost=lambda why: metrics.READERS_LOST.labels(why).inc(),
+    )
+
+
 async def tile(service: Service) -> None:
     """The tiler's one part: consume the ingest topic until the service is asked to stop."""
     settings = service.settings
@@ -265,11 +274,7 @@ async def tile(service: Service) -> None:
         )
     )
     producer = EventProducer(settings.kafka_bootstrap, settings.topic_prefix, SOURCE)
-    sandbox = Sandbox(
-        settings.tiler_readers,
-        memory_mb=settings.tiler_reader_memory_mb,
-        lost=lambda why: metrics.READERS_LOST.labels(why).inc(),
-    )
+    sandbox = readers(settings)
     await asyncio.to_thread(clear_folders, settings.cache, _COPIES)
     held = contextlib.ExitStack()
     scratch = await asyncio.to_thread(held.enter_context, folder_on_disk(settings.cache, _COPIES))
@@ -281,7 +286,7 @@ async def tile(service: Service) -> None:
         tiler = Tiler(settings, store, producer, sandbox, scratch)
         group = settings.group("inference")
         looking = asyncio.create_task(
-            tiler.backlog.keep(lambda: offsets.lag(group, topics.TILED), metrics.BACKLOG.set)
+            tiler.backlog.keep(lambda: offsets.lag(group, topics.TILED), metrics.show_backlog)
         )
         await consume(
             service,

@@ -8,6 +8,7 @@ time to look.
 ``deciding``  who may change a run, and to what; what a process's end means
 ``drifted``   when drift asks for a run
 ``child``     the process that trains, and its end
+``handlers``  what becomes of the events
 ``trainer``   the loop: take a run up, see it through, say how it ended
 ``wiring``    Kafka, the store, and the loop
 """

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
 from datetime import timedelta
 
-from frond.bus import EventProducer, Outgoing, consume, ensure_topics
+from frond.bus import EventProducer, consume, ensure_topics
 from frond.contracts import topics
-from frond.contracts.envelope import Envelope
-from frond.contracts.events import DriftObserved, TrainingRequested
 from frond.models.registry import Registry
-from frond.models.trainings import Trainings, event_of
+from frond.models.trainings import Trainings
 from frond.runtime import Service, get_logger, wait_out
 from frond.store import ObjectStore, StoreSettings
 from frond.training.worker import drifted
+from frond.training.worker.handlers import Handlers
 from frond.training.worker.settings import TrainingSettings
 from frond.training.worker.trainer import Policy, Trainer
 from frond.training.worker.watch import DriftWatch
@@ -39,21 +37,24 @@ async def work(service: Service) -> None:
         await wait_out(store.ensure_bucket, what="making the bucket")
         trainings, registry = Trainings(store), Registry(store)
         trainer = Trainer(trainings, registry, _policy(settings))
-        watch = DriftWatch(
-            store, trainings, registry, settings.on_drift,
-            drifted.Policy(
-                settings.training_drift_periods, timedelta(seconds=settings.training_rest_s)
-            ),
-        )  # fmt: skip
+        watch = DriftWatch(store, trainings, registry, settings.on_drift, when_drifted(settings))
         service.health.ready("training")
         async with asyncio.TaskGroup() as tasks:
             training = tasks.create_task(trainer.run(service.stop))
-            reading = tasks.create_task(_read(service, settings, trainings, trainer, watch))
+            handlers = Handlers(trainings, watch, trainer.wake)
+            reading = tasks.create_task(_read(service, settings, handlers))
             # a broker that never comes keeps the worker from nothing, nor from ending
             await training
             _, late = await asyncio.wait({reading}, timeout=settings.training_stop_s)
             for task in late:
                 task.cancel()
+
+
+def when_drifted(settings: TrainingSettings) -> drifted.Policy:
+    """When drift asks for training."""
+    return drifted.Policy(
+        settings.training_drift_periods, timedelta(seconds=settings.training_rest_s)
+    )
 
 
 def _policy(settings: TrainingSettings) -> Policy:
@@ -66,41 +67,26 @@ def _policy(settings: TrainingSettings) -> Policy:
     )  # fmt: skip
 
 
-async def _read(
-    service: Service,
-    settings: TrainingSettings,
-    trainings: Trainings,
-    trainer: Trainer,
-    watch: DriftWatch,
-) -> None:
+async def _read(service: Service, settings: TrainingSettings, handlers: Handlers) -> None:
     """Requests, and drift where it is watched. Their events are handled in a moment: training waits
     for none of them, and no partition for a training."""
     bootstrap, prefix = settings.kafka_bootstrap, settings.topic_prefix
     producer = EventProducer(bootstrap, prefix, "/frond/training")
-    await wait_out(lambda: ensure_topics(bootstrap, prefix), what="making topics")
+    replicas = settings.replication_factor
+    await wait_out(
+        lambda: ensure_topics(bootstrap, prefix, replication_factor=replicas), what="making topics"
+    )
     await wait_out(producer.start, what="starting the producer")
 
-    async def requested(envelope: Envelope) -> Sequence[Outgoing]:
-        if isinstance(envelope.event, TrainingRequested):
-            run = await trainings.begin(envelope.event)
-            if not run.status.final:
-                await trainings.told(run.training_id)
-            trainer.wake.set()
-        return ()
-
-    async def observed(envelope: Envelope) -> Sequence[Outgoing]:
-        run = None
-        if isinstance(envelope.event, DriftObserved):
-            run = await watch.saw(envelope.event)
-        return () if run is None else [Outgoing(topics.TRAINING, event_of(run))]
-
     async def requests() -> None:
-        await consume(service, topics.TRAINING, requested, producer=producer, concurrency=1)
+        await consume(
+            service, topics.TRAINING, handlers.requested, producer=producer, concurrency=1
+        )
 
     async def drift() -> None:
         group = settings.group(f"{service.name}-drift")
         await consume(
-            service, topics.DRIFT, observed, producer=producer, concurrency=1, group=group
+            service, topics.DRIFT, handlers.observed, producer=producer, concurrency=1, group=group
         )
 
     try:

@@ -56,7 +56,11 @@ def results(
     if json:
         show.as_json({"results": found, "timings": figures["timings"]} if timings else found)
         return
-    if timings and figures["timings"] is None:
+    if timings and figures["timings"] is None and figures.get("outcome"):
+        show.line(
+            f"Job {job_id} has no timings: none were measured, or its end was worked out from what is stored."
+        )
+    elif timings and figures["timings"] is None:
         show.line(f"Job {job_id} has no timings yet: {figures['message']}")
     elif timings:
         show.timings(figures)

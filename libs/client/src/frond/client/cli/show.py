@@ -171,8 +171,8 @@ def timings(figures: Mapping[str, Any]) -> None:
 
 def _bar(part: float) -> str:
     """A bar of so much of its room, in eighths of a character."""
-    eighths = max(1, round(8 * _BAR * part))
-    return "█" * (eighths // 8) + ("", *"▏▎▍▌▋▊▉")[eighths % 8]
+    whole, eighths = divmod(max(1, round(8 * _BAR * part)), 8)
+    return "█" * whole + " ▏▎▍▌▋▊▉"[eighths].strip()
 
 
 @contextmanager

@@ -128,7 +128,8 @@ def _report(
     console.print()
     report.figures(job, seconds)
     report.failures(job)
-    show.timings(job)
+    if job["timings"] is not None:
+        show.timings(job)
     found: dict[str, Found] = {}
     features: dict[str, dict[int, Mapping[str, Any]]] = {}
     if (out / "coco.json").exists() and job["status"] == "successful":

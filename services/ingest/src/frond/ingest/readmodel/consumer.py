@@ -82,6 +82,8 @@ async def keep_read_model(service: Service, ingest: Ingest) -> None:
             service.health.ready(PART)
             await reader.run(service.stop)
         except (_Overtaken, _Silent, KafkaError, OperationalError, InterfaceError, OSError) as e:
+            if isinstance(e, (OperationalError, InterfaceError)):
+                ingest.hub.database_away()
             if not isinstance(e, _Overtaken):
                 service.health.unready(PART, "connecting anew")
                 _log.warning("the read model begins anew", error=repr(e))

@@ -11,15 +11,20 @@ from typing import Any, Final, TypeVar
 
 from alembic import command
 from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, Table, create_engine, event, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from frond.runtime import get_logger
 
 T = TypeVar("T")
 
 _READERS: Final = 4
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _MIGRATION_LOCK = 7_106_511  # any number, the same in every ingest process
+_log = get_logger(__name__)
 
 
 class Database:
@@ -43,7 +48,7 @@ class Database:
                 event.listen(engine, "connect", _tune)
 
     async def migrate(self) -> None:
-        """Bring the schema up to date."""
+        """Bring the schema up to date; one that a later version has migrated stays as it is."""
         async with self.engine.begin() as connection:
             if not self.sqlite:
                 await connection.execute(
@@ -112,7 +117,17 @@ def _tune(connection: Any, _: Any) -> None:
 
 
 def _upgrade(connection: Connection) -> None:
-    _alembic(connection, lambda config: command.upgrade(config, "head"))
+    _alembic(connection, _upgrade_unless_later)
+
+
+def _upgrade_unless_later(config: Config) -> None:
+    found = MigrationContext.configure(config.attributes["connection"]).get_current_revision()
+    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    if found is None or found in known:
+        command.upgrade(config, "head")
+    else:
+        # somebody went back a version; migrations only add, so what they have made serves this one, too
+        _log.warning("a later version has migrated the database: left as it is", revision=found)
 
 
 def _alembic(connection: Connection, call: Callable[[Config], None]) -> None:

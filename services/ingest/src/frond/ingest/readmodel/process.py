@@ -73,6 +73,8 @@ def _hear(service: Service, ingest: Ingest, told: dict[str, Any]) -> None:
         ingest.hub.applied(told["changed"], told["events"])
     elif "caught_up" in told:
         ingest.hub.reached()
+    elif "database_away" in told:
+        ingest.hub.database_away()
     elif told["waits"] is None:
         service.health.ready(told["part"])
     else:
@@ -128,6 +130,9 @@ class _ToldHub(Hub):
     def reached(self) -> None:
         super().reached()
         self._line.tell(caught_up=True)
+
+    def database_away(self) -> None:
+        self._line.tell(database_away=True)
 
 
 class _ToldHealth(Health):

@@ -122,18 +122,15 @@ async def failures(db: Database, job_id: str, limit: int = 100) -> Sequence[Any]
     return await images(db, job_id, status=ImageStatus.FAILED.value, limit=limit)
 
 
-async def image_of(db: Database, job_id: str, name: str) -> str | None:
-    """The id of the image of this id or name; the first by id where names repeat."""
+async def images_called(db: Database, job_id: str, name: str, limit: int = 100) -> Sequence[Any]:
+    """Id and address of the image of this id; else of those of this name, by id: names may repeat."""
     i = tables.images.c
-    query = select(i.image_id).where(i.job_id == job_id)
+    query = select(i.image_id, i.image).where(i.job_id == job_id)
 
-    def look(c: Connection) -> str | None:
-        by_id = c.execute(query.where(i.image_id == name)).scalar()
-        if by_id is not None:
-            return str(by_id)
-        by_name = query.where(i.name == name).order_by(i.image_id).limit(1)
-        found = c.execute(by_name).scalar()
-        return None if found is None else str(found)
+    def look(c: Connection) -> Sequence[Any]:
+        by_id = c.execute(query.where(i.image_id == name)).all()
+        by_name = query.where(i.name == name).order_by(i.image_id).limit(limit)
+        return by_id or c.execute(by_name).all()
 
     return await db.ask(look)
 

@@ -18,7 +18,7 @@ from sqlalchemy import select, update
 from sqlalchemy.exc import InterfaceError, OperationalError
 
 from frond.contracts import keys
-from frond.contracts.errors import StoreUnavailable
+from frond.contracts.errors import DatabaseUnavailable
 from frond.ingest import intake
 from frond.ingest.context import Ingest
 from frond.ingest.readmodel import objects, queries, tables
@@ -142,6 +142,6 @@ async def _wait_out(call: Callable[[], Awaitable[T]], what: str) -> T:
         try:
             return await call()
         except (OperationalError, InterfaceError) as e:
-            raise StoreUnavailable(f"the database: {e}") from e
+            raise DatabaseUnavailable(str(e)) from e
 
     return await wait_out(once, what=what)

@@ -20,6 +20,7 @@ from frond.ingest.routes.serving import serve
 
 router = APIRouter(tags=["results"], responses=PROBLEMS)  # type: ignore[arg-type] # keys are strings
 
+_NAMED: Final = 5
 # whoever compares a job with its shadow reads them one by one
 _OF_CHUNK: Final = re.compile(
     r"images/[0-9a-f]{32}/(chunks|shadow)/[0-9a-f]{32}\.(arrow|failed\.json)"
@@ -49,8 +50,8 @@ async def list_results(request: Request, job_id: JobId) -> views.ResultList:
 )  # fmt: skip
 async def fetch(request: Request, job_id: JobId, name: str) -> Response:
     """coco.json, coco-results.json, detections.geojson, detections.parquet, summary.json, and per
-    image images/{name or image id}/…; with nothing after the image, a list of its files. What a chunk's
-    windows gave, and what the job's shadow made of them: images/{image id}/chunks/{chunk id}.arrow and
+    image images/{name or image id}/…; with nothing after the image, a list of its files; 409 where
+    several images have the name. What a chunk's windows gave, and what the job's shadow made of them: images/{image id}/chunks/{chunk id}.arrow and
     images/{image id}/shadow/{chunk id}.arrow, or ….failed.json where it gave nothing."""
     ingest = ingest_of(request)
     await desk.row_of(ingest, job_id)
@@ -78,10 +79,18 @@ def _safe(job_id: str, name: str) -> str:
 
 
 async def _image_id(ingest: Ingest, job_id: str, image: str) -> str:
-    found = await queries.image_of(ingest.db, job_id, image)
-    if found is None:
+    found = await queries.images_called(ingest.db, job_id, image, _NAMED + 1)
+    if not found:
         raise _missing(job_id, f"images/{image}")
-    return found
+    if len(found) > 1:
+        which = [f"{i.image_id} is {i.image}" for i in found[:_NAMED]]
+        more = ["and there are more"] if len(found) > _NAMED else []
+        raise Refused(
+            Reason.CONFLICT,
+            f"Several images of job {job_id!r} are called {image[:300]!r}: ask for images/ID/… of one of "
+            f"them. {'; '.join(which + more)}.",
+        )
+    return str(found[0].image_id)
 
 
 async def _key_in_image(ingest: Ingest, job_id: str, image: str, file: str) -> str:

@@ -12,6 +12,8 @@ depends_on = None
 
 
 def upgrade() -> None:
+    # only add, and whatever may not be null with a server_default: the version before reads and writes
+    # the same tables, during a roll and after going back to it
     ${upgrades if upgrades else "pass"}
 
 
