@@ -22,8 +22,10 @@ from frond.inference import api
 from frond.inference.settings import InferenceSettings
 from frond.inference.wiring import Inference
 from frond.models.testing import MAGENTA, blob_model
+from frond.runtime import Service
 from frond.stack import Endpoints
 from frond.store import ObjectStore, StoreSettings
+from support.waiting import until
 
 pytestmark = pytest.mark.stack
 
@@ -39,12 +41,13 @@ def more() -> dict[str, Any]:
 
 @pytest.fixture
 def inference(
-    stack: Endpoints, bucket: str, tmp_path: Path, more: dict[str, Any]
+    stack: Endpoints, bucket: str, topic_prefix: str, tmp_path: Path, more: dict[str, Any]
 ) -> Iterator[Inference]:
     made = Inference(
         InferenceSettings(
             s3_endpoint=stack.s3_endpoint, s3_access_key=stack.access_key,
             s3_secret_key=SecretStr(stack.secret_key), s3_bucket=bucket,
+            kafka_bootstrap=stack.kafka_bootstrap, topic_prefix=topic_prefix,
             cache_dir=tmp_path / "cache", default_model="blob", api_key=SecretStr("secret"),
             predict_max_bytes=4 << 20, predict_max_pixels=2_000_000, **more,
         )
@@ -446,4 +449,41 @@ async def test_what_an_alias_means_is_asked_now_and_then(
     assert await digest("other") == other.digest
     assert await digest() == first != pushed.digest
     monkeypatch.setattr(api, "_REF_S", 0.0)
+    # it is loaded meanwhile
+    await digest()
+    await asyncio.gather(*inference.warming._loading.values())
     assert await digest() == pushed.digest
+
+
+async def test_a_broken_version_takes_no_answering_ones_place(
+    client: httpx.AsyncClient, inference: Inference, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was promoted untried: whoever asks for `production` is answered by the version before, and
+    whoever asks for it is told what is wrong with it."""
+    monkeypatch.setattr(api, "_REF_S", 0.0)
+    image = encoded("npy", picture())
+    first = (await client.post("/predict", content=image)).json()["model"]["digest"]
+    folder = blob_model(tmp_path / "broken", version="2")
+    (folder / "model.onnx").write_bytes(b"no graph")
+    pushed = await inference.registry.push(folder)
+    for _ in range(3):
+        answer = await client.post("/predict", content=image)
+        assert (answer.status_code, answer.json()["model"]["digest"]) == (200, first)
+        await asyncio.gather(*inference.warming._loading.values())
+    told = await client.post(f"/predict?model=blob@{pushed.digest}", content=image)
+    assert told.status_code == 422
+    assert told.json()["reason"] == "bad-model"
+
+
+async def test_a_promoted_version_is_loaded_before_anybody_asks(
+    client: httpx.AsyncClient, inference: Inference, tmp_path: Path
+) -> None:
+    """While the service runs, where an earlier version has been at work."""
+    await client.post("/predict", content=encoded("npy", picture()))
+    service = Service("inference", inference.settings)
+    running = asyncio.create_task(inference.consume_chunks(service))
+    await asyncio.to_thread(until, lambda: inference.warming._pointed)
+    pushed = await inference.registry.push(blob_model(tmp_path / "second", version="2"))
+    await asyncio.to_thread(until, lambda: inference.models.holds(pushed))
+    service.stop.set()
+    await running

@@ -48,7 +48,8 @@ class Desk:
         self._bench = bench
         gate: Any = None
         self._predictor = Predictor(
-            InferenceSettings(**settings), bench.models, bench.runner, gate, decode
+            InferenceSettings(**settings), bench.models, bench.runner, gate, decode,
+            lambda _, new: new,
         )  # fmt: skip
         self.close = self._predictor.close
         self.room = self._predictor._rooms[False].places
@@ -154,7 +155,7 @@ async def test_whoever_waits_holds_no_model(local: Path, scene: Path, tmp_path: 
     """Whose sender is slow, or for whom there is no room yet: no more models are in memory than may be."""
     other = blob_model(tmp_path / "other", size=SIZE, margin=8, version="2")
     bench = Bench(scene, tmp_path, local, other)
-    bench.models._capacity = 1
+    bench.models.capacity = 1
     desk, places = Desk(bench), InferenceSettings().predict_at_once
     wanted, begun, go_on = bench.folders.ref(local), asyncio.Event(), asyncio.Event()
 

@@ -93,6 +93,7 @@ class Predictor:
 
     Args:
         decode: decodes an image, in another process.
+        choose: the version that answers, of the one that did and the one that is meant now.
     """
 
     def __init__(
@@ -102,12 +103,14 @@ class Predictor:
         runner: Runner,
         gate: Gate,
         decode: Callable[[Image], Decoded],
+        choose: Callable[[ModelRef, ModelRef], ModelRef],
     ) -> None:
         self._settings = settings
         self._gate = gate
         self._rates = Rates(settings.request_rate, settings.upload_rate)
         self._bodies = Bodies(settings.bodies_at_once, settings.body_silence_s)
         self._models = models
+        self._choose = choose
         self._runner = runner
         self._predict = partial(predict, decode=decode, most=settings.predict_max_detections)
         self._limits = Limits(
@@ -221,19 +224,21 @@ class Predictor:
             return running.result()
 
     async def _meant(self, model: str | None) -> ModelRef:
-        """The version that a request means, as of a second ago."""
+        """The version that a request means, as of a second ago; the one before, until that is loaded."""
         now = time.monotonic()
-        asked, ref = self._refs.get(model, (-_REF_S, None))
-        if ref is not None and now - asked < _REF_S:
-            return ref
-        if ref is not None:
+        asked, held = self._refs.get(model, (-_REF_S, None))
+        if held is not None and now - asked < _REF_S:
+            return held
+        if held is not None:
             # the others go on with it while this one asks
-            self._refs[model] = (now, ref)
+            self._refs[model] = (now, held)
         try:
             ref = await self._models.registry.resolve(model)
         except BaseException:
             self._refs.pop(model, None)
             raise
+        if held is not None:
+            ref = self._choose(held, ref)
         while len(self._refs) >= _REFS:
             self._refs.pop(next(iter(self._refs)))
         self._refs[model] = (now, ref)

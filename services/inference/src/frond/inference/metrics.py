@@ -32,6 +32,14 @@ LOADING: Final = Histogram(
     "frond_inference_model_load_seconds", "Fetching, opening and trying out a model",
     buckets=(0.1, 0.5, 1, 5, 15, 60, 300),
 )  # fmt: skip
+WARMED: Final = Counter(
+    "frond_inference_models_warmed_total",
+    "Versions loaded because an alias points at them, before work of theirs: done, failed",
+    ["outcome"],
+)
+# an alert on the increase of a series sees its first event only if it was there before
+for _outcome in ("done", "failed"):
+    WARMED.labels(_outcome)
 PREDICTIONS: Final = Counter("frond_predictions_total", "POST /predict by status", ["status"])
 
 SHADOW_CHUNKS: Final = Counter(
@@ -39,7 +47,7 @@ SHADOW_CHUNKS: Final = Counter(
     "Chunks' shadows by how they ended: done, repeated, failed",
     ["outcome"],
 )  # fmt: skip
-# an alert on the increase of a series sees its first event only if it was there before
+# as above
 for _outcome in ("done", "repeated", "failed"):
     SHADOW_CHUNKS.labels(_outcome)
 SHADOW_WINDOWS: Final = Counter("frond_shadow_windows_total", "Windows run by shadows")

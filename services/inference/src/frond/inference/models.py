@@ -6,7 +6,7 @@ import asyncio
 import errno
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
@@ -36,6 +36,9 @@ class ModelCache:
     Args:
         servers: base URLs of those that may run models.
         loaded: shows how many there are.
+
+    Attributes:
+        capacity: as given.
     """
 
     def __init__(
@@ -53,7 +56,7 @@ class ModelCache:
     ) -> None:
         self.registry = registry
         self._cache_dir = cache_dir
-        self._capacity = capacity
+        self.capacity = capacity
         self._providers = tuple(providers)
         self._threads = threads
         self._batch = batch
@@ -115,10 +118,18 @@ class ModelCache:
         self._loading.pop(ref.digest, None)
         return session
 
+    def holds(self, ref: ModelRef) -> bool:
+        """Whether this version is in memory."""
+        return ref.digest in self._sessions
+
+    def names(self) -> Collection[str]:
+        """The models of which a version is in memory."""
+        return {s.manifest.name for s in self._sessions.values()}
+
     def _make_room(self, remote: bool) -> None:
         """What a server runs takes next to no memory: it costs no model of this machine its place."""
         alike = [digest for digest, s in self._sessions.items() if s.remote == remote]
-        for digest in alike[: -(_SERVED if remote else self._capacity)]:
+        for digest in alike[: -(_SERVED if remote else self.capacity)]:
             del self._sessions[digest]
 
     def _known(self, digest: str) -> ModelSession | None:

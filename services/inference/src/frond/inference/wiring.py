@@ -31,9 +31,11 @@ from frond.inference.models import ModelCache
 from frond.inference.pipeline import Runner
 from frond.inference.settings import InferenceSettings
 from frond.inference.shadowing import Shadowing
+from frond.inference.warming import Warming
 from frond.inference.worker import Worker
 from frond.merge import warm_up as warm_up_rows
 from frond.models import Registry
+from frond.models.aliases import Aliases
 from frond.raster import Block, WindowPixels, configure_gdal, read_block
 from frond.raster.sandbox import PAUSES_S, Sandbox
 from frond.runtime import Service, clear_folders, folder_on_disk, get_logger, wait_out
@@ -124,6 +126,7 @@ class Inference:
         )  # fmt: skip
         self.registry = Registry(self.store, default_model=settings.default_model)
         self.models = self._cache(capacity=settings.models_loaded, tuning_s=settings.tuning_s)
+        self.warming = Warming(self.models, Aliases(self.store))
         self.runner = Runner(settings.chunks_in_flight + settings.predict_at_once)
         self.readers = _sandbox(settings, settings.inference_readers, "chunk")
         # of their own: a request is not kept waiting by a job's chunks, nor for long by a shortage
@@ -156,7 +159,7 @@ class Inference:
         gate = Gate(settings, self.store, _log.warning)
         self.predictor = Predictor(
             settings, self.models, self.runner, gate,
-            lambda image: self.decoders.wait(decode, image, timeout),
+            lambda image: self.decoders.wait(decode, image, timeout), self.warming.choose,
         )  # fmt: skip
 
     def _cache(self, **more: Any) -> ModelCache:
@@ -226,7 +229,7 @@ class Inference:
         await wait_out(self.store.ensure_bucket, what="looking for the bucket")
         service.health.ready("store")
         try:
-            async with self._telling(producer), self._giving_up(service):
+            async with self._telling(producer), self._giving_up(service), self._watching():
                 await consume(
                     service,
                     topics.TILED,
@@ -253,6 +256,15 @@ class Inference:
             yield
         finally:
             waiting.cancel()
+
+    @asynccontextmanager
+    async def _watching(self) -> AsyncIterator[None]:
+        """Versions that are promoted meanwhile are loaded."""
+        watching = asyncio.create_task(self.warming.watch())
+        try:
+            yield
+        finally:
+            watching.cancel()
 
     @asynccontextmanager
     async def _telling(self, producer: EventProducer) -> AsyncIterator[None]:

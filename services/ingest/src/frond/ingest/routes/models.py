@@ -166,8 +166,8 @@ async def one_file(request: Request, name: str, version: _Version, file: str) ->
     summary="Store a model as a new version", dependencies=[Depends(require_pace)],
 )  # fmt: skip
 async def push(request: Request) -> ModelRef:
-    """The same files again change nothing. The manifest is checked here; the graph is tried where
-    models run: `frond models push` does both."""
+    """The same files again change nothing. The manifest is checked here, the graph is not tried:
+    `frond models push` does both. Without a try of your own, name `staging` as the alias."""
     ingest, body = ingest_of(request), request.stream()
     who = who_asks(request).subject
     try:
