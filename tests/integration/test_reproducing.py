@@ -29,7 +29,8 @@ def reproduce(frond: Any, *args: str) -> subprocess.CompletedProcess[str]:
 
 async def test_a_job_run_again(frond: Any, store: ObjectStore) -> None:
     """Good and bad images: every byte is the same. A raster that has changed since is named, with
-    what is different about it; the new job is gone afterwards, unless it is to be kept."""
+    what is different about it; the new job is gone afterwards, unless it is to be kept
+    or was there before."""
     images = {"a.tif": planted("a.tif", 1).data, "é b.tif": planted("b.tif", 2, side=600).data,
               "text.tif": b"this is no raster"}  # fmt: skip
     for name, data in images.items():
@@ -67,11 +68,21 @@ async def test_a_job_run_again(frond: Any, store: ObjectStore) -> None:
         assert any(d["file"] == "coco.json" and d["what"].startswith("byte") for d in told)
         assert any(d["file"].endswith(".parquet") and d["what"].startswith("row") for d in told)
         assert (await http.get("/jobs/third")).status_code == 200
-        # it has ended: compared once more, and then gone
+        # it has ended: compared once more. It may be anybody's
         done = await asyncio.to_thread(reproduce, frond, "first", "--as", "third")
         assert done.returncode == 1, (done.stdout, done.stderr)
         assert "a.tif" in done.stdout and "b.tif" not in done.stdout
-        assert (await http.get("/jobs/third")).status_code == 404
+        assert "frond delete third" in done.stderr
+        # of the same images, and run with other thresholds
+        spec = {"job_id": "other", "size": 3, "thresholds": {"score": 0.5}}
+        (await http.post("/jobs", json=spec)).raise_for_status()
+        (await http.post("/jobs/other/images", json={"images": named})).raise_for_status()
+        await completed(frond.env, "other")
+        for taken, why in (("first", "to be reproduced"), ("other", "another model, thresholds")):
+            done = await asyncio.to_thread(reproduce, frond, "first", "--as", taken)
+            assert done.returncode == 2 and why in done.stderr, done.stderr
+        for job in ("first", "third", "other"):
+            assert (await http.get(f"/jobs/{job}")).status_code == 200
 
         done = await asyncio.to_thread(reproduce, frond, "nobody")
         assert done.returncode == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,8 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from frond.client import Client, FrondClientError, reproducing
+from frond.client.cli import app
 from frond.client.reproducing import differing_bytes, differing_rows, renamed
 
 
@@ -141,6 +144,77 @@ def test_a_new_job_whose_images_are_refused(client: Client, service: Any) -> Non
     with pytest.raises(FrondClientError, match=r"^no$"):
         reproducing.begin(client, SUMMARY)
     assert service.seen[-1].method == "DELETE"
+
+
+def there(job_id: str, service: Any, **answers: httpx.Response) -> None:
+    """Let a service have two jobs of one image: ``old``, and this one, which has ended as ``old`` did."""
+    image = {"uri": "s3://b/k.tif", "image": "s3://b/k.tif", "name": "k.tif", "reason": None,
+             "status": "completed", "image_id": "a" * 32}  # fmt: skip
+    stands = {
+        "job_id": job_id, "status": "successful", "outcome": "completed", "finished": "now",
+        "images": {"expected": 1, "received": 1, "running": 0, "completed": 1, "failed": 0},
+        "windows": {"total": 1, "done": 1, "skipped": 0, "failed": 0}, "progress": 100,
+    }  # fmt: skip
+    summary = SUMMARY | {"generator": "frond 1", "images": [image]}
+    found: dict[tuple[str, str], dict[str, Any]] = {
+        ("POST", "/jobs"): {"job_id": job_id},
+        ("POST", f"/jobs/{job_id}/images"): {"images": []},
+        ("GET", f"/status/{job_id}"): stands,
+        ("GET", f"/jobs/{job_id}/images"): {"images": [image], "next_cursor": None},
+    }
+    for job in ("old", job_id):
+        found["GET", f"/jobs/{job}/results/summary.json"] = summary | {"job_id": job}
+        found["GET", f"/jobs/{job}/results/images/{'a' * 32}/"] = {"files": []}
+
+    def answer(request: httpx.Request) -> httpx.Response | None:
+        if request.method == "DELETE":
+            return httpx.Response(204)
+        if (special := answers.get(request.method.lower())) is not None:
+            return special
+        told = found.get((request.method, request.url.path))
+        return None if told is None else httpx.Response(200, json=told)
+
+    service.trouble = answer
+
+
+def test_a_job_is_not_compared_with_itself(client: Client, service: Any) -> None:
+    """Every byte would be the same, and it would be deleted."""
+    there("old", service)
+    with pytest.raises(FrondClientError, match="the one to be reproduced"):
+        reproducing.begin(client, SUMMARY, "old")
+    assert service.seen == []
+
+
+def test_a_job_that_is_there_must_be_of_the_same_settings(client: Client, service: Any) -> None:
+    """Also one that has ended: the service is asked, which knows its model, thresholds and addresses."""
+    refusal = {"detail": "Job 'third' is there already, with another model."}
+    there("third", service, post=httpx.Response(409, json=refusal))
+    with pytest.raises(FrondClientError, match="another model"):
+        reproducing.begin(client, SUMMARY, "third")
+    asked = json.loads(service.seen[-1].content)
+    assert (asked["job_id"], asked["model"]) == ("third", f"m@{'0' * 64}")
+    assert "DELETE" not in {r.method for r in service.seen}
+
+
+@pytest.mark.parametrize("was_there", [True, False])
+def test_only_what_the_command_began_is_deleted(
+    client: Client, service: Any, monkeypatch: pytest.MonkeyPatch, was_there: bool
+) -> None:
+    """A job that was there is compared, and stays, whosever it is; stderr says so."""
+    there("third", service)
+    answer, unknown = service.trouble, iter([] if was_there else [httpx.Response(404, json={})])
+
+    def trouble(request: httpx.Request) -> httpx.Response | None:
+        first = next(unknown, None) if request.url.path == "/status/third" else None
+        return first or answer(request)
+
+    service.trouble = trouble
+    monkeypatch.setattr("frond.client.Client", lambda: client)
+    done = CliRunner().invoke(app, ["reproduce", "old", "--as", "third"])
+    assert done.exit_code == 0, done.output
+    assert "every byte is the same" in done.stdout
+    assert ("DELETE" in {r.method for r in service.seen}) is not was_there
+    assert ("frond delete third" in done.stderr) is was_there
 
 
 def parquet(path: Path, image: str, scores: list[float], head: str = "v") -> Path:

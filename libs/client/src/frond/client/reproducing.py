@@ -47,12 +47,25 @@ class Compared:
     differences: tuple[tuple[str, str], ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """The job that runs another one again.
+
+    Attributes:
+        is_new: False: it was there before, from an interrupted run or by somebody's wish. Nothing
+            tells which, so it is not ours to delete.
+    """
+
+    job_id: str
+    is_new: bool
+
+
 def begin(
     client: Client,
     summary: Mapping[str, Any],
     new_id: str | None = None,
     began: Callable[[str], None] | None = None,
-) -> str:
+) -> Begun:
     """Start a job of the same images with the same version of the model and the same thresholds.
 
     Images whose object was not there, or could not be named, are left out.
@@ -62,13 +75,17 @@ def begin(
         began: called with its id before it is given an image.
 
     Returns:
-        Its id. Where its images are refused, nothing of it stays; where nobody answers any more, the
-        error tells how to go on.
+        The job. Where its images are refused, nothing of a new one stays; where nobody answers any
+        more, the error tells how to go on.
 
     Raises:
         FrondClientError: no image of the job was ever given a model; one may not be read again;
-            ``new_id`` is another job.
+            ``new_id`` is another job, or the job itself.
     """
+    if new_id == summary["job_id"]:
+        raise FrondClientError(
+            f"Job {new_id} is the one to be reproduced. Choose a name that is free, or none."
+        )
     model, images = summary["model"], sent_again(summary)
     if not model or not images:
         raise FrondClientError(
@@ -77,15 +94,17 @@ def begin(
     before = _status(client, new_id) if new_id is not None else None
     if before is not None:
         _require_own(client, before, {o["uri"] for o in images})
-    job = before or client.create_job(
+    # one that is there with another model, thresholds or addresses is refused
+    job = client.create_job(
         new_id, model=f"{model['name']}@{model['digest']}", size=len(images),
         thresholds={k: v for k, v in summary["thresholds"].items() if v is not None},
     )  # fmt: skip
     new_id = str(job["job_id"])
     if began is not None:
         began(new_id)
+    begun = Begun(new_id, is_new=before is None)
     if before is not None and before["finished"]:
-        return new_id
+        return begun
     try:
         for i in range(0, len(images), _AT_ONCE):
             part = [{"image": o["uri"], "name": o["name"]} for o in images[i : i + _AT_ONCE]]
@@ -93,14 +112,14 @@ def begin(
     except FrondClientError as e:
         if e.status is None or isinstance(e, NotReachable):
             e.detail += f" Job {new_id} waits for the rest of its images: go on with --as {new_id}."
-        elif before is None:
+        elif begun.is_new:
             drop(client, new_id)
         raise
-    return new_id
+    return begun
 
 
 def drop(client: Client, job_id: str) -> None:
-    """Delete a job that :func:`begin` gave; also if somebody has done so meanwhile."""
+    """Delete a new job that :func:`begin` gave; also if somebody has done so meanwhile."""
     try:
         client.delete(job_id)
     except FrondClientError as e:
@@ -123,10 +142,8 @@ def _status(client: Client, job_id: str) -> dict[str, Any] | None:
 
 
 def _require_own(client: Client, job: Mapping[str, Any], uris: Collection[str]) -> None:
-    """Raise FrondClientError unless a job has these images at most, and as many as they are.
-
-    It is deleted in the end: another's must not be.
-    """
+    """Raise FrondClientError unless a job has these images at most, and as many as they are: it is
+    given those that it lacks."""
     own = job["images"]["expected"] == len(uris)
     if not own or any(o["image"] not in uris for o in client.images(job["job_id"])):
         raise FrondClientError(

@@ -23,7 +23,8 @@ def register(app: typer.Typer) -> None:
 def reproduce(
     job_id: Annotated[str, typer.Argument(help="The job's id; it has ended.")],
     new_id: Annotated[
-        str | None, typer.Option("--as", help="The new job's id; an interrupted one goes on.")
+        str | None,
+        typer.Option("--as", help="The new job's id; an interrupted one goes on, and stays."),
     ] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Do not delete the new job.")] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
@@ -40,13 +41,16 @@ def reproduce(
 
     with Client() as client:
         old = client.summary(job_id)
-        again = begin(client, old, new_id, began)
+        begun = begin(client, old, new_id, began)
+        again = begun.job_id
         show.following(client, again, quiet=json)
         new = client.summary(again)
         sent = len(sent_again(old))
         found = list(_counted(compare(client, old, new), sent, quiet=json))
-        if not keep:
+        if begun.is_new and not keep:
             drop(client, again)
+    if not begun.is_new and not keep:
+        typer.echo(f"Job {again} was there before, and stays: frond delete {again}", err=True)
     differ = [(c.image, file, what) for c in found for file, what in c.differences]
     files = sum(c.files for c in found)
     same = old["generator"] == new["generator"]
