@@ -12,6 +12,9 @@ from typing import Any
 import httpx
 import pytest
 
+from frond.bus import EventProducer, Outgoing
+from frond.contracts import topics
+from frond.contracts.events import ImageUploaded
 from frond.store import ObjectStore
 from support.kafka import completed
 from support.planted import planted
@@ -87,3 +90,34 @@ async def test_a_job_run_again(frond: Any, store: ObjectStore) -> None:
         done = await asyncio.to_thread(reproduce, frond, "nobody")
         assert done.returncode == 2
         assert "nobody" in done.stderr and done.stderr.count("\n") == 1
+
+
+async def test_what_the_ingest_topic_alone_can_say(frond: Any, store: ObjectStore) -> None:
+    """An image with thresholds of its own, and one that asked for another model, are not sent again: they
+    would differ for that alone, and nothing has changed."""
+    for n, name in enumerate(("as-the-job", "own-thresholds", "other-model")):
+        await store.put(f"topical/{name}.tif", planted(name, n).data)
+    images: dict[str, dict[str, Any]] = {
+        "as-the-job": {}, "own-thresholds": {"thresholds": {"score": 0.9}},
+        "other-model": {"model": "another"},
+    }  # fmt: skip
+    async with httpx.AsyncClient(
+        base_url=frond.url("ingest"), headers={"Authorization": "Bearer test-key"}, timeout=60
+    ) as http:
+        spec = {"job_id": "topical", "size": 3, "thresholds": {"score": 0.4}}
+        (await http.post("/jobs", json=spec)).raise_for_status()
+    env = frond.env
+    producer = EventProducer(env["FROND_KAFKA_BOOTSTRAP"], env["FROND_TOPIC_PREFIX"], "/test")
+    await producer.start()
+    await producer.send([
+        Outgoing(topics.UPLOADED, ImageUploaded.model_validate(
+            {"job_id": "topical", "image": store.uri(f"topical/{name}.tif"), **said}))
+        for name, said in images.items()
+    ])  # fmt: skip
+    await producer.stop()
+    event = await completed(env, "topical")
+    assert [f["reason"] for f in event["failures"]] == ["conflict"]
+    done = await asyncio.to_thread(reproduce, frond, "topical", "--json")
+    assert done.returncode == 0, (done.stdout, done.stderr)
+    told = json.loads(done.stdout)
+    assert (told["images"], told["not_sent"], told["differences"]) == (1, 2, [])

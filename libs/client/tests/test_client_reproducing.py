@@ -107,9 +107,11 @@ def test_a_job_that_somebody_else_has_deleted(client: Client, service: Any) -> N
         reproducing.drop(client, "again")
 
 
+IMAGES = [{"uri": "s3://b/k.tif", "name": "k.tif", "reason": None, "status": "completed",
+           "image_id": "a" * 32}]  # fmt: skip
 SUMMARY: dict[str, Any] = {
-    "job_id": "old", "model": {"name": "m", "digest": "0" * 64}, "thresholds": {},
-    "images": [{"uri": "s3://b/k.tif", "name": "k.tif", "reason": None}],
+    "job_id": "old", "model": {"name": "m", "digest": "0" * 64}, "thresholds": {"score": 0.4},
+    "images": IMAGES,
 }  # fmt: skip
 
 
@@ -129,7 +131,7 @@ def test_a_new_job_that_is_left_open(client: Client, service: Any, end: Any) -> 
     told: list[str] = []
     service.trouble = trouble
     with pytest.raises((FrondClientError, KeyboardInterrupt)) as caught:
-        reproducing.begin(client, SUMMARY, began=told.append)
+        reproducing.begin(client, SUMMARY, IMAGES, began=told.append)
     assert told == ["job-1"]
     is_told = isinstance(caught.value, FrondClientError)
     assert is_told == ("go on with --as job-1." in str(caught.value))
@@ -142,20 +144,18 @@ def test_a_new_job_whose_images_are_refused(client: Client, service: Any) -> Non
         403 if r.url.path.endswith("/images") else 201, json={"detail": "no", "job_id": "job-1"}
     )
     with pytest.raises(FrondClientError, match=r"^no$"):
-        reproducing.begin(client, SUMMARY)
+        reproducing.begin(client, SUMMARY, IMAGES)
     assert service.seen[-1].method == "DELETE"
 
 
 def there(job_id: str, service: Any, **answers: httpx.Response) -> None:
     """Let a service have two jobs of one image: ``old``, and this one, which has ended as ``old`` did."""
-    image = {"uri": "s3://b/k.tif", "image": "s3://b/k.tif", "name": "k.tif", "reason": None,
-             "status": "completed", "image_id": "a" * 32}  # fmt: skip
     stands = {
         "job_id": job_id, "status": "successful", "outcome": "completed", "finished": "now",
         "images": {"expected": 1, "received": 1, "running": 0, "completed": 1, "failed": 0},
         "windows": {"total": 1, "done": 1, "skipped": 0, "failed": 0}, "progress": 100,
     }  # fmt: skip
-    summary = SUMMARY | {"generator": "frond 1", "images": [image]}
+    summary, image = SUMMARY | {"generator": "frond 1"}, {"image": IMAGES[0]["uri"]}
     found: dict[tuple[str, str], dict[str, Any]] = {
         ("POST", "/jobs"): {"job_id": job_id},
         ("POST", f"/jobs/{job_id}/images"): {"images": []},
@@ -165,6 +165,7 @@ def there(job_id: str, service: Any, **answers: httpx.Response) -> None:
     for job in ("old", job_id):
         found["GET", f"/jobs/{job}/results/summary.json"] = summary | {"job_id": job}
         found["GET", f"/jobs/{job}/results/images/{'a' * 32}/"] = {"files": []}
+    found["GET", f"/jobs/old/results/images/{'a' * 32}/plan.json"] = {"thresholds": {"score": 0.4}}
 
     def answer(request: httpx.Request) -> httpx.Response | None:
         if request.method == "DELETE":
@@ -177,11 +178,33 @@ def there(job_id: str, service: Any, **answers: httpx.Response) -> None:
     service.trouble = answer
 
 
+def test_images_that_cannot_be_sent_as_they_came(client: Client, service: Any) -> None:
+    """By the ingest topic an image may have thresholds of its own, and a longer name; one that asked for
+    another model was turned down. None of them is sent: they would differ for that alone."""
+    plans = {"same": {"score": 0.4, "nms_iou": None}, "own": {"score": 0.9}, "long": {"score": 0.4}}
+    for image_id, thresholds in plans.items():
+        plan = json.dumps({"thresholds": thresholds}).encode()
+        service.results[f"images/{image_id}/plan.json"] = plan
+    images = [
+        {"image_id": i, "name": "n" * 501 if i == "long" else i, "status": "completed",
+         "reason": None}
+        for i in plans
+    ] + [
+        {"image_id": "", "name": "k", "status": "failed", "reason": reason}
+        for reason in ("conflict", "object-missing", "not-a-raster")
+    ]  # fmt: skip
+    found = reproducing.again_of(client, SUMMARY | {"images": images})
+    assert [o["image_id"] or o["reason"] for o in found.images] == ["same", "not-a-raster"]
+    assert (found.no_part, found.own_way) == (2, 2)
+    with pytest.raises(FrondClientError, match="nothing to reproduce"):
+        reproducing.begin(client, SUMMARY, [])
+
+
 def test_a_job_is_not_compared_with_itself(client: Client, service: Any) -> None:
     """Every byte would be the same, and it would be deleted."""
     there("old", service)
     with pytest.raises(FrondClientError, match="the one to be reproduced"):
-        reproducing.begin(client, SUMMARY, "old")
+        reproducing.begin(client, SUMMARY, IMAGES, "old")
     assert service.seen == []
 
 
@@ -190,7 +213,7 @@ def test_a_job_that_is_there_must_be_of_the_same_settings(client: Client, servic
     refusal = {"detail": "Job 'third' is there already, with another model."}
     there("third", service, post=httpx.Response(409, json=refusal))
     with pytest.raises(FrondClientError, match="another model"):
-        reproducing.begin(client, SUMMARY, "third")
+        reproducing.begin(client, SUMMARY, IMAGES, "third")
     asked = json.loads(service.seen[-1].content)
     assert (asked["job_id"], asked["model"]) == ("third", f"m@{'0' * 64}")
     assert "DELETE" not in {r.method for r in service.seen}

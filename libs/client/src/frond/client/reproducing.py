@@ -11,13 +11,15 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from frond.client.errors import FrondClientError, NotReachable
+from frond.contracts.jobs import Thresholds
 
 if TYPE_CHECKING:
     from frond.client.client import Client
@@ -26,11 +28,14 @@ if TYPE_CHECKING:
 FILES: Final = (
     "coco.json", "detections.geojson", "detections.parquet", "stac.json", "classes.tif",
 )  # fmt: skip
-# of images that cannot be sent by their address
-_NO_OBJECT: Final = ("object-missing", "bad-image-uri", "bucket-not-allowed")
+# of images that no model was to see: no object that may be read, or another model's or tenant's than the job's
+_NO_PART: Final = ("object-missing", "bad-image-uri", "bucket-not-allowed", "conflict")
+_LONGEST_NAME: Final = 500
+"""Characters of an image's name that REST takes; the ingest topic takes more."""
 _PIECE: Final = 1 << 20
 _AT_ONCE: Final = 10_000
 _AROUND: Final = 30
+_PLANS_AT_ONCE: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +53,22 @@ class Compared:
 
 
 @dataclass(frozen=True, slots=True)
+class Again:
+    """Which images of a job can be run again.
+
+    Attributes:
+        images: rows of its summary: they are sent and compared.
+        no_part: how many no model was to see, so that there is nothing to compare.
+        own_way: how many came by the ingest topic as REST sends none: with thresholds of their own, or
+            under a name that is too long. They would differ for that alone.
+    """
+
+    images: Sequence[Mapping[str, Any]]
+    no_part: int
+    own_way: int
+
+
+@dataclass(frozen=True, slots=True)
 class Begun:
     """The job that runs another one again.
 
@@ -60,15 +81,31 @@ class Begun:
     is_new: bool
 
 
+def again_of(client: Client, summary: Mapping[str, Any]) -> Again:
+    """Which images of an ended job can be run again, in the order of its summary."""
+    part = [o for o in summary["images"] if o["reason"] not in _NO_PART]
+    job_id, thresholds = summary["job_id"], Thresholds.model_validate(summary["thresholds"])
+
+    def is_as_sent(image: Mapping[str, Any]) -> bool:
+        name = image["name"]
+        if len(name) > _LONGEST_NAME or not name.strip():
+            return False
+        # thresholds change nothing of an image that failed
+        return image["status"] != "completed" or _thresholds(client, job_id, image) == thresholds
+
+    with ThreadPoolExecutor(_PLANS_AT_ONCE) as pool:
+        images = [o for o, fits in zip(part, pool.map(is_as_sent, part), strict=True) if fits]
+    return Again(images, len(summary["images"]) - len(part), len(part) - len(images))
+
+
 def begin(
     client: Client,
     summary: Mapping[str, Any],
+    images: Sequence[Mapping[str, Any]],
     new_id: str | None = None,
     began: Callable[[str], None] | None = None,
 ) -> Begun:
-    """Start a job of the same images with the same version of the model and the same thresholds.
-
-    Images whose object was not there, or could not be named, are left out.
+    """Start a job of these images of another with the same version of the model and the same thresholds.
 
     Args:
         new_id: of a job that this began before, which goes on, or of none.
@@ -79,17 +116,18 @@ def begin(
         more, the error tells how to go on.
 
     Raises:
-        FrondClientError: no image of the job was ever given a model; one may not be read again;
-            ``new_id`` is another job, or the job itself.
+        FrondClientError: there are none, or no image of the job was ever given a model; one may not be
+            read again; ``new_id`` is another job, or the job itself.
     """
     if new_id == summary["job_id"]:
         raise FrondClientError(
             f"Job {new_id} is the one to be reproduced. Choose a name that is free, or none."
         )
-    model, images = summary["model"], sent_again(summary)
+    model = summary["model"]
     if not model or not images:
         raise FrondClientError(
-            f"Job {summary['job_id']} has no image that a model saw: there is nothing to reproduce."
+            f"Job {summary['job_id']} has no image that a model saw and that can be sent again as it "
+            "came: there is nothing to reproduce."
         )
     before = _status(client, new_id) if new_id is not None else None
     if before is not None:
@@ -127,9 +165,10 @@ def drop(client: Client, job_id: str) -> None:
             raise
 
 
-def sent_again(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The images of a job that are objects."""
-    return [o for o in summary["images"] if o["reason"] not in _NO_OBJECT]
+def _thresholds(client: Client, job_id: str, image: Mapping[str, Any]) -> Thresholds:
+    """Those that an image was run with: its own where it had some, else its job's."""
+    plan = client.read_object(job_id, f"images/{image['image_id']}/plan.json")
+    return Thresholds.model_validate(plan["thresholds"])
 
 
 def _status(client: Client, job_id: str) -> dict[str, Any] | None:
@@ -151,10 +190,15 @@ def _require_own(client: Client, job: Mapping[str, Any], uris: Collection[str]) 
         )
 
 
-def compare(client: Client, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Compared]:
-    """Image by image, in the order of the old summary."""
+def compare(
+    client: Client,
+    old: Mapping[str, Any],
+    images: Iterable[Mapping[str, Any]],
+    new: Mapping[str, Any],
+) -> Iterator[Compared]:
+    """These images of the old job, one after the other."""
     again = {o["uri"]: o for o in new["images"]}
-    for one in sent_again(old):
+    for one in images:
         other = again.get(one["uri"])
         if other is None:
             yield Compared(one["name"], 0, (("", "it is not in the new job"),))
