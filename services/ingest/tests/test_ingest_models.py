@@ -102,6 +102,11 @@ def test_a_version_is_pushed_promoted_and_rolled_back(api: httpx.Client, tmp_pat
     assert api.post(f"{where}/rollback", json=back).json() == first.json()
     # once more, as if the answer had been lost
     assert api.post(f"{where}/rollback", json=back).json() == first.json()
+    # and by as much of the digest as pages show
+    shown = back | {"now": second["digest"][:12]}
+    assert api.post(f"{where}/rollback", json=shown).json() == first.json()
+    refused = api.post(f"{where}/rollback", json={"now": "production"})
+    assert (refused.status_code, refused.json()["reason"]) == (400, Reason.BAD_REQUEST)
     again = {"now": "0" * 64}
     assert api.post(f"{where}/rollback", json=again).status_code == 409
     assert api.post(f"{where}/rollback", json={}).status_code == 422

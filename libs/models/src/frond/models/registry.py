@@ -269,7 +269,8 @@ class Registry:
         """Point an alias back at the version before.
 
         Args:
-            now: the digest it is thought to point to: with it, asked twice it goes back once.
+            now: the digest it is thought to point to, or at least 8 digits of it: with it, asked twice it
+                goes back once.
 
         Raises:
             ModelRejected: there is no such alias, it has pointed nowhere else, or it points
@@ -278,6 +279,12 @@ class Registry:
         if not _NAME.fullmatch(name):
             raise await self._unknown(f"{name}@{alias}")
         check_alias(alias)
+        if now is not None and not _PREFIX.fullmatch(now):
+            raise ModelRejected(
+                Reason.BAD_REQUEST,
+                f"{now[:100]!r} is no digest. Write the one that the alias points to, or at least 8 "
+                "digits of it.",
+            )
 
         async def back(held: Alias | None) -> tuple[ModelRef, tuple[str, ...]]:
             if held is None:
@@ -285,7 +292,7 @@ class Registry:
             if _went_back(held, now):
                 # asked again, because the answer was lost
                 return await self._ref(name, held.digest, f"{name}@{alias}"), held.before
-            if now is not None and held.digest != now:
+            if now is not None and not held.digest.startswith(now):
                 raise ModelRejected(
                     Reason.CONFLICT,
                     f"{name}@{alias} points to {held.version} {held.digest[:12]} by now, not to "
@@ -300,7 +307,7 @@ class Registry:
             ref = await self._ref(name, held.before[0], f"{name}@{held.before[0]}")
             return ref, held.before[1:]
 
-        return await self._aliases.move(name, alias, back, who=who, why=why)
+        return await self._aliases.move(name, alias, back, who=who, why=why, back=True)
 
     async def _ref(self, name: str, digest: str, asked: str) -> ModelRef:
         try:
@@ -336,8 +343,12 @@ class Registry:
 
 def _went_back(held: Alias, now: str | None) -> bool:
     """Whether the last move of an alias was a rollback from this digest."""
-    last = held.moves[1].digest if len(held.moves) > 1 else None
-    return now is not None and now == last != held.digest and held.before[:1] != (now,)
+    return (
+        now is not None
+        and len(held.moves) > 1
+        and held.moves[0].back
+        and held.moves[1].digest.startswith(now)
+    )
 
 
 def check_alias(alias: str) -> None:

@@ -109,7 +109,9 @@ class ShadowTo(Body):
 class MoveBack(Body):
     """Why, and from where, an alias is to go back."""
 
-    now: str = Field(description="the digest it points to: asked twice, it goes back once")
+    now: str = Field(
+        description="the digest it points to; 8 digits do. Asked twice, it goes back once"
+    )
     why: _Why = ""
 
 
