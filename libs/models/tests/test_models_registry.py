@@ -185,6 +185,11 @@ async def test_aliases_that_could_be_digests_are_refused(
     for alias in ("deadbeef", "Not A Name", "../x"):
         with pytest.raises(ModelRejected, match="cannot be an alias"):
             await registry.promote("blob", alias, ref.digest)
+        # a version is for good: none is stored that was asked for by such a name
+        with pytest.raises(ModelRejected, match="cannot be an alias"):
+            await registry.push(blob_model(tmp_path / "n", version="2"), alias)
+    (listed,) = await registry.list()
+    assert set(listed.versions) == {ref.digest}
 
 
 async def test_fetching_gives_the_pushed_folder_also_at_once(

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from frond.contracts.errors import ModelRejected
 from frond.contracts.reasons import Reason
 from frond.ingest import modelforms
 from frond.ingest.problems import Refused
@@ -81,6 +82,19 @@ async def test_what_is_no_model_is_refused(tmp_path: Path, body: bytes, reason: 
     with pytest.raises(Refused) as e:
         await modelforms.receive(b"x", pieces(body, 64), tmp_path, 1000)
     assert e.value.reason is reason
+
+
+async def test_an_impossible_alias_ends_a_form(tmp_path: Path) -> None:
+    """As soon as it is read: not after a model of gigabytes. An empty one is none."""
+    field = b'--x\r\nContent-Disposition: form-data; name="alias"\r\n\r\n%b\r\n'
+    file = form(("model.onnx", b"abc"))
+    with pytest.raises(ModelRejected, match="cannot be an alias"):
+        await modelforms.receive(
+            b"x", pieces(field % b"Not A Name" + file, 16), tmp_path / "in", 99
+        )
+    assert everything(tmp_path) == []
+    fields = await modelforms.receive(b"x", pieces(field % b"" + file, 16), tmp_path, 99)
+    assert fields == {"alias": ""}
 
 
 @pytest.mark.stack

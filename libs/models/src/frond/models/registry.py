@@ -22,7 +22,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from frond.contracts import keys
 from frond.contracts.errors import ModelRejected, ObjectMissing, StoreUnavailable
 from frond.contracts.jobs import ModelRef
-from frond.contracts.modelspec import DIGEST_PREFIX_PATTERN, NAME_PATTERN, ModelManifest
+from frond.contracts.modelspec import (
+    DIGEST_PREFIX_PATTERN,
+    NAME_PATTERN,
+    ModelManifest,
+    is_alias,
+)
 from frond.contracts.reasons import Reason
 from frond.models import cached
 from frond.models.aliases import Alias, Aliases
@@ -85,8 +90,11 @@ class Registry:
             who, why: for the alias's history.
 
         Raises:
-            ModelRejected: BAD_MODEL: the folder is no model.
+            ModelRejected: BAD_MODEL: the folder is no model; BAD_REQUEST: the alias cannot be one.
+                Nothing is stored then.
         """
+        if alias is not None:
+            check_alias(alias)
         manifest = await asyncio.to_thread(load_manifest, folder)
         digest = await asyncio.to_thread(folder_digest, folder)
         ref = ModelRef(name=manifest.name, digest=digest, version=manifest.version)
@@ -353,7 +361,7 @@ def _went_back(held: Alias, now: str | None) -> bool:
 
 def check_alias(alias: str) -> None:
     """Raises ModelRejected where this cannot be an alias."""
-    if not _NAME.fullmatch(alias) or _PREFIX.fullmatch(alias):
+    if not is_alias(alias):
         raise ModelRejected(
             Reason.BAD_REQUEST,
             f"{alias[:100]!r} cannot be an alias. Use lower-case letters, digits and dashes, and "

@@ -179,7 +179,7 @@ async def push(request: Request) -> ModelRef:
             with _on_disk() as folder:
                 most = ingest.settings.max_model_bytes
                 fields = await modelforms.receive(boundary, body, folder, most)
-                alias = fields.get("alias", DEFAULT_ALIAS) or None
+                alias = fields.get(modelforms.ALIAS, DEFAULT_ALIAS) or None
                 ref = await ingest.registry.push(folder, alias, who=who, why=fields.get("why", ""))
     except FrondError:
         await drain(body)
