@@ -13,17 +13,21 @@ from frond.client.comparing import compare
 from frond.client.errors import FrondClientError
 
 
-def service(completed: int) -> Any:
-    """A service that tells of none of a job's completed images."""
+def service(completed: int, told: int = 0) -> Any:
+    """A service of a job that ended with so many images, and tells of so many as completed."""
     ref = {"name": "palms", "version": "1", "digest": "a" * 64}
     manifest = {"task": "detection", "classes": ["palm"], "thresholds": {"score": 0.4}}
     job = {
         "status": "successful", "finished": True, "model": ref, "images": {"completed": completed},
         "shadow": {"model": ref, "share": 0.5},
     }  # fmt: skip
+    ids = [{"image_id": f"{n:032x}", "status": "completed"} for n in range(max(completed, told))]
     return SimpleNamespace(
         status=lambda job_id: job,
-        images=lambda job_id, status: iter(()),
+        images=lambda job_id, status: iter(ids[:told]),
+        summary=lambda job_id: {
+            "images": [*ids[:completed], {"image_id": "f", "status": "failed"}]
+        },
         registry=SimpleNamespace(version=lambda ref: {"manifest": manifest}),
     )
 
@@ -47,3 +51,19 @@ def test_what_is_whole_takes_its_name(tmp_path: Path) -> None:
     compare(service(completed=0), "j", out)
     assert json.loads(out.read_text())["frond"]["job_id"] == "j"
     assert list(tmp_path.iterdir()) == [out]
+
+
+@pytest.mark.parametrize("told", [2, 3])
+def test_images_beyond_a_jobs_size_are_not_compared(
+    monkeypatch: pytest.MonkeyPatch, told: int
+) -> None:
+    """They are worked on, and are none of its results; they do not stand for one that is not told of
+    yet, either."""
+    plan = SimpleNamespace(thresholds=SimpleNamespace(score=None))
+    monkeypatch.setattr("frond.client.comparing._plan", lambda *_: plan)
+    monkeypatch.setattr("frond.client.comparing._chunks", lambda *_: iter(()))
+    assert compare(service(completed=2, told=told), "j")["images"] == 2
+    late = service(completed=2, told=3)
+    late.images = lambda job_id, status: iter([{"image_id": f"{n:032x}"} for n in (1, 2)])
+    with pytest.raises(FrondClientError, match="with 2 images, and the service tells of 1 so far"):
+        compare(late, "j")

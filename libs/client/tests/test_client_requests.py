@@ -221,6 +221,19 @@ def test_a_model_is_not_pushed_without_its_weights(
     assert not any(b"weights" in r.content for r in service.seen)
 
 
+@pytest.mark.parametrize("alias", ["Not A Name", "deadbeef"])
+def test_a_model_is_not_sent_for_an_alias_that_cannot_be(
+    client: Client, service: Any, tmp_path: Path, alias: str
+) -> None:
+    """It may have gigabytes, and would be stored for good; without an alias it is sent."""
+    (tmp_path / "model.yaml").write_text("name: m")
+    with pytest.raises(FrondClientError, match="cannot be an alias"):
+        client.registry.push(tmp_path, alias=alias)
+    assert service.seen == []
+    service.trouble = lambda r: httpx.Response(201, json={"name": "m"})
+    assert client.registry.push(tmp_path, alias=None) == {"name": "m"}
+
+
 def test_a_refused_file_is_named(client: Client, service: Any, rasters: list[Path]) -> None:
     """The error names the file; nothing is sealed."""
 

@@ -75,6 +75,29 @@ async def test_aliases_move_and_roll_back(registry: Registry, tmp_path: Path) ->
     assert moves == [("1", "bob", "too much"), ("2", "ada", "finds more"), ("1", "", "")]
 
 
+async def test_a_rollback_asked_twice_goes_back_once(registry: Registry, tmp_path: Path) -> None:
+    """Also where the alias was moved to and fro before, and by a part of the digest, as pages show it.
+    After another move it is a new wish."""
+    one, two = [
+        await registry.push(blob_model(tmp_path / v, version=v), alias=None) for v in ("1", "2")
+    ]
+    for ref in (one, two, one, two):
+        await registry.promote("blob", "production", ref.digest)
+    for now in (two.digest, two.digest, two.digest[:12]):
+        assert await registry.rollback("blob", now=now) == one
+    (listed,) = await registry.list()
+    assert [m.back for m in listed.aliases["production"].moves] == [True, *[False] * 4]
+    assert await registry.rollback("blob", now=one.digest[:8]) == two
+    assert await registry.rollback("blob", now=one.digest[:8]) == two
+    with pytest.raises(ModelRejected, match="by now, not to 0000"):
+        await registry.rollback("blob", now="0" * 12)
+    for no_digest in ("", two.digest[:7], "production", "2"):
+        with pytest.raises(ModelRejected, match="is no digest") as e:
+            await registry.rollback("blob", now=no_digest)
+        assert e.value.reason is Reason.BAD_REQUEST
+    assert await registry.resolve("blob") == two
+
+
 async def test_an_alias_of_before_histories_keeps_who_moved_it(
     registry: Registry, store: ObjectStore, tmp_path: Path
 ) -> None:
@@ -162,6 +185,11 @@ async def test_aliases_that_could_be_digests_are_refused(
     for alias in ("deadbeef", "Not A Name", "../x"):
         with pytest.raises(ModelRejected, match="cannot be an alias"):
             await registry.promote("blob", alias, ref.digest)
+        # a version is for good: none is stored that was asked for by such a name
+        with pytest.raises(ModelRejected, match="cannot be an alias"):
+            await registry.push(blob_model(tmp_path / "n", version="2"), alias)
+    (listed,) = await registry.list()
+    assert set(listed.versions) == {ref.digest}
 
 
 async def test_fetching_gives_the_pushed_folder_also_at_once(

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from frond.contracts.errors import ModelRejected
 from frond.contracts.reasons import Reason
 from frond.ingest import modelforms
 from frond.ingest.problems import Refused
@@ -83,6 +84,19 @@ async def test_what_is_no_model_is_refused(tmp_path: Path, body: bytes, reason: 
     assert e.value.reason is reason
 
 
+async def test_an_impossible_alias_ends_a_form(tmp_path: Path) -> None:
+    """As soon as it is read: not after a model of gigabytes. An empty one is none."""
+    field = b'--x\r\nContent-Disposition: form-data; name="alias"\r\n\r\n%b\r\n'
+    file = form(("model.onnx", b"abc"))
+    with pytest.raises(ModelRejected, match="cannot be an alias"):
+        await modelforms.receive(
+            b"x", pieces(field % b"Not A Name" + file, 16), tmp_path / "in", 99
+        )
+    assert everything(tmp_path) == []
+    fields = await modelforms.receive(b"x", pieces(field % b"" + file, 16), tmp_path, 99)
+    assert fields == {"alias": ""}
+
+
 @pytest.mark.stack
 def test_a_version_is_pushed_promoted_and_rolled_back(api: httpx.Client, tmp_path: Path) -> None:
     """Each move is in the history with who and why; asked twice, an alias goes back once."""
@@ -102,6 +116,11 @@ def test_a_version_is_pushed_promoted_and_rolled_back(api: httpx.Client, tmp_pat
     assert api.post(f"{where}/rollback", json=back).json() == first.json()
     # once more, as if the answer had been lost
     assert api.post(f"{where}/rollback", json=back).json() == first.json()
+    # and by as much of the digest as pages show
+    shown = back | {"now": second["digest"][:12]}
+    assert api.post(f"{where}/rollback", json=shown).json() == first.json()
+    refused = api.post(f"{where}/rollback", json={"now": "production"})
+    assert (refused.status_code, refused.json()["reason"]) == (400, Reason.BAD_REQUEST)
     again = {"now": "0" * 64}
     assert api.post(f"{where}/rollback", json=again).status_code == 409
     assert api.post(f"{where}/rollback", json={}).status_code == 422

@@ -49,7 +49,8 @@ def compare(
 ) -> dict[str, Any]:
     """Compare the windows of a job's completed images that its shadow has its share in.
 
-    Memory: a few chunks. A job that runs is compared as far as it has come.
+    Memory: a few chunks, and the summary of a job that has ended. One that runs is compared as far as
+    it has come.
 
     Args:
         out: where the GeoJSON goes; one that is there stays where this fails.
@@ -70,6 +71,7 @@ def compare(
         "job_id": job_id, "status": job["status"], "task": own["task"], "model": job["model"],
         "shadow": shadow, "images": 0, "windows": 0, "chunks": 0, "chunks_without": 0,
     }  # fmt: skip
+    ended = _completed(client, job_id) if job["finished"] else None
     reasons: Counter[str] = Counter()
     about = {k: told[k] for k in ("job_id", "task", "model", "shadow")}
     boxes, masks = BoxAgreement(classes), MaskAgreement(classes)
@@ -81,6 +83,8 @@ def compare(
             sink = stack.enter_context(_whole(out))
             diff = stack.enter_context(DiffGeoJson(sink, about, classes.names))
         for image in client.images(job_id, "completed"):
+            if ended is not None and image["image_id"] not in ended:
+                continue
             plan = _plan(client, job_id, image["image_id"])
             scores = _score(own, plan), _score(other, plan)
             if diff is not None:
@@ -100,15 +104,22 @@ def compare(
             told["images"] += 1
             if on_image is not None:
                 on_image(told["images"])
-        if job["finished"] and told["images"] != job["images"]["completed"]:
+        if ended is not None and told["images"] < len(ended):
             raise FrondClientError(
-                f"Job {job_id} has ended with {job['images']['completed']} images, and the service "
-                f"tells of {told['images']} so far. Try again in a few seconds."
+                f"Job {job_id} has ended with {len(ended)} images, and the service tells of "
+                f"{told['images']} so far. Try again in a few seconds."
             )
         if diff is not None:
             diff.finish()
     told["reasons"] = [{"reason": why, "chunks": n} for why, n in reasons.most_common()]
     return told | (masks.figures() if of_pixels else boxes.figures())
+
+
+def _completed(client: Client, job_id: str) -> frozenset[str]:
+    """The images that an ended job completed with. Such as came beyond its size are worked on as well,
+    and are none of its results."""
+    images = client.summary(job_id)["images"]
+    return frozenset(o["image_id"] for o in images if o["status"] == "completed")
 
 
 @contextmanager

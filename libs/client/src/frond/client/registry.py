@@ -13,6 +13,7 @@ import httpx
 from frond.client.errors import FrondClientError
 from frond.client.http import checked, object_of
 from frond.client.transfer import fetch
+from frond.contracts.modelspec import is_alias
 from frond.contracts.weights import hidden_weights
 
 T = TypeVar("T")
@@ -59,8 +60,14 @@ class ModelRegistry:
             alias: to point at it; None: none.
 
         Raises:
-            FrondClientError: there is nothing to store, or the graph's weights would not be.
+            FrondClientError: there is nothing to store, the graph's weights would not be, or the alias
+                cannot be one. Nothing is sent then.
         """
+        if alias and not is_alias(alias):
+            raise FrondClientError(
+                f"{alias[:100]!r} cannot be an alias. Use lower-case letters, digits and dashes, and "
+                "nothing that looks like a digest."
+            )
         root = Path(folder)
         there = [p.relative_to(root) for p in sorted(root.rglob("*")) if p.is_file()]
         hidden = {p.as_posix() for p in there if any(part.startswith(".") for part in p.parts)}

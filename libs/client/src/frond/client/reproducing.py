@@ -1,7 +1,7 @@
 """A job, run again and compared: the same images, the same model, and what differs.
 
-The new job has an id of its own, and so have its images. Before two files are compared, the new ids in
-both are replaced by the old, and so is the version of Frond; all other bytes must be the same. In both: a class, or an
+The new job has an id of its own, and so have its images, and the plans of those that are read by a tiled copy. Before two
+files are compared, the new ids in both are replaced by the old, and so is the version of Frond; all other bytes must be the same. In both: a class, or an
 image, may be called as the new job is, and stays the same then. Parquet is compressed: its rows are compared instead, and
 what its head says.
 """
@@ -11,13 +11,16 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from frond.client.errors import FrondClientError, NotReachable
+from frond.contracts.jobs import Thresholds
+from frond.contracts.plan import ImagePlan
 
 if TYPE_CHECKING:
     from frond.client.client import Client
@@ -26,11 +29,14 @@ if TYPE_CHECKING:
 FILES: Final = (
     "coco.json", "detections.geojson", "detections.parquet", "stac.json", "classes.tif",
 )  # fmt: skip
-# of images that cannot be sent by their address
-_NO_OBJECT: Final = ("object-missing", "bad-image-uri", "bucket-not-allowed")
+# of images that no model was to see: no object that may be read, or another model's or tenant's than the job's
+_NO_PART: Final = ("object-missing", "bad-image-uri", "bucket-not-allowed", "conflict")
+_LONGEST_NAME: Final = 500
+"""Characters of an image's name that REST takes; the ingest topic takes more."""
 _PIECE: Final = 1 << 20
 _AT_ONCE: Final = 10_000
 _AROUND: Final = 30
+_PLANS_AT_ONCE: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,45 +53,97 @@ class Compared:
     differences: tuple[tuple[str, str], ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Again:
+    """Which images of a job can be run again.
+
+    Attributes:
+        images: rows of its summary: they are sent and compared.
+        no_part: how many no model was to see, so that there is nothing to compare.
+        own_way: how many came by the ingest topic as REST sends none: with thresholds of their own, or
+            under a name that is too long. They would differ for that alone.
+    """
+
+    images: Sequence[Mapping[str, Any]]
+    no_part: int
+    own_way: int
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """The job that runs another one again.
+
+    Attributes:
+        is_new: False: it was there before, from an interrupted run or by somebody's wish. Nothing
+            tells which, so it is not ours to delete.
+    """
+
+    job_id: str
+    is_new: bool
+
+
+def again_of(client: Client, summary: Mapping[str, Any]) -> Again:
+    """Which images of an ended job can be run again, in the order of its summary."""
+    part = [o for o in summary["images"] if o["reason"] not in _NO_PART]
+    job_id, thresholds = summary["job_id"], Thresholds.model_validate(summary["thresholds"])
+
+    def is_as_sent(image: Mapping[str, Any]) -> bool:
+        name = image["name"]
+        if len(name) > _LONGEST_NAME or not name.strip():
+            return False
+        # thresholds change nothing of an image that failed
+        return image["status"] != "completed" or _thresholds(client, job_id, image) == thresholds
+
+    with ThreadPoolExecutor(_PLANS_AT_ONCE) as pool:
+        images = [o for o, fits in zip(part, pool.map(is_as_sent, part), strict=True) if fits]
+    return Again(images, len(summary["images"]) - len(part), len(part) - len(images))
+
+
 def begin(
     client: Client,
     summary: Mapping[str, Any],
+    images: Sequence[Mapping[str, Any]],
     new_id: str | None = None,
     began: Callable[[str], None] | None = None,
-) -> str:
-    """Start a job of the same images with the same version of the model and the same thresholds.
-
-    Images whose object was not there, or could not be named, are left out.
+) -> Begun:
+    """Start a job of these images of another with the same version of the model and the same thresholds.
 
     Args:
         new_id: of a job that this began before, which goes on, or of none.
         began: called with its id before it is given an image.
 
     Returns:
-        Its id. Where its images are refused, nothing of it stays; where nobody answers any more, the
-        error tells how to go on.
+        The job. Where its images are refused, nothing of a new one stays; where nobody answers any
+        more, the error tells how to go on.
 
     Raises:
-        FrondClientError: no image of the job was ever given a model; one may not be read again;
-            ``new_id`` is another job.
+        FrondClientError: there are none, or no image of the job was ever given a model; one may not be
+            read again; ``new_id`` is another job, or the job itself.
     """
-    model, images = summary["model"], sent_again(summary)
+    if new_id == summary["job_id"]:
+        raise FrondClientError(
+            f"Job {new_id} is the one to be reproduced. Choose a name that is free, or none."
+        )
+    model = summary["model"]
     if not model or not images:
         raise FrondClientError(
-            f"Job {summary['job_id']} has no image that a model saw: there is nothing to reproduce."
+            f"Job {summary['job_id']} has no image that a model saw and that can be sent again as it "
+            "came: there is nothing to reproduce."
         )
     before = _status(client, new_id) if new_id is not None else None
     if before is not None:
         _require_own(client, before, {o["uri"] for o in images})
-    job = before or client.create_job(
+    # one that is there with another model, thresholds or addresses is refused
+    job = client.create_job(
         new_id, model=f"{model['name']}@{model['digest']}", size=len(images),
         thresholds={k: v for k, v in summary["thresholds"].items() if v is not None},
     )  # fmt: skip
     new_id = str(job["job_id"])
     if began is not None:
         began(new_id)
+    begun = Begun(new_id, is_new=before is None)
     if before is not None and before["finished"]:
-        return new_id
+        return begun
     try:
         for i in range(0, len(images), _AT_ONCE):
             part = [{"image": o["uri"], "name": o["name"]} for o in images[i : i + _AT_ONCE]]
@@ -93,14 +151,14 @@ def begin(
     except FrondClientError as e:
         if e.status is None or isinstance(e, NotReachable):
             e.detail += f" Job {new_id} waits for the rest of its images: go on with --as {new_id}."
-        elif before is None:
+        elif begun.is_new:
             drop(client, new_id)
         raise
-    return new_id
+    return begun
 
 
 def drop(client: Client, job_id: str) -> None:
-    """Delete a job that :func:`begin` gave; also if somebody has done so meanwhile."""
+    """Delete a new job that :func:`begin` gave; also if somebody has done so meanwhile."""
     try:
         client.delete(job_id)
     except FrondClientError as e:
@@ -108,9 +166,13 @@ def drop(client: Client, job_id: str) -> None:
             raise
 
 
-def sent_again(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The images of a job that are objects."""
-    return [o for o in summary["images"] if o["reason"] not in _NO_OBJECT]
+def _thresholds(client: Client, job_id: str, image: Mapping[str, Any]) -> Thresholds:
+    """Those that an image was run with: its own where it had some, else its job's."""
+    return Thresholds.model_validate(_plan(client, job_id, image)["thresholds"])
+
+
+def _plan(client: Client, job_id: str, image: Mapping[str, Any]) -> dict[str, Any]:
+    return client.read_object(job_id, f"images/{image['image_id']}/plan.json")
 
 
 def _status(client: Client, job_id: str) -> dict[str, Any] | None:
@@ -123,10 +185,8 @@ def _status(client: Client, job_id: str) -> dict[str, Any] | None:
 
 
 def _require_own(client: Client, job: Mapping[str, Any], uris: Collection[str]) -> None:
-    """Raise FrondClientError unless a job has these images at most, and as many as they are.
-
-    It is deleted in the end: another's must not be.
-    """
+    """Raise FrondClientError unless a job has these images at most, and as many as they are: it is
+    given those that it lacks."""
     own = job["images"]["expected"] == len(uris)
     if not own or any(o["image"] not in uris for o in client.images(job["job_id"])):
         raise FrondClientError(
@@ -134,10 +194,15 @@ def _require_own(client: Client, job: Mapping[str, Any], uris: Collection[str]) 
         )
 
 
-def compare(client: Client, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Compared]:
-    """Image by image, in the order of the old summary."""
+def compare(
+    client: Client,
+    old: Mapping[str, Any],
+    images: Iterable[Mapping[str, Any]],
+    new: Mapping[str, Any],
+) -> Iterator[Compared]:
+    """These images of the old job, one after the other."""
     again = {o["uri"]: o for o in new["images"]}
-    for one in sent_again(old):
+    for one in images:
         other = again.get(one["uri"])
         if other is None:
             yield Compared(one["name"], 0, (("", "it is not in the new job"),))
@@ -145,7 +210,9 @@ def compare(client: Client, old: Mapping[str, Any], new: Mapping[str, Any]) -> I
         told = [*_told(one, other)]
         files: Sequence[str] = ()
         if one["status"] == other["status"] == "completed":
-            ids = renamed((old, one), (new, other))
+            ids = renamed((old, one), (new, other)) | _plans(
+                client, (old["job_id"], one), (new["job_id"], other)
+            )
             files = _files(client, old["job_id"], one, new["job_id"], other)
             told += _in_files(client, files, (old["job_id"], one), (new["job_id"], other), ids)
         yield Compared(one["name"], len(files), tuple(told))
@@ -167,8 +234,32 @@ def renamed(
         f'"{job_again}"': f'"{job}"',
         f' job {job_again}"': f' job {job}"',
         f'"{new["generator"]}"': f'"{old["generator"]}"',
+        # a tag of a raster; of another length, all that comes after it lies elsewhere
+        f">{new['generator']}<": f">{old['generator']}<",
     }
     return {k.encode(): v.encode() for k, v in told.items()}
+
+
+def _plans(
+    client: Client, one: tuple[str, Mapping[str, Any]], other: tuple[str, Mapping[str, Any]]
+) -> dict[bytes, bytes]:
+    """The new plan's digest for the old one's, where the plans differ in the place of a tiled copy alone."""
+    digest, new_digest = one[1].get("plan_digest"), other[1].get("plan_digest")
+    if digest is not None and digest == new_digest:
+        return {}
+    (digest, plan), (new_digest, new_plan) = (
+        _without_place(client, job_id, image) for job_id, image in (one, other)
+    )
+    return {new_digest.encode(): digest.encode()} if plan == new_plan else {}
+
+
+def _without_place(client: Client, job_id: str, image: Mapping[str, Any]) -> tuple[str, str]:
+    """The digest of an image's plan, and that of the same plan wherever a copy of the image lies."""
+    plan = ImagePlan.model_validate(_plan(client, job_id, image))
+    if plan.checksum is None:
+        return plan.plan_digest, plan.plan_digest
+    source = plan.source.model_copy(update={"uri": plan.image})
+    return plan.plan_digest, plan.model_copy(update={"source": source}).plan_digest
 
 
 def _told(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

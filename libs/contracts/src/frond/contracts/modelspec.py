@@ -26,6 +26,11 @@ _BASE_URL: Final = re.compile(
 )
 
 
+def is_alias(text: str) -> bool:
+    """Whether an alias of a model may be called so: a reference has one meaning."""
+    return bool(re.fullmatch(NAME_PATTERN, text)) and not re.fullmatch(DIGEST_PREFIX_PATTERN, text)
+
+
 def base_url(text: str) -> str:
     """A server's base URL without its last slash; scheme and host in small letters.
 

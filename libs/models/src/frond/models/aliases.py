@@ -20,7 +20,7 @@ _MOVES: Final = 100
 
 
 class Move(BaseModel):
-    """An alias began to point at a version."""
+    """An alias began to point at a version; back: by a rollback."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -29,6 +29,7 @@ class Move(BaseModel):
     at: datetime | None = None
     who: str = ""
     why: str = ""
+    back: bool = False
 
 
 class Alias(BaseModel):
@@ -73,12 +74,14 @@ class Aliases:
         *,
         who: str,
         why: str,
+        back: bool = False,
     ) -> ModelRef:
         """Point an alias at a version; nothing happens when it points there already.
 
         Args:
             choose: from how the alias is now, which version it is to be, and its new ``before``;
                 asked again when somebody else has moved it meanwhile.
+            who, why, back: for its history.
         """
         pointed: ModelRef | None = None
 
@@ -89,7 +92,7 @@ class Aliases:
                 return None
             move = Move(
                 digest=pointed.digest, version=pointed.version, at=datetime.now(UTC), who=who,
-                why=why,
+                why=why, back=back,
             )  # fmt: skip
             return Alias(
                 digest=move.digest, version=move.version, moved_at=move.at, who=who, why=why,

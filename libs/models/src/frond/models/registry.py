@@ -22,7 +22,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from frond.contracts import keys
 from frond.contracts.errors import ModelRejected, ObjectMissing, StoreUnavailable
 from frond.contracts.jobs import ModelRef
-from frond.contracts.modelspec import DIGEST_PREFIX_PATTERN, NAME_PATTERN, ModelManifest
+from frond.contracts.modelspec import (
+    DIGEST_PREFIX_PATTERN,
+    NAME_PATTERN,
+    ModelManifest,
+    is_alias,
+)
 from frond.contracts.reasons import Reason
 from frond.models import cached
 from frond.models.aliases import Alias, Aliases
@@ -85,8 +90,11 @@ class Registry:
             who, why: for the alias's history.
 
         Raises:
-            ModelRejected: BAD_MODEL: the folder is no model.
+            ModelRejected: BAD_MODEL: the folder is no model; BAD_REQUEST: the alias cannot be one.
+                Nothing is stored then.
         """
+        if alias is not None:
+            check_alias(alias)
         manifest = await asyncio.to_thread(load_manifest, folder)
         digest = await asyncio.to_thread(folder_digest, folder)
         ref = ModelRef(name=manifest.name, digest=digest, version=manifest.version)
@@ -269,7 +277,8 @@ class Registry:
         """Point an alias back at the version before.
 
         Args:
-            now: the digest it is thought to point to: with it, asked twice it goes back once.
+            now: the digest it is thought to point to, or at least 8 digits of it: with it, asked twice it
+                goes back once.
 
         Raises:
             ModelRejected: there is no such alias, it has pointed nowhere else, or it points
@@ -278,6 +287,12 @@ class Registry:
         if not _NAME.fullmatch(name):
             raise await self._unknown(f"{name}@{alias}")
         check_alias(alias)
+        if now is not None and not _PREFIX.fullmatch(now):
+            raise ModelRejected(
+                Reason.BAD_REQUEST,
+                f"{now[:100]!r} is no digest. Write the one that the alias points to, or at least 8 "
+                "digits of it.",
+            )
 
         async def back(held: Alias | None) -> tuple[ModelRef, tuple[str, ...]]:
             if held is None:
@@ -285,7 +300,7 @@ class Registry:
             if _went_back(held, now):
                 # asked again, because the answer was lost
                 return await self._ref(name, held.digest, f"{name}@{alias}"), held.before
-            if now is not None and held.digest != now:
+            if now is not None and not held.digest.startswith(now):
                 raise ModelRejected(
                     Reason.CONFLICT,
                     f"{name}@{alias} points to {held.version} {held.digest[:12]} by now, not to "
@@ -300,7 +315,7 @@ class Registry:
             ref = await self._ref(name, held.before[0], f"{name}@{held.before[0]}")
             return ref, held.before[1:]
 
-        return await self._aliases.move(name, alias, back, who=who, why=why)
+        return await self._aliases.move(name, alias, back, who=who, why=why, back=True)
 
     async def _ref(self, name: str, digest: str, asked: str) -> ModelRef:
         try:
@@ -336,13 +351,17 @@ class Registry:
 
 def _went_back(held: Alias, now: str | None) -> bool:
     """Whether the last move of an alias was a rollback from this digest."""
-    last = held.moves[1].digest if len(held.moves) > 1 else None
-    return now is not None and now == last != held.digest and held.before[:1] != (now,)
+    return (
+        now is not None
+        and len(held.moves) > 1
+        and held.moves[0].back
+        and held.moves[1].digest.startswith(now)
+    )
 
 
 def check_alias(alias: str) -> None:
     """Raises ModelRejected where this cannot be an alias."""
-    if not _NAME.fullmatch(alias) or _PREFIX.fullmatch(alias):
+    if not is_alias(alias):
         raise ModelRejected(
             Reason.BAD_REQUEST,
             f"{alias[:100]!r} cannot be an alias. Use lower-case letters, digits and dashes, and "

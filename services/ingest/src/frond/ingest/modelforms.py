@@ -10,8 +10,10 @@ from typing import Final
 from frond.contracts.reasons import Reason
 from frond.ingest.multipart import FormReader, PartBegan, PartData
 from frond.ingest.problems import Refused
+from frond.models.registry import check_alias
 
-FIELDS: Final = ("alias", "why")
+ALIAS: Final = "alias"
+FIELDS: Final = (ALIAS, "why")
 _MAX_FIELD: Final = 2000
 _MAX_FILES: Final = 200
 _MAX_NAME: Final = 255  # bytes that a file system takes
@@ -25,6 +27,7 @@ async def receive(
 
     Raises:
         Refused: no such form, too many bytes or files, or a filename that would leave the folder.
+        ModelRejected: the alias cannot be one; its field may come before gigabytes.
     """
     form, fields = FormReader(boundary), dict[str, str]()
     field: str | None = None
@@ -62,7 +65,9 @@ async def receive(
             elif field is None:
                 await written()
             else:
-                fields[field] = value.decode("utf-8", "replace").strip()
+                text = fields[field] = value.decode("utf-8", "replace").strip()
+                if field == ALIAS and text:
+                    check_alias(text)
     form.finish()
     return fields
 

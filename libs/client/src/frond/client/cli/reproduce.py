@@ -23,7 +23,8 @@ def register(app: typer.Typer) -> None:
 def reproduce(
     job_id: Annotated[str, typer.Argument(help="The job's id; it has ended.")],
     new_id: Annotated[
-        str | None, typer.Option("--as", help="The new job's id; an interrupted one goes on.")
+        str | None,
+        typer.Option("--as", help="The new job's id; an interrupted one goes on, and stays."),
     ] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Do not delete the new job.")] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
@@ -33,35 +34,47 @@ def reproduce(
     import pyarrow.parquet  # noqa: F401
 
     from frond.client import Client
-    from frond.client.reproducing import begin, compare, drop, sent_again
+    from frond.client.reproducing import again_of, begin, compare, drop
 
     def began(again: str) -> None:
         typer.secho(f"job {again} runs {job_id} again", bold=True, err=True)
 
     with Client() as client:
         old = client.summary(job_id)
-        again = begin(client, old, new_id, began)
+        chosen = again_of(client, old)
+        begun = begin(client, old, chosen.images, new_id, began)
+        again = begun.job_id
         show.following(client, again, quiet=json)
         new = client.summary(again)
-        sent = len(sent_again(old))
-        found = list(_counted(compare(client, old, new), sent, quiet=json))
-        if not keep:
+        compared = compare(client, old, chosen.images, new)
+        found = list(_counted(compared, len(chosen.images), quiet=json))
+        if begun.is_new and not keep:
             drop(client, again)
+    if not begun.is_new and not keep:
+        typer.echo(f"Job {again} was there before, and stays: frond delete {again}", err=True)
     differ = [(c.image, file, what) for c in found for file, what in c.differences]
     files = sum(c.files for c in found)
     same = old["generator"] == new["generator"]
     if json:
         show.as_json({
             "job_id": job_id, "again": again, "images": len(found), "files": files,
-            "not_sent": len(old["images"]) - sent,
+            "not_sent": chosen.no_part + chosen.own_way,
             "software": [old["generator"], new["generator"]],
             "differences": [{"image": i, "file": f, "what": w} for i, f, w in differ],
         })  # fmt: skip
     else:
         if not same:
             show.line(f"{old['generator']} made the first, {new['generator']} the second.")
-        if sent < len(old["images"]):
-            show.line(f"{len(old['images']) - sent} images had no object, and were not sent.")
+        if chosen.no_part:
+            show.line(
+                f"{chosen.no_part} images were not sent: there was no object to read, or they asked for "
+                "another model or tenant than the job's."
+            )
+        if chosen.own_way:
+            show.line(
+                f"{chosen.own_way} images were not sent: the ingest topic gave them thresholds of their "
+                "own, or names that are too long for REST."
+            )
         if differ:
             show.table(["image", "file", "what"], differ[:_TOLD])
         more = f", of which {_TOLD} are shown" if len(differ) > _TOLD else ""

@@ -109,7 +109,9 @@ class ShadowTo(Body):
 class MoveBack(Body):
     """Why, and from where, an alias is to go back."""
 
-    now: str = Field(description="the digest it points to: asked twice, it goes back once")
+    now: str = Field(
+        description="the digest it points to; 8 digits do. Asked twice, it goes back once"
+    )
     why: _Why = ""
 
 
@@ -177,7 +179,7 @@ async def push(request: Request) -> ModelRef:
             with _on_disk() as folder:
                 most = ingest.settings.max_model_bytes
                 fields = await modelforms.receive(boundary, body, folder, most)
-                alias = fields.get("alias", DEFAULT_ALIAS) or None
+                alias = fields.get(modelforms.ALIAS, DEFAULT_ALIAS) or None
                 ref = await ingest.registry.push(folder, alias, who=who, why=fields.get("why", ""))
     except FrondError:
         await drain(body)
