@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -102,3 +103,22 @@ def test_a_stage_depends_on_the_code_that_it_uses(stage: str, kind: str) -> None
     deps = yaml.safe_load((TRAINING / "dvc.yaml").read_text())["stages"][f"{stage}-{kind}"]["deps"]
     code = {d.removeprefix(f"{CODE}/") for d in deps if d.startswith(("src/", "../libs/"))}
     assert sorted(code) == sorted(wanted)
+
+
+def test_the_lock_is_of_the_files_that_are_here() -> None:
+    """What ships was made by this code, or by code that differs in nothing that it decides: whoever
+    changes a file runs its stages again (``make train-repro``), or says so (``dvc commit -f STAGE``)."""
+    stages = yaml.safe_load((TRAINING / "dvc.lock").read_text())["stages"]
+    locked = {
+        (d["path"], d["md5"])
+        for stage in stages.values()
+        for d in stage["deps"]
+        if d["path"].startswith(("src/", "../libs/", "configs/"))
+    }
+    assert len(locked) > 20
+    here = {(path, md5(TRAINING / path)) for path, _ in locked}
+    assert sorted(locked - here) == []
+
+
+def md5(file: Path) -> str:
+    return hashlib.md5(file.read_bytes(), usedforsecurity=False).hexdigest()

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -136,6 +139,21 @@ def test_timings_are_drawn(run: Any, service: Any) -> None:
     drawn = {name: lines[name].count("█") for name in ("read", "run", "merge", "waited")}
     assert drawn["run"] >= 4 * drawn["read"] > 0 and drawn["run"] < 5 * drawn["read"]
     assert drawn["merge"] == drawn["waited"] == 0 and "▏" in lines["merge"]
+
+
+def test_timings_are_drawn_where_there_are_few_signs() -> None:
+    """A terminal, or a pipe, of another encoding than UTF-8 gets a bar that it can show."""
+    code = (
+        "from frond.client.cli.show import timings; timings({'timings': {'read': 1.0, 'run': 2.0}})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONIOENCODING": "latin-1"},
+        capture_output=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.decode("latin-1").splitlines()
+    drawn = {line.strip("| ").split()[0]: line.count("#") for line in lines if "#" in line}
+    assert drawn["run"] == 2 * drawn["read"] > 0
 
 
 def test_timings_of_a_job_that_runs(run: Any, service: Any) -> None:

@@ -15,19 +15,22 @@ from frond.runtime import Health
 
 
 class Store:
-    """``away``: it refuses. ``there``, while it is clear: it does not answer."""
+    """``away``: it refuses. ``there``, while it is clear: it does not answer. ``lost``: the bucket is."""
+
+    bucket = "frond"
 
     def __init__(self) -> None:
-        self.away = False
+        self.away = self.lost = False
         self.there = asyncio.Event()
         self.there.set()
         self.refused = 0
 
-    async def ensure_bucket(self) -> None:
+    async def has_bucket(self) -> bool:
         await self.there.wait()
         if self.away:
             self.refused += 1
             raise StoreUnavailable("no route")
+        return not self.lost
 
 
 @asynccontextmanager
@@ -69,3 +72,14 @@ async def test_a_restart_of_the_store_sends_nobody_elsewhere() -> None:
     async with watched(store, 30) as health:
         await comes(lambda: store.refused >= 3)
         assert not health.waiting_for
+
+
+async def test_a_lost_bucket_is_told() -> None:
+    """All rasters and results are gone; a look makes no empty one in its place."""
+    store = Store()
+    store.lost = True
+    async with watched(store, 30) as health:
+        await comes(lambda: bool(health.waiting_for))
+        assert health.waiting_for == {"store": "the object store has no bucket frond"}
+        store.lost = False
+        await comes(lambda: not health.waiting_for)

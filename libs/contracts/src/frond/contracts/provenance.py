@@ -14,7 +14,8 @@ GENERATOR: Final = f"frond {version('frond-contracts')}"
 def provenance(plan: ImagePlan) -> dict[str, str]:
     """The tags of a file that is made from an image's plan.
 
-    No id is among them, which has the job's in it: another job of the same raster gives the same bytes.
+    No id is among them, which has the job's in it: another job of the same object gives the same
+    bytes, but for a raster that is read by a tiled copy: its plan names the copy, which lies in the job.
     """
     return {
         "generator": GENERATOR,

@@ -210,7 +210,7 @@ class Supervisor:
                 try:
                     one.spawn()
                 except OSError as e:
-                    self.say(f"{one.name} cannot listen on port {one.port}: {e}: again in 2 s")
+                    self.say(f"{one.name}, port {one.port}, cannot be started: {e}: again in 2 s")
                     one.due = now + 2.0
 
     def _tend_stack(self) -> None:

@@ -83,6 +83,12 @@ class ObjectStore:
         except TimeoutError as e:
             raise StoreUnavailable(f"{what}: no answer in {_DEADLINE_S:.0f} s") from e
 
+    async def has_bucket(self) -> bool:
+        """Whether the bucket is there."""
+        return await self._run(
+            f"looking for bucket {self.bucket}", lambda: self.s3.bucket_exists(self.bucket)
+        )
+
     async def ensure_bucket(self, bucket: str | None = None) -> None:
         """Make the bucket unless it is there."""
         name = bucket or self.bucket

@@ -233,7 +233,7 @@ async def watch_store(
     every_s: float = _LOOK_EVERY_S,
     patience_s: float = _AWAY_S,
 ) -> None:
-    """Not to be ready while the store is away, or does not answer; for ever.
+    """Not to be ready while the store is away, does not answer or has lost the bucket; for ever.
 
     The other services' work waits, and their doing so is counted. Requests do not wait: without this,
     nobody would be told of a door that turns all of them away, but those who come.
@@ -249,7 +249,11 @@ async def watch_store(
             patience_s, health.unready, "store", "the object store does not answer"
         )
         try:
-            await wait_out(store.ensure_bucket, what="looking for the bucket")
+            there = await wait_out(store.has_bucket, what="looking for the bucket")
         finally:
             late.cancel()
-        health.ready("store")
+        if there:
+            health.ready("store")
+        else:
+            # a new one would hide that everything is gone
+            health.unready("store", f"the object store has no bucket {store.bucket}")

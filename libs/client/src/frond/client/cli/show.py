@@ -170,7 +170,9 @@ def timings(figures: Mapping[str, Any]) -> None:
 
 
 def _bar(part: float) -> str:
-    """A bar of so much of its room, in eighths of a character."""
+    """A bar of so much of its room, in eighths of a character where the terminal has these."""
+    if console().options.ascii_only:
+        return "#" * max(1, round(_BAR * part))
     whole, eighths = divmod(max(1, round(8 * _BAR * part)), 8)
     return "█" * whole + " ▏▎▍▌▋▊▉"[eighths].strip()
 
