@@ -124,6 +124,7 @@ EITHER = {"anyOf": [TEXT, ENOUGH, NULL]}
 LIST = {"type": "array", "items": ENOUGH}
 COUNTS = {"type": "object", "additionalProperties": ENOUGH}
 OPEN = {"type": "object"}
+PAIR = {"type": "array", "prefixItems": [TEXT, TEXT]}
 
 
 @pytest.mark.parametrize(
@@ -133,11 +134,16 @@ OPEN = {"type": "object"}
         (ENOUGH, {**ENOUGH, "minimum": 0, "maximum": 10}), (EITHER, EITHER), (LIST, LIST),
         (COUNTS, COUNTS), (OPEN, {**OPEN, "additionalProperties": True}),
         ({**OPEN, "additionalProperties": False}, OPEN), ({**OPEN, "required": ["a"]}, OPEN),
-        (EITHER, {"anyOf": [NULL, ENOUGH, TEXT]}),
+        (EITHER, {"anyOf": [NULL, ENOUGH, TEXT]}), (TEXT, {**TEXT, "default": "x"}),
+        ({**OPEN, "default": {"a": 1}}, {**OPEN, "default": {"a": 1, "b": 2}}),
+        (TEXT, {**MAYBE, "default": None}), ({**TEXT, "default": "x"}, {**MAYBE, "default": "x"}),
+        ({**MAYBE, "maxLength": 5}, {**MAYBE, "maxLength": 6}), (PAIR, {**PAIR, "title": "Two"}),
+        ({**COUNTS, "maxProperties": 1}, {**COUNTS, "maxProperties": 2}),
     ],
 )  # fmt: skip
 def test_what_takes_as_much_as_before_is_no_break(old: dict[str, Any], new: dict[str, Any]) -> None:
-    """Null beside what is taken, bounds that widen, alternatives in another order break nobody."""
+    """Null beside what is taken, bounds that widen, alternatives in another order and defaults where there
+    were none break nobody."""
     assert breaks(old, new) == []
 
 
@@ -159,10 +165,19 @@ def test_what_takes_as_much_as_before_is_no_break(old: dict[str, Any], new: dict
         (COUNTS, {**COUNTS, "additionalProperties": False}), (OPEN, COUNTS),
         (OPEN, {**OPEN, "additionalProperties": False}),
         ({"$defs": {"X": MAYBE}}, {"$defs": {"X": TEXT}}),
+        ({**ENOUGH, "default": 1}, {**ENOUGH, "default": 2}), ({**ENOUGH, "default": 1}, ENOUGH),
+        ({**MAYBE, "default": None}, {**MAYBE, "default": "x"}), ({**MAYBE, "default": None}, MAYBE),
+        ({**TEXT, "default": "x"}, {**MAYBE, "default": None}),
+        ({**OPEN, "default": {"a": 1, "b": 2}}, {**OPEN, "default": {"a": 1}}),
+        ({**OPEN, "default": {"a": 1}}, {**OPEN, "default": {"a": 2}}),
+        (MAYBE, {**MAYBE, "maxLength": 5}), (MAYBE, {**MAYBE, "pattern": "^x"}),
+        (EITHER, {**EITHER, "enum": ["x"]}), (COUNTS, {**COUNTS, "maxProperties": 1}),
+        (PAIR, {**PAIR, "prefixItems": [ENOUGH]}), (OPEN, {**OPEN, "not": {"required": ["a"]}}),
     ],
 )  # fmt: skip
 def test_what_takes_less_than_before_is_a_break(old: dict[str, Any], new: dict[str, Any]) -> None:
-    """Null that is taken no more, another alternative, a narrower bound, pattern or value, at any depth."""
+    """Null that is taken no more, another alternative, default, narrower bound, pattern or value, also beside
+    alternatives, and whatever changes that the guard does not know, at any depth."""
     assert breaks(old, new)
     assert breaks({"properties": {"a": {"items": old}}}, {"properties": {"a": {"items": new}}})
 

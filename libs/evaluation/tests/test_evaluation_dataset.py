@@ -73,12 +73,42 @@ def test_crowd_regions_are_told_and_are_not_all(folder: Path, masks: bool) -> No
     """Tools write whole masks as crowds: what is not judged is told, and nothing is judged by nothing."""
     shape = {"size": [200, 320], "counts": [0, 2048, 61952]}
     crowd = {"bbox": [1, 2, 30, 40], "segmentation": shape, "iscrowd": 1}
-    coco(folder, {"a.png": [crowd, crowd], "b.png": []}, categories=CLASSES)
+    coco(folder, {"a.png": [crowd, crowd]}, categories=CLASSES)
     told = refused(folder, masks=masks)
     assert "2 labels, and iscrowd is 1" in told and "set iscrowd to 0" in told
     coco(folder, {"a.png": [crowd, crowd | {"iscrowd": 0}], "b.png": []}, categories=CLASSES)
     (note,) = load(folder, CLASSES, masks=masks).notes
     assert note.startswith("1 label with iscrowd 1, ")
+
+
+def test_images_without_labels_are_judged_beside_crowd_regions(folder: Path) -> None:
+    """A set without palms, for false finds, may have a region to leave out. Of pixels it says nothing."""
+    shape = {"size": [200, 320], "counts": [0, 2048, 61952]}
+    crowd = {"bbox": [1, 2, 30, 40], "segmentation": shape, "iscrowd": 1}
+    coco(folder, {"a.png": [crowd], "b.png": []}, categories=CLASSES)
+    found = load(folder, CLASSES)
+    assert found.notes[0].startswith("1 label with iscrowd 1, ")
+    assert [i.labels.crowd.tolist() for i in found.images] == [[True], []]
+    assert "1 label, and iscrowd is 1" in refused(folder, masks=True)
+    coco(folder, {"a.png": [crowd], "b.png": [crowd]}, categories=CLASSES)
+    assert "2 labels, and iscrowd is 1" in refused(folder)
+
+
+@pytest.mark.parametrize(
+    ("flag", "crowd"),
+    [("0", False), ("false", False), ("False", False), ("", False), (None, False), (0.0, False),
+     (False, False), ("1", True), ("true", True), (True, True), (1.0, True)],
+)  # fmt: skip
+def test_a_crowd_flag_may_be_text(folder: Path, flag: Any, crowd: bool) -> None:
+    """Numbers that a tool wrote as text mean what they say."""
+    coco(
+        folder,
+        {"a.png": [{"bbox": [1, 2, 3, 4], "iscrowd": flag}], "b.png": []},
+        categories=CLASSES,
+    )
+    found = load(folder, CLASSES)
+    assert found.images[0].labels.crowd.tolist() == [crowd]
+    assert bool(found.notes) is crowd
 
 
 def test_a_mapping_that_leads_to_no_label_is_refused(folder: Path) -> None:

@@ -1,20 +1,25 @@
 """Would this change of a schema break a publisher or a subscriber of today?
 
 Allowed: new optional properties, new enum values, new definitions, wider bounds, null beside what is
-taken (what is not set is never sent as null). Not allowed: a property that goes or changes its type or
-what it may hold, by a pattern, a narrower bound or null that is taken no more; a property that becomes
-required; an enum value that goes; and, in what is sent, a property that was always there and need not be
-any more.
+taken (what is not set is never sent as null), a default where there was none. Not allowed: a property that
+goes or changes its type or what it may hold, by a pattern, a narrower bound or null that is taken no more,
+or its default; a property that becomes required; an enum value that goes; in what is sent, a property that
+was always there and need not be any more; and any change of a keyword of which nothing is known here.
 """
 
 from __future__ import annotations
 
 from typing import Any, Final
 
-_COMPARED: Final = ("type", "format", "pattern", "$ref")
-_UPPER: Final = ("maximum", "exclusiveMaximum", "maxLength", "maxItems")
-_LOWER: Final = ("minimum", "exclusiveMinimum", "minLength", "minItems")
+_UPPER: Final = ("maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties")
+_LOWER: Final = ("minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties")
 _INNER: Final = (("items", "[]"), ("additionalProperties", "{}"))
+_SECTIONS: Final = ("properties", "$defs")
+_SAYS_NOTHING: Final = ("title", "description", "examples", "$id", "$schema")
+# whatever else there is must stay as it is: what this module does not know may not pass it unseen
+_WITH_RULES: Final = frozenset(
+    (*_SECTIONS, *_SAYS_NOTHING, *(key for key, _ in _INNER), "const", "enum", "required")
+)
 _NULL: Final = {"type": "null"}
 
 
@@ -28,12 +33,14 @@ def breaks(
         sent: whether it is of what subscribers get, not of what publishers may send.
     """
     if "anyOf" in old or "anyOf" in new:
-        return _alternatives_broken(old, new, at, sent)
+        (was, were), (now, are) = _parted(old), _parted(new)
+        beside = breaks(was, now, at, sent=sent)
+        return beside + _alternatives_broken(were, are, at, sent)
     here = at or "/"
     out = [
         f"{here}: {key} {old.get(key)!r} became {new.get(key)!r}"
-        for key in (*_COMPARED, *_UPPER, *_LOWER)
-        if _differs(key, old.get(key), new.get(key))
+        for key in sorted((old.keys() | new.keys()) - _WITH_RULES)
+        if _differs(key, old, new)
     ]
     gone = _values(old) - _values(new)
     if gone:
@@ -46,7 +53,7 @@ def breaks(
     spared = set(old.get("required", [])) - set(new.get("required", []))
     if sent and spared:
         out.append(f"{here}: no longer always there: {sorted(spared)}")
-    for section in ("properties", "$defs"):
+    for section in _SECTIONS:
         for name, was in old.get(section, {}).items():
             now = new.get(section, {}).get(name)
             where = f"{at}/{name}"
@@ -56,8 +63,15 @@ def breaks(
     return out
 
 
-def _differs(key: str, was: Any, now: Any) -> bool:
-    if key in _COMPARED:
+def _differs(key: str, old: dict[str, Any], new: dict[str, Any]) -> bool:
+    if key == "default" and (key in old) != (key in new):
+        # null is a default, too
+        return key in old
+    was, now = old.get(key), new.get(key)
+    if key == "default" and isinstance(was, dict) and isinstance(now, dict):
+        # new optional properties are in the default of what they belong to
+        return bool(was != {k: v for k, v in now.items() if k in was})
+    if key not in _UPPER + _LOWER:
         return bool(was != now)
     if now is None:
         return False
@@ -79,11 +93,19 @@ def _inner_broken(was: Any, now: Any, at: str, sent: bool) -> list[str]:
     return breaks({} if was is True else was, {} if now is True else now, at, sent=sent)
 
 
+def _parted(schema: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """What holds for all alternatives, and the alternatives; where there is but one, it has all but what
+    stands beside alternatives where there are more."""
+    if "anyOf" in schema:
+        return {k: v for k, v in schema.items() if k != "anyOf"}, schema["anyOf"]
+    beside = {k: v for k, v in schema.items() if k == "default"}
+    return beside, [{k: v for k, v in schema.items() if k not in beside}]
+
+
 def _alternatives_broken(
-    old: dict[str, Any], new: dict[str, Any], at: str, sent: bool
+    were: list[dict[str, Any]], are: list[dict[str, Any]], at: str, sent: bool
 ) -> list[str]:
     """Each old alternative has to be taken by a new one, and each new one be an old one, or null."""
-    were, are = old.get("anyOf", [old]), new.get("anyOf", [new])
     out = [f"{at or '/'}: null is no longer taken"] if _NULL in were and _NULL not in are else []
     were, are = [s for s in were if s != _NULL], [s for s in are if s != _NULL]
     if len(were) == len(are) == 1:

@@ -99,7 +99,8 @@ def load(
 
     Raises:
         UserError: there is no such file, it is no COCO file, an id in it means two things, none of
-            its categories is a class, or all labels that would count are crowd regions.
+            its categories is a class, or all labels that would count are crowd regions and no image
+            without labels is left to judge boxes by.
     """
     file = _file(where)
     told = _read(file)
@@ -143,7 +144,9 @@ def load(
     ids = {i["id"] for i in told["images"]}
     if stray := sum(len(v) for k, v in of_image.items() if k not in ids):
         notes.append(f"{_count(stray, 'label')} of images that are not listed: left out.")
-    notes += _crowds([a for k in ids for a in of_image.get(k, ())], file)
+    # finds on an image without labels are false ones; pixels there say nothing of a class
+    empty = not masks and any(not of_image.get(k) for k in ids)
+    notes += _crowds([a for k in ids for a in of_image.get(k, ())], file, alone=empty)
     made = [
         LabelledImage(
             str(i["file_name"]), base / str(i["file_name"]), _side(i, "width"), _side(i, "height"),
@@ -262,10 +265,14 @@ def _matched(
     return mapping, notes
 
 
-def _crowds(labels: Sequence[Mapping[str, Any]], file: Path) -> list[str]:
-    """What there is to say of crowd regions. Raises UserError where no other label is left."""
-    crowds = sum(bool(a.get("iscrowd")) for a in labels)
-    if crowds and crowds == len(labels):
+def _crowds(labels: Sequence[Mapping[str, Any]], file: Path, *, alone: bool) -> list[str]:
+    """What there is to say of crowd regions.
+
+    Args:
+        alone: whether there may be no other labels; else that is a UserError.
+    """
+    crowds = sum(map(_is_crowd, labels))
+    if crowds and crowds == len(labels) and not alone:
         raise _bad(
             f"{file.name} has no label that counts: {_count(crowds, 'label')}, and iscrowd is 1 in each, "
             "which marks a region that is not judged. Tools that export masks as run lengths set it: "
@@ -277,6 +284,11 @@ def _crowds(labels: Sequence[Mapping[str, Any]], file: Path) -> list[str]:
         f"{_count(crowds, 'label')} with iscrowd 1, which marks a region that is not judged: not counted. "
         "Tools that export masks as run lengths set it, too."
     ]
+
+
+def _is_crowd(a: Mapping[str, Any]) -> bool:
+    # tools that make JSON of text write the number as such
+    return str(a.get("iscrowd") or 0).strip().casefold() not in ("0", "false")
 
 
 def _held(categories: Mapping[Any, str], counted: Mapping[Any, int]) -> str:
@@ -320,7 +332,7 @@ def _labels(annotations: Sequence[Mapping[str, Any]], mapping: Mapping[Any, int]
         box = a.get("bbox")
         # masks need none, and it may be anything then
         x, y, w, h = box if _box(box) else (0, 0, 0, 0)
-        rows.append(((x, y, x + w, y + h), mapping[a["category_id"]], bool(a.get("iscrowd")),
+        rows.append(((x, y, x + w, y + h), mapping[a["category_id"]], _is_crowd(a),
                      a.get("segmentation")))  # fmt: skip
     # whatever order the file has them in
     rows.sort(key=lambda r: (r[1], r[0], r[2], json.dumps(r[3], sort_keys=True)))
