@@ -61,7 +61,7 @@ def test_inferences_readers_models_and_patience(given: Set, ending: ExitStack) -
     made = ending.enter_context(closing(Inference(InferenceSettings())))
     assert (made.readers.readers, made.decoders.readers) == (5, 7)
     assert made.readers._memory_mb == made.decoders._memory_mb == 1357
-    assert made.models._capacity == 11
+    assert made.models.capacity == 11
     assert made.worker._patience.seconds == 13
     assert made.worker._max_detections == made.predictor._limits.max_detections == 1234
 
