@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -14,12 +16,18 @@ from prometheus_client import REGISTRY
 from sqlalchemy.exc import OperationalError
 
 from frond.contracts import topics
+from frond.contracts.errors import (
+    BrokerUnavailable,
+    DatabaseUnavailable,
+    Outage,
+    StoreUnavailable,
+)
 from frond.ingest.context import Ingest
 from frond.ingest.hub import Hub
 from frond.ingest.readmodel import consumer, process
 from frond.ingest.readmodel.consumer import Reader, keep_read_model
 from frond.ingest.settings import IngestSettings
-from frond.runtime import Service
+from frond.runtime import Service, patience, wait_out
 
 PARTITION = TopicPartition(topics.IMAGED.named(""), 0)
 
@@ -131,8 +139,8 @@ async def test_it_is_told_once_that_the_read_model_has_caught_up(reader: Reader)
     await running
 
 
-def waits() -> float:
-    return REGISTRY.get_sample_value("frond_outage_waits_total", {"of": "database"}) or 0.0
+def waits(of: str = "database") -> float:
+    return REGISTRY.get_sample_value("frond_outage_waits_total", {"of": of}) or 0.0
 
 
 async def test_a_database_that_is_away_is_counted_and_waited_out(
@@ -157,16 +165,33 @@ async def test_a_database_that_is_away_is_counted_and_waited_out(
     await asyncio.wait_for(keeping, 10)
 
 
-async def test_what_the_keeper_counts_is_counted_in_the_service(reader: Reader) -> None:
-    """Its own process has no metrics that anybody asks for."""
-    before = waits()
-    told: list[dict[str, Any]] = []
+@pytest.mark.parametrize(
+    ("outage", "of"),
+    [
+        (DatabaseUnavailable("full"), "database"),
+        (StoreUnavailable("away"), "store"),
+        (BrokerUnavailable("away"), "broker"),
+    ],
+)
+async def test_what_the_keeper_waits_for_is_counted_in_the_service(
+    outage: Outage, of: str, reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is away, and whoever in its process waits: that has no metrics that anybody asks for."""
+    left = [outage]
 
-    class Line:
-        def tell(self, **what: Any) -> None:
-            told.append(what)
+    async def call() -> None:
+        if left:
+            raise left.pop()
 
-    process._ToldHub(cast(Any, Line())).database_away()
-    assert waits() == before
-    process._hear(Service("ingest", reader.ingest.settings), reader.ingest, told.pop())
-    assert waits() == before + 1
+    monkeypatch.setattr(patience, "_tell", patience._tell)
+    monkeypatch.setattr(process, "keep_read_model", lambda *_: wait_out(call))
+    before = waits(of)
+    ours, theirs = socket.socketpair()
+    with ours:
+        ours.settimeout(10)
+        ours.sendall(process._BEGIN)
+        await process._keep(reader.ingest.settings, theirs)
+        told = json.loads(ours.recv(1024))
+    assert waits(of) == before
+    process._hear(Service("ingest", reader.ingest.settings), reader.ingest, told)
+    assert waits(of) == before + 1

@@ -21,6 +21,7 @@ from frond.contracts.jobs import (
     JobSpec,
     JobStatus,
     ModelRef,
+    Timings,
     WindowCounts,
 )
 from frond.contracts.reasons import Reason
@@ -69,6 +70,14 @@ def test_the_webhook_body_tells_all_of_the_event() -> None:
         "coco.json": "https://frond.example/jobs/survey-7/results/coco.json"
     }
     assert links["status"] == "https://frond.example/status/survey-7"
+
+
+def test_what_nobody_measured_is_no_time_of_zero() -> None:
+    """An event without times tells none: its stages did not take 0 seconds. What was measured is told."""
+    assert "timings" not in json.loads(webhook_body(delivery(), URL))["data"]
+    timed = EVENT.model_copy(update={"timings": Timings(run=1.5)})
+    data = json.loads(webhook_body(delivery().model_copy(update={"event": timed}), URL))["data"]
+    assert data["timings"] == Timings(run=1.5).model_dump()
 
 
 def test_the_body_is_the_same_at_each_attempt() -> None:

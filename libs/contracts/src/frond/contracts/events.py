@@ -347,7 +347,10 @@ class JobCompleted(JobEvent):
         default=None, description="the ended job whose failed images this one ran again"
     )
     timings: Timings = Field(
-        default=Timings(), description="summed over all workers; left out where none were measured"
+        default=Timings(),
+        description="summed over all workers; left out where none were measured",
+        # whoever closes a job from its objects alone has measured nothing, not zero seconds
+        exclude_if=lambda timings: timings == Timings(),
     )
     started: Moment | None = None
     finished: Moment | None = None

@@ -59,7 +59,21 @@ async def wait_out(call: Callable[[], Awaitable[T]], *, what: str = "") -> T:
 
 def count_wait(outage: Outage) -> None:
     """Count a pause that somebody makes in a loop of their own."""
-    _WAITS.labels(of=_kind_of(outage)).inc()
+    _tell(_kind_of(outage))
+
+
+def count_wait_of(kind: str) -> None:
+    """Count a pause of another process, by what that one told was away."""
+    _WAITS.labels(of=kind).inc()
+
+
+def pass_waits_on(tell: Callable[[str], None]) -> None:
+    """From now on tell what was away, and count nothing: nobody asks this process for metrics."""
+    global _tell
+    _tell = tell
+
+
+_tell: Callable[[str], None] = count_wait_of
 
 
 def _kind_of(outage: Outage) -> str:

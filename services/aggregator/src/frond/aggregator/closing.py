@@ -166,11 +166,8 @@ class Closing:
             async with self._slots:
                 artifacts = await self._artifacts(job_id, outcomes, spec)
         event = completed_event(job_id, roster, sums, artifacts, spec, timings, datetime.now(UTC))
-        # whoever closes a job from its objects alone has measured nothing, not zero seconds
-        unset = {"timings"} if event.timings == Timings() else None
         raw = await self.store.put_if_absent(
-            keys.job_completed(job_id),
-            event.model_dump_json(exclude_none=True, exclude=unset).encode(),
+            keys.job_completed(job_id), event.model_dump_json(exclude_none=True).encode()
         )
         crash_point("aggregator.completed-stored")
         stored = JobCompleted.model_validate_json(raw)

@@ -6,9 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Iterable, Iterator
 
-from frond.contracts.errors import DatabaseUnavailable
 from frond.ingest import metrics
-from frond.runtime import count_wait
 
 
 class Hub:
@@ -47,10 +45,6 @@ class Hub:
     def reached(self) -> None:
         """From now on what the rows lack was not on the topics, or has just come."""
         self.caught_up = True
-
-    def database_away(self) -> None:
-        """The read model waits for its database: count it."""
-        count_wait(DatabaseUnavailable())
 
     def close(self) -> None:
         """Wake everybody: the service stops and streams must end."""

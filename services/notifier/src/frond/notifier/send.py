@@ -24,12 +24,19 @@ from frond.notifier.settings import NotifierSettings
 from frond.notifier.text import mail, webhook_body
 from frond.runtime import get_logger
 
-# a reply's second code (RFC 3463), and those that speak of a recipient: its address, its mailbox, the
-# way there. Of 5.1 and 5.2 others speak of senders, 5.7 of who may relay.
-_SECOND: Final = re.compile(r"5\.\d{1,3}\.\d{1,3}\b")
-_RECIPIENT: Final = re.compile(r"5\.(?:1\.(?:[0-46]|10)|2\.[1-4]|4\.[14])\b")
+# a reply's second code (RFC 3463), which some give in their text (qmail: "(#5.7.1)"), and those that
+# speak of a recipient: its address, its mailbox, the way there. Of 5.1 and 5.2 others speak of senders,
+# 5.7 of who may relay; 5.1.0 leaves open whose address it is.
+_SECOND: Final = re.compile(r"(?<![\d.])5\.\d{1,3}\.\d{1,3}(?!\.?\d)")
+_RECIPIENT: Final = re.compile(r"5\.(?:1\.(?:[1-46]|10)|2\.[1-4]|4\.[14])")
+_OPEN: Final = "5.1.0"
 # without one: no such mailbox, not here, full, no such name, a domain that takes no mail
 _NO_MAILBOX: Final = (550, 551, 552, 553, 556)
+# they say as well what Exim and qmail have against the sender, so the words have to tell: those for
+# which somebody is missing, and those that no recipient is told with
+_OF_RECIPIENT: Final = re.compile(r"mailbox|\buser|recipient|addressee|unknown local|unrout", re.I)
+_OF_OTHERS: Final = re.compile(r"relay|send|auth|verif|prohibit|permi|polic", re.I)
+_ADDRESS: Final = re.compile(r"<[^<>]*>|[^\s<>]*@[^\s<>:,;]*")
 _log = get_logger(__name__)
 
 
@@ -200,11 +207,15 @@ def _stays(refused: aiosmtplib.SMTPResponseException) -> bool:
     RFC 5321 §4.2.1: 5yz stays as it is, however often one asks. But who sends, the password, what may
     be relayed is the operator's to mend, and may be mended while retries go on. Servers say that at RCPT
     as well (Postfix keeps what it has against a sender until then), and some say only after the
-    text that there is no such mailbox.
+    text that there is no such mailbox. What may be either's is tried again: that loses nothing.
     """
     at_rcpt = isinstance(refused, aiosmtplib.SMTPRecipientRefused)
     if refused.code < 500 or not (at_rcpt or isinstance(refused, aiosmtplib.SMTPDataError)):
         return False
-    if _SECOND.match(refused.message):
-        return _RECIPIENT.match(refused.message) is not None
-    return at_rcpt and refused.code in _NO_MAILBOX
+    # a user's address may have any of these words and codes in it
+    said = _ADDRESS.sub("", refused.message).strip()
+    second = _SECOND.search(said)
+    if second and second[0] != _OPEN and (not second.start() or not _OF_OTHERS.search(said)):
+        return _RECIPIENT.fullmatch(second[0]) is not None
+    told = _OF_RECIPIENT.search(said) and not _OF_OTHERS.search(said)
+    return bool(told) and at_rcpt and refused.code in _NO_MAILBOX

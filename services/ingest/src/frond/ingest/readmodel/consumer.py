@@ -24,13 +24,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from frond.contracts import topics
 from frond.contracts.envelope import decode
-from frond.contracts.errors import BrokerUnavailable, UnreadableEvent
+from frond.contracts.errors import BrokerUnavailable, DatabaseUnavailable, UnreadableEvent
 from frond.contracts.events import JobEvent
 from frond.contracts.topics import Topic
 from frond.ingest.context import Ingest
 from frond.ingest.readmodel import rebuild, tables
 from frond.ingest.readmodel.changes import Dated, apply_all
-from frond.runtime import Service, crash_point, get_logger, wait_out
+from frond.runtime import Service, count_wait, crash_point, get_logger, wait_out
 
 TOPICS: Final[tuple[Topic, ...]] = (
     topics.UPLOADED, topics.DETECTED, topics.IMAGED, topics.STATUS, topics.COMPLETED,
@@ -83,7 +83,7 @@ async def keep_read_model(service: Service, ingest: Ingest) -> None:
             await reader.run(service.stop)
         except (_Overtaken, _Silent, KafkaError, OperationalError, InterfaceError, OSError) as e:
             if isinstance(e, (OperationalError, InterfaceError)):
-                ingest.hub.database_away()
+                count_wait(DatabaseUnavailable(str(e)))
             if not isinstance(e, _Overtaken):
                 service.health.unready(PART, "connecting anew")
                 _log.warning("the read model begins anew", error=repr(e))

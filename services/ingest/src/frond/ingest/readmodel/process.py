@@ -23,7 +23,14 @@ from frond.ingest.context import Ingest
 from frond.ingest.hub import Hub
 from frond.ingest.readmodel.consumer import keep_read_model
 from frond.ingest.settings import IngestSettings
-from frond.runtime import Health, Service, configure_logs, get_logger
+from frond.runtime import (
+    Health,
+    Service,
+    configure_logs,
+    count_wait_of,
+    get_logger,
+    pass_waits_on,
+)
 
 _BEGIN: Final = b"begin\n"
 _STOP: Final = b"stop\n"
@@ -73,8 +80,8 @@ def _hear(service: Service, ingest: Ingest, told: dict[str, Any]) -> None:
         ingest.hub.applied(told["changed"], told["events"])
     elif "caught_up" in told:
         ingest.hub.reached()
-    elif "database_away" in told:
-        ingest.hub.database_away()
+    elif "away" in told:
+        count_wait_of(told["away"])
     elif told["waits"] is None:
         service.health.ready(told["part"])
     else:
@@ -116,6 +123,10 @@ class _Line:
     def tell(self, **what: Any) -> None:
         self._writer.write(json.dumps(what).encode() + b"\n")
 
+    def tell_wait(self, kind: str) -> None:
+        """Whatever waits here, in whichever loop: the service counts it."""
+        self.tell(away=kind)
+
 
 class _ToldHub(Hub):
     """Nobody waits here: those who do are woken in the service."""
@@ -130,9 +141,6 @@ class _ToldHub(Hub):
     def reached(self) -> None:
         super().reached()
         self._line.tell(caught_up=True)
-
-    def database_away(self) -> None:
-        self._line.tell(database_away=True)
 
 
 class _ToldHealth(Health):
@@ -157,6 +165,7 @@ async def _keep(settings: IngestSettings, line: socket.socket) -> None:
     if await reader.readline() != _BEGIN:
         return
     told = _Line(writer)
+    pass_waits_on(told.tell_wait)
     service = Service("ingest", settings)
     service.health = _ToldHealth(told)
     ingest = Ingest(settings)
