@@ -134,3 +134,18 @@ def test_a_service_is_held_by_a_developer_who_is_there(
         hold.write_text(stale)
         assert not supervisor._held(one)
         assert not hold.exists()
+
+
+def test_a_roll_is_waited_for_until_what_it_brought_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All services are rolled while the disk has no room for their keys: that is no failure."""
+    told = iter(
+        {"phase": "ready", "given": [], "rolls": rolls, "roll": roll}
+        for rolls, roll in ((0, ""), (1, "running"), (1, "unkept"), (1, "done"))
+    )
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "up.log").touch()
+    monkeypatch.setattr(control, "read_state", lambda _: next(told))
+    control.roll(tmp_path, env={})
+    assert next(told, None) is None

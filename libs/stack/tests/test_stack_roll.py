@@ -6,10 +6,14 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
+from frond.stack import installation
+from frond.stack.endpoints import Endpoints
+from frond.stack.installation import Installation
 from frond.stack.roll import Roll
 from frond.stack.supervised import leave_s
 from frond.stack.supervisor import Supervisor
@@ -88,6 +92,42 @@ def test_a_roll_that_the_disk_has_no_room_for_ends_itself_alone(tmp_path: Path) 
     assert supervisor._roll.state == "failed"
     assert one.child.running
     assert "No space left on device" in lines[-1]
+
+
+def test_what_a_roll_brought_is_kept_once_the_disk_has_room_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every service has the new key by then: the roll has not failed, and whatever starts next, or reads
+    the files, must have that key, too."""
+    write, full = installation.write_private, [True]
+
+    def write_private(path: Path, text: str) -> None:
+        if full[0]:
+            raise OSError(28, "No space left on device")
+        write(path, text)
+
+    monkeypatch.setattr(installation, "write_private", write_private)
+    one: Any = One("ingest", tmp_path / "log")
+    one.module = "ingest"
+    lines: list[str] = []
+    supervisor = Supervisor(tmp_path, tmp_path / "models", say=lines.append)
+    supervisor._installation = Installation(
+        "user", "secret", "first", "whsec_", ports={"ingest": 1}
+    )
+    supervisor._stack = cast(Any, SimpleNamespace(endpoints=Endpoints("h:1", "http://h:2", "", "")))
+    supervisor._supervised = [one]
+    (tmp_path / "roll").write_text('{"FROND_A": "new", "FROND_API_KEY": "second"}')
+    while supervisor._roll is None or supervisor._roll.state == "running":
+        supervisor._tend_roll()
+    supervisor._tend_roll()
+    assert supervisor._roll.state == "unkept"
+    assert one.env["FROND_API_KEY"] == "second"
+    assert len([line for line in lines if "No space left on device" in line]) == 1
+    full[0] = False
+    supervisor._tend_roll()
+    assert supervisor._roll.state == "done"
+    assert Installation.load_or_make(tmp_path).api_key == "second"
+    assert "FROND_API_KEY=second" in (tmp_path / "env").read_text()
 
 
 def test_an_old_process_has_as_long_as_its_own_settings_give_it(tmp_path: Path) -> None:

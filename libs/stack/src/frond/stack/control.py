@@ -134,7 +134,7 @@ def roll(
                 say(line.rstrip("\n"))
             if found is None:
                 raise StackError("It was stopped meanwhile.")
-            if found["rolls"] > before["rolls"] and found["roll"] != "running":
+            if found["rolls"] > before["rolls"] and found["roll"] not in ("running", "unkept"):
                 break
             time.sleep(0.1)  # the supervisor is another process: only its files speak to us
     if found["roll"] != "done":

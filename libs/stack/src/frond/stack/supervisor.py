@@ -242,6 +242,9 @@ class Supervisor:
 
     def _tend_roll(self) -> None:
         """Begin the roll that somebody wishes, or go on with the one there is."""
+        if self._roll is not None and self._roll.state == "unkept":
+            self._keep_rolled(self._roll)
+            return
         if self._roll is None or self._roll.state != "running":
             wish = self.state / "roll"
             if not wish.exists():
@@ -252,21 +255,32 @@ class Supervisor:
             self._roll = Roll(self._supervised, self._envs(), self.say)
         try:
             self._roll.step()
-            if self._roll.state == "done":
-                self._keep_rolled()
         except OSError as e:
             self._roll.state = "failed"
             self.say(f"The roll ends: {e}")
+        if self._roll.state == "done":
+            self._take_rolled()
+            self._keep_rolled(self._roll)
 
-    def _keep_rolled(self) -> None:
-        """Of a roll that failed nothing is kept: what it did not reach goes on as it was."""
-        installation = self._installation.with_keys(self._wished)
-        self._keep(installation)
-        self._write_env(installation)
+    def _take_rolled(self) -> None:
+        """Of a roll that failed nothing is taken: what it did not reach goes on as it was."""
+        self._installation = self._installation.with_keys(self._wished)
         envs = self._envs()
         for one in self._supervised:
             one.env = envs[one.name]
         self._given = self._wished
+
+    def _keep_rolled(self, roll: Roll) -> None:
+        """Write what all services run with by now; while the disk has no room, each look tries again."""
+        try:
+            self._installation.save(self.state)
+            self._write_env(self._installation)
+        except OSError as e:
+            if roll.state != "unkept":
+                self.say(f"The keys cannot be kept, which is tried again until they are: {e}")
+            roll.state = "unkept"
+        else:
+            roll.state = "done"
 
     def _envs(self) -> dict[str, dict[str, str]]:
         """The services' environments with what the present roll brings."""
